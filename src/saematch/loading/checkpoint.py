@@ -1,0 +1,203 @@
+"""Where a checkpoint's files are, and one checkpoint among them.
+
+A `Folder` is a list of names and a way to get each as a local file: a local folder has them, a Hub
+folder downloads what is asked for.  A `Checkpoint` is one weights file in a folder, with what a
+format needs to read it.
+"""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from saematch.errors import InputError
+from saematch.loading.layers import layers_in_path, resolve_layer, without_layer
+from saematch.loading.tensors import Container, container_of, read_json, read_tensors
+
+WEIGHTS = (
+    "params.npz",
+    "params.safetensors",
+    "checkpoints/final.safetensors",
+    "sae_weights.safetensors",
+    "sae.safetensors",
+    "ae.pt",
+)
+"""The names that the known formats give their weights, relative to the checkpoint's folder."""
+
+MAX_FILES = 100_000
+"""A folder with more files than this is somebody's disk, not a suite."""
+
+
+class Folder(ABC):
+    """A folder of files, here or at the Hub."""
+
+    @property
+    @abstractmethod
+    def location(self) -> str:
+        """The folder as people write it: layers and model names are looked for here."""
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Every file below the folder, relative, with forward slashes, in order."""
+
+    def has(self, name: str) -> bool:
+        """Whether the named file is there."""
+        return name in self.names
+
+    @abstractmethod
+    def fetch(self, name: str) -> Path:
+        """The named file as a local file."""
+
+    @abstractmethod
+    def above(self, name: str) -> Path | None:
+        """The named file in the parent folder, or None."""
+
+    @abstractmethod
+    def reference(self, name: str) -> str:
+        """The text that names this file or folder anywhere."""
+
+
+@dataclass(frozen=True)
+class LocalFolder(Folder):
+    """A folder on this machine."""
+
+    path: Path
+    """As the user wrote it: an absolute path would add folder names that say nothing."""
+
+    @property
+    def location(self) -> str:
+        return self.path.as_posix()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._names
+
+    def has(self, name: str) -> bool:
+        # Without a listing: a single file may lie in a folder of anything.
+        return (self.path / name).is_file()
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        found: list[str] = []
+        for folder, folders, files in os.walk(self.path):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            relative = Path(folder).relative_to(self.path)
+            found += [(relative / name).as_posix() for name in sorted(files)]
+            if len(found) > MAX_FILES:
+                raise InputError(
+                    f"needed a folder of SAEs, found more than {MAX_FILES} files below "
+                    f"{self.path}; name the folder itself"
+                )
+        return tuple(found)
+
+    def fetch(self, name: str) -> Path:
+        path = self.path / name
+        if not path.is_file():
+            raise InputError(f"needed the file {path}, found nothing there")
+        return path
+
+    def above(self, name: str) -> Path | None:
+        path = self.path / ".." / name
+        return path if path.is_file() else None
+
+    def reference(self, name: str) -> str:
+        return str(self.path / name) if name else str(self.path)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One weights file in a folder."""
+
+    folder: Folder
+    inside: str
+    """The checkpoint's folder, relative to `folder`; empty: `folder` itself."""
+    weights: str
+    """The weights file, relative to the checkpoint's folder."""
+    reference: str
+    """The text that loads this checkpoint again."""
+    layer: int | None = None
+    """The layer as the caller says it; None: the config's hook name, else the path."""
+    hook_hint: str | None = None
+    """A hook name that the registry's id carries, for formats whose files carry none."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """What a registry says over the config."""
+
+    @property
+    def location(self) -> str:
+        """The whole path of the weights, for layers, names and messages."""
+        return "/".join(p for p in (self.folder.location, self.inside, self.weights) if p)
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Every stored tensor by name, memory-mapped where the file allows."""
+        return read_tensors(self.fetch(self.weights))
+
+    @cached_property
+    def container(self) -> Container:
+        """What kind of file the weights are in, by its bytes."""
+        return container_of(self.fetch(self.weights))
+
+    def has(self, name: str) -> bool:
+        return self.folder.has(self._relative(name))
+
+    def fetch(self, name: str) -> Path:
+        return self.folder.fetch(self._relative(name))
+
+    def config(self, name: str) -> dict[str, Any]:
+        """The JSON object in a file that must be there."""
+        if not self.has(name):
+            raise InputError(
+                f"needed '{name}' beside {self.location}, found: {', '.join(self.siblings[:8])}"
+            )
+        return read_json(self.fetch(name))
+
+    def optional_config(self, name: str) -> dict[str, Any]:
+        return read_json(self.fetch(name)) if self.has(name) else {}
+
+    def config_above(self, name: str) -> dict[str, Any]:
+        """A config that a run keeps one folder above its checkpoints; empty where there is none."""
+        if self.inside:
+            parent = self.inside.rpartition("/")[0]
+            name = f"{parent}/{name}" if parent else name
+            return read_json(self.folder.fetch(name)) if self.folder.has(name) else {}
+        path = self.folder.above(name)
+        return read_json(path) if path is not None else {}
+
+    @cached_property
+    def siblings(self) -> tuple[str, ...]:
+        """The files in the checkpoint's folder and below."""
+        prefix = f"{self.inside}/" if self.inside else ""
+        return tuple(n.removeprefix(prefix) for n in self.folder.names if n.startswith(prefix))
+
+    def layer_from(self, hook_name: str | None) -> int:
+        """The layer by the rule of `layers`."""
+        return resolve_layer(self.location, hook_name or self.hook_hint, self.layer)
+
+    def name_in_layer(self) -> str:
+        """What the path says after its layer, e.g. `width_16k/average_l0_82`; else empty."""
+        parts = self.location.split("/")[: -1 - self.weights.count("/")]
+        for index, part in enumerate(parts):
+            if layers_in_path(part):
+                return without_layer("/".join(parts[index:]))
+        return ""
+
+    def _relative(self, name: str) -> str:
+        return f"{self.inside}/{name}" if self.inside else name
+
+
+def weights_in(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """(folder, weights file in it) of every checkpoint that a listing shows, in order."""
+    found: list[tuple[str, str]] = []
+    for name in names:
+        for weights in WEIGHTS:
+            if name == weights:
+                found.append(("", weights))
+            elif name.endswith(f"/{weights}"):
+                found.append((name[: -len(weights) - 1], weights))
+    return tuple(found)

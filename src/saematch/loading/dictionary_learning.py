@@ -1,0 +1,151 @@
+"""saprmarks' dictionary_learning: `ae.pt` (a state dict; tensors only are read), `config.json`.
+
+Definition by `trainer.dict_class` (dictionary_learning/dictionary.py, trainers/):
+
+    AutoEncoder             relu((x - bias) encoder.weightᵀ + encoder.bias), x̂ = f decoderᵀ + bias
+    AutoEncoderNew          relu(x encoder.weightᵀ + encoder.bias), decoder.bias
+    AutoEncoderTopK         x - b_dec; ReLU, then the k largest (its threshold is not used)
+    BatchTopKSAE            x - b_dec; relu(pre) where it is above one scalar threshold
+    MatryoshkaBatchTopKSAE  the same with W_enc [d_model, d_sae] and W_dec [d_sae, d_model]
+    JumpReluAutoEncoder     relu(pre) where pre > threshold; x is used as it is
+
+`encoder.weight` is [d_sae, d_model] and `decoder.weight` [d_model, d_sae].  A BatchTopK threshold
+of -1 was never set: training stopped first, and the file does not say what fires.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from saematch.errors import InputError, UnsupportedError
+from saematch.loading.canonical import Draft, draft_of, finish, fold_input_bias
+from saematch.loading.checkpoint import Checkpoint
+from saematch.loading.tensors import take
+from saematch.sae import SAE
+
+NAME = "dictionary-learning"
+CONFIGS = ("config.json",)
+
+SUBTRACTS_BIAS = (
+    "AutoEncoder",
+    "AutoEncoderTopK",
+    "BatchTopKSAE",
+    "MatryoshkaBatchTopKSAE",
+)
+CLASSES = (*SUBTRACTS_BIAS, "AutoEncoderNew", "JumpReluAutoEncoder")
+
+
+def recognises(checkpoint: Checkpoint) -> bool:
+    """A torch state dict (no other format here is one) with an encoder and a decoder."""
+    names = checkpoint.tensors.keys()
+    return checkpoint.container == "torch" and (
+        {"encoder.weight", "decoder.weight"} <= names or {"W_enc", "W_dec"} <= names
+    )
+
+
+def load(checkpoint: Checkpoint) -> SAE:
+    """The canonical SAE of a dictionary_learning checkpoint."""
+    config = checkpoint.optional_config("config.json")
+    trainer = config.get("trainer")
+    trainer = trainer if isinstance(trainer, dict) else {}
+    tensors, where = checkpoint.tensors, checkpoint.location
+    dict_class = str(trainer.get("dict_class") or _guess_class(tensors, where))
+    if dict_class not in CLASSES:
+        raise UnsupportedError(
+            f"needed a dictionary that has a canonical form ({', '.join(CLASSES)}), found "
+            f"'{dict_class}' in {where}"
+        )
+    place = str(trainer.get("submodule_name") or "")
+    if any(word in place for word in ("mlp", "attn", "attention")):
+        raise UnsupportedError(f"needed a residual SAE, found submodule '{place}' in {where}")
+    layer = checkpoint.layer if checkpoint.layer is not None else trainer.get("layer")
+    if not isinstance(layer, int) or isinstance(layer, bool):
+        layer = checkpoint.layer_from(None)
+    draft = _activated(_weights(tensors, where), dict_class, tensors, trainer, where)
+    if dict_class in SUBTRACTS_BIAS:
+        draft = fold_input_bias(draft)
+    return finish(
+        draft,
+        layer=layer,
+        name="",
+        reference=checkpoint.reference,
+        checkpoint_format=NAME,
+        model_name=trainer.get("lm_name"),
+        hook_name=place or None,
+        metadata=config,
+    )
+
+
+def _guess_class(tensors: Mapping[str, Tensor], where: str) -> str:
+    """The class that alone has these tensors; a file without its config is still readable."""
+    names = tensors.keys()
+    if {"r_mag", "gate_bias"} & names:
+        return "GatedAutoEncoder"
+    if "group_sizes" in names:
+        return "MatryoshkaBatchTopKSAE"
+    if "threshold" in names and "k" not in names:
+        return "JumpReluAutoEncoder"
+    if "decoder.bias" in names:
+        return "AutoEncoderNew"
+    if "bias" in names:
+        return "AutoEncoder"
+    raise InputError(
+        f"needed config.json beside {where} to tell TopK from BatchTopK, found tensors: "
+        f"{', '.join(sorted(names))}"
+    )
+
+
+def _weights(tensors: Mapping[str, Tensor], where: str) -> Draft:
+    if "encoder.weight" in tensors:
+        W_enc_name, b_enc_name, W_dec_name = "encoder.weight", "encoder.bias", "decoder.weight"
+        W_enc = take(tensors, W_enc_name, where, dimensions=2).T
+        W_dec = take(tensors, W_dec_name, where, dimensions=2).T
+    else:
+        W_enc_name, b_enc_name, W_dec_name = "W_enc", "b_enc", "W_dec"
+        W_enc = take(tensors, W_enc_name, where, dimensions=2)
+        W_dec = take(tensors, W_dec_name, where, dimensions=2)
+    d_model, d_sae = W_enc.shape
+    if W_dec.shape != (d_sae, d_model):
+        raise InputError(
+            f"needed '{W_dec_name}' to fit '{W_enc_name}' {list(tensors[W_enc_name].shape)} in "
+            f"{where}, found {list(tensors[W_dec_name].shape)}"
+        )
+    b_enc = take(tensors, b_enc_name, where, shape=(d_sae,))
+    b_dec_name = next((n for n in ("b_dec", "bias", "decoder.bias") if n in tensors), "b_dec")
+    b_dec = take(tensors, b_dec_name, where, shape=(d_model,))
+    return draft_of(where, W_enc, b_enc, W_dec, b_dec)
+
+
+def _activated(
+    draft: Draft,
+    dict_class: str,
+    tensors: Mapping[str, Tensor],
+    trainer: Mapping[str, Any],
+    where: str,
+) -> Draft:
+    d_sae = draft.W_dec.shape[0]
+    if dict_class == "JumpReluAutoEncoder":
+        threshold = take(tensors, "threshold", where, shape=(d_sae,))
+        return replace(draft, activation="jumprelu", threshold=threshold)
+    if dict_class == "AutoEncoderTopK":
+        stored = tensors.get("k")
+        k = int(stored) if stored is not None and stored.ndim == 0 else trainer.get("k")
+        if not isinstance(k, int) or isinstance(k, bool):
+            raise InputError(f"needed a whole number 'k' in {where}, found {k!r}")
+        return replace(draft, activation="topk", k=k)
+    if "BatchTopK" in dict_class:
+        threshold = take(tensors, "threshold", where, dimensions=0)
+        if float(threshold) < 0:
+            raise InputError(
+                f"needed the threshold that BatchTopK training sets, found {float(threshold):g} in "
+                f"{where}, which means unset: training stopped too early to say what fires"
+            )
+        return draft.saying(
+            f"{dict_class} does at inference what jumprelu does at its one threshold "
+            f"{float(threshold):.6g}",
+            activation="jumprelu",
+            threshold=threshold.float().expand(d_sae).contiguous(),
+        )
+    return draft

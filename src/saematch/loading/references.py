@@ -1,0 +1,224 @@
+"""References: the text that names an SAE or a suite anywhere.
+
+    release:sae_id                   SAELens's registry
+    hf://owner/repo[@revision]/path  a file or folder at the Hub
+    bundled:smollm2-135m/12          what comes with saematch
+    a local path                     a file or folder
+
+A suite is named by the same without the layer, or by a preset.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+
+from saematch.errors import InputError, UnsupportedError, UsageError
+from saematch.loading import registry
+from saematch.loading.checkpoint import Checkpoint, Folder, LocalFolder, weights_in
+from saematch.loading.formats import FORMATS, CheckpointFormat, format_of
+from saematch.loading.hub import HubFolder
+from saematch.sae import SAE
+
+KINDS = (
+    "release:sae_id (SAELens's registry), hf://owner/repo/path, bundled:smollm2-135m/12, or a "
+    "local path"
+)
+
+_HUB = re.compile(r"hf://([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?(?:/(.*))?")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder that a reference names, and the weights file where it names one."""
+
+    folder: Folder
+    reference: str
+    weights: str | None = None
+    registered: registry.Registered | None = field(default=None)
+
+
+def locate(reference: str) -> Place:
+    """The place a reference names; UsageError listing the kinds of reference for any other text."""
+    reference = reference.strip()
+    if not reference:
+        raise UsageError(f"needed a reference ({KINDS}), found an empty text")
+    if reference.startswith("hf://"):
+        return _locate_hub(reference)
+    if reference.startswith("bundled:"):
+        return Place(LocalFolder(_bundled(reference)), reference)
+    path = Path(reference).expanduser()
+    if path.exists():
+        return _locate_local(path, reference)
+    if _SCHEME.match(reference):
+        raise UsageError(
+            f"needed a reference ({KINDS}), found the scheme '{reference.split(':')[0]}://'"
+        )
+    if _DRIVE.match(reference):
+        raise UsageError(f"needed a reference ({KINDS}), found '{reference}', which is not there")
+    release, colon, sae_id = reference.partition(":")
+    if colon and not reference.startswith((".", "/", "~")):
+        line = registry.find(release, sae_id)
+        return Place(line.checkpoint_folder(), reference, registered=line)
+    raise InputError(f"needed a reference ({KINDS}), found nothing at the path '{reference}'")
+
+
+def checkpoint_at(place: Place, layer: int | None = None) -> Checkpoint:
+    """The one checkpoint at a place; an error that lists them where there are several or none."""
+    registered = place.registered
+    checkpoint = Checkpoint(
+        folder=place.folder,
+        inside="",
+        weights=place.weights or "",
+        reference=place.reference,
+        layer=layer,
+        hook_hint=registered.hook_hint if registered else None,
+        overrides=registered.config_overrides() if registered else {},
+    )
+    if place.weights:
+        return checkpoint
+    found = weights_in(place.folder.names)
+    here = [weights for inside, weights in found if not inside]
+    if len(here) == 1:
+        return replace(checkpoint, weights=here[0])
+    if len(here) > 1:
+        raise UsageError(
+            f"needed one SAE at {place.reference}, found {' and '.join(here)}; name the file"
+        )
+    if found:
+        inside = ", ".join(name for name, _ in found[:4])
+        raise UsageError(
+            f"needed one SAE at {place.reference}, found a folder of {len(found)} ({inside}"
+            f"{', …' if len(found) > 4 else ''}); name one, or load it as a suite"
+        )
+    raise InputError(
+        f"needed a checkpoint of a known format ({', '.join(f.name for f in FORMATS)}) at "
+        f"{place.reference}, found: {', '.join(place.folder.names[:8]) or 'no files'}"
+    )
+
+
+def load_sae(reference: str, *, layer: int | None = None) -> SAE:
+    """The SAE that a reference names, in canonical form (docs/formats.md).
+
+    `layer` says the layer where neither config nor path does, and wins where they do.  Weights that
+    need no rewriting stay memory-mapped in the file's dtype.
+
+    Raises UsageError (a reference of no known kind, an unknown release or id), InputError (missing,
+    truncated, misshapen or non-finite files), UnsupportedError (no canonical form) and
+    MissingDependencyError.
+    """
+    place = locate(reference)
+    with _naming(reference):
+        if place.registered is not None and place.registered.loader not in registry.OUR_LOADERS:
+            checkpoint = Checkpoint(
+                place.folder, "", "", reference, layer, place.registered.hook_hint
+            )
+            return registry.load_through_saelens(place.registered, checkpoint)
+        checkpoint = checkpoint_at(place, layer)
+        return format_of(checkpoint).load(checkpoint)
+
+
+def source_files(reference: str) -> tuple[Path, ...]:
+    """The local files that loading a reference reads: weights first, then configs beside them.
+
+    For a Hub reference these are the downloaded files in the cache.  Raises as `load_sae`;
+    UnsupportedError for a registry entry that only SAELens itself can read.
+    """
+    place = locate(reference)
+    with _naming(reference):
+        if place.registered is not None and place.registered.loader not in registry.OUR_LOADERS:
+            return tuple(
+                HubFolder(place.registered.repository).fetch(name)
+                for name in _files_of(place.registered)
+            )
+        checkpoint = checkpoint_at(place)
+        return files_read(checkpoint, format_of(checkpoint))
+
+
+def files_read(checkpoint: Checkpoint, known: CheckpointFormat) -> tuple[Path, ...]:
+    """The local files that a format reads of a checkpoint."""
+    names = [checkpoint.weights, *(name for name in known.configs if checkpoint.has(name))]
+    return tuple(checkpoint.fetch(name) for name in names)
+
+
+def bundled_folder() -> Path:
+    """Where bundled suites lie."""
+    return Path(str(files("saematch"))) / "bundled"
+
+
+def _files_of(registered: registry.Registered) -> tuple[str, ...]:
+    """Files at a registry path: the file itself, or what lies in the folder."""
+    names = HubFolder(registered.repository).names
+    if registered.path in names:
+        return (registered.path,)
+    return tuple(name for name in names if name.startswith(f"{registered.path}/"))
+
+
+def _locate_hub(reference: str) -> Place:
+    match = _HUB.fullmatch(reference)
+    if not match:
+        raise UsageError(f"needed hf://owner/repo[@revision]/path, found '{reference}'")
+    repository, revision, path = match[1], match[2], (match[3] or "").strip("/")
+    if ".." in PurePosixPath(path).parts:
+        raise UsageError(f"needed a path inside {repository}, found '{path}'")
+    whole = HubFolder(repository, "", revision)
+    if not path or any(name.startswith(f"{path}/") for name in whole.names):
+        return Place(HubFolder(repository, path, revision), reference)
+    # A single file, there or not: fetching it says what is wrong when it is not.
+    parent, _, name = path.rpartition("/")
+    folder = HubFolder(repository, parent, revision)
+    if name not in folder.names:
+        folder.fetch(name)
+        raise InputError(
+            f"needed '{path}' in {repository}, found neither a file nor a folder of it"
+        )
+    return _weights_at(folder, name, reference)
+
+
+def _locate_local(path: Path, reference: str) -> Place:
+    if path.is_dir():
+        return Place(LocalFolder(path), reference)
+    return _weights_at(LocalFolder(path.parent), path.name, reference)
+
+
+def _weights_at(folder: Folder, name: str, reference: str) -> Place:
+    # Llama Scope keeps its weights one folder below its config.
+    if (
+        isinstance(folder, LocalFolder)
+        and folder.path.name == "checkpoints"
+        and (folder.path.parent / "hyperparams.json").is_file()
+    ):
+        return Place(LocalFolder(folder.path.parent), reference, f"checkpoints/{name}")
+    if isinstance(folder, HubFolder) and folder.path.rpartition("/")[2] == "checkpoints":
+        parent = replace(folder, path=folder.path.rpartition("/")[0])
+        if "hyperparams.json" in parent.names:
+            return Place(parent, reference, f"checkpoints/{name}")
+    return Place(folder, reference, name)
+
+
+def _bundled(reference: str) -> Path:
+    inside = reference.removeprefix("bundled:").strip("/")
+    root = bundled_folder()
+    path = root / inside
+    if not inside or ".." in PurePosixPath(inside).parts or not path.is_dir():
+        present = sorted(p.parent.relative_to(root).as_posix() for p in root.rglob("cfg.json"))
+        raise UsageError(
+            f"needed a bundled SAE or suite, found no '{inside}'; there are: "
+            f"{', '.join(present[:12]) or 'none'}"
+        )
+    return path
+
+
+@contextmanager
+def _naming(reference: str) -> Iterator[None]:
+    """Puts the reference into an error that does not carry it."""
+    try:
+        yield
+    except (UnsupportedError, InputError) as error:
+        if reference in str(error):
+            raise
+        raise type(error)(f"{error} (reference: {reference})") from error.__cause__
