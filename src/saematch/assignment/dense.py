@@ -69,15 +69,14 @@ def _solve(rows: Tensor, columns: Tensor) -> Assignment:
         costs.fill(start, stop, matrix[start:stop])
     matrix[costs.n :] = 0
     filled = time.perf_counter()
-    double = rows.dtype == torch.float64
-    assigned, _, (_, _, v) = lapjv.lapjv(matrix.numpy(), force_doubles=double)
+    assigned, v = _lapjv(matrix)
     solved = time.perf_counter()
-    columns_of_rows = torch.from_numpy(assigned[: costs.n].copy()).long()
+    columns_of_rows = assigned[: costs.n].clone()
     proof: Proof = prove(
         costs,
         lambda start, stop: matrix[start:stop],
         columns_of_rows,
-        torch.from_numpy(v.copy()).double(),
+        v,
         ROWS_PER_BLOCK,
     )
     proved = time.perf_counter()
@@ -102,5 +101,14 @@ def least_pairs(costs: Tensor) -> np.ndarray:
     n, m = costs.shape
     square = torch.zeros((m, m), dtype=costs.dtype)
     square[:n] = costs
-    assigned, _, _ = lapjv.lapjv(square.numpy(), force_doubles=costs.dtype == torch.float64)
-    return assigned[:n].astype(np.int64)
+    return _lapjv(square)[0][:n].numpy()
+
+
+def _lapjv(square: Tensor) -> tuple[Tensor, Tensor]:
+    """The column of each row, int64, and the column duals, float64, of a square cost matrix."""
+    if len(square) == 1:
+        # lapjv leaves the duals of a single pair uninitialised.
+        return torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.float64)
+    double = square.dtype == torch.float64
+    assigned, _, (_, _, v) = lapjv.lapjv(square.numpy(), force_doubles=double)
+    return torch.from_numpy(assigned.astype(np.int64)), torch.from_numpy(v.astype(np.float64))

@@ -47,8 +47,9 @@ def prove(
     n, m = costs.n, costs.m
     v = column_duals.double()
     if n < m:
-        # A column that stays free contributes nothing, so its dual may not be positive.
-        v = v - v.max().clamp(min=0)
+        # A column that stays free contributes nothing, so its dual may not be positive; the greatest
+        # at zero is the best bound, since raising all of them by c gains (m − n)·c.
+        v = v - v.max()
     dtype = costs.rows.dtype
     unit = torch.finfo(dtype).eps / 2
     error = costs.relative_error
@@ -77,6 +78,8 @@ def prove(
         column_least = (block - shift[:, None]).amin(dim=0).double()
         # Rounding the shift and the subtraction: bounded by the shift's and the result's size.
         slop = 2 * unit * (column_least.abs() + shift.abs().max().double())
+        # A block of one row leaves nothing else in its column: no bound, and no inf − inf either.
+        slop[column_least.isinf()] = 0
         column_runner_up = torch.minimum(column_runner_up, column_least - slop)
 
     primal = float(costs.exact(torch.arange(n), assigned).sum())

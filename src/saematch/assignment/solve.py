@@ -29,8 +29,9 @@ def solve(
             f"needed 1 ≤ rows ≤ columns, found {len(rows)} rows and {len(columns)} columns; "
             "swap the sides and invert the result"
         )
-    largest = max(float(rows.abs().max()), float(columns.abs().max()))
-    if not math.isfinite(largest):
+    extremes = [float(rows.abs().max()), float(columns.abs().max())]
+    largest = max(extremes)
+    if not all(map(math.isfinite, extremes)):
         raise UsageError("needed finite factors, found NaN or Inf")
     exponent = math.frexp(largest)[1] if largest > 0 else 0
     scale = 2.0**-exponent
