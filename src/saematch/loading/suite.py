@@ -68,6 +68,9 @@ class Suite:
         for entry in self.entries:
             if entry.key == str(key):
                 return entry
+        alone = [entry for entry in self.entries if str(entry.layer) == str(key)]
+        if len(alone) == 1:
+            return alone[0]
         close = difflib.get_close_matches(str(key), self.keys, n=4, cutoff=0.3) or self.keys[:8]
         raise UsageError(
             f"needed an SAE of suite {self.reference}, found no '{key}'; there are: "

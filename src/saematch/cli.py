@@ -1,0 +1,249 @@
+"""The command line: parse, call, print.  No logic lives here.
+
+Heavy modules are imported inside the commands, so that `saematch --help` answers at once.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from saematch import __version__
+from saematch.errors import SaematchError, UsageError
+
+if TYPE_CHECKING:
+    from saematch.run import Run
+
+app = typer.Typer(
+    name="saematch",
+    help="Follow the features of sparse autoencoders through the layers of a neural network.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
+Parts = Annotated[
+    str,
+    typer.Option(help="Parts of the cost, with weights where not 1: decoder,encoder@0.5,bias."),
+]
+Scale = Annotated[
+    Literal["threshold", "decoder_norm", "none"] | None,
+    typer.Option(help="What to fold into the weights.  [default: threshold]"),
+]
+Out = Annotated[Path, typer.Option("--out", help="The run directory.")]
+ALL_PARTS = "decoder,encoder,bias"
+
+
+@app.callback(invoke_without_command=True)
+def main_options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    del debug  # read from the arguments by `main`, where errors end
+    if version:
+        typer.echo(f"saematch {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(out: Out = Path("saematch-demo"), as_json: Json = False) -> None:
+    """Run the whole main job on the bundled suite of real SAEs (SmolLM2-135M, blocks 12 to 19)."""
+    run("bundled:smollm2-135m", out=out, far="12,14", as_json=as_json)
+    if not as_json:
+        from saematch import display
+
+        display.next_steps(out)
+
+
+@app.command()
+def inspect(
+    reference: Annotated[str, typer.Argument(help="An SAE, e.g. bundled:smollm2-135m/12.")],
+    layer: Annotated[
+        int | None, typer.Option(help="The layer, where neither config nor path says it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is in a checkpoint, and what loading it converts."""
+    from saematch import display
+    from saematch.loading import inspect_sae
+
+    with display.working(f"reading {reference}", quiet=as_json):
+        inspection = inspect_sae(reference, layer=layer)
+    if as_json:
+        _print_json(inspection.to_dict())
+    else:
+        display.inspection(inspection)
+
+
+@app.command()
+def match(
+    reference_a: Annotated[str, typer.Argument(metavar="REF_A", help="The earlier SAE.")],
+    reference_b: Annotated[str, typer.Argument(metavar="REF_B", help="The later SAE.")],
+    parts: Parts = ALL_PARTS,
+    fold: Annotated[
+        bool, typer.Option("--fold/--no-fold", help="Fold thresholds into the weights first.")
+    ] = True,
+    scale: Scale = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Show every data-free strategy side by side.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the pairs to FILE.parquet.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Match the features of two SAEs, with a proof of how good the matching is."""
+    from saematch import display
+    from saematch.loading import load_sae
+    from saematch.matching import STRATEGIES, Strategy
+    from saematch.matching import match as match_saes
+    from saematch.run.config import parse_parts
+    from saematch.run.exporting import write_matching
+
+    weights = parse_parts(parts)
+    if output is not None and output.suffix != ".parquet":
+        raise UsageError(f"needed a file that ends in .parquet, found '{output}'")
+    chosen: Strategy = "folded" if fold else "unfolded"
+    others: list[Strategy] = [s for s in STRATEGIES if s != chosen] if compare else []
+    with display.working(f"matching {reference_a} to {reference_b}", quiet=as_json):
+        a, b = load_sae(reference_a), load_sae(reference_b)
+        options: dict[str, Any] = {"parts": weights, "scale": scale}
+        matching = match_saes(a, b, strategy=chosen, **options)
+        skipped = {"naive"} if a.d_sae != b.d_sae else set()
+        compared: list[Strategy] = [s for s in others if s not in skipped]
+        rows = [matching.summary()]
+        rows += [match_saes(a, b, strategy=s, **options).summary() for s in compared]
+    if output is not None:
+        write_matching(matching, output)
+    if as_json:
+        _print_json({"matchings": rows, "shares": matching.shares, "notes": list(matching.notes)})
+    else:
+        display.matchings(matching, rows, output)
+
+
+@app.command()
+def run(
+    suite: Annotated[
+        str, typer.Option(help="A suite, e.g. bundled:smollm2-135m or a folder of SAEs.")
+    ] = "",
+    out: Out = Path("saematch-run"),
+    layers: Annotated[str | None, typer.Option(help="Layers to take: 12-19 or 12,14.")] = None,
+    strategies: Annotated[str | None, typer.Option(help="Which strategies; default: all.")] = None,
+    parts: Annotated[str | None, typer.Option(help="Parts of the cost; default: all.")] = None,
+    scale: Scale = None,
+    far: Annotated[
+        str | None, typer.Option(help="Distant pairs to match exactly too: 12,14 or 12,14;13,16.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the random strategy.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A run.toml with the same settings; flags win over it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Match a whole suite layer by layer; write the run directory and its report."""
+    from saematch import display
+    from saematch.run import RunConfig
+    from saematch.run import run as run_suite
+
+    flags = {
+        "suite": suite or None,
+        "layers": layers,
+        "strategies": strategies,
+        "parts": parts,
+        "scale": scale,
+        "far": far,
+        "seed": seed,
+    }
+    saved = RunConfig.from_toml(config).to_dict() if config is not None else {}
+    given = {name: value for name, value in flags.items() if value is not None}
+    settings = RunConfig.from_dict({**saved, **given}, "the command line")
+    with display.progress(quiet=as_json) as progress:
+        finished = run_suite(settings, out, progress)
+    if as_json:
+        _print_json({"directory": str(out), "measures": _records(finished)})
+    else:
+        display.run_summary(finished, out)
+
+
+@app.command()
+def paths(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
+    feature: Annotated[str, typer.Option(help="A feature as LAYER/INDEX, e.g. 12/345.")],
+    as_json: Json = False,
+) -> None:
+    """Follow one feature through the layers."""
+    from saematch import display
+    from saematch.run import open_run
+
+    key, separator, index = feature.rpartition("/")
+    if not separator or not index.isdecimal():
+        raise UsageError(f"needed a feature as LAYER/INDEX, e.g. 12/345, found '{feature}'")
+    steps = open_run(directory).follow(key, int(index))
+    if as_json:
+        _print_json(json.loads(steps.to_json(orient="records")))
+    else:
+        display.path(steps, key, int(index))
+
+
+@app.command()
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")],
+    file_format: Annotated[str, typer.Option("--format", help="csv, parquet or json.")] = "csv",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where to; default: DIR-export.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's tables as CSV, Parquet or JSON."""
+    from saematch.run import export as export_run
+    from saematch.run import open_run
+
+    destination = out or directory.with_name(directory.resolve().name + "-export")
+    written = export_run(open_run(directory), file_format, destination)
+    if as_json:
+        _print_json([str(path) for path in written])
+    else:
+        for path in written:
+            typer.echo(path)
+
+
+def _records(finished: "Run") -> list[dict[str, Any]]:
+    return json.loads(finished.measures().to_json(orient="records"))
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1))
+
+
+def main() -> None:
+    """The entry point: runs the command and turns errors into one or two lines and an exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        app(standalone_mode=False)
+    except Exception as error:
+        if debug:
+            raise
+        raise SystemExit(_report(error)) from None
+    except KeyboardInterrupt:
+        typer.echo("saematch: interrupted; what was finished is kept", err=True)
+        raise SystemExit(130) from None
+
+
+def _report(error: Exception) -> int:
+    """Print an error on stderr and return the exit code that belongs to it."""
+    if isinstance(error, SaematchError):
+        typer.echo(f"saematch: {error}", err=True)
+        return error.exit_code
+    # Which package's exceptions these are depends on typer's version; their shape does not.
+    describe = getattr(error, "format_message", None)
+    if describe is not None:
+        problem = describe().rstrip(".")
+        typer.echo(f"saematch: {problem}; try: saematch --help", err=True)
+        return UsageError.exit_code
+    kind = type(error).__name__
+    typer.echo(f"saematch: {kind}: {error}; for the traceback: saematch --debug …", err=True)
+    return 1

@@ -1,0 +1,207 @@
+"""What people see on the terminal: rich tables, spinners and bars.  Nothing is computed here."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from saematch.matching import describe_gap
+
+if TYPE_CHECKING:
+    from saematch.loading import Inspection
+    from saematch.matching import Matching
+    from saematch.run import Run
+    from saematch.run.pipeline import Progress as Tell
+
+CONSOLE = Console()
+SIGNS = Console(stderr=True)
+"""Spinners and bars go to stderr, so that stdout holds results alone."""
+
+
+@contextmanager
+def working(what: str, quiet: bool = False) -> Iterator[None]:
+    """A spinner while something runs."""
+    if quiet:
+        yield
+        return
+    with SIGNS.status(what):
+        yield
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator["Tell | None"]:
+    """A bar that follows a run: yields what to tell of each step."""
+    if quiet:
+        yield None
+        return
+    columns = (
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=SIGNS, transient=True, disable=not SIGNS.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def tell(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=what)
+
+        yield tell
+
+
+def inspection(found: "Inspection") -> None:
+    """What a checkpoint holds."""
+    facts = Table.grid(padding=(0, 2))
+    activation = found.activation + (f" (k = {found.k})" if found.k else "")
+    dead = "not recorded"
+    if found.dead is not None:
+        dead = f"{found.dead} (on {found.firing_tokens:,} tokens: {found.firing_corpus})"
+    for name, value in (
+        ("reference", found.reference),
+        ("format", found.format),
+        ("layer", f"{found.layer}" + (f", {found.hook}" if found.hook else "")),
+        ("model", found.model or "not recorded"),
+        ("activation", activation),
+        ("shape", f"d_model {found.d_model}, d_sae {found.d_sae}"),
+        ("thresholds", _quantiles(found.threshold)),
+        ("decoder norms", _quantiles(found.decoder_norm)),
+        ("encoder norms", _quantiles(found.encoder_norm)),
+        ("features", f"{found.live} live, {found.degenerate} degenerate; dead: {dead}"),
+        ("size", f"{found.bytes / 2**20:.1f} MiB"),
+        ("trained on", "centred weights (TransformerLens)" if found.centred else ""),
+        ("converted", "; ".join(found.conversions) or "nothing"),
+    ):
+        if value:
+            facts.add_row(f"[bold]{name}[/]", value)
+    CONSOLE.print(facts)
+    stored = _table("tensor as stored", "shape", "dtype")
+    for tensor in found.tensors:
+        stored.add_row(tensor.name, " × ".join(map(str, tensor.shape)), tensor.dtype)
+    CONSOLE.print(stored)
+
+
+def matchings(found: "Matching", rows: Sequence[dict[str, Any]], output: Path | None) -> None:
+    """One matching's proof and, beside it, the other strategies on the same pair."""
+    table = _table("strategy", "live", "MSE dec", "MSE enc", "cosine", "cost", "gap", "certain")
+    for row in rows:
+        table.add_row(
+            row["strategy"],
+            str(row["live_pairs"]),
+            _number(row["mse_decoder"]),
+            _number(row["mse_encoder"]),
+            _number(row["cosine"]),
+            _number(row["total_cost"]),
+            _number(row["gap"]),
+            _percent(row["certain"]),
+        )
+    CONSOLE.print(f"[bold]{found.a.reference}[/] → [bold]{found.b.reference}[/]")
+    CONSOLE.print(table)
+    shares = ", ".join(f"{part} {share:.1%}" for part, share in found.shares.items())
+    left_out = rows[0]["left_out"]
+    CONSOLE.print(
+        f"On folded weights ({found.scale}); means over live pairs ({left_out} of the "
+        f"{found.strategy} pairs left out)."
+    )
+    if found.gap is not None:
+        CONSOLE.print(f"The {found.strategy} matching is {describe_gap(found.gap)}.")
+    CONSOLE.print(f"Shares of the {found.strategy} cost: {shares}.")
+    unmatched = int((~found.matched).sum())
+    if unmatched or len(found.unmatched_b):
+        CONSOLE.print(
+            f"Unmatched: {unmatched} of {found.a.d_sae} features of A, {len(found.unmatched_b)} of "
+            f"{found.b.d_sae} of B."
+        )
+    for note in found.notes:
+        CONSOLE.print(f"[yellow]note:[/] {note}")
+    if output is not None:
+        CONSOLE.print(f"Pairs written to {output}")
+
+
+def run_summary(finished: "Run", out: Path) -> None:
+    """Decoder MSE per pair and strategy, the proof, and where things are."""
+    measures = finished.measures()
+    strategies = [*finished.config.strategies]
+    table = _table("pair", *strategies, "gap", "certain")
+    for a, b in finished.pairs:
+        here = measures[(measures["a"] == a) & (measures["b"] == b)]
+        values = here.set_index(["strategy", "measure"])["value"]
+        table.add_row(
+            f"{a} → {b}",
+            *(_number(values.get((s, "mse_decoder"))) for s in strategies),
+            _number(values.get(("folded", "gap"))),
+            _percent(values.get(("folded", "certain_share"))),
+        )
+    CONSOLE.print("Decoder MSE of live pairs on folded weights, by strategy:")
+    CONSOLE.print(table)
+    for note in finished.manifest["notes"]:
+        CONSOLE.print(f"[yellow]note:[/] {note}")
+    CONSOLE.print(f"Run directory: {out}\nReport:        {out / 'report.html'}")
+
+
+def next_steps(out: Path) -> None:
+    """What to try after the demo."""
+    CONSOLE.print(
+        f"\nNext: open {out / 'report.html'} in a browser, or follow a feature:\n"
+        f"  saematch paths {out} --feature 12/345"
+    )
+
+
+def path(steps: pd.DataFrame, key: str, feature: int) -> None:
+    """One feature through the layers, a row a layer."""
+    table = _table(
+        "layer", "feature", "status", "cost", "rank", "cosine", "margin", "certain", "runner-up"
+    )
+    for step in steps.to_dict("records"):
+        runner_up = step["runner_up"]
+        other = ""
+        if not pd.isna(runner_up):
+            other = f"{runner_up} ({step['runner_up_extra_cost']:+.3g})"
+        quantile = step["quantile"]
+        started = pd.isna(step["cost"])
+        table.add_row(
+            str(step["key"]),
+            f"[bold]{step['feature']}[/]" if step["key"] == key else str(step["feature"]),
+            step["status"],
+            _number(step["cost"]),
+            _percent(quantile),
+            _number(step["cosine"]),
+            _number(step["margin"]),
+            "" if started else ("yes" if step["certain"] else "no"),
+            other,
+        )
+    CONSOLE.print(f"Feature {key}/{feature}: nearest under a one-to-one matching, layer by layer")
+    CONSOLE.print(table)
+    CONSOLE.print(
+        "A row tells of the step into its layer. rank: where its cost lies among the live "
+        "pairs (100%: the dearest). certain: every optimal matching takes the step. margin: "
+        "proven rise of the total if it were forbidden. runner-up: the nearest other feature "
+        "(and its extra cost; below zero it is nearer, but was given to another feature)."
+    )
+
+
+def _table(*columns: str) -> Table:
+    """A table that fits 80 columns, its cells never broken."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    return table
+
+
+def _number(value: Any) -> str:
+    return "" if value is None or pd.isna(value) else f"{value:.3g}"
+
+
+def _percent(value: Any) -> str:
+    return "" if value is None or pd.isna(value) else f"{value:.0%}"
+
+
+def _quantiles(pairs: Sequence[tuple[float, float]] | None) -> str:
+    if pairs is None:
+        return ""
+    return ", ".join(f"{value:.4g} ({share:.0%})" for share, value in pairs)

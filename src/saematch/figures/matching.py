@@ -1,0 +1,81 @@
+"""Figures of matchings from the weights alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from saematch.figures.style import STRATEGY_LINES, TEXT_SIZE, label_pairs, new_figure
+
+PARTS = {"decoder": "decoder", "encoder": "encoder", "bias": "encoder bias"}
+
+
+def mse_by_pair(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Figure:
+    """MSE of decoder, encoder and bias per layer pair and strategy (the paper's figure 3).
+
+    `measures`: rows of evaluation/measures.parquet; means over live pairs, on folded weights.  The
+    random strategy's band is its least and greatest draw.
+    """
+    figure, axes = new_figure(10.5, 3.2, columns=len(PARTS))
+    for ax, (part, words) in zip(axes, PARTS.items(), strict=True):
+        rows = measures[measures["measure"] == f"mse_{part}"]
+        for strategy, line in STRATEGY_LINES.items():
+            chosen = rows[rows["strategy"] == strategy].set_index(["a", "b"])
+            chosen = chosen.reindex(pd.MultiIndex.from_tuples(pairs))
+            if chosen["value"].isna().all():
+                continue
+            x = np.arange(len(pairs))
+            ax.plot(
+                x,
+                chosen["value"],
+                color=line.color,
+                marker=line.marker,
+                linestyle=line.dashes,
+                label=line.label,
+                markersize=4,
+                linewidth=1.4,
+            )
+            if chosen["low"].notna().any():
+                low, high = chosen["low"].astype(float), chosen["high"].astype(float)
+                ax.fill_between(x, low, high, color=line.color, alpha=0.2, linewidth=0)
+        ax.set_title(words, fontsize=TEXT_SIZE + 1)
+        ax.set_ylim(bottom=0)
+        label_pairs(ax, [f"{a}→{b}" for a, b in pairs])
+    axes[0].set_ylabel("mean squared error of matched pairs\n(folded weights)", fontsize=TEXT_SIZE)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    return figure
+
+
+def cost_distribution(costs: dict[tuple[str, str], np.ndarray]) -> Figure:
+    """The distribution of the cost of live pairs, one violin a layer pair, with its quartiles."""
+    figure, (ax,) = new_figure(6.2, 3.2)
+    kept = list(costs.values())
+    drawn = [values for values in kept if len(values)]
+    if drawn:
+        positions = [n for n, values in enumerate(kept) if len(values)]
+        parts = ax.violinplot(drawn, positions=positions, widths=0.85, showextrema=False)
+        for body in parts["bodies"]:  # type: ignore[attr-defined]
+            body.set_facecolor(STRATEGY_LINES["folded"].color)
+            body.set_alpha(0.35)
+        for position, values in zip(positions, drawn, strict=True):
+            low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+            ax.vlines(position, low, high, color="black", linewidth=2.5)
+            ax.plot(position, middle, "o", color="white", markeredgecolor="black", markersize=4)
+    ax.set_ylabel("cost of a live pair (folded weights)", fontsize=TEXT_SIZE)
+    ax.set_ylim(bottom=0)
+    label_pairs(ax, [f"{a}→{b}" for a, b in costs])
+    return figure
+
+
+def certain_share(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Figure:
+    """Share of live pairs that every optimal matching contains, per layer pair."""
+    figure, (ax,) = new_figure(4.2, 3.2)
+    rows = measures[(measures["measure"] == "certain_share") & (measures["strategy"] == "folded")]
+    values = rows.set_index(["a", "b"])["value"].reindex(pd.MultiIndex.from_tuples(pairs))
+    ax.bar(range(len(pairs)), values, color=STRATEGY_LINES["folded"].color, width=0.7)
+    ax.set_ylim(0, 1)
+    ax.set_ylabel("share of live pairs proven certain", fontsize=TEXT_SIZE)
+    label_pairs(ax, [f"{a}→{b}" for a, b in pairs])
+    return figure

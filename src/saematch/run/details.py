@@ -1,0 +1,93 @@
+"""What a matching says of itself beside its rows: proof, shares, and the measures of the run."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from saematch.matching import Matching
+from saematch.run.schema import MEASURES, WEIGHT_MEASURES
+
+Range = tuple[float, float | None, float | None]
+"""A measure's value, and the lower and upper end of its range where it has one."""
+
+
+def measures_of(found: Matching) -> dict[str, Range]:
+    """The measures of a matching by name; the names are those of `WEIGHT_MEASURES`."""
+    summary = found.summary()
+    names = ("total_cost", "mse_decoder", "mse_encoder", "mse_bias", "cosine")
+    values = {name: summary[name] for name in names}
+    values |= {f"share_{part}": share for part, share in found.shares.items()}
+    values |= {name: float(summary[name]) for name in ("pairs", "live_pairs", "left_out")}
+    if found.assignment is not None:
+        values |= {"gap": found.gap, "slack": found.slack}
+        values |= {"certain_share": mean_of(found.certain.astype(float), found.live)}
+    return {name: (_number(value), None, None) for name, value in values.items()}
+
+
+def details_of(found: Matching, measures: Mapping[str, Range]) -> dict[str, Any]:
+    """What a matching's table says beside its rows (docs/run-directory.md)."""
+    proof = found.assignment
+    status = found.b.status
+    return {
+        "a": found.a.key,
+        "b": found.b.key,
+        "layer_a": found.a.layer,
+        "layer_b": found.b.layer,
+        "d_a": found.a.d_sae,
+        "d_b": found.b.d_sae,
+        "d_model": found.d_model,
+        "strategy": found.strategy,
+        "parts": dict(found.parts),
+        "scale": found.scale,
+        "shares": found.shares,
+        "notes": list(found.notes),
+        "not_live_b": {
+            kind: np.flatnonzero(status == kind).tolist() for kind in ("dead", "degenerate")
+        },
+        "proof": None
+        if proof is None
+        else {
+            "gap": _number(proof.gap),
+            "primal": proof.primal,
+            "dual": _number(proof.dual),
+            "slack": _number(proof.slack),
+            "solver": proof.solver,
+        },
+        "measures": {
+            name: [_finite(value) for value in values] for name, values in measures.items()
+        },
+    }
+
+
+def measure_rows(
+    a: str, b: str, strategy: str, parts: str, measures: Mapping[str, Sequence[float | None]]
+) -> list[tuple[Any, ...]]:
+    """Rows of the table of measures for one matching that needed no data."""
+    ordered = [name for name in WEIGHT_MEASURES if name in measures]
+    assert len(ordered) == len(measures), set(measures) - set(WEIGHT_MEASURES)
+    return [(a, b, "", strategy, parts, name, *measures[name], 0, 0) for name in ordered]
+
+
+def as_columns(rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
+    """Rows of the table of measures as its columns."""
+    return {name: [row[n] for row in rows] for n, name in enumerate(MEASURES.names)}
+
+
+def spread(values: Sequence[float]) -> Range:
+    """Mean, least and greatest."""
+    return float(np.mean(values)), float(np.min(values)), float(np.max(values))
+
+
+def mean_of(values: np.ndarray, chosen: np.ndarray) -> float:
+    """Mean of the chosen values; NaN where none are."""
+    return float(values[chosen].mean()) if chosen.any() else math.nan
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value

@@ -1,0 +1,121 @@
+"""The first stage of a run: which SAEs, what their files hash to, and what they are.
+
+Hashing a large checkpoint takes seconds; a file of the same path, size and time of change as one
+hashed before is taken to be the same.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from saematch.errors import InputError
+from saematch.run import files
+from saematch.run.schema import canonical_json
+from saematch.run.suite import Member
+
+if TYPE_CHECKING:
+    from saematch.loading import SuiteEntry
+
+FileTimes = Mapping[str, Mapping[str, Any]]
+"""By path: size in bytes, mtime_ns and sha256."""
+
+
+def hash_sources(entry: "SuiteEntry", known: FileTimes) -> tuple[dict[str, str], dict[str, Any]]:
+    """sha256 of an SAE's files by name, and what to remember of them so as not to hash again.
+
+    Raises InputError where a file cannot be read.
+    """
+    from saematch.loading import source_files
+
+    hashes: dict[str, str] = {}
+    times: dict[str, Any] = {}
+    for number, path in enumerate(source_files(entry.reference)):
+        path = Path(path).absolute()
+        try:
+            stat = path.stat()
+            entry_known = known.get(str(path), {})
+            same = (entry_known.get("bytes"), entry_known.get("mtime_ns")) == (
+                stat.st_size,
+                stat.st_mtime_ns,
+            )
+            digest = entry_known["sha256"] if same else files.sha256_of_file(path)
+        except OSError as error:
+            raise InputError(f"needed to read {path}, found: {error.strerror}") from error
+        name = path.name if path.name not in hashes else f"{number}-{path.name}"
+        hashes[name] = digest
+        times[str(path)] = {
+            "bytes": stat.st_size,
+            "mtime_ns": stat.st_mtime_ns,
+            "sha256": digest,
+        }
+    return hashes, times
+
+
+def member_of(entry: "SuiteEntry", hashes: Mapping[str, str]) -> Member:
+    """The picklable value that stages load the SAE from."""
+    return Member(entry, files.sha256(canonical_json(dict(hashes)).encode()))
+
+
+def describe(member: Member, hashes: Mapping[str, str]) -> dict[str, Any]:
+    """What the manifest says of an SAE."""
+    sae = member.load()
+    kinds, counts = np.unique(np.array(sae.status), return_counts=True)
+    return {
+        "reference": member.entry.reference,
+        "layer": sae.layer,
+        "name": sae.name,
+        "d_sae": sae.d_sae,
+        "d_model": sae.d_model,
+        "activation": sae.activation,
+        "k": sae.k,
+        "features": {str(kind): int(count) for kind, count in zip(kinds, counts, strict=True)},
+        "dead_decided_on": None if sae.firing is None else sae.firing.corpus,
+        "dead_decided_on_tokens": None if sae.firing is None else int(sae.firing.tokens),
+        "model_name": sae.model_name,
+        "model_weights_sha256": _text(sae.metadata.get("model_weights_sha256")),
+        "hook_name": sae.hook_name,
+        "checkpoint_format": sae.checkpoint_format,
+        "conversions": list(sae.conversions),
+        "centred": sae.centred,
+        "files": dict(hashes),
+        "sha256": member.sha256,
+    }
+
+
+def examine(
+    entries: "tuple[SuiteEntry, ...]",
+    manifest: Mapping[str, Any],
+    starting: Callable[[str], None],
+) -> tuple[dict[str, Member], dict[str, Any], dict[str, Any]]:
+    """Members by key, the manifest's `saes` by key, and its `timing.files`.
+
+    SAEs whose files hash as the manifest says are not loaded.  `starting` is told each key.
+    Raises InputError for SAEs of different d_model.
+    """
+    members: dict[str, Member] = {}
+    saes: dict[str, Any] = {}
+    times: dict[str, Any] = {}
+    for entry in entries:
+        starting(entry.key)
+        hashes, found = hash_sources(entry, manifest["timing"]["files"])
+        times |= found
+        member = members[entry.key] = member_of(entry, hashes)
+        before = manifest["saes"].get(entry.key)
+        if before and (before["sha256"], before["reference"]) == (member.sha256, entry.reference):
+            saes[entry.key] = before
+        else:
+            saes[entry.key] = describe(member, hashes)
+    first = next(iter(saes))
+    for key, sae in saes.items():
+        if sae["d_model"] != saes[first]["d_model"]:
+            raise InputError(
+                f"needed SAEs of one model, found d_model {saes[first]['d_model']} at {first} and "
+                f"{sae['d_model']} at {key}; choose layers of one model"
+            )
+    return members, saes, times
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)

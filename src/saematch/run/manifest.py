@@ -1,0 +1,121 @@
+"""The manifest: what a run directory was made of, and the sha256 of every file in it.
+
+schema_version   version of the tables
+packages         versions of what computed them
+config           the run's settings
+references       what was asked for, by SAE
+saes             what was found: sha256 of its files, shape, features by status, model's sha256
+notes            what a reader of the numbers should know
+outputs          for every file: sha256 of its inputs, files it was made from, its own sha256
+timing           when and how long; sizes and times of input files.  Two runs of one config
+                 over the same files differ in nothing but this
+sha256           of all the above
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from saematch.errors import InputError
+from saematch.run import files
+from saematch.run.schema import SCHEMA_VERSION, canonical_json
+
+MANIFEST = "manifest.json"
+CHECKSUM = "sha256"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the manifest says of one output."""
+
+    inputs: str
+    """sha256 of everything that decides the output."""
+    depends: dict[str, str]
+    """Outputs it was made from, with their sha256 at the time."""
+    sha256: str
+    bytes: int
+
+
+def empty_manifest() -> dict[str, Any]:
+    """The manifest of a directory in which nothing has been done."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "packages": {},
+        "config": None,
+        "references": {},
+        "saes": {},
+        "notes": [],
+        "outputs": {},
+        "timing": {"outputs": {}, "files": {}},
+    }
+
+
+def encode_manifest(content: dict[str, Any]) -> bytes:
+    """The manifest as a file for people and machines, with its own checksum."""
+    content = {**content, CHECKSUM: _checksum(content)}
+    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+
+
+def decode_manifest(data: bytes, path: Path) -> dict[str, Any]:
+    """The manifest from its file; raises InputError where it was altered, cut short or is newer."""
+    try:
+        content = json.loads(data)
+        checksum = content.pop(CHECKSUM)
+        version = content["schema_version"]
+        altered = checksum != _checksum(content)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise _altered(path) from None
+    if altered:
+        raise _altered(path)
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"needed a run directory of schema {SCHEMA_VERSION}, found schema {version} in {path}; "
+            "open it with the saematch that wrote it, or run into another directory"
+        )
+    if set(content) != set(empty_manifest()) or encode_manifest(content) != data:
+        raise _altered(path)
+    return content
+
+
+def record_of(content: dict[str, Any], name: str) -> Record | None:
+    """What the manifest says of an output; None where it is not (or no longer) finished."""
+    found = content["outputs"].get(name)
+    return None if found is None else Record(**found)
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Versions of what computes the tables."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from saematch import __version__
+
+    versions = {"saematch": __version__, "python": platform.python_version()}
+    for package in ("torch", "numpy", "pyarrow", "lapjv"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def altered_error(path: Path) -> InputError:
+    """The error for a file whose bytes are not those that were written."""
+    return InputError(
+        f"needed {path} as it was written, found it altered or cut short; "
+        "delete that file and run again: it alone is made anew"
+    )
+
+
+def _altered(path: Path) -> InputError:
+    return InputError(
+        f"needed {path} as it was written, found it altered or cut short; delete that file and "
+        "run again: everything in the directory is then made anew"
+    )
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return files.sha256(canonical_json(content).encode())

@@ -1,0 +1,195 @@
+"""`saematch run`: every stage over a whole suite, every result kept in a run directory.
+
+1. Resolve the suite, hash the SAEs' files, say what they are in the manifest.
+2. Make the steps of the plan (plan.py) in order; a step whose output is there, unaltered, and was
+   made from inputs of the same hash is passed over.
+3. Merge the measures into one table, and render the report.
+
+`execute` calls a stage with its task and the files it reads; give another one to send stages to a
+distributed engine.  Nothing is printed; `progress(done, total, what)` is told of every step.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from saematch.errors import UsageError
+from saematch.run import files
+from saematch.run.config import RunConfig
+from saematch.run.directory import KeptFile, RunDirectory
+from saematch.run.inputs import examine
+from saematch.run.manifest import package_versions
+from saematch.run.plan import MEASURES_NAME, SOURCES, WEIGHTS_NAME, Step, consistency_name, plan
+from saematch.run.read import Run, open_run
+from saematch.run.schema import SCHEMA_VERSION, canonical_json, decode
+from saematch.run.stages import MergeTask, Output, merge_sources
+from saematch.run.suite import chains, far_pairs, forget_loaded
+
+Progress = Callable[[int, int, str], None]
+"""(steps done, steps in all, what is being done)."""
+
+Execute = Callable[[Callable[[Any, Sequence[KeptFile]], Output], Any, Sequence[KeptFile]], Output]
+"""(stage, task, files) -> what the stage returns."""
+
+REPORT_NAME = "report.html"
+
+
+def execute_here(
+    stage: Callable[[Any, Sequence[KeptFile]], Output], task: Any, files: Sequence[KeptFile]
+) -> Output:
+    """Call the stage in this process."""
+    return stage(task, files)
+
+
+def run(
+    config: RunConfig,
+    directory: str | Path,
+    progress: Progress | None = None,
+    execute: Execute = execute_here,
+) -> Run:
+    """Match a whole suite into a run directory, taking up what an earlier run left there.
+
+    Raises UsageError for a config that does not fit the suite or a directory of something else,
+    InputError for an SAE that cannot be used, a directory that another process holds, an altered
+    file and a full disk.  What was finished before is kept, and the next run goes on from there.
+    """
+    from saematch.loading import load_suite
+
+    def tell(done: int, total: int, what: str) -> None:
+        if progress is not None:
+            progress(done, total, what)
+
+    suite = load_suite(config.suite, layers=config.layers)
+    linked, left_out = chains(suite.entries)
+    adjacent = [pair for keys in linked for pair in pairwise(keys)]
+    far = far_pairs(config.far, suite.entries, adjacent)
+    used = {key for pair in (*adjacent, *far) for key in pair}
+    entries = tuple(entry for entry in suite.entries if entry.key in used)
+    with RunDirectory(directory).holding() as held:
+        examining = iter(range(len(entries)))
+        members, saes, times = examine(
+            entries,
+            held.manifest,
+            lambda key: tell(next(examining), len(entries), f"reading {key}"),
+        )
+        _check_same_run(held, config, saes)
+        widths = {key: sae["d_sae"] for key, sae in saes.items()}
+        steps, not_done = plan(config, members, widths, linked, far)
+        held.update(
+            packages=package_versions(),
+            config=config.to_dict(),
+            references={entry.key: entry.reference for entry in entries},
+            saes=saes,
+            notes=[*suite.notes, *left_out, *not_done],
+            timing={**held.manifest["timing"], "files": times},
+        )
+        total = len(steps) + 2
+        for number, step in enumerate(steps):
+            tell(number, total, step.name)
+            make(held, step, execute)
+        forget_loaded()
+        tell(total - 2, total, MEASURES_NAME)
+        merge_measures(held, execute)
+        tell(total - 1, total, REPORT_NAME)
+        write_report(held)
+        tell(total, total, "done")
+    return open_run(directory)
+
+
+def make(held: RunDirectory, step: Step, execute: Execute = execute_here) -> bool:
+    """Make a step's output unless it is finished; whether it was made.
+
+    The directory must be held.  Raises InputError where the output, or one it reads, was altered.
+    """
+    reads = [held.kept(name) for name in step.reads]
+    inputs = hash_of_inputs(step, reads)
+    if held.is_finished(step.name, inputs):
+        return False
+    made = execute(step.stage, step.task, reads)
+    held.keep(step.name, made.data, inputs, reads, made.seconds)
+    return True
+
+
+def hash_of_inputs(step: Step, reads: Sequence[KeptFile]) -> str:
+    """sha256 of everything that decides a step's output."""
+    decides = {
+        "schema": SCHEMA_VERSION,
+        "stage": step.stage.__name__,
+        "task": step.task.identity,
+        "reads": [[file.name, file.sha256] for file in reads],
+    }
+    return files.sha256(canonical_json(decides).encode())
+
+
+def merge_measures(held: RunDirectory, execute: Execute = execute_here) -> bool:
+    """Bring `evaluation/measures.parquet` up to date with its sources; whether it was made anew.
+
+    Sources are `evaluation/measures/*.parquet`: `weights`, a `consistency-{a}--{b}` for every pair
+    of the run, and whatever later stages keep there, as long as every file it was made from is
+    still the one recorded.
+    """
+    _, details = decode(held.read(WEIGHTS_NAME))
+    ours = [WEIGHTS_NAME, *(consistency_name(a, b) for a, b in details["pairs"])]
+    others = [
+        name
+        for name in held.names(SOURCES)
+        if name not in ours
+        and not name.startswith(f"{SOURCES}consistency-")
+        and is_current(held, name)
+    ]
+    return make(held, Step(MEASURES_NAME, merge_sources, MergeTask(), (*ours, *others)), execute)
+
+
+def is_current(held: RunDirectory, name: str) -> bool:
+    """Whether the outputs that an output was made from are still the same."""
+    record = held.record(name)
+    if record is None:
+        return False
+    now = {other: held.record(other) for other in record.depends}
+    return all(
+        kept is not None and kept.sha256 == record.depends[other] for other, kept in now.items()
+    )
+
+
+def report_code() -> list[str]:
+    """sha256 of the files that make the page: a page of another version is rendered anew."""
+    folder = Path(__file__).parent
+    parts = sorted([*folder.glob("report*.*"), *folder.glob("steps.py")])
+    return [files.sha256_of_file(part) for part in parts]
+
+
+def write_report(held: RunDirectory) -> bool:
+    """Render `report.html` from everything else that is finished; whether it was made anew."""
+    import saematch.run.report as report
+
+    reads = [
+        held.kept(name)
+        for name in held.names()
+        if name != REPORT_NAME and not name.startswith("figures/")
+    ]
+    decides = {
+        "code": report_code(),
+        "config": held.manifest["config"],
+        "saes": held.manifest["saes"],
+        "notes": held.manifest["notes"],
+        "reads": [[file.name, file.sha256] for file in reads],
+    }
+    inputs = files.sha256(canonical_json(decides).encode())
+    if held.is_finished(REPORT_NAME, inputs):
+        return False
+    text = report.render_report(open_run(held.path))
+    held.keep(REPORT_NAME, text.encode(), inputs, reads)
+    return True
+
+
+def _check_same_run(held: RunDirectory, config: RunConfig, saes: Mapping[str, Any]) -> None:
+    before = held.manifest["config"]
+    if before is None or before["suite"] == config.suite:
+        return
+    known = {sae["sha256"] for sae in held.manifest["saes"].values()}
+    if not known & {sae["sha256"] for sae in saes.values()}:
+        raise UsageError(
+            f"needed a run directory of {config.suite}, found one of {before['suite']} in "
+            f"{held.path}, which this run would overwrite; give another directory"
+        )

@@ -1,0 +1,117 @@
+"""What a run makes, in order: one step an output, each with the stage that makes it.
+
+1. For every pair, adjacent ones first, in order of depth: its matchings, candidates, consistency.
+2. For every far pair whose ends lie on one chain: the composition of the adjacent matchings.
+3. The paths; the measures of the weights; all measures in one table.
+
+In this order at most two SAEs are needed at a time and consecutive pairs share one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from saematch.run import stages
+from saematch.run.config import RunConfig
+from saematch.run.directory import KeptFile
+from saematch.run.stages import Output
+from saematch.run.suite import Member
+
+PATHS_NAME = "paths.parquet"
+MEASURES_NAME = "evaluation/measures.parquet"
+SOURCES = "evaluation/measures/"
+WEIGHTS_NAME = f"{SOURCES}weights.parquet"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One output and how it is made; picklable."""
+
+    name: str
+    """Path of the output in the run directory."""
+    stage: Callable[[Any, Sequence[KeptFile]], Output]
+    task: Any
+    reads: tuple[str, ...] = ()
+    """Outputs of earlier steps that the stage reads, in its order."""
+
+
+def matching_name(a: str, b: str, strategy: str, slug: str) -> str:
+    """Path of a matching's table in the run directory."""
+    return f"matchings/{strategy}/{slug}/{a}--{b}.parquet"
+
+
+def candidates_name(a: str, b: str) -> str:
+    """Path of the table of a pair's nearest features."""
+    return f"candidates/{a}--{b}.parquet"
+
+
+def consistency_name(a: str, b: str) -> str:
+    """Path of the table with a pair's PW-MCC."""
+    return f"{SOURCES}consistency-{a}--{b}.parquet"
+
+
+def plan(
+    config: RunConfig,
+    members: Mapping[str, Member],
+    widths: Mapping[str, int],
+    chains: Sequence[Sequence[str]],
+    far: Sequence[tuple[str, str]],
+) -> tuple[list[Step], list[str]]:
+    """The steps of a run but for the merging of measures and the report, and notes on what is not
+    done.
+
+    `members` and `widths` (d_sae) are by key; `chains`: keys of adjacent SAEs in order of depth.
+    """
+    adjacent = [pair for keys in chains for pair in pairwise(keys)]
+    steps: list[Step] = []
+    notes: list[str] = []
+    for a, b in [*adjacent, *far]:
+        steps += _pair_steps(config, members[a], members[b], widths[a] == widths[b])
+        if "naive" in config.strategies and widths[a] != widths[b]:
+            notes.append(
+                f"naive is not done for {a}--{b}: they have {widths[a]} and {widths[b]} features"
+            )
+    for a, b in far:
+        chain = next((keys for keys in chains if a in keys and b in keys), None)
+        if chain is None:
+            notes.append(f"composition is not done for {a}--{b}: no chain of matchings joins them")
+            continue
+        between = chain[chain.index(a) : chain.index(b) + 1]
+        folded = (matching_name(*pair, "folded", config.slug) for pair in pairwise(between))
+        task = stages.CompositionTask(**_pair(config, members[a], members[b]))
+        name = matching_name(a, b, "composition", config.slug)
+        steps.append(Step(name, stages.compose_pair, task, tuple(folded)))
+    matchings = tuple(step.name for step in steps if step.name.startswith("matchings/"))
+    paths = stages.PathsTask(tuple(len(keys) - 1 for keys in chains))
+    chained = tuple(matching_name(a, b, "folded", config.slug) for a, b in adjacent)
+    steps.append(Step(PATHS_NAME, stages.chain_paths, paths, chained))
+    weights = stages.WeightsTask((*adjacent, *far))
+    steps.append(Step(WEIGHTS_NAME, stages.collect_measures, weights, matchings))
+    return steps, notes
+
+
+def _pair_steps(config: RunConfig, a: Member, b: Member, equal_widths: bool) -> list[Step]:
+    pair = _pair(config, a, b)
+    steps = []
+    for strategy in config.strategies:
+        if strategy == "naive" and not equal_widths:
+            continue
+        random = strategy == "random"
+        task = stages.MatchingTask(
+            **pair,
+            strategy=strategy,
+            seed=config.seed if random else 0,
+            draws=config.random_draws if random else 1,
+        )
+        name = matching_name(a.key, b.key, strategy, config.slug)
+        steps.append(Step(name, stages.match_pair, task))
+    candidates = stages.CandidatesTask(**pair, count=config.candidates)
+    steps.append(Step(candidates_name(a.key, b.key), stages.find_candidates, candidates))
+    consistency = stages.ConsistencyTask(a, b, config.seed)
+    steps.append(Step(consistency_name(a.key, b.key), stages.measure_consistency, consistency))
+    return steps
+
+
+def _pair(config: RunConfig, a: Member, b: Member) -> dict[str, Any]:
+    return {"a": a, "b": b, "parts": tuple(config.parts.items()), "scale": config.scale}

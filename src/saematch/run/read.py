@@ -1,0 +1,192 @@
+"""Reading a run directory: tables as frames, one feature followed through the layers.
+
+Every file is checked against the manifest when it is read.  No lock is needed: files appear whole.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from saematch.errors import InputError, UsageError
+from saematch.run.config import RunConfig
+from saematch.run.directory import RunDirectory
+from saematch.run.plan import MEASURES_NAME, PATHS_NAME, candidates_name, matching_name
+from saematch.run.schema import decode
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished (or half finished) run; `open_run` makes one."""
+
+    directory: RunDirectory
+
+    @property
+    def path(self) -> Path:
+        return self.directory.path
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the manifest says (manifest.py)."""
+        return self.directory.manifest
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The settings it was run with."""
+        return RunConfig.from_dict(self.manifest["config"], str(self.path))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the SAEs, in order of depth."""
+        return tuple(self.manifest["saes"])
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Adjacent pairs first, in order of depth, then far ones."""
+        _, details = self._table("evaluation/measures/weights.parquet")
+        return tuple((a, b) for a, b in details["pairs"])
+
+    @property
+    def chains(self) -> tuple[tuple[str, ...], ...]:
+        """Keys of the SAEs that paths go through, in order of depth; several where a layer has
+        several SAEs."""
+        _, details = self._table(PATHS_NAME)
+        return tuple(tuple(keys) for keys in details["chains"])
+
+    def matching_table(
+        self, a: str | int, b: str | int, strategy: str = "folded"
+    ) -> "pd.DataFrame":
+        """The table of a pair's matching under the run's parts; `composition`: of far pairs.
+
+        Raises UsageError naming the pairs or strategies there are.
+        """
+        return self._frame(self._matching_name(a, b, strategy))
+
+    def matching_details(
+        self, a: str | int, b: str | int, strategy: str = "folded"
+    ) -> dict[str, Any]:
+        """Proof, shares, notes and sizes of a pair's matching (docs/run-directory.md)."""
+        return self._table(self._matching_name(a, b, strategy))[1]
+
+    def candidates(self, a: str | int, b: str | int) -> "pd.DataFrame":
+        """The nearest features of each feature of `a`; raises UsageError naming the pairs."""
+        first, second = self.key(a), self.key(b)
+        name = candidates_name(first, second)
+        if name not in self.directory.names("candidates/"):
+            raise self._no_pair(first, second, "candidates/")
+        return self._frame(name)
+
+    def paths(self) -> "pd.DataFrame":
+        """A row a (path, layer)."""
+        return self._frame(PATHS_NAME)
+
+    def measures(self) -> "pd.DataFrame":
+        """Every measure of every pair and strategy."""
+        return self._frame(MEASURES_NAME)
+
+    def key(self, layer_key: str | int) -> str:
+        """The key of an SAE from its key or layer; raises UsageError naming those there are."""
+        wanted = str(layer_key)
+        saes = self.manifest["saes"]
+        if wanted in saes:
+            return wanted
+        found = [key for key, sae in saes.items() if str(sae["layer"]) == wanted]
+        if len(found) != 1:
+            raise UsageError(
+                f"needed one of the layers {', '.join(saes)}, found '{wanted}'"
+                + (", which names several" if found else "")
+            )
+        return found[0]
+
+    def follow(self, layer_key: str | int, feature: int) -> "pd.DataFrame":
+        """The path through a feature, a row a layer; a step's values are in the row of its end.
+
+        Columns: layer, key, feature, status, cost, cosine, margin, certain (as in paths.parquet);
+        quantile: share of the step's live-live pairs that cost at most as much (missing where a
+        feature is not live); runner_up: the feature of least cost but for the one taken, with
+        runner_up_extra_cost (its cost less that of the pair; negative: nearer, but given to
+        another) and runner_up_cosine.
+        Raises UsageError naming the layers, or the features, that there are.
+        """
+        key = self.key(layer_key)
+        d_sae = self.manifest["saes"][key]["d_sae"]
+        if not 0 <= feature < d_sae:
+            raise UsageError(
+                f"needed a feature of layer {key} from 0 to {d_sae - 1}, found {feature}"
+            )
+        paths = self.paths()
+        through = paths.loc[(paths["key"] == key) & (paths["feature"] == feature), "path"]
+        if through.empty:
+            raise UsageError(
+                f"needed a layer that paths go through, found {key}; there are: "
+                f"{', '.join(name for chain in self.chains for name in chain)}"
+            )
+        path = paths[paths["path"] == through.iloc[0]].drop(columns="path").reset_index(drop=True)
+        count = len(path)
+        quantile, extra, cosine = (np.full(count, np.nan) for _ in range(3))
+        runner_up = np.full(count, -1, dtype=np.int64)
+        for row in range(1, count):
+            before, here = path["key"][row - 1], path["key"][row]
+            source, target = int(path["feature"][row - 1]), int(path["feature"][row])
+            quantile[row] = _quantile(self.matching_table(before, here), source)
+            near = self.candidates(before, here)
+            near = near[(near["feature"] == source) & (near["candidate"] != target)]
+            if len(near):
+                runner_up[row] = near["candidate"].iloc[0]
+                extra[row] = near["cost"].iloc[0] - path["cost"][row]
+                cosine[row] = near["cosine"].iloc[0]
+        path["quantile"] = quantile
+        path["runner_up"] = runner_up
+        path["runner_up"] = path["runner_up"].astype("Int64").mask(path["runner_up"] < 0)
+        path["runner_up_extra_cost"] = extra
+        path["runner_up_cosine"] = cosine
+        return path
+
+    def _matching_name(self, a: str | int, b: str | int, strategy: str) -> str:
+        first, second = self.key(a), self.key(b)
+        slug = self.config.slug
+        name = matching_name(first, second, strategy, slug)
+        if name in self.directory.names("matchings/"):
+            return name
+        folder = f"matchings/{strategy}/{slug}/"
+        if not self.directory.names(folder):
+            there = {found.split("/")[1] for found in self.directory.names("matchings/")}
+            raise UsageError(
+                f"needed a strategy of {', '.join(sorted(there)) or 'a finished run'}, found "
+                f"'{strategy}'"
+            )
+        raise self._no_pair(first, second, folder)
+
+    def _no_pair(self, a: str, b: str, folder: str) -> UsageError:
+        names = self.directory.names(folder)
+        there = [name.removeprefix(folder).removesuffix(".parquet") for name in names]
+        return UsageError(
+            f"needed one of the pairs {', '.join(there) or '(none is finished)'}, found {a}--{b}; "
+            "pairs further apart are matched with --far"
+        )
+
+    def _table(self, name: str) -> tuple[Any, dict[str, Any]]:
+        return decode(self.directory.read(name))
+
+    def _frame(self, name: str) -> "pd.DataFrame":
+        return self._table(name)[0].to_pandas()
+
+
+def open_run(directory: str | Path) -> Run:
+    """The run in a directory; raises InputError where there is none or its manifest was altered."""
+    run = Run(RunDirectory(directory))
+    if run.manifest["config"] is None:
+        raise InputError(f"needed a run in {directory}, found one that was never begun")
+    return run
+
+
+def _quantile(table: "pd.DataFrame", feature: int) -> float:
+    live = (table["status"] == "live") & (table["partner_status"] == "live")
+    if not live[feature]:
+        return float("nan")
+    return float((table["cost"][live] <= table["cost"][feature]).mean())

@@ -1,0 +1,264 @@
+"""The stages of a run: functions of picklable values that return the bytes of one output.
+
+A stage gets a task (references, settings: no tensors) and the finished files it reads, and knows
+nothing of the run directory's manifest; so it can run in another process or on another machine that
+sees the same files.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from saematch.matching import Matching, match, measure
+from saematch.paths import chain
+from saematch.permutation import Permutation, compose
+from saematch.run.candidates import nearest
+from saematch.run.details import (
+    Range,
+    as_columns,
+    details_of,
+    mean_of,
+    measure_rows,
+    measures_of,
+    spread,
+)
+from saematch.run.directory import KeptFile
+from saematch.run.kept import kept_matching, matching_columns
+from saematch.run.schema import (
+    CANDIDATES,
+    MATCHINGS,
+    MEASURE_SOURCE,
+    MEASURES,
+    PATHS,
+    decode,
+)
+from saematch.run.suite import Member
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a stage made: the bytes of a file, and how long each part took."""
+
+    data: bytes
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PairTask:
+    """A pair of SAEs and how its cost is made up; base of the tasks on pairs."""
+
+    a: Member
+    b: Member
+    parts: tuple[tuple[str, float], ...]
+    """Weight of each part."""
+    scale: str | None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, for hashing."""
+        return {
+            "a": self.a.identity,
+            "b": self.b.identity,
+            "parts": dict(self.parts),
+            "scale": self.scale,
+        }
+
+
+@dataclass(frozen=True)
+class MatchingTask(PairTask):
+    """Match the pair by a strategy; `random` by `draws` draws from `seed` on, of which the first
+    becomes the table."""
+
+    strategy: str
+    seed: int = 0
+    draws: int = 1
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        random = {"seed": self.seed, "draws": self.draws} if self.strategy == "random" else {}
+        return {**super().identity, "strategy": self.strategy, **random}
+
+
+@dataclass(frozen=True)
+class CompositionTask(PairTask):
+    """Measure the composition of adjacent permutations, whose files the stage reads in order."""
+
+
+@dataclass(frozen=True)
+class CandidatesTask(PairTask):
+    """Find the `count` nearest features of b for each of a."""
+
+    count: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity, "count": self.count}
+
+
+@dataclass(frozen=True)
+class ConsistencyTask:
+    """PW-MCC of the pair's decoders, beside that of a random dictionary drawn by `seed`."""
+
+    a: Member
+    b: Member
+    seed: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, for hashing."""
+        return {"a": self.a.identity, "b": self.b.identity, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class PathsTask:
+    """Chain matchings; the stage reads the files of all chains, one chain after the other."""
+
+    steps: tuple[int, ...]
+    """Number of matchings in each chain."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, for hashing."""
+        return {"steps": list(self.steps)}
+
+
+@dataclass(frozen=True)
+class WeightsTask:
+    """Collect the measures that the matchings' files carry; `pairs`: all pairs of the run."""
+
+    pairs: tuple[tuple[str, str], ...]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, for hashing."""
+        return {"pairs": [list(pair) for pair in self.pairs]}
+
+
+@dataclass(frozen=True)
+class MergeTask:
+    """Put the tables of all sources of measures into one."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result beside the files."""
+        return {}
+
+
+def match_pair(task: MatchingTask, files: Sequence[KeptFile]) -> Output:
+    """`matchings/{strategy}/{parts}/{a}--{b}.parquet`, with proof and measures as its details."""
+    started = time.perf_counter()
+    a, b = task.a.folded(task.scale), task.b.folded(task.scale)
+    weights = dict(task.parts)
+
+    def draw(seed: int) -> Matching:
+        strategy: Any = task.strategy
+        return match(a, b, parts=weights, strategy=strategy, seed=seed)
+
+    found = draw(task.seed)
+    measures = measures_of(found)
+    if task.strategy in ("folded", "unfolded"):
+        raw = measure(a.sae, b.sae, found.permutation, parts=weights, scale="none")
+        measures["mse_decoder_raw"] = (mean_of(raw.mse_decoder, found.live), None, None)
+    if task.strategy == "random":
+        draws = [measures, *(measures_of(draw(task.seed + n)) for n in range(1, task.draws))]
+        measures = {name: spread([each[name][0] for each in draws]) for name in measures}
+    data = MATCHINGS.encode(matching_columns(found), details_of(found, measures))
+    solving = dict(found.assignment.seconds) if found.assignment else {}
+    return Output(data, {"total": time.perf_counter() - started, **solving})
+
+
+def compose_pair(task: CompositionTask, files: Sequence[KeptFile]) -> Output:
+    """`matchings/composition/{parts}/{a}--{b}.parquet`: adjacent permutations, composed."""
+    started = time.perf_counter()
+    steps = [kept_matching(file.read()) for file in files]
+    permutation: Permutation = steps[0].permutation
+    for step in steps[1:]:
+        permutation = compose(permutation, step.permutation)
+    a, b = task.a.folded(task.scale), task.b.folded(task.scale)
+    found = measure(a, b, permutation, parts=dict(task.parts), strategy="composition")
+    through = [step.b.key for step in steps[:-1]]
+    details = {**details_of(found, measures_of(found)), "through": through}
+    data = MATCHINGS.encode(matching_columns(found), details)
+    return Output(data, {"total": time.perf_counter() - started})
+
+
+def find_candidates(task: CandidatesTask, files: Sequence[KeptFile]) -> Output:
+    """`candidates/{a}--{b}.parquet`: the nearest features by folded cost."""
+    started = time.perf_counter()
+    a, b = task.a.folded(task.scale), task.b.folded(task.scale)
+    found = nearest(a, b, dict(task.parts), task.count)
+    columns = {name: getattr(found, name) for name in CANDIDATES.names}
+    details = {
+        "a": task.a.key,
+        "b": task.b.key,
+        "parts": dict(task.parts),
+        "scale": a.scale_kind,
+        "d_a": a.d_sae,
+        "d_b": b.d_sae,
+    }
+    return Output(CANDIDATES.encode(columns, details), {"total": time.perf_counter() - started})
+
+
+def measure_consistency(task: ConsistencyTask, files: Sequence[KeptFile]) -> Output:
+    """`evaluation/measures/consistency-{a}--{b}.parquet`: PW-MCC and its baseline."""
+    from saematch.consistency import pw_mcc
+
+    started = time.perf_counter()
+    found = pw_mcc(task.a.load(), task.b.load(), seed=task.seed)
+    measures: dict[str, Range] = {
+        "pw_mcc": (found.value, None, None),
+        "pw_mcc_random": (found.random, None, None),
+    }
+    rows = measure_rows(task.a.key, task.b.key, "", "", measures)
+    data = MEASURE_SOURCE.encode(as_columns(rows), {"pairs_matched": found.pairs})
+    return Output(data, {"total": time.perf_counter() - started})
+
+
+def chain_paths(task: PathsTask, files: Sequence[KeptFile]) -> Output:
+    """`paths.parquet`: every chain of matchings as paths, numbered through."""
+    started = time.perf_counter()
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in PATHS.names}
+    chained: list[list[str]] = []
+    count = position = 0
+    for steps in task.steps:
+        part = files[position : position + steps]
+        position += steps
+        paths = chain([kept_matching(file.read()) for file in part])
+        frame = paths.to_frame()
+        frame["path"] += count
+        count += len(paths)
+        chained.append(list(paths.keys))
+        for name in PATHS.names:
+            columns[name].append(frame[name].to_numpy())
+    data = PATHS.encode(
+        {name: np.concatenate(values) for name, values in columns.items()},
+        {"chains": chained, "paths": count},
+    )
+    return Output(data, {"total": time.perf_counter() - started})
+
+
+def collect_measures(task: WeightsTask, files: Sequence[KeptFile]) -> Output:
+    """`evaluation/measures/weights.parquet`: what the matchings' files say of themselves."""
+    from saematch.run.config import parts_slug
+
+    rows: list[tuple[Any, ...]] = []
+    for file in files:
+        _, details = decode(file.read())
+        measures = {name: tuple(value) for name, value in details["measures"].items()}
+        slug = parts_slug(details["parts"])
+        rows += measure_rows(details["a"], details["b"], details["strategy"], slug, measures)
+    details = {"pairs": [list(pair) for pair in task.pairs]}
+    return Output(MEASURE_SOURCE.encode(as_columns(rows), details))
+
+
+def merge_sources(task: MergeTask, files: Sequence[KeptFile]) -> Output:
+    """`evaluation/measures.parquet`: every source's rows, in the order of the files."""
+    columns: dict[str, list[Any]] = {name: [] for name in MEASURES.names}
+    for file in files:
+        table, _ = decode(file.read())
+        for name in MEASURES.names:
+            columns[name] += table[name].to_pylist()
+    return Output(MEASURES.encode(columns, {"sources": [file.name for file in files]}))
