@@ -23,9 +23,11 @@ This page is written by the recipe; all figures are from the weights as shipped.
   it would look good.
 - **Units**: the encoder reads the raw residual stream, decoder rows have unit norm, thresholds carry
   the stream's scale (the convention of Gemma Scope).
-- **Corpus**: {train_tokens:,} unique tokens of {train_documents:,} documents, {passes:.1f} passes
-  ({samples:,} samples), context {context}. Groups: {groups}. It is not redistributed (some of it is
-  GPL or third-party mail and web pages); the recipe trains from any JSONL or Hub dataset.
+- **Corpus**: {train_tokens:,} unique tokens of {train_documents:,} documents, seen {passes} times
+  ({samples:,} samples; {harder_samples:,} at blocks {harder}), context {context}.
+  Groups: {groups}.
+  It is not redistributed (some of it is GPL or third-party mail and web pages); the recipe trains
+  from any JSONL or Hub dataset.
 - **Held out**: {held_tokens:,} tokens of {held_documents} other documents of the same mixture.
 - **Left out** of training and of every figure here: BOS, and tokens whose residual norm exceeds
   {outlier:g} times the median (some have over 100 times).
@@ -62,6 +64,8 @@ def quality_rows(records: dict[str, Any], settings: Settings) -> list[list[Any]]
                 share(status["degenerate"], settings.d_sae),
                 held["left_out"],
                 training["outliers_left_out"],
+                f"{training['steps'] * settings.batch / 1e6:.1f}",
+                f"{training['target_l0']:g}",
                 f"{training['seconds'] / 60:.1f}",
             ]
         )
@@ -107,8 +111,10 @@ def card(settings: Settings, measured: dict[str, Any]) -> str:
         train_documents=collected["train"]["documents"],
         held_tokens=collected["held_out"]["tokens"],
         held_documents=collected["held_out"]["documents"],
-        passes=settings.training_samples / collected["train"]["tokens"],
+        passes=f"{settings.training_samples / collected['train']['tokens']:.1f}",
         samples=settings.training_samples,
+        harder_samples=settings.harder_training_samples,
+        harder=" and ".join(str(block) for block in settings.harder_blocks),
         context=settings.context,
         groups=", ".join(f"{name} {weight:.0%}" for name, weight in settings.group_weights),
         outlier=settings.outlier_ratio,
@@ -121,6 +127,8 @@ def card(settings: Settings, measured: dict[str, Any]) -> str:
         "degenerate",
         "held-out tokens left out",
         "training tokens left out",
+        "million training samples",
+        "target L0",
         "minutes to train",
     )
     text += "\n## On held-out tokens of the mixture\n\n" + table(

@@ -40,6 +40,12 @@ class Settings:
     """Target of the quadratic sparsity loss."""
     training_samples: int = 1_800_000
     """Tokens that each SAE sees, repeats included."""
+    harder_blocks: tuple[int, ...] = (18, 19)
+    """Blocks whose streams take more to reconstruct: their SAEs get the two values below."""
+    harder_target_l0: float = 57.0
+    """`target_l0` of the harder blocks."""
+    harder_training_samples: int = 2_600_000
+    """`training_samples` of the harder blocks."""
     batch: int = 1024
     """Tokens in one training step."""
     learning_rate: float = 1e-3

@@ -38,15 +38,18 @@ class Job:
 def jobs(settings: Settings) -> list[Job]:
     """Every SAE that the settings ask for, the suite's first."""
 
-    def job(block: int, name: str, number: int, samples: int) -> Job:
+    def job(block: int, name: str, number: int, trained: bool = True) -> Job:
+        harder = block in settings.harder_blocks
+        samples = settings.harder_training_samples if harder else settings.training_samples
+        target = settings.harder_target_l0 if harder else settings.target_l0
         seed = settings.seed + 1000 * block + number
-        return Job(block, name, seed, samples, settings.target_l0)
+        return Job(block, name, seed, samples if trained else 0, target)
 
-    wanted = [job(b, str(b), 0, settings.training_samples) for b in settings.blocks]
+    wanted = [job(block, str(block), 0) for block in settings.blocks]
     second = settings.second_seed_block
-    wanted.append(job(second, f"{second}-second-seed", 1, settings.training_samples))
-    wanted.append(job(second, f"{second}-untrained", 2, 0))
-    wanted += [job(b, str(b), 0, settings.training_samples) for b in settings.extra_blocks]
+    wanted.append(job(second, f"{second}-second-seed", 1))
+    wanted.append(job(second, f"{second}-untrained", 2, trained=False))
+    wanted += [job(block, str(block), 0) for block in settings.extra_blocks]
     return wanted
 
 

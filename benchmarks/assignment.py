@@ -1,0 +1,109 @@
+"""Our solver beside scipy, lap, lapx and lapjv: one run, one table.
+
+python benchmarks/assignment.py --sizes 2304x576 4096x576 --repeats 3
+python benchmarks/assignment.py --setup-peers          # once: environments for lap and lapx
+
+Solvers take turns within every repeat, so that a slow minute of the machine falls on all of them; the
+table shows medians.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from problems import STRUCTURES
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+PEERS = HERE.parent / ".peers"
+SOLVERS = ("saematch", "lapjv", "lap", "lapx", "scipy")
+
+
+def python_of(solver: str) -> str:
+    """The interpreter that has the solver: our own, but for lap and lapx."""
+    return str(PEERS / solver / "bin" / "python") if solver in ("lap", "lapx") else sys.executable
+
+
+def set_up_peers() -> None:
+    """Environments for lap and lapx; torch and the rest come from ours."""
+    for peer in ("lap", "lapx"):
+        subprocess.run([sys.executable, "-m", "venv", PEERS / peer], check=True)
+        python = PEERS / peer / "bin" / "python"
+        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", peer], check=True)
+        ours = next(path for path in sys.path if path.endswith("site-packages"))
+        site = next((PEERS / peer / "lib").glob("python*/site-packages"))
+        (site / "ours.pth").write_text(ours + "\n")
+
+
+def measure(solver: str, size: tuple[int, int], structure: str, limit: float) -> dict | str:
+    """One measurement, or in a word why there is none."""
+    python = python_of(solver)
+    if not Path(python).exists():
+        return "not set up"
+    command = [python, str(HERE / "one.py"), solver, *map(str, size), structure]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return f"over {limit:g} s"
+    if done.returncode:
+        return "failed: " + (done.stderr.strip().splitlines() or ["killed"])[-1][:60]
+    values: dict = {}
+    for line in done.stdout.splitlines():
+        values |= json.loads(line)
+    return values
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", nargs="+", default=["2304x576", "4096x576"])
+    parser.add_argument("--structures", nargs="+", default=["persisting"], choices=STRUCTURES)
+    parser.add_argument("--solvers", nargs="+", default=SOLVERS, choices=SOLVERS)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=120, help="seconds a solver may take")
+    parser.add_argument("--json", type=Path, help="write every measurement")
+    parser.add_argument("--setup-peers", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.setup_peers:
+        set_up_peers()
+        return
+    table = Table("size", "structure", "solver", "s", "× product", "peak GiB", "total", "gap")
+    everything = []
+    for text in arguments.sizes:
+        n, d = map(int, text.split("x"))
+        for structure in arguments.structures:
+            found: dict[str, list] = {solver: [] for solver in arguments.solvers}
+            for _ in range(arguments.repeats):
+                for solver, values in found.items():
+                    if not (values and isinstance(values[-1], str)):
+                        values.append(measure(solver, (n, d), structure, arguments.limit))
+            for solver, values in found.items():
+                row = [text, structure, solver]
+                if isinstance(values[-1], str):
+                    table.add_row(*row, values[-1])
+                    continue
+                seconds = statistics.median(v["seconds"] for v in values)
+                ratio = statistics.median(v["seconds"] / v["product"] for v in values)
+                peak = max(v["peak_gib"] for v in values)
+                gap = values[0].get("gap")
+                table.add_row(
+                    *row,
+                    f"{seconds:.2f}",
+                    f"{ratio:.2f}",
+                    f"{peak:.2f}",
+                    f"{values[0]['total']:.4f}",
+                    "" if gap is None else f"{gap:.1e}",
+                )
+                everything += [
+                    {"size": text, "structure": structure, "solver": solver, **v} for v in values
+                ]
+    Console(width=110).print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(everything, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""One solver on one problem, in a process of its own; prints a line of JSON.
+
+Needs numpy and torch for the problem; the peer named must be installed in the environment that runs
+this file.  Peers get the dense float32 cost matrix (scipy converts it to float64 by itself); building
+it counts for them as it does for us.
+"""
+
+import argparse
+import json
+import resource
+import time
+
+import numpy as np
+from problems import factors, product_seconds
+
+
+def dense(rows, columns) -> np.ndarray:
+    """The cost matrix, float32, in the fewest passes."""
+    import torch
+
+    out = torch.empty(len(rows), len(columns))
+    torch.add(rows.square().sum(1)[:, None], columns.square().sum(1)[None], out=out)
+    out.addmm_(rows, columns.T, alpha=-2)
+    return out.numpy()
+
+
+def solve(name: str, rows, columns) -> np.ndarray:
+    """The column of each row."""
+    if name == "saematch":
+        from saematch import solve as ours
+
+        found = ours(rows, columns)
+        print(json.dumps({"gap": found.gap, "parts": dict(found.seconds)}), flush=True)
+        return found.columns
+    costs = dense(rows, columns)
+    if name == "scipy":
+        from scipy.optimize import linear_sum_assignment
+
+        return linear_sum_assignment(costs)[1]
+    if name == "lapjv":
+        import lapjv
+
+        return lapjv.lapjv(costs)[0]
+    import lap  # `lap` and `lapx` install the same module
+
+    return lap.lapjv(costs)[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("solver")
+    parser.add_argument("n", type=int)
+    parser.add_argument("d", type=int)
+    parser.add_argument("structure")
+    arguments = parser.parse_args()
+    rows, columns = factors(arguments.n, arguments.d, arguments.structure)
+    if arguments.solver == "saematch":
+        import saematch.assignment  # noqa: F401 - importing is not solving
+    product_seconds(rows[:64], columns[:64])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    product = product_seconds(rows, columns)
+    started = time.perf_counter()
+    assigned = solve(arguments.solver, rows, columns)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    total = float((rows.double() - columns[assigned].double()).square().sum())
+    result = {"seconds": seconds, "product": product, "peak_gib": peak / 2**20, "total": total}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
