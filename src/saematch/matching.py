@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from saematch.assignment import OPTIMAL_GAP, Assignment, Dense, solve
@@ -65,7 +65,7 @@ class Matching:
     """Weight of each part of the cost."""
     scale: ScaleKind
     """What was folded in for the measurements below."""
-    permutation: Permutation
+    permutation: Int64[np.ndarray, " d_a"]
     """`permutation[i] == j`; -1: unmatched."""
     cost: Float64[np.ndarray, " d_a"]
     """Σ over parts of weight × squared distance: a sum, on folded weights."""

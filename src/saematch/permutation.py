@@ -12,7 +12,7 @@ from saematch.errors import UsageError
 
 UNMATCHED = -1
 
-Permutation = Int64[np.ndarray, " d_a"]
+Permutation = Int64[np.ndarray, " _"]
 
 
 def check_permutation(permutation: np.ndarray, d_b: int, name: str = "permutation") -> None:
@@ -30,7 +30,7 @@ def check_permutation(permutation: np.ndarray, d_b: int, name: str = "permutatio
         )
 
 
-def compose(first: Permutation, second: Int64[np.ndarray, " d_b"]) -> Permutation:
+def compose(first: Permutation, second: Permutation) -> Permutation:
     """A→B→C as A→C: `second[first]`, where -1 absorbs."""
     check_permutation(first, len(second), "the first permutation")
     composed = np.full(len(first), UNMATCHED, dtype=np.int64)
@@ -39,7 +39,7 @@ def compose(first: Permutation, second: Int64[np.ndarray, " d_b"]) -> Permutatio
     return composed
 
 
-def inverse(permutation: Permutation, d_b: int) -> Int64[np.ndarray, " {d_b}"]:
+def inverse(permutation: Permutation, d_b: int) -> Permutation:
     """B→A from A→B; features of B that nothing is matched to are -1.
 
     Raises UsageError if two features of A share a partner: such a map has no inverse.

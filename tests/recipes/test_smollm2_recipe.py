@@ -141,7 +141,9 @@ def test_measurements_agree_with_a_straight_recomputation(built: Path, settings)
     expected = 1 - float(error.var(dim=0).sum() / x.var(dim=0).sum())
     assert measured["explained_variance"] == pytest.approx(expected, abs=1e-4)
     assert measured["tokens"] == len(x)
-    assert measured["l0"] == pytest.approx(float((sae.encode(x.float()) > 0).sum(1).double().mean()))
+    assert measured["l0"] == pytest.approx(
+        float((sae.encode(x.float()) > 0).sum(1).double().mean())
+    )
 
 
 def test_the_card_shows_every_sae(built: Path) -> None:
