@@ -31,7 +31,7 @@ def export(settings: Settings, job: Job, folder: Path) -> None:
     config: dict[str, Any] = json.loads((source / "cfg.json").read_text())
     training: dict[str, Any] = json.loads((source / "training.json").read_text())
 
-    order = torch.randperm(settings.d_sae, generator=torch.Generator().manual_seed(job.seed + 1))
+    order = torch.randperm(settings.d_sae, generator=torch.Generator().manual_seed(job.seed + 2))
     # Training clamps thresholds at zero, where a feature cannot be folded.  Such features are dead
     # or fire at any pre-activation above it: a threshold this small changes neither.
     threshold = weights["threshold"]
