@@ -239,3 +239,15 @@ def test_importing_is_cheap() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "[]"
+
+
+def test_bundled_suites_name_their_saes_by_reference() -> None:
+    """Not by a path of this machine, which would end up in manifests."""
+    suite = load_suite("bundled:smollm2-135m")
+    assert [entry.reference for entry in suite.entries] == [
+        f"bundled:smollm2-135m/{layer}" for layer in range(12, 20)
+    ]
+    sae = suite.load(12)
+    assert (sae.d_model, sae.d_sae, sae.activation) == (576, 2304, "jumprelu")
+    assert sae.firing is not None
+    assert sae.firing.tokens > 100_000

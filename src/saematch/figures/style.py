@@ -48,9 +48,10 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, l
 
 
 def label_pairs(ax: Axes, pairs: Sequence[str]) -> None:
-    """Layer pairs along the x axis; every second one where they would touch."""
-    step = 1 if len(pairs) <= 12 else 2
-    ax.set_xticks(range(0, len(pairs), step), list(pairs)[::step], rotation=45 if step > 1 else 0)
+    """Layer pairs along the x axis, upright where they would touch; every second one of many."""
+    step = 1 if len(pairs) <= 14 else 2
+    rotation = 0 if len(pairs) <= 3 else 60
+    ax.set_xticks(range(0, len(pairs), step), list(pairs)[::step], rotation=rotation)
     ax.set_xlabel("layer pair", fontsize=TEXT_SIZE)
 
 

@@ -69,6 +69,8 @@ class LocalFolder(Folder):
 
     path: Path
     """As the user wrote it: an absolute path would add folder names that say nothing."""
+    known_as: str = ""
+    """The reference that names the folder where it is not its path: `bundled:smollm2-135m`."""
 
     @property
     def location(self) -> str:
@@ -107,7 +109,8 @@ class LocalFolder(Folder):
         return path if path.is_file() else None
 
     def reference(self, name: str) -> str:
-        return str(self.path / name) if name else str(self.path)
+        root = self.known_as or str(self.path)
+        return f"{root}/{name}" if name else root
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def locate(reference: str) -> Place:
     if reference.startswith("hf://"):
         return _locate_hub(reference)
     if reference.startswith("bundled:"):
-        return Place(LocalFolder(_bundled(reference)), reference)
+        return Place(LocalFolder(_bundled(reference), reference.rstrip("/")), reference)
     path = Path(reference).expanduser()
     if path.exists():
         return _locate_local(path, reference)
