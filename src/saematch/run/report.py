@@ -33,6 +33,7 @@ def render_report(run: "Run") -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     environment.filters["number"] = number
     environment.filters["percent"] = percent
+    environment.filters["cheaper"] = cheaper
     environment.filters["gap"] = describe_gap
     template = files("saematch.run").joinpath("report_template.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(context(run))
@@ -197,6 +198,11 @@ def number(value: Any) -> str:
 
 def percent(value: Any) -> str:
     return "–" if value is None or not np.isfinite(value) else f"{value:.0%}"
+
+
+def cheaper(quantile: float) -> str:
+    """The share of pairs that cost more, rounded down: nothing is cheaper than all of them."""
+    return f"{int(100 * (1 - quantile))}%"
 
 
 def _short(value: float | None) -> float | None:
