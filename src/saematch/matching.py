@@ -19,6 +19,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from saematch.assignment import OPTIMAL_GAP, Assignment, Dense, solve
+from saematch.assignment.costs import full_precision
 from saematch.errors import UsageError
 from saematch.permutation import UNMATCHED, Permutation, check_permutation, inverse
 from saematch.sae import SAE, FoldedSAE, ScaleKind, fold_thresholds
@@ -30,7 +31,9 @@ PARTS = ("decoder", "encoder", "bias")
 Strategy = Literal["folded", "unfolded", "naive", "random", "cosine"]
 STRATEGIES: tuple[Strategy, ...] = ("folded", "unfolded", "naive", "random", "cosine")
 """The strategies that need no data."""
-ROWS_PER_BLOCK = 1024
+ROWS_PER_BLOCK = 128
+"""Pairs measured at a time: few enough to stay in cache between the steps."""
+ROWS_PER_PRODUCT = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,6 +199,7 @@ def describe_gap(gap: float) -> str:
     return "optimal to 1e-6" if gap <= OPTIMAL_GAP else f"gap {gap:.2g}"
 
 
+@torch.no_grad()
 def match(
     a: SAE | FoldedSAE,
     b: SAE | FoldedSAE,
@@ -256,6 +260,7 @@ def match(
     )
 
 
+@torch.no_grad()
 def measure(
     a: SAE | FoldedSAE,
     b: SAE | FoldedSAE,
@@ -270,6 +275,7 @@ def measure(
     check_permutation(permutation, b.d_sae)
     if len(permutation) != a.d_sae:
         raise UsageError(f"needed a permutation of {a.d_sae} features, found {len(permutation)}")
+    permutation = permutation.astype(np.int64)
     folded_a, folded_b = _fold(a, scale), _fold(b, scale)
     margin = np.full(a.d_sae, np.nan)
     return _measured(
@@ -323,7 +329,8 @@ def _lacks_thresholds(a: SAE | FoldedSAE, b: SAE | FoldedSAE) -> bool:
 
 
 def _folding_cannot_matter(a: FoldedSAE, b: FoldedSAE, weights: Mapping[str, float]) -> bool:
-    return a.uniform and b.uniform and set(weights) == {"decoder"} and a.d_sae == b.d_sae
+    uniform = all(sae.uniform and sae.scale_kind == "threshold" for sae in (a, b))
+    return uniform and set(weights) == {"decoder"} and a.d_sae == b.d_sae
 
 
 def _assign(
@@ -354,9 +361,29 @@ def unit_rows(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 def _nearest_by_cosine(
     a: Float[Tensor, "d_a d_model"], b: Float[Tensor, "d_b d_model"]
 ) -> Permutation:
+    """Row-wise argmax of the cosine; equal cosines go by the lower feature, zero rows to the first.
+
+    A float32 product can give equal rows unequal values, so whatever is within its rounding error of
+    the greatest is evaluated again in float64.
+    """
     unit_a, unit_b = unit_rows(a), unit_rows(b)
-    best = [(block @ unit_b.T).argmax(dim=1) for block in unit_a.split(ROWS_PER_BLOCK)]
-    return torch.cat(best).numpy()
+    tolerance = 1.01 * (a.shape[1] + 2) * torch.finfo(torch.float32).eps
+    nearest = np.zeros(len(a), dtype=np.int64)
+    for start in range(0, len(a), ROWS_PER_PRODUCT):
+        rows = unit_a[start : start + ROWS_PER_PRODUCT]
+        with full_precision():
+            cosine = rows @ unit_b.T
+        near = cosine >= cosine.amax(dim=1, keepdim=True) - tolerance
+        i, j = (near & rows.any(dim=1, keepdim=True)).nonzero(as_tuple=True)
+        exact = [
+            (rows[some].double() * unit_b[others]).sum(dim=1)
+            for some, others in zip(i.split(ROWS_PER_BLOCK), j.split(ROWS_PER_BLOCK), strict=True)
+        ]
+        if exact:
+            order = np.lexsort((j.numpy(), -torch.cat(exact).numpy(), i.numpy()))
+            row, first = np.unique(i.numpy()[order], return_index=True)
+            nearest[start + row] = j.numpy()[order[first]]
+    return nearest
 
 
 def _measured(
@@ -369,16 +396,18 @@ def _measured(
     assignment: Assignment | None,
     notes: tuple[str, ...],
 ) -> Matching:
-    matched = torch.from_numpy(np.flatnonzero(permutation != UNMATCHED))
-    partner = torch.from_numpy(permutation)[matched]
+    indices = np.flatnonzero(permutation != UNMATCHED)
+    matched = torch.from_numpy(indices)
+    partner = torch.from_numpy(permutation[indices])
     decoder, encoder, bias, cosine = (torch.full((a.d_sae,), torch.nan).double() for _ in range(4))
-    decoder_a, decoder_b, encoder_a, encoder_b = a.W_dec, b.W_dec, a.W_enc.T, b.W_enc.T
+    decoder_a, decoder_b = a.W_dec, b.W_dec
+    encoder_a, encoder_b = a.W_enc.T.contiguous(), b.W_enc.T.contiguous()
     for i, j in zip(matched.split(ROWS_PER_BLOCK), partner.split(ROWS_PER_BLOCK), strict=True):
         row_a, row_b = decoder_a[i].double(), decoder_b[j].double()
-        decoder[i] = (row_a - row_b).square().mean(dim=1)
-        encoder[i] = (encoder_a[i].double() - encoder_b[j].double()).square().mean(dim=1)
         norms = row_a.norm(dim=1) * row_b.norm(dim=1)
         cosine[i] = (row_a * row_b).sum(dim=1) / torch.where(norms > 0, norms, 1.0)
+        decoder[i] = row_a.sub_(row_b).square_().mean(dim=1)
+        encoder[i] = encoder_a[i].double().sub_(encoder_b[j]).square_().mean(dim=1)
     bias[matched] = (a.b_enc[matched].double() - b.b_enc[partner].double()).square()
     totals = {"decoder": decoder * a.d_model, "encoder": encoder * a.d_model, "bias": bias}
     cost = sum(weight * totals[part] for part, weight in weights.items())

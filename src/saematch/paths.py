@@ -60,7 +60,7 @@ class FeaturePaths:
         return matches[0]
 
     def through(self, key: str | int, feature: int) -> np.ndarray:
-        """The numbers of the paths that pass through a feature, best first.
+        """The numbers of the paths that pass through a feature, ascending.
 
         One for one-to-one matchings; none or several for others.
         """

@@ -68,7 +68,8 @@ def permute_features(
     check_permutation(permutation, d_b)
     if f.shape[-1] != len(permutation):
         raise UsageError(f"needed activations of {len(permutation)} features, found {f.shape[-1]}")
-    matched = torch.from_numpy(np.flatnonzero(permutation != UNMATCHED))
-    target = torch.from_numpy(permutation)[matched]
+    indices = np.flatnonzero(permutation != UNMATCHED)
+    matched = torch.from_numpy(indices)
+    target = torch.from_numpy(permutation[indices].astype(np.int64))
     out = f.new_zeros(*f.shape[:-1], d_b)
     return out.index_add_(-1, target.to(f.device), f[..., matched.to(f.device)])

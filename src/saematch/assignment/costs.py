@@ -3,10 +3,13 @@
 A block costs one matrix product: c_ij = ‖a_i‖² + ‖b_j‖² − 2 a_i·b_j.  In floating point with unit
 roundoff u, a dot product over K terms errs by at most K·u·‖a_i‖‖b_j‖ to first order, in whatever
 order it is summed (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1).  The
-products run over slices of `SLICE` dimensions that are then added, so K is SLICE plus the number of
-slices, and since 2‖a‖‖b‖ ≤ ‖a‖² + ‖b‖² the bound splits into a term a row and a term a column.
+products run over slices of `SLICE` dimensions that are then added, so K is SLICE plus twice the
+number of slices (a partial sum can be twice ‖a‖² + ‖b‖²), and since 2‖a‖‖b‖ ≤ ‖a‖² + ‖b‖² the bound
+splits into a term a row and a term a column.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +17,10 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 SLICE = 512
-EXACT_ENTRIES = 1 << 24
-"""Float64 entries gathered at a time when pairs are evaluated exactly (128 MiB)."""
+EXACT_ENTRIES = 1 << 18
+"""Float64 entries worked on at a time where pairs are evaluated exactly: they stay in cache."""
+DOUBLE_ENTRIES = 1 << 24
+"""Float64 entries of a factor matrix held at a time (128 MiB)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +37,21 @@ class SquaredDistances:
     def of(cls, rows: Float[Tensor, "n d"], columns: Float[Tensor, "m d"]) -> "SquaredDistances":
         return cls(rows, columns, squared_norms(rows), squared_norms(columns))
 
+    def scaled(self, exponent: int) -> "SquaredDistances":
+        """Factors times 2^exponent, which changes no mantissa."""
+        return SquaredDistances(
+            scaled(self.rows, exponent),
+            scaled(self.columns, exponent),
+            scaled(self.row_norms, 2 * exponent),
+            scaled(self.column_norms, 2 * exponent),
+        )
+
+    def double(self) -> "SquaredDistances":
+        """The same costs, evaluated in float64."""
+        return SquaredDistances(
+            self.rows.double(), self.columns.double(), self.row_norms, self.column_norms
+        )
+
     @property
     def n(self) -> int:
         return self.rows.shape[0]
@@ -41,14 +61,24 @@ class SquaredDistances:
         return self.columns.shape[0]
 
     @property
+    def energy(self) -> float:
+        """S = Σ‖row‖² + Σ‖column‖²."""
+        return float(self.row_norms.sum() + self.column_norms.sum())
+
+    @property
+    def mean_scale(self) -> float:
+        """Mean squared norm of the rows plus that of the columns: the size of a usual cost."""
+        return float(self.row_norms.mean() + self.column_norms.mean())
+
+    @property
     def relative_error(self) -> float:
         """g such that |block − exact| ≤ g · (row_norms[i] + column_norms[j]) for every pair."""
-        unit = torch.finfo(self.rows.dtype).eps / 2
-        dimensions = self.rows.shape[1]
-        terms = min(dimensions, SLICE) + -(-dimensions // SLICE)
-        # 8 more roundings: two norms stored in this dtype, their sum, the doubled product's
-        # addition, each on values of at most 2(‖a‖² + ‖b‖²).
-        return 1.01 * (terms + 8) * unit
+        return _relative_error(self.rows.shape[1], self.rows.dtype)
+
+    @property
+    def underflow(self) -> float:
+        """What values too small for the dtype can add to that error: next to nothing."""
+        return 2.0 * (self.rows.shape[1] + 8) * torch.finfo(self.rows.dtype).tiny
 
     def fill(self, start: int, stop: int, out: Float[Tensor, "b m"]) -> None:
         """Write the costs of rows `start:stop` against all columns into `out`."""
@@ -56,19 +86,52 @@ class SquaredDistances:
         torch.add(
             self.row_norms[start:stop, None].to(dtype), self.column_norms[None].to(dtype), out=out
         )
-        for first in range(0, self.rows.shape[1], SLICE):
-            last = first + SLICE
-            out.addmm_(self.rows[start:stop, first:last], self.columns[:, first:last].T, alpha=-2)
+        with full_precision():
+            for first in range(0, self.rows.shape[1], SLICE):
+                last = first + SLICE
+                out.addmm_(
+                    self.rows[start:stop, first:last], self.columns[:, first:last].T, alpha=-2
+                )
 
     def exact(self, i: Int[Tensor, " k"], j: Int[Tensor, " k"]) -> Float64[Tensor, " k"]:
-        """Costs of the pairs (i, j), differences squared and summed in float64."""
+        """Costs of the pairs (i, j), differences squared and summed in float64.
+
+        The relative error of a sum of squares of d terms is at most `exact_error`.
+        """
         values = torch.empty(len(i), dtype=torch.float64)
         step = max(1, EXACT_ENTRIES // max(1, self.rows.shape[1]))
         for start in range(0, len(i), step):
             part = slice(start, start + step)
-            difference = self.rows[i[part]].double() - self.columns[j[part]].double()
+            difference = self.rows[i[part]].double()
+            difference -= self.columns[j[part]]
             values[part] = difference.square_().sum(dim=1)
         return values
+
+    @property
+    def exact_error(self) -> float:
+        """Relative error of `exact`: d additions, a subtraction and a square."""
+        return 1.01 * (self.rows.shape[1] + 3) * torch.finfo(torch.float64).eps / 2
+
+    def least(
+        self, rows: Int[Tensor, " k"], column_duals: Float64[Tensor, " m"]
+    ) -> Float64[Tensor, " k"]:
+        """A lower bound on min_j (c_ij − v_j) of some rows, within the rounding of float64."""
+        d = self.rows.shape[1]
+        error = _relative_error(d, torch.float64) + 4 * torch.finfo(torch.float64).eps
+        lowered = column_duals + error * (self.column_norms + column_duals.abs())
+        step = max(1, DOUBLE_ENTRIES // max(1, d))
+        found = torch.full((len(rows),), torch.inf, dtype=torch.float64)
+        for first in range(0, self.m, step):
+            some = slice(first, first + step)
+            columns = self.columns[some].double()
+            for start in range(0, len(rows), step):
+                part = slice(start, start + step)
+                chosen = rows[part]
+                costs = self.row_norms[chosen, None] + self.column_norms[None, some]
+                costs.addmm_(self.rows[chosen].double(), columns.T, alpha=-2)
+                costs -= lowered[some]
+                found[part] = torch.minimum(found[part], costs.amin(dim=1))
+        return found - error * self.row_norms[rows]
 
 
 def squared_norms(factors: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
@@ -76,3 +139,41 @@ def squared_norms(factors: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
     step = max(1, EXACT_ENTRIES // max(1, factors.shape[1]))
     parts = [part.double().square().sum(dim=1) for part in factors.split(step)]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+
+def scaled(values: Float[Tensor, "..."], exponent: int) -> Float[Tensor, "..."]:
+    """Values times 2^exponent, in two steps where 2^exponent itself is out of the dtype's range."""
+    if abs(exponent) < 100:
+        return values * 2.0**exponent
+    half = exponent // 2
+    return values * 2.0**half * 2.0 ** (exponent - half)
+
+
+def _relative_error(d: int, dtype: torch.dtype) -> float:
+    terms = min(d, SLICE) + 2 * -(-d // SLICE)
+    # 8 more roundings: two norms stored in this dtype, their sum, the doubled product's addition,
+    # each on values of at most 2(‖a‖² + ‖b‖²), and the norms' own in float64.
+    return 1.01 * (terms + 8) * torch.finfo(dtype).eps / 2
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Products in the operands' own precision, whatever the caller allows elsewhere.
+
+    torch.set_float32_matmul_precision("medium") lets float32 products run in bfloat16 on processors
+    that have it, and autocast lets every product; no error bound of ours would hold then.
+    """
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # from torch 2.9 on
+    before = torch.get_float32_matmul_precision() if matmul is None else matmul.fp32_precision
+    if matmul is None:
+        torch.set_float32_matmul_precision("highest")
+    else:
+        matmul.fp32_precision = "ieee"
+    try:
+        with torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        if matmul is None:
+            torch.set_float32_matmul_precision(before)
+        else:
+            matmul.fp32_precision = before

@@ -3,10 +3,12 @@
 import dataclasses
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saematch.assignment.dense import Dense
+from saematch.assignment.costs import SquaredDistances, scaled
+from saematch.assignment.dense import MEAN_COST, Dense
 from saematch.assignment.result import Assignment
 from saematch.errors import UsageError
 
@@ -16,9 +18,9 @@ def solve(
 ) -> Assignment:
     """Pairs (i, columns[i]) of least Σ ‖rows[i] − columns[j]‖², every row in exactly one pair.
 
-    Needs n ≤ m and finite entries.  The factors are scaled by one power of two first, which changes
-    no bit of any mantissa: scaling the input by a power of two changes neither the pairs nor the
-    gap.
+    Needs n ≤ m and finite entries, which are rounded to float32.  The factors are scaled by one
+    power of two first, which changes no bit of any mantissa: scaling the input by a power of two
+    changes neither the pairs nor the gap.
     """
     if rows.ndim != 2 or columns.ndim != 2 or rows.shape[1] != columns.shape[1]:
         raise UsageError(
@@ -29,20 +31,30 @@ def solve(
             f"needed 1 ≤ rows ≤ columns, found {len(rows)} rows and {len(columns)} columns; "
             "swap the sides and invert the result"
         )
-    extremes = [float(rows.abs().max()), float(columns.abs().max())]
-    largest = max(extremes)
-    if not all(map(math.isfinite, extremes)):
+    if not rows.shape[1]:
+        raise UsageError("needed factors of at least one dimension, found a width of 0")
+    rows, columns = rows.detach().cpu(), columns.detach().cpu()
+    beyond = 0
+    if torch.float64 in (rows.dtype, columns.dtype):
+        beyond = math.frexp(max(float(rows.abs().max()), float(columns.abs().max())))[1]
+        rows, columns = scaled(rows.double(), -beyond), scaled(columns.double(), -beyond)
+    costs = SquaredDistances.of(rows.float(), columns.float())
+    if not math.isfinite(costs.mean_scale):
         raise UsageError("needed finite factors, found NaN or Inf")
-    exponent = math.frexp(largest)[1] if largest > 0 else 0
-    scale = 2.0**-exponent
-    found = solver(rows.float() * scale, columns.float() * scale)
-    back = 4.0**exponent
+    exponent = 0
+    if costs.mean_scale > 0:
+        exponent = math.frexp(costs.mean_scale / MEAN_COST)[1] // 2
+    found = solver(costs.scaled(-exponent))
+
+    def unscaled(value: float) -> float:
+        return math.ldexp(value, 2 * (exponent + beyond))
+
     return dataclasses.replace(
         found,
-        primal=found.primal * back,
-        dual=found.dual * back,
-        factor_energy=found.factor_energy * back,
-        row_duals=found.row_duals * back,
-        column_duals=found.column_duals * back,
-        margins=found.margins * back,
+        primal=unscaled(found.primal),
+        dual=unscaled(found.dual),
+        factor_energy=unscaled(found.factor_energy),
+        row_duals=found.row_duals * unscaled(1.0),
+        column_duals=found.column_duals * unscaled(1.0),
+        margins=found.margins * unscaled(1.0),
     )
