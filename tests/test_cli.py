@@ -97,6 +97,8 @@ def test_compare_shows_every_strategy(call: Call, suite: Path) -> None:
     strategies = [row["strategy"] for row in json.loads(out)["matchings"]]
     assert code == 0
     assert strategies == ["folded", "unfolded", "naive", "random", "cosine"]
+    random = json.loads(out)["matchings"][3]
+    assert random["mse_decoder_low"] < random["mse_decoder"] < random["mse_decoder_high"]
     # naive has no meaning where the widths differ, and is not shown
     code, out, _ = call("match", suite / "layer_4", suite / "layer_5", "--compare")
     assert code == 0
@@ -158,6 +160,7 @@ def test_version(call: Call) -> None:
         (("inspect", "no/such/place"), 3, "no/such/place"),
         (("match", "{suite}/layer_3", "{suite}/layer_4", "--parts", "nose"), 2, "decoder"),
         (("match", "{suite}/layer_3", "{suite}/layer_4", "-o", "m.txt"), 2, ".parquet"),
+        (("match", "{suite}/layer_3", "{suite}/layer_4", "-o", "{tmp}/no/m.parquet"), 2, "folder"),
         (("match", "{suite}/layer_3", "{suite}/layer_4", "--scale", "weight"), 2, "decoder_norm"),
         (("run", "--out", "{tmp}/r"), 2, "suite"),
         (("run", "--suite", "{suite}", "--layers", "9", "--out", "{tmp}/r"), 2, "3, 4, 5"),
@@ -190,8 +193,9 @@ def test_errors_are_short_and_have_their_exit_code(
 
 
 def test_debug_shows_the_traceback(call: Call) -> None:
-    with pytest.raises(Exception, match="no/such/place"):
-        call("--debug", "inspect", "no/such/place")
+    code, _, err = call("--debug", "inspect", "no/such/place")
+    assert code == 3
+    assert "Traceback" in err
 
 
 def test_an_altered_result_is_named(call: Call, suite: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands, so that `saematch --help` answer
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -100,27 +101,37 @@ def match(
     from saematch import display
     from saematch.loading import load_sae
     from saematch.matching import STRATEGIES, Strategy
-    from saematch.matching import match as match_saes
     from saematch.run.config import parse_parts
+    from saematch.run.details import match_and_measure
     from saematch.run.exporting import write_matching
+    from saematch.sae import fold_thresholds
 
     weights = parse_parts(parts)
-    if output is not None and output.suffix != ".parquet":
-        raise UsageError(f"needed a file that ends in .parquet, found '{output}'")
+    if output is not None and (output.suffix != ".parquet" or not output.parent.is_dir()):
+        raise UsageError(
+            f"needed a file that ends in .parquet in a folder that is there, found '{output}'"
+        )
     chosen: Strategy = "folded" if fold else "unfolded"
-    others: list[Strategy] = [s for s in STRATEGIES if s != chosen] if compare else []
     with display.working(f"matching {reference_a} to {reference_b}", quiet=as_json):
         a, b = load_sae(reference_a), load_sae(reference_b)
-        options: dict[str, Any] = {"parts": weights, "scale": scale}
-        matching = match_saes(a, b, strategy=chosen, **options)
-        skipped = {"naive"} if a.d_sae != b.d_sae else set()
-        compared: list[Strategy] = [s for s in others if s not in skipped]
-        rows = [matching.summary()]
-        rows += [match_saes(a, b, strategy=s, **options).summary() for s in compared]
+        if not fold and scale is None and (a.threshold is None or b.threshold is None):
+            scale = "none"  # raw weights need no scale, neither to match nor to measure
+        folded = fold_thresholds(a, scale), fold_thresholds(b, scale)
+        matching, measures = match_and_measure(*folded, weights, chosen)
+        rows = {chosen: measures}
+        for strategy in STRATEGIES if compare else ():
+            if strategy not in rows and (strategy != "naive" or a.d_sae == b.d_sae):
+                rows[strategy] = match_and_measure(*folded, weights, strategy)[1]
     if output is not None:
         write_matching(matching, output)
     if as_json:
-        _print_json({"matchings": rows, "shares": matching.shares, "notes": list(matching.notes)})
+        table = [
+            {"strategy": strategy, **{name: value[0] for name, value in values.items()}}
+            | {f"{name}_{end}": value[n] for name, value in values.items() if value[1] is not None
+               for n, end in ((1, "low"), (2, "high"))}
+            for strategy, values in rows.items()
+        ]  # fmt: skip
+        _print_json({"matchings": table, "notes": list(matching.notes)})
     else:
         display.matchings(matching, rows, output)
 
@@ -132,13 +143,23 @@ def run(
     ] = "",
     out: Out = Path("saematch-run"),
     layers: Annotated[str | None, typer.Option(help="Layers to take: 12-19 or 12,14.")] = None,
-    strategies: Annotated[str | None, typer.Option(help="Which strategies; default: all.")] = None,
-    parts: Annotated[str | None, typer.Option(help="Parts of the cost; default: all.")] = None,
+    strategies: Annotated[
+        str | None, typer.Option(help="Among folded,unfolded,naive,random,cosine; default: all.")
+    ] = None,
+    parts: Annotated[
+        str | None, typer.Option(help="Among decoder,encoder,bias; default: all.")
+    ] = None,
     scale: Scale = None,
     far: Annotated[
         str | None, typer.Option(help="Distant pairs to match exactly too: 12,14 or 12,14;13,16.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the random strategy.")] = None,
+    random_draws: Annotated[
+        int | None, typer.Option(help="Draws of the random strategy; default: 20.")
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(help="Nearest features kept for each; default: 5.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A run.toml with the same settings; flags win over it.")
     ] = None,
@@ -157,6 +178,8 @@ def run(
         "scale": scale,
         "far": far,
         "seed": seed,
+        "random_draws": random_draws,
+        "candidates": candidates,
     }
     saved = RunConfig.from_toml(config).to_dict() if config is not None else {}
     given = {name: value for name, value in flags.items() if value is not None}
@@ -226,7 +249,7 @@ def main() -> None:
         app(standalone_mode=False)
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         raise SystemExit(_report(error)) from None
     except KeyboardInterrupt:
         typer.echo("saematch: interrupted; what was finished is kept", err=True)

@@ -1,6 +1,6 @@
 """What people see on the terminal: rich tables, spinners and bars.  Nothing is computed here."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from saematch.loading import Inspection
     from saematch.matching import Matching
     from saematch.run import Run
+    from saematch.run.details import Range
     from saematch.run.pipeline import Progress as Tell
 
 CONSOLE = Console()
@@ -86,30 +87,40 @@ def inspection(found: "Inspection") -> None:
     CONSOLE.print(stored)
 
 
-def matchings(found: "Matching", rows: Sequence[dict[str, Any]], output: Path | None) -> None:
+def matchings(
+    found: "Matching", rows: "Mapping[str, Mapping[str, Range]]", output: Path | None
+) -> None:
     """One matching's proof and, beside it, the other strategies on the same pair."""
-    table = _table("strategy", "live", "MSE dec", "MSE enc", "cosine", "cost", "gap", "certain")
-    for row in rows:
+    table = _table("strategy", "live", "MSE dec", "raw", "MSE enc", "cosine", "cost", "certain")
+    for strategy, measures in rows.items():
+        values = {name: value for name, (value, _, _) in measures.items()}
         table.add_row(
-            row["strategy"],
-            str(row["live_pairs"]),
-            _number(row["mse_decoder"]),
-            _number(row["mse_encoder"]),
-            _number(row["cosine"]),
-            _number(row["total_cost"]),
-            _number(row["gap"]),
-            _percent(row["certain"]),
+            strategy,
+            f"{values['live_pairs']:.0f}",
+            _number(values["mse_decoder"]),
+            _number(values.get("mse_decoder_raw")),
+            _number(values["mse_encoder"]),
+            _number(values["cosine"]),
+            _number(values["total_cost"]),
+            _percent(values.get("certain_share")),
         )
     CONSOLE.print(f"[bold]{found.a.reference}[/] → [bold]{found.b.reference}[/]")
     CONSOLE.print(table)
-    shares = ", ".join(f"{part} {share:.1%}" for part, share in found.shares.items())
-    left_out = rows[0]["left_out"]
+    left_out = int(found.matched.sum() - found.live.sum())
     CONSOLE.print(
-        f"On folded weights ({found.scale}); means over live pairs ({left_out} of the "
-        f"{found.strategy} pairs left out)."
+        f"On folded weights ({found.scale}); raw: decoder MSE on the weights as shipped. Means over "
+        f"each strategy's own live pairs ({left_out} of the {found.strategy} pairs left out)."
     )
+    if "random" in rows:
+        low, high = rows["random"]["mse_decoder"][1:]
+        CONSOLE.print(
+            f"random: mean of 20 draws, decoder MSE from {_number(low)} to {_number(high)}."
+        )
     if found.gap is not None:
-        CONSOLE.print(f"The {found.strategy} matching is {describe_gap(found.gap)}.")
+        CONSOLE.print(
+            f"The {found.strategy} matching is {describe_gap(found.gap)} (gap {_number(found.gap)})."
+        )
+    shares = ", ".join(f"{part} {share:.1%}" for part, share in found.shares.items())
     CONSOLE.print(f"Shares of the {found.strategy} cost: {shares}.")
     unmatched = int((~found.matched).sum())
     if unmatched or len(found.unmatched_b):
@@ -194,7 +205,7 @@ def _table(*columns: str) -> Table:
 
 
 def _number(value: Any) -> str:
-    return "" if value is None or pd.isna(value) else f"{value:.3g}"
+    return "" if value is None or pd.isna(value) else f"{value:.4g}"
 
 
 def _percent(value: Any) -> str:

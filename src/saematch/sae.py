@@ -12,6 +12,7 @@ which every feature of a JumpReLU SAE fires at 1:
     W_enc' = W_enc / s (columns)   b_enc' = b_enc / s   W_dec' = s · W_dec (rows)   θ' = θ / s
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +31,11 @@ DEGENERATE_SHARE_OF_MEDIAN = 0.05
 """A feature whose threshold is at most this share of its SAE's median threshold is degenerate."""
 
 
+def suite_key(layer: int, name: str) -> str:
+    """`layer`, or `layer.name` with whatever a file's name should not hold as an underscore."""
+    return f"{layer}.{re.sub(r'[^A-Za-z0-9._+-]', '_', name)}" if name else str(layer)
+
+
 @dataclass(frozen=True)
 class Firing:
     """How often each feature fired on a named corpus: what `dead` is decided from."""
@@ -42,7 +48,7 @@ class Firing:
     """The corpus's name, for people."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SAE:
     """The weights of one sparse autoencoder in canonical form (see the module's docstring).
 
@@ -88,6 +94,11 @@ class SAE:
                 f"and k = {self.k}"
             )
 
+    def __repr__(self) -> str:
+        kind = f"{self.activation}({self.k})" if self.k else self.activation
+        where = f" from {self.reference}" if self.reference else ""
+        return f"SAE(layer {self.key}, {kind}, d_model {self.d_model}, d_sae {self.d_sae}{where})"
+
     @property
     def d_sae(self) -> int:
         return self.W_dec.shape[0]
@@ -99,7 +110,7 @@ class SAE:
     @property
     def key(self) -> str:
         """`layer`, or `layer.name` where the SAE has a name: unique within a suite."""
-        return f"{self.layer}.{self.name.replace('/', '_')}" if self.name else str(self.layer)
+        return suite_key(self.layer, self.name)
 
     def encode(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_sae"]:
         """Feature activations of raw residual-stream vectors."""
@@ -140,10 +151,10 @@ class SAE:
         if self.threshold is None:
             return zero
         threshold = self.threshold.double()
-        return zero | (threshold <= DEGENERATE_SHARE_OF_MEDIAN * threshold.median())
+        return zero | (threshold <= DEGENERATE_SHARE_OF_MEDIAN * threshold.quantile(0.5))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FoldedSAE:
     """An SAE with a positive scale per feature folded into its weights.
 
@@ -157,6 +168,9 @@ class FoldedSAE:
     uniform: bool = False
     """One scalar threshold for the whole SAE: a complete, square, decoder-only match cannot
     change by folding, and the result says so."""
+
+    def __repr__(self) -> str:
+        return f"FoldedSAE({self.sae!r}, scale {self.scale_kind})"
 
     @property
     def d_sae(self) -> int:
@@ -247,7 +261,8 @@ def fold_thresholds(
         )
     if values.shape != (sae.d_sae,):
         raise UsageError(f"needed a scale of shape [{sae.d_sae}], found {list(values.shape)}")
-    unusable = ~(torch.isfinite(values) & (values > 0))
+    # A scale below 1e-38 has no float32 reciprocal to divide the encoder by.
+    unusable = ~(torch.isfinite(values) & torch.isfinite(values.reciprocal()) & (values > 0))
     if unusable.any():
         first = int(unusable.nonzero()[0])
         raise InputError(

@@ -39,6 +39,7 @@ KINDS = (
     "matchings/folded/decoder+encoder+bias/3--4.parquet",
     "matchings/cosine/decoder+encoder+bias/4--5.parquet",
     "matchings/composition/decoder+encoder+bias/3--5.parquet",
+    "matchings/cosine_composition/decoder+encoder+bias/3--5.parquet",
     "candidates/3--4.parquet",
     "paths.parquet",
     "evaluation/measures/weights.parquet",

@@ -91,6 +91,15 @@ def test_composition_composes_the_steps(finished: Run) -> None:
         assert composed[row[0]] == row[1]
 
 
+def test_cosine_is_composed_step_by_step_too(finished: Run) -> None:
+    steps = [
+        finished.matching_table(*pair, "cosine")["partner"].to_numpy()
+        for pair in (("3", "4"), ("4", "5"))
+    ]
+    composed = finished.matching_table(3, 5, "cosine_composition")["partner"].to_numpy()
+    np.testing.assert_array_equal(composed, steps[1][steps[0]])
+
+
 def test_paths_hold_every_feature_once(finished: Run) -> None:
     paths = finished.paths()
     for key, d_sae in (("3", 16), ("4", 16), ("5", 24)):

@@ -85,7 +85,7 @@ def test_export_gives_the_tables_back(finished: Run, tmp_path: Path, format: str
                     found[column], table[column], check_dtype=False, rtol=1e-12
                 )
     strategies = set(all_matchings(finished)["strategy"])
-    assert strategies == {*finished.config.strategies, "composition"}
+    assert strategies == {*finished.config.strategies, "composition", "cosine_composition"}
 
 
 def test_unknown_formats_are_said(finished: Run, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from saematch.loading.checkpoint import Checkpoint, weights_in
 from saematch.loading.layers import resolve_layer, without_layer
 from saematch.loading.presets import PRESETS, Preset
 from saematch.loading.references import Place, load_sae, locate
-from saematch.sae import SAE
+from saematch.sae import SAE, suite_key
 
 HOOKS = {
     "cfg.json": ("hook_name", "hook_point"),
@@ -38,7 +38,7 @@ class SuiteEntry:
     @property
     def key(self) -> str:
         """`layer`, or `layer.name`: the key of the SAE that it loads."""
-        return f"{self.layer}.{self.name.replace('/', '_')}" if self.name else str(self.layer)
+        return suite_key(self.layer, self.name)
 
     def load(self) -> SAE:
         """The SAE, with this entry's layer and name."""

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from saematch.matching import Matching
+from saematch.matching import Matching, Strategy, match, measure
 from saematch.run.schema import MEASURES, WEIGHT_MEASURES
+from saematch.sae import FoldedSAE
 
 Range = tuple[float, float | None, float | None]
 """A measure's value, and the lower and upper end of its range where it has one."""
@@ -24,6 +25,35 @@ def measures_of(found: Matching) -> dict[str, Range]:
         values |= {"gap": found.gap, "slack": found.slack}
         values |= {"certain_share": mean_of(found.certain.astype(float), found.live)}
     return {name: (_number(value), None, None) for name, value in values.items()}
+
+
+def match_and_measure(
+    a: FoldedSAE,
+    b: FoldedSAE,
+    parts: Mapping[str, float],
+    strategy: Strategy,
+    *,
+    seed: int = 0,
+    draws: int = 20,
+) -> tuple[Matching, dict[str, Range]]:
+    """A pair's matching by a strategy, and its measures.
+
+    `random`: the measures are the mean, least and greatest of `draws` draws, of which the matching is
+    the first.  `folded` and `unfolded` are measured on the weights as shipped too.
+    """
+    found = match(a, b, parts=parts, strategy=strategy, seed=seed)
+    measures = measures_of(found)
+    if strategy in ("folded", "unfolded"):
+        raw = measure(a.sae, b.sae, found.permutation, parts=parts, scale="none")
+        measures["mse_decoder_raw"] = (mean_of(raw.mse_decoder, found.live), None, None)
+    if strategy == "random":
+        more = (
+            measures_of(match(a, b, parts=parts, strategy=strategy, seed=seed + n))
+            for n in range(1, draws)
+        )
+        all_draws = [measures, *more]
+        measures = {name: spread([one[name][0] for one in all_draws]) for name in measures}
+    return found, measures
 
 
 def details_of(found: Matching, measures: Mapping[str, Range]) -> dict[str, Any]:

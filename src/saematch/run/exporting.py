@@ -8,6 +8,7 @@ from saematch.matching import Matching
 from saematch.run import files
 from saematch.run.details import details_of, measures_of
 from saematch.run.kept import matching_columns
+from saematch.run.plan import COMPOSITIONS
 from saematch.run.read import Run
 from saematch.run.schema import MATCHINGS, decode
 
@@ -42,7 +43,7 @@ def all_matchings(run: Run) -> "pd.DataFrame":
     frames = []
     _, details = decode(run.directory.read("evaluation/measures/weights.parquet"))
     for a, b in details["pairs"]:
-        for strategy in (*run.config.strategies, "composition"):
+        for strategy in (*run.config.strategies, *COMPOSITIONS.values()):
             name = f"matchings/{strategy}/{run.config.slug}/{a}--{b}.parquet"
             if run.directory.record(name) is None:
                 continue

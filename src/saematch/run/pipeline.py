@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from saematch import __version__
 from saematch.errors import UsageError
 from saematch.run import files
 from saematch.run.config import RunConfig
@@ -115,6 +116,7 @@ def hash_of_inputs(step: Step, reads: Sequence[KeptFile]) -> str:
     """sha256 of everything that decides a step's output."""
     decides = {
         "schema": SCHEMA_VERSION,
+        "saematch": __version__,
         "stage": step.stage.__name__,
         "task": step.task.identity,
         "reads": [[file.name, file.sha256] for file in reads],

@@ -1,7 +1,7 @@
 """What a run makes, in order: one step an output, each with the stage that makes it.
 
 1. For every pair, adjacent ones first, in order of depth: its matchings, candidates, consistency.
-2. For every far pair whose ends lie on one chain: the composition of the adjacent matchings.
+2. For every far pair whose ends lie on one chain: the compositions of the adjacent ones.
 3. The paths; the measures of the weights; all measures in one table.
 
 In this order at most two SAEs are needed at a time and consecutive pairs share one.
@@ -22,6 +22,8 @@ PATHS_NAME = "paths.parquet"
 MEASURES_NAME = "evaluation/measures.parquet"
 SOURCES = "evaluation/measures/"
 WEIGHTS_NAME = f"{SOURCES}weights.parquet"
+COMPOSITIONS = {"folded": "composition", "cosine": "cosine_composition"}
+"""What the composition of a strategy's adjacent steps is called."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,13 @@ def plan(
             notes.append(f"composition is not done for {a}--{b}: no chain of matchings joins them")
             continue
         between = chain[chain.index(a) : chain.index(b) + 1]
-        folded = (matching_name(*pair, "folded", config.slug) for pair in pairwise(between))
-        task = stages.CompositionTask(**_pair(config, members[a], members[b]))
-        name = matching_name(a, b, "composition", config.slug)
-        steps.append(Step(name, stages.compose_pair, task, tuple(folded)))
+        for strategy, composition in COMPOSITIONS.items():
+            if strategy in config.strategies:
+                reads = (matching_name(*pair, strategy, config.slug) for pair in pairwise(between))
+                pair = _pair(config, members[a], members[b])
+                task = stages.CompositionTask(**pair, strategy=composition)
+                name = matching_name(a, b, composition, config.slug)
+                steps.append(Step(name, stages.compose_pair, task, tuple(reads)))
     matchings = tuple(step.name for step in steps if step.name.startswith("matchings/"))
     paths = stages.PathsTask(tuple(len(keys) - 1 for keys in chains))
     chained = tuple(matching_name(a, b, "folded", config.slug) for a, b in adjacent)

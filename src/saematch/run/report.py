@@ -100,7 +100,12 @@ def ordering(measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]) -> list
 
     found = [
         compare(lower, upper, lambda x, y: x["value"] < y["value"])
-        for lower, upper in (("folded", "unfolded"), ("unfolded", "naive"), ("folded", "random"))
+        for lower, upper in (
+            ("folded", "unfolded"),
+            ("unfolded", "naive"),
+            ("folded", "random"),
+            ("folded", "cosine"),
+        )
     ]
     inside = compare("naive", "random", lambda x, y: y["low"] <= x["value"] <= y["high"])
     return [row for row in (*found, {**inside, "inside": True}) if row["of"]]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from saematch.matching import Matching, match, measure
+from saematch.matching import measure
 from saematch.paths import chain
 from saematch.permutation import Permutation, compose
 from saematch.run.candidates import nearest
@@ -20,10 +20,9 @@ from saematch.run.details import (
     Range,
     as_columns,
     details_of,
-    mean_of,
+    match_and_measure,
     measure_rows,
     measures_of,
-    spread,
 )
 from saematch.run.directory import KeptFile
 from saematch.run.kept import kept_matching, matching_columns
@@ -85,6 +84,13 @@ class MatchingTask(PairTask):
 @dataclass(frozen=True)
 class CompositionTask(PairTask):
     """Measure the composition of adjacent permutations, whose files the stage reads in order."""
+
+    strategy: str
+    """What the composition is called."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity, "strategy": self.strategy}
 
 
 @dataclass(frozen=True)
@@ -151,34 +157,24 @@ def match_pair(task: MatchingTask, files: Sequence[KeptFile]) -> Output:
     """`matchings/{strategy}/{parts}/{a}--{b}.parquet`, with proof and measures as its details."""
     started = time.perf_counter()
     a, b = task.a.folded(task.scale), task.b.folded(task.scale)
-    weights = dict(task.parts)
-
-    def draw(seed: int) -> Matching:
-        strategy: Any = task.strategy
-        return match(a, b, parts=weights, strategy=strategy, seed=seed)
-
-    found = draw(task.seed)
-    measures = measures_of(found)
-    if task.strategy in ("folded", "unfolded"):
-        raw = measure(a.sae, b.sae, found.permutation, parts=weights, scale="none")
-        measures["mse_decoder_raw"] = (mean_of(raw.mse_decoder, found.live), None, None)
-    if task.strategy == "random":
-        draws = [measures, *(measures_of(draw(task.seed + n)) for n in range(1, task.draws))]
-        measures = {name: spread([each[name][0] for each in draws]) for name in measures}
+    strategy: Any = task.strategy
+    found, measures = match_and_measure(
+        a, b, dict(task.parts), strategy, seed=task.seed, draws=task.draws
+    )
     data = MATCHINGS.encode(matching_columns(found), details_of(found, measures))
     solving = dict(found.assignment.seconds) if found.assignment else {}
     return Output(data, {"total": time.perf_counter() - started, **solving})
 
 
 def compose_pair(task: CompositionTask, files: Sequence[KeptFile]) -> Output:
-    """`matchings/composition/{parts}/{a}--{b}.parquet`: adjacent permutations, composed."""
+    """`matchings/{composition}/{parts}/{a}--{b}.parquet`: adjacent permutations, composed."""
     started = time.perf_counter()
     steps = [kept_matching(file.read()) for file in files]
     permutation: Permutation = steps[0].permutation
     for step in steps[1:]:
         permutation = compose(permutation, step.permutation)
     a, b = task.a.folded(task.scale), task.b.folded(task.scale)
-    found = measure(a, b, permutation, parts=dict(task.parts), strategy="composition")
+    found = measure(a, b, permutation, parts=dict(task.parts), strategy=task.strategy)
     through = [step.b.key for step in steps[:-1]]
     details = {**details_of(found, measures_of(found)), "through": through}
     data = MATCHINGS.encode(matching_columns(found), details)
