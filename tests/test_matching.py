@@ -24,8 +24,8 @@ from saematch import (
     match,
     measure,
 )
-from saematch.matching import PARTS, STRATEGIES
 from saematch.sae import Firing
+from saematch.strategies import PARTS, STRATEGIES
 
 A, B = make_sae(seed=0, layer=0), make_sae(seed=1, layer=1)
 WIDE = make_sae(d_sae=17, seed=2, layer=2)

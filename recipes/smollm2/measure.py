@@ -16,7 +16,7 @@ from tqdm import tqdm
 from activations import load_model, read_activations
 from saematch import SAE, load_sae
 from saematch.language_model import capture_residual_stream
-from saematch.matching import unit_rows
+from saematch.strategies import unit_rows
 from settings import Settings
 from train import Job
 

@@ -100,11 +100,11 @@ def match(
     """Match the features of two SAEs, with a proof of how good the matching is."""
     from saematch import display
     from saematch.loading import load_sae
-    from saematch.matching import STRATEGIES, Strategy
     from saematch.run.config import parse_parts
     from saematch.run.details import match_and_measure
     from saematch.run.exporting import write_matching
     from saematch.sae import fold_thresholds
+    from saematch.strategies import STRATEGIES, Strategy
 
     weights = parse_parts(parts)
     if output is not None and (output.suffix != ".parquet" or not output.parent.is_dir()):

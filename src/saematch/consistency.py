@@ -15,8 +15,8 @@ from torch import Tensor
 
 from saematch.assignment.dense import least_pairs
 from saematch.errors import UsageError
-from saematch.matching import unit_rows
 from saematch.sae import SAE
+from saematch.strategies import unit_rows
 
 
 @dataclass(frozen=True)

@@ -11,29 +11,32 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from saematch.assignment import OPTIMAL_GAP, Assignment, Dense, solve
-from saematch.assignment.costs import full_precision
+from saematch.assignment import OPTIMAL_GAP, Assignment, Dense
 from saematch.errors import UsageError
-from saematch.permutation import UNMATCHED, Permutation, check_permutation, inverse
+from saematch.permutation import UNMATCHED, Permutation, check_permutation
 from saematch.sae import SAE, FoldedSAE, ScaleKind, fold_thresholds
+from saematch.strategies import (
+    PARTS,
+    STRATEGIES,
+    Strategy,
+    assign,
+    nearest_by_cosine,
+    part_weights,
+    random_permutation,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PARTS = ("decoder", "encoder", "bias")
-Strategy = Literal["folded", "unfolded", "naive", "random", "cosine"]
-STRATEGIES: tuple[Strategy, ...] = ("folded", "unfolded", "naive", "random", "cosine")
-"""The strategies that need no data."""
 ROWS_PER_BLOCK = 128
 """Pairs measured at a time: few enough to stay in cache between the steps."""
-ROWS_PER_PRODUCT = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +238,7 @@ def match(
         else:
             solved_a = fold_thresholds(folded_a.sae, "none")
             solved_b = fold_thresholds(folded_b.sae, "none")
-        permutation, margin, assignment = _assign(solved_a, solved_b, weights, solver)
+        permutation, margin, assignment = assign(solved_a, solved_b, weights, solver)
         if not assignment.optimal:
             notes.append(f"not proven optimal: {describe_gap(assignment.gap)}")
         if strategy == "folded" and _folding_cannot_matter(folded_a, folded_b, weights):
@@ -250,9 +253,9 @@ def match(
             )
         permutation = np.arange(a.d_sae)
     elif strategy == "random":
-        permutation = _random(a.d_sae, b.d_sae, seed)
+        permutation = random_permutation(a.d_sae, b.d_sae, seed)
     elif strategy == "cosine":
-        permutation = _nearest_by_cosine(folded_a.sae.W_dec, folded_b.sae.W_dec)
+        permutation = nearest_by_cosine(folded_a.sae.W_dec, folded_b.sae.W_dec)
     else:
         raise UsageError(f"needed a strategy of {', '.join(STRATEGIES)}, found '{strategy}'")
     return _measured(
@@ -283,35 +286,6 @@ def measure(
     )
 
 
-def part_weights(parts: Sequence[str] | Mapping[str, float]) -> dict[str, float]:
-    """Weights by part; raises UsageError for unknown, repeated or missing parts and bad weights."""
-    if isinstance(parts, str):
-        parts = parts.split(",")
-    weights = dict(parts) if isinstance(parts, Mapping) else dict.fromkeys(parts, 1.0)
-    if not weights or len(weights) != len(parts) or not set(weights) <= set(PARTS):
-        raise UsageError(f"needed parts among {', '.join(PARTS)}, found {list(parts)}")
-    for part, weight in weights.items():
-        if not (math.isfinite(weight) and weight > 0):
-            raise UsageError(f"needed a positive weight for part '{part}', found {weight}")
-    return {part: float(weights[part]) for part in PARTS if part in weights}
-
-
-def factors(sae: FoldedSAE, weights: Mapping[str, float]) -> Float[Tensor, "d_sae width"]:
-    """One row a feature, whose squared distances are the costs of pairs."""
-    columns = {
-        "decoder": lambda: sae.W_dec,
-        "encoder": lambda: sae.W_enc.T,
-        "bias": lambda: sae.b_enc[:, None],
-    }
-    widths = {"decoder": sae.d_model, "encoder": sae.d_model, "bias": 1}
-    out = torch.empty(sae.d_sae, sum(widths[part] for part in weights))
-    start = 0
-    for part, weight in weights.items():
-        torch.mul(columns[part](), math.sqrt(weight), out=out[:, start : start + widths[part]])
-        start += widths[part]
-    return out
-
-
 def _check_pair(a: SAE | FoldedSAE, b: SAE | FoldedSAE) -> None:
     if a.d_model != b.d_model:
         raise UsageError(
@@ -331,59 +305,6 @@ def _lacks_thresholds(a: SAE | FoldedSAE, b: SAE | FoldedSAE) -> bool:
 def _folding_cannot_matter(a: FoldedSAE, b: FoldedSAE, weights: Mapping[str, float]) -> bool:
     uniform = all(sae.uniform and sae.scale_kind == "threshold" for sae in (a, b))
     return uniform and set(weights) == {"decoder"} and a.d_sae == b.d_sae
-
-
-def _assign(
-    a: FoldedSAE, b: FoldedSAE, weights: Mapping[str, float], solver: Dense
-) -> tuple[Permutation, np.ndarray, Assignment]:
-    if a.d_sae <= b.d_sae:
-        found = solve(factors(a, weights), factors(b, weights), solver)
-        return found.columns, found.margins, found
-    found = solve(factors(b, weights), factors(a, weights), solver)
-    permutation = inverse(found.columns, a.d_sae)
-    margin = np.full(a.d_sae, np.nan)
-    margin[found.columns] = found.margins
-    return permutation, margin, found
-
-
-def _random(d_a: int, d_b: int, seed: int) -> Permutation:
-    generator = np.random.default_rng(seed)
-    if d_a <= d_b:
-        return generator.permutation(d_b)[:d_a].astype(np.int64)
-    return inverse(generator.permutation(d_a)[:d_b].astype(np.int64), d_a)
-
-
-def unit_rows(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """Rows at unit norm; zero rows stay zero."""
-    return torch.nn.functional.normalize(rows.float(), dim=1, eps=1e-30)
-
-
-def _nearest_by_cosine(
-    a: Float[Tensor, "d_a d_model"], b: Float[Tensor, "d_b d_model"]
-) -> Permutation:
-    """Row-wise argmax of the cosine; equal cosines go by the lower feature, zero rows to the first.
-
-    A float32 product can give equal rows unequal values, so whatever is within its rounding error of
-    the greatest is evaluated again in float64.
-    """
-    unit_a, unit_b = unit_rows(a), unit_rows(b)
-    tolerance = 1.01 * (a.shape[1] + 2) * torch.finfo(torch.float32).eps
-    nearest = np.zeros(len(a), dtype=np.int64)
-    for start in range(0, len(a), ROWS_PER_PRODUCT):
-        rows = unit_a[start : start + ROWS_PER_PRODUCT]
-        with full_precision():
-            cosine = rows @ unit_b.T
-        near = cosine >= cosine.amax(dim=1, keepdim=True) - tolerance
-        i, j = (near & rows.any(dim=1, keepdim=True)).nonzero(as_tuple=True)
-        exact = [
-            (rows[some].double() * unit_b[others]).sum(dim=1)
-            for some, others in zip(i.split(ROWS_PER_BLOCK), j.split(ROWS_PER_BLOCK), strict=True)
-        ]
-        if exact:
-            order = np.lexsort((j.numpy(), -torch.cat(exact).numpy(), i.numpy()))
-            row, first = np.unique(i.numpy()[order], return_index=True)
-            nearest[start + row] = j.numpy()[order[first]]
-    return nearest
 
 
 def _measured(

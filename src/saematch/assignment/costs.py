@@ -17,7 +17,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 SLICE = 512
-EXACT_ENTRIES = 1 << 18
+EXACT_ENTRIES = 1 << 20
 """Float64 entries worked on at a time where pairs are evaluated exactly: they stay in cache."""
 DOUBLE_ENTRIES = 1 << 24
 """Float64 entries of a factor matrix held at a time (128 MiB)."""

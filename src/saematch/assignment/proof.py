@@ -22,8 +22,8 @@ from saematch.assignment.costs import SquaredDistances
 
 BlockSource = Callable[[int, int], Tensor]
 """(start, stop) -> costs [stop − start, m] of those rows; the caller may not change them."""
-ENTRIES_PER_BLOCK = 1 << 20
-"""Costs worked on at a time: few enough to stay in cache between the steps."""
+ENTRIES_PER_BLOCK = 1 << 22
+"""Costs worked on at a time: few enough to stay in cache between the steps, and enough for few steps."""
 NEAR_PAIRS_A_ROW = 64
 """More pairs than this near a row's minimum are bounded together, not evaluated one by one."""
 

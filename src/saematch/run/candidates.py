@@ -17,8 +17,8 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from saematch.assignment.costs import SquaredDistances
-from saematch.matching import factors
 from saematch.sae import FoldedSAE
+from saematch.strategies import factors
 
 ROWS_PER_BLOCK = 512
 PAIRS_AT_A_TIME = 4096

@@ -119,7 +119,7 @@ def parse_layers(value: Any) -> tuple[int, ...] | None:
 
 def parse_parts(value: Any) -> dict[str, float]:
     """Weights by part from `decoder,encoder@0.5`, a list of such items or a mapping."""
-    from saematch.matching import part_weights
+    from saematch.strategies import part_weights
 
     if isinstance(value, Mapping):
         weights = dict(value)

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from saematch.matching import Matching, Strategy, match, measure
+from saematch.matching import Matching, match, measure
 from saematch.run.schema import MEASURES, WEIGHT_MEASURES
 from saematch.sae import FoldedSAE
+from saematch.strategies import Strategy
 
 Range = tuple[float, float | None, float | None]
 """A measure's value, and the lower and upper end of its range where it has one."""
