@@ -235,6 +235,29 @@ def test_cosine_ties_go_to_the_lowest_index_and_zero_rows_are_no_nan() -> None:
     assert np.isfinite(found.cost).all()
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_equal_decoder_rows_tie_whatever_the_product_rounds_to(seed: int) -> None:
+    """A float32 product gives equal rows in different places values that differ in the last bit."""
+    g = torch.Generator().manual_seed(seed)
+    d_b, d_model = (int(torch.randint(2, 70, (1,), generator=g)) for _ in range(2))
+    a, b = make_sae(40, d_model, seed), make_sae(d_b, d_model, seed + 100)
+    b.W_dec[:] = b.W_dec[torch.randint(0, d_b, (d_b,), generator=g)]
+    found = match(a, b, strategy="cosine").permutation
+    first = [int((b.W_dec == row).all(dim=1).nonzero()[0, 0]) for row in b.W_dec]
+    assert found.tolist() == [first[j] for j in found]
+
+
+def test_weights_that_are_parameters() -> None:
+    a, b = (
+        dataclasses.replace(sae, W_enc=sae.W_enc.clone().requires_grad_(),
+                            W_dec=sae.W_dec.clone().requires_grad_())
+        for sae in (A, B)
+    )  # fmt: skip
+    for strategy in STRATEGIES:
+        found, same = match(a, b, strategy=strategy), match(A, B, strategy=strategy)
+        np.testing.assert_array_equal(found.cost, same.cost)
+
+
 def test_folded_saes_are_taken_as_they_are() -> None:
     scale = torch.arange(1.0, 13)
     a, b = (fold_thresholds(sae, "activation", scale) for sae in (A, B))
@@ -260,6 +283,8 @@ def test_a_uniform_threshold_is_noted_for_decoder_only() -> None:
     assert not match(A, B, parts=["decoder"]).notes
     wide = dataclasses.replace(WIDE, threshold=torch.full((17,), 0.7))
     assert not match(a, wide, parts=["decoder"]).notes
+    # Nothing was folded, so nothing is said of thresholds.
+    assert not match(A, B, parts=["decoder"], scale="none").notes
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

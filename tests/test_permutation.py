@@ -58,6 +58,15 @@ def test_dtype_and_batch_axes_are_kept(dtype: torch.dtype) -> None:
     assert out.dtype == dtype
 
 
+def test_any_array_of_integers_will_do() -> None:
+    """Reversed, read-only (as pandas and parquet serve them) and narrow ones."""
+    f = torch.tensor([10.0, 20.0, 30.0])
+    fixed = array(1, 2, 0)
+    fixed.flags.writeable = False
+    for cycle in (array(0, 2, 1)[::-1], fixed):
+        assert permute_features(f, cycle, 3).tolist() == [30, 10, 20]
+
+
 @settings(max_examples=100, deadline=None)
 @given(partial_maps())
 def test_against_the_formula(drawn: tuple[np.ndarray, int]) -> None:

@@ -178,6 +178,13 @@ def test_a_threshold_at_exactly_the_share_is_degenerate() -> None:
     assert list(sae.status) == ["live", "live", "degenerate", "live", "live"]
 
 
+def test_the_median_of_an_even_number_lies_between_the_two() -> None:
+    """Of 0.06, 0.06, 1, 3 the median is 0.53: torch's `median` would say 0.06, and 0.02 be live."""
+    threshold = torch.tensor([0.02, 0.06, 1.0, 3.0])
+    sae = dataclasses.replace(make_sae(4), threshold=threshold)
+    assert list(sae.status) == ["degenerate", "live", "live", "live"]
+
+
 @pytest.mark.parametrize("activation", ["jumprelu", "relu", "topk"])
 def test_zero_rows_and_columns_are_degenerate(activation: Activation) -> None:
     sae = make_sae(activation=activation)

@@ -1,0 +1,203 @@
+"""What rounding may and may not do to a proof, and problems that are hard for the solver beneath."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from core_builders import pair_costs, random_factors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from saematch import Dense, UsageError, solve
+from saematch.assignment import dense, proof
+from saematch.assignment.costs import SquaredDistances, full_precision
+
+SOLVERS = {"float64": Dense(), "float32": Dense(double_up_to=0)}
+
+
+def optimum(costs: np.ndarray) -> float:
+    return float(costs[linear_sum_assignment(costs)].sum())
+
+
+def clusters(size: float, n: int = 240, d: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    """Groups of nearly equal rows near groups of nearly equal columns, more of the one or the other."""
+    g = torch.Generator().manual_seed(0)
+    rows, columns = (torch.randn(n, d, generator=g) / d**0.5 for _ in range(2))
+    for group in range(n // 30):
+        centre, shift = (torch.randn(1, d, generator=g) / d**0.5 for _ in range(2))
+        many, few = slice(group * 12, group * 12 + 12), slice(group * 12, group * 12 + 9)
+        here, there = (many, few) if group % 2 else (few, many)
+        rows[here] = centre + size * rows[here]
+        columns[there] = centre + 0.3 * shift + size * columns[there]
+    return rows, columns
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("size", [0.0, 1e-7, 1e-6, 1e-4, 1e-2])
+def test_nearly_equal_features_come_to_an_end(solver: str, size: float) -> None:
+    """lapjv on unrounded float64 costs bids these up by rounding errors, for years."""
+    rows, columns = clusters(size)
+    found = solve(rows, columns, SOLVERS[solver])
+    least = optimum(pair_costs(rows, columns))
+    assert found.optimal
+    assert found.dual <= least <= found.primal * (1 + 1e-12)
+    assert found.primal == pytest.approx(least, rel=1e-6 if solver == "float32" else 1e-9)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("constant", [0.0, 1.0])
+def test_constant_costs(solver: str, constant: float) -> None:
+    rows = torch.zeros(90, 5)
+    columns = torch.zeros(100, 5)
+    columns[:, 2] = constant
+    found = solve(rows, columns, SOLVERS[solver])
+    assert sorted(set(found.columns.tolist())) == sorted(found.columns.tolist())
+    assert found.primal == 90 * constant
+    assert found.gap < 1e-12
+    assert not found.certain.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("limit", [0, 1, 64])
+def test_rows_with_many_near_pairs_are_bounded_as_well(
+    dtype: torch.dtype, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few pairs are evaluated one by one, the duals are feasible and nearly as good."""
+    monkeypatch.setattr(proof, "NEAR_PAIRS_A_ROW", limit)
+    rows, columns = clusters(1e-6)
+    found = solve(rows, columns)
+    costs = SquaredDistances.of(rows.to(dtype), columns.to(dtype))
+
+    def blocks(start: int, stop: int) -> torch.Tensor:
+        out = torch.empty(stop - start, costs.m, dtype=dtype)
+        costs.fill(start, stop, out)
+        return out
+
+    assigned, v = torch.from_numpy(found.columns), torch.from_numpy(found.column_duals)
+    again = proof.prove(costs, blocks, assigned, v, 50)
+    exact = pair_costs(rows, columns)
+    assert (exact - again.row_duals.numpy()[:, None] - again.column_duals.numpy()).min() >= -1e-15
+    assert again.dual == pytest.approx(optimum(exact), rel=1e-11)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(2, 6), angles=st.integers(2, 7), seed=st.integers(0, 10**6), turn=st.floats(0, 3)
+)
+def test_ties_that_rounding_blurs_are_never_certain(
+    n: int, angles: int, seed: int, turn: float
+) -> None:
+    """Corners of a polygon: equal distances whose float64 values differ in the last places."""
+    g = torch.Generator().manual_seed(seed)
+    corners = torch.arange(angles) * (2 * torch.pi / angles) + turn
+    points = torch.stack([corners.cos(), corners.sin()], dim=1)
+    rows = points[torch.randint(0, angles, (n,), generator=g)]
+    columns = points[torch.randint(0, angles, (n,), generator=g)]
+    found = solve(rows, columns)
+    costs = pair_costs(rows, columns)
+    choices = np.array(list(itertools.permutations(range(n))))
+    totals = costs[np.arange(n), choices].sum(axis=1)
+    optimal = choices[totals == totals.min()]
+    assert found.primal >= totals.min() * (1 - 1e-14)
+    for i in np.flatnonzero(found.certain):
+        assert (optimal[:, i] == found.columns[i]).all()
+
+
+@pytest.mark.parametrize("n", [30, 100])
+def test_copies_leave_no_slack_at_all(n: int) -> None:
+    """Centred duals: no other pair is tied with one of zero cost, so no rounding can come between."""
+    rows, _ = random_factors(n, n, 8, seed=n)
+    for solver in SOLVERS.values():
+        found = solve(rows, rows.clone(), solver)
+        assert found.primal == found.dual == found.slack == 0
+        assert found.certain.all()
+
+
+def test_nearly_equal_copies_are_optimal() -> None:
+    rows, noise = random_factors(60, 60, 32, seed=5)
+    for size in (1e-2, 1e-4, 1e-6):
+        for solver in SOLVERS.values():
+            found = solve(rows, rows + size * noise, solver)
+            assert found.columns.tolist() == list(range(60))
+            assert found.optimal
+            assert found.certain.all()
+
+
+@pytest.mark.parametrize("precision", ["medium", "high"])
+def test_a_caller_who_allows_rough_products_gets_a_proof_all_the_same(precision: str) -> None:
+    rows, columns = random_factors(80, 90, 600, seed=3)
+    costs = SquaredDistances.of(rows, columns)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            out = torch.empty(80, 90)
+            costs.fill(0, 80, out)
+            found = solve(rows, columns, Dense(double_up_to=0))
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+    error = (out.double() - torch.from_numpy(pair_costs(rows, columns))).abs()
+    assert (error <= costs.relative_error * (costs.row_norms[:, None] + costs.column_norms)).all()
+    assert found.optimal
+    with pytest.raises(ZeroDivisionError), full_precision():
+        _ = 1 / 0
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_factors_that_are_parameters() -> None:
+    rows, columns = random_factors(5, 6, 3, seed=0)
+    found = solve(rows.requires_grad_(), columns.requires_grad_())
+    assert found.columns.tolist() == solve(rows.detach(), columns.detach()).columns.tolist()
+
+
+@pytest.mark.parametrize("exponent", [-140, -126, 100, 125])
+def test_sizes_at_the_ends_of_float32(exponent: int) -> None:
+    rows, columns = (torch.randint(-4, 5, (9, 3)).float() for _ in range(2))
+    found = solve(rows.double() * 2.0**exponent, columns.double() * 2.0**exponent)
+    narrow = solve(
+        (rows.double() * 2.0**exponent).float(), (columns.double() * 2.0**exponent).float()
+    )
+    same = solve(rows, columns)
+    for one in (found, narrow):
+        assert one.columns.tolist() == same.columns.tolist()
+        assert one.primal == same.primal * 4.0**exponent
+        assert one.gap == same.gap
+
+
+@pytest.mark.parametrize("exponent", [-400, 400])
+def test_float64_factors_beyond_float32(exponent: int) -> None:
+    rows, columns = (factors.double() for factors in random_factors(7, 9, 3, seed=1))
+    one, two = solve(rows, columns), solve(rows * 2.0**exponent, columns * 2.0**exponent)
+    assert two.columns.tolist() == one.columns.tolist()
+    assert two.gap == one.gap
+
+
+def test_more_columns_than_the_solver_can_count_is_an_error() -> None:
+    columns = torch.zeros(dense.WIDEST + 1, 1)
+    with pytest.raises(UsageError, match="at most 46340 columns"):
+        solve(torch.zeros(1, 1), columns)
+
+
+def test_factors_of_no_width_are_an_error() -> None:
+    with pytest.raises(UsageError, match="at least one dimension"):
+        solve(torch.zeros(2, 0), torch.zeros(2, 0))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_sharpening_starts_where_the_last_quantum_ended(many: bool) -> None:
+    """From a first quantum as coarse as a usual cost, every sharpening brings the gap down."""
+    rows, columns = random_factors(60, 75 if many else 60, 6, seed=9)
+    costs = SquaredDistances.of(rows, columns)
+    scaled = costs.scaled(11).double()
+    run = dense._Run(scaled, double=True)
+    gaps = []
+    run.quantum = 2.0**22
+    run.v.zero_()
+    for _ in range(3):
+        run.sharpen_in_double()
+        gaps.append(run.prove().gap)
+    assert gaps[0] > 1e-6 > gaps[1] > 10 * gaps[2]

@@ -1,0 +1,53 @@
+"""The benchmarks run, at sizes where they measure nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_assignment_compares_the_same_problem(tmp_path: Path) -> None:
+    kept = tmp_path / "measured.json"
+    table = run(
+        "assignment.py", "--sizes", "60x8", "--structures", "half", "--repeats", "1",
+        "--solvers", "saematch", "lapjv", "scipy", "--json", str(kept),
+    )  # fmt: skip
+    rows = json.loads(kept.read_text())
+    assert [row["solver"] for row in rows] == ["saematch", "lapjv", "scipy"]
+    totals = [row["total"] for row in rows]
+    assert totals == pytest.approx([totals[0]] * 3, rel=1e-6)
+    assert rows[0]["gap"] <= 1e-6
+    assert all(solver in table for solver in ("saematch", "lapjv", "scipy"))
+
+
+def test_a_peer_that_is_not_there_or_too_slow_is_said(tmp_path: Path) -> None:
+    kept = tmp_path / "measured.json"
+    table = run(
+        "assignment.py", "--sizes", "60x8", "--repeats", "1", "--limit", "0.01",
+        "--solvers", "scipy", "--json", str(kept),
+    )  # fmt: skip
+    assert "over 0.01 s" in table
+    assert json.loads(kept.read_text()) == []
+
+
+def test_match_of_a_small_pair() -> None:
+    line = json.loads(
+        run("match.py", "--d-sae", "80", "--d-model", "8", "--repeats", "1").splitlines()[-1]
+    )
+    assert line["gap"] <= 1e-6
+    assert {"seconds", "product", "ratio", "over_inputs_gib"} <= line.keys()
