@@ -179,7 +179,7 @@ def test_a_threshold_at_exactly_the_share_is_degenerate() -> None:
 
 
 def test_the_median_of_an_even_number_lies_between_the_two() -> None:
-    """Of 0.06, 0.06, 1, 3 the median is 0.53: torch's `median` would say 0.06, and 0.02 be live."""
+    """The median is 0.53; torch.median says 0.06, of which 0.02 is more than a twentieth."""
     threshold = torch.tensor([0.02, 0.06, 1.0, 3.0])
     sae = dataclasses.replace(make_sae(4), threshold=threshold)
     assert list(sae.status) == ["degenerate", "live", "live", "live"]
