@@ -143,9 +143,39 @@ def test_a_caller_who_allows_rough_products_gets_a_proof_all_the_same(precision:
     error = (out.double() - torch.from_numpy(pair_costs(rows, columns))).abs()
     assert (error <= costs.relative_error * (costs.row_norms[:, None] + costs.column_norms)).all()
     assert found.optimal
-    with pytest.raises(ZeroDivisionError), full_precision():
-        _ = 1 / 0
     assert torch.get_float32_matmul_precision() == before
+
+
+def test_products_are_made_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of torch, because not every processor has a rougher product to show the difference."""
+    seen = []
+
+    def precision() -> str:
+        matmul = getattr(torch.backends.mkldnn, "matmul", None)
+        if matmul is None:  # before torch 2.9
+            return {"highest": "ieee"}.get(torch.get_float32_matmul_precision(), "rough")
+        return matmul.fp32_precision
+
+    class Watched(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            if "addmm" in func.__name__:
+                seen.append((precision(), torch.is_autocast_enabled("cpu")))
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    rows, columns = random_factors(4, 4, 3, seed=0)
+    allowed = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        before = precision()
+        with torch.autocast("cpu", torch.bfloat16):
+            SquaredDistances.of(rows, columns).fill(0, 4, torch.empty(4, 4).as_subclass(Watched))
+        assert seen == [("ieee", False)]
+        with pytest.raises(ZeroDivisionError), full_precision():
+            _ = 1 / 0
+        assert precision() == before
+    finally:
+        torch.set_float32_matmul_precision(allowed)
 
 
 def test_factors_that_are_parameters() -> None:

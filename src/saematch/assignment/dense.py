@@ -103,7 +103,8 @@ class _Run:
         self.costs = costs
         self.seconds = {"costs": 0.0, "solve": 0.0, "proof": 0.0}
         started = time.perf_counter()
-        self.matrix = torch.empty(costs.m, costs.m)
+        # NumPy asks the system for huge pages; lapjv, which walks down columns, needs them.
+        self.matrix = torch.from_numpy(np.empty((costs.m, costs.m), dtype=np.float32))
         several = double or _crowded(costs)
         self.quantum = COARSE if several else 1.0
         self.rounding = 0.0 if several else 0.5
