@@ -55,7 +55,11 @@ def main() -> None:
     arguments = parser.parse_args()
     rows, columns = factors(arguments.n, arguments.d, arguments.structure)
     if arguments.solver == "saematch":
-        import saematch.assignment  # noqa: F401 - importing is not solving
+        from saematch.assignment import Certified
+        from saematch.assignment import solve as warm
+
+        # Neither importing nor the first compilation is solving.
+        warm(rows[:64, :8], columns[:64, :8], Certified())
     product_seconds(rows[:64], columns[:64])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     product = product_seconds(rows, columns)

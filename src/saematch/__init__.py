@@ -7,25 +7,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saematch.assignment import Assignment, Dense, solve
+    from saematch.assignment import Assignment, Certified, Dense, Verification, solve, verify
     from saematch.consistency import Consistency, pw_mcc
     from saematch.errors import InputError, SaematchError, UnsupportedError, UsageError
     from saematch.loading import Suite, inspect_sae, load_sae, load_suite
-    from saematch.matching import Matching, match, measure
+    from saematch.matched import Matching
+    from saematch.matching import match, match_pairs, verify_matching
+    from saematch.measuring import measure
     from saematch.paths import FeaturePaths, chain
     from saematch.permutation import compose, inverse, permute_features
+    from saematch.pricing import price_curve
     from saematch.sae import SAE, FoldedSAE, fold_thresholds
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "saematch.assignment": ("Assignment", "Dense", "solve"),
+    "saematch.assignment": (
+        "Assignment",
+        "Certified",
+        "Dense",
+        "Verification",
+        "solve",
+        "verify",
+    ),
     "saematch.consistency": ("Consistency", "pw_mcc"),
     "saematch.errors": ("InputError", "SaematchError", "UnsupportedError", "UsageError"),
     "saematch.loading": ("Suite", "inspect_sae", "load_sae", "load_suite"),
-    "saematch.matching": ("Matching", "match", "measure"),
+    "saematch.matched": ("Matching",),
+    "saematch.matching": ("match", "match_pairs", "verify_matching"),
+    "saematch.measuring": ("measure",),
     "saematch.paths": ("FeaturePaths", "chain"),
     "saematch.permutation": ("compose", "inverse", "permute_features"),
+    "saematch.pricing": ("price_curve",),
     "saematch.sae": ("SAE", "FoldedSAE", "fold_thresholds"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -33,6 +46,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "SAE",
     "Assignment",
+    "Certified",
     "Consistency",
     "Dense",
     "FeaturePaths",
@@ -43,6 +57,7 @@ __all__ = [
     "Suite",
     "UnsupportedError",
     "UsageError",
+    "Verification",
     "chain",
     "compose",
     "fold_thresholds",
@@ -51,10 +66,14 @@ __all__ = [
     "load_sae",
     "load_suite",
     "match",
+    "match_pairs",
     "measure",
     "permute_features",
+    "price_curve",
     "pw_mcc",
     "solve",
+    "verify",
+    "verify_matching",
 ]
 
 

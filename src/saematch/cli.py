@@ -3,6 +3,7 @@
 Heavy modules are imported inside the commands, so that `saematch --help` answers at once.
 """
 
+import dataclasses
 import json
 import sys
 import traceback
@@ -15,6 +16,7 @@ from saematch import __version__
 from saematch.errors import SaematchError, UsageError
 
 if TYPE_CHECKING:
+    from saematch.assignment import Certified
     from saematch.run import Run
 
 app = typer.Typer(
@@ -36,6 +38,13 @@ Scale = Annotated[
     typer.Option(help="What to fold into the weights.  [default: threshold]"),
 ]
 Out = Annotated[Path, typer.Option("--out", help="The run directory.")]
+UnmatchedCost = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBER|auto",
+        help="Price of leaving a feature unmatched; auto: what 1 in 100 random live pairs stays below.",
+    ),
+]
 ALL_PARTS = "decoder,encoder,bias"
 
 
@@ -89,9 +98,23 @@ def match(
         bool, typer.Option("--fold/--no-fold", help="Fold thresholds into the weights first.")
     ] = True,
     scale: Scale = None,
+    unmatched_cost: UnmatchedCost = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Show every data-free strategy side by side.")
     ] = False,
+    price_curve: Annotated[
+        bool, typer.Option("--price-curve", help="Show the share matched against the price.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check the proof from scratch, every pair in float64.")
+    ] = False,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Stop the solver then, with the best pairs so far."),
+    ] = None,
+    memory_budget: Annotated[
+        float | None, typer.Option(metavar="GIB", help="What the solver may take.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the pairs to FILE.parquet.")
     ] = None,
@@ -100,13 +123,19 @@ def match(
     """Match the features of two SAEs, with a proof of how good the matching is."""
     from saematch import display
     from saematch.loading import load_sae
-    from saematch.run.config import parse_parts
+    from saematch.matching import verify_matching
+    from saematch.pricing import price_curve as curve_of
+    from saematch.run.config import parse_parts, parse_unmatched_cost
     from saematch.run.details import match_and_measure
     from saematch.run.exporting import write_matching
     from saematch.sae import fold_thresholds
     from saematch.strategies import STRATEGIES, Strategy
 
     weights = parse_parts(parts)
+    price: Any = parse_unmatched_cost(unmatched_cost)
+    solver = solver_within(time_budget, memory_budget)
+    if price_curve and not fold:
+        raise UsageError("needed folded weights for --price-curve, found --no-fold; leave one out")
     if output is not None and (output.suffix != ".parquet" or not output.parent.is_dir()):
         raise UsageError(
             f"needed a file that ends in .parquet in a folder that is there, found '{output}'"
@@ -117,11 +146,15 @@ def match(
         if not fold and scale is None and (a.threshold is None or b.threshold is None):
             scale = "none"  # raw weights need no scale, neither to match nor to measure
         folded = fold_thresholds(a, scale), fold_thresholds(b, scale)
-        matching, measures = match_and_measure(*folded, weights, chosen)
+        matching, measures = match_and_measure(
+            *folded, weights, chosen, unmatched_cost=price, solver=solver
+        )
         rows = {chosen: measures}
         for strategy in STRATEGIES if compare else ():
             if strategy not in rows and (strategy != "naive" or a.d_sae == b.d_sae):
                 rows[strategy] = match_and_measure(*folded, weights, strategy)[1]
+        checked = verify_matching(*folded, matching) if verify else None
+        curve = curve_of(*folded, parts=weights) if price_curve else None
     if output is not None:
         write_matching(matching, output)
     if as_json:
@@ -131,9 +164,20 @@ def match(
                for n, end in ((1, "low"), (2, "high"))}
             for strategy, values in rows.items()
         ]  # fmt: skip
-        _print_json({"matchings": table, "notes": list(matching.notes)})
+        extra: dict[str, Any] = {}
+        if checked is not None:
+            extra["verification"] = dataclasses.asdict(checked)
+        if curve is not None:
+            extra["price_curve"] = json.loads(curve.to_json(orient="records"))
+        _print_json({"matchings": table, "notes": list(matching.notes), **extra})
     else:
         display.matchings(matching, rows, output)
+        if checked is not None:
+            display.verification(checked)
+        if curve is not None:
+            display.curve(curve)
+    if checked is not None and not checked.ok:
+        raise SaematchError(f"the proof does not hold: {'; '.join(checked.faults)}")
 
 
 @app.command()
@@ -150,6 +194,7 @@ def run(
         str | None, typer.Option(help="Among decoder,encoder,bias; default: all.")
     ] = None,
     scale: Scale = None,
+    unmatched_cost: UnmatchedCost = None,
     far: Annotated[
         str | None, typer.Option(help="Distant pairs to match exactly too: 12,14 or 12,14;13,16.")
     ] = None,
@@ -176,6 +221,7 @@ def run(
         "strategies": strategies,
         "parts": parts,
         "scale": scale,
+        "unmatched_cost": unmatched_cost,
         "far": far,
         "seed": seed,
         "random_draws": random_draws,
@@ -232,6 +278,17 @@ def export(
     else:
         for path in written:
             typer.echo(path)
+
+
+def solver_within(seconds: float | None, gib: float | None) -> "Certified | None":
+    """The solver under the budgets of the command line; None where none is named."""
+    if seconds is None and gib is None:
+        return None
+    if (seconds is not None and seconds < 0) or (gib is not None and gib <= 0):
+        raise UsageError("needed a time budget from 0 and a memory budget above 0, found others")
+    from saematch.assignment import Certified
+
+    return Certified(seconds=seconds, memory=None if gib is None else int(gib * 2**30))
 
 
 def _records(finished: "Run") -> list[dict[str, Any]]:

@@ -11,11 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from saematch.matching import describe_gap
-
 if TYPE_CHECKING:
+    from saematch.assignment import Verification
     from saematch.loading import Inspection
-    from saematch.matching import Matching
+    from saematch.matched import Matching
     from saematch.run import Run
     from saematch.run.details import Range
     from saematch.run.pipeline import Progress as Tell
@@ -116,22 +115,50 @@ def matchings(
         CONSOLE.print(
             f"random: mean of 20 draws, decoder MSE from {_number(low)} to {_number(high)}."
         )
-    if found.gap is not None:
-        CONSOLE.print(
-            f"The {found.strategy} matching is {describe_gap(found.gap)} (gap {_number(found.gap)})."
-        )
+    if found.assignment is not None:
+        proof = "optimal to 1e-6" if found.assignment.optimal else "not proven optimal"
+        CONSOLE.print(f"The {found.strategy} matching is {proof} (gap {_number(found.gap)}).")
     shares = ", ".join(f"{part} {share:.1%}" for part, share in found.shares.items())
     CONSOLE.print(f"Shares of the {found.strategy} cost: {shares}.")
     unmatched = int((~found.matched).sum())
     if unmatched or len(found.unmatched_b):
+        price = found.unmatched_cost
+        at = f" at a price of {_number(price)}" if isinstance(price, float) else ""
         CONSOLE.print(
-            f"Unmatched: {unmatched} of {found.a.d_sae} features of A, {len(found.unmatched_b)} of "
-            f"{found.b.d_sae} of B."
+            f"Unmatched{at}: {unmatched} of {found.a.d_sae} features of A die, "
+            f"{len(found.unmatched_b)} of {found.b.d_sae} of B are born."
         )
+    if found.assignment is not None:
+        took = sum(found.assignment.seconds.values())
+        CONSOLE.print(f"Solved by {found.assignment.solver} in {took:.2f} s.")
     for note in found.notes:
         CONSOLE.print(f"[yellow]note:[/] {note}")
     if output is not None:
         CONSOLE.print(f"Pairs written to {output}")
+
+
+def verification(checked: "Verification") -> None:
+    """What a check from scratch found."""
+    verdict = "[green]holds[/]" if checked.ok else f"[red]{'; '.join(checked.faults)}[/]"
+    CONSOLE.print(
+        f"Checked from scratch over all pairs in float64: {verdict} (total {checked.primal:.9g}, proven "
+        f"bound {checked.dual:.9g}, least reduced cost {checked.worst:.2g}; {checked.seconds:.1f} s)."
+    )
+
+
+def curve(rows: pd.DataFrame) -> None:
+    """Share of features matched against the price of leaving one unmatched."""
+    table = _table("price", "random pairs below", "matched", "of A", "of live A", "mean cost")
+    for row in rows.to_dict("records"):
+        table.add_row(
+            _number(row["price"]),
+            f"{row['quantile']:.2%}",
+            str(row["matched"]),
+            _percent(row["share"]),
+            _percent(row["live_share"]),
+            _number(row["cost"]),
+        )
+    CONSOLE.print(table)
 
 
 def run_summary(finished: "Run", out: Path) -> None:
@@ -147,6 +174,12 @@ def run_summary(finished: "Run", out: Path) -> None:
             *(_number(values.get((s, "mse_decoder"))) for s in strategies),
             _number(values.get(("folded", "gap"))),
             _percent(values.get(("folded", "certain_share"))),
+        )
+    if finished.config.unmatched_cost is not None:
+        counts = measures[measures["strategy"] == "folded"].groupby("measure")["value"].sum()
+        CONSOLE.print(
+            f"At a price of {finished.config.unmatched_cost}, over all pairs of SAEs: "
+            f"{counts['unmatched_a']:.0f} features die, {counts['unmatched_b']:.0f} are born."
         )
     CONSOLE.print("Decoder MSE of live pairs on folded weights, by strategy:")
     CONSOLE.print(table)
@@ -176,7 +209,7 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
         quantile = step["quantile"]
         started = pd.isna(step["cost"])
         table.add_row(
-            str(step["key"]),
+            str(step["key"]) + (" (born)" if step["born"] else " (dies)" if step["dies"] else ""),
             f"[bold]{step['feature']}[/]" if step["key"] == key else str(step["feature"]),
             step["status"],
             _number(step["cost"]),

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from saematch.errors import UsageError
-from saematch.matching import Matching, Side
+from saematch.matched import Matching, Side
 from saematch.permutation import UNMATCHED, Permutation
 
 if TYPE_CHECKING:
@@ -95,7 +95,10 @@ class FeaturePaths:
         return composed
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row a (path, layer) that the path passes; step columns belong to the step *into* it."""
+        """One row a (path, layer) that the path passes; step columns belong to the step *into* it.
+
+        `born`: the path starts there, after the first layer; `dies`: it ends there, before the last.
+        """
         import pandas as pd
 
         path, column = np.nonzero(self.features != UNMATCHED)
@@ -104,7 +107,8 @@ class FeaturePaths:
         for number, side in enumerate(self.sides):
             here = column == number
             status[here] = side.status[feature[here]]
-        before = np.maximum(column - 1, 0)
+        last = self.features.shape[1] - 1
+        before, after = np.maximum(column - 1, 0), np.minimum(column + 1, last)
         stepped = (column > 0) & (self.features[path, before] != UNMATCHED)
 
         def step(values: np.ndarray) -> np.ndarray:
@@ -123,6 +127,8 @@ class FeaturePaths:
                 "cosine": step(self.cosine),
                 "margin": step(self.margin),
                 "certain": stepped & (step(self.certain.astype(float)) == 1.0),
+                "born": (column > 0) & (self.features[path, before] == UNMATCHED),
+                "dies": (column < last) & (self.features[path, after] == UNMATCHED),
             }
         )
 

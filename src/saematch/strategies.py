@@ -8,22 +8,25 @@ such rows.
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saematch.assignment import Assignment, Dense, solve
+from saematch.assignment import Assignment, Certified, Dense, solve
 from saematch.assignment.costs import full_precision
 from saematch.errors import UsageError
-from saematch.permutation import Permutation, inverse
-from saematch.sae import FoldedSAE
+from saematch.permutation import UNMATCHED, Permutation, inverse
+from saematch.sae import FoldedSAE, fold_thresholds
 
 PARTS = ("decoder", "encoder", "bias")
 Strategy = Literal["folded", "unfolded", "naive", "random", "cosine"]
 STRATEGIES: tuple[Strategy, ...] = ("folded", "unfolded", "naive", "random", "cosine")
 """The strategies that need no data."""
+ASSIGNED = ("folded", "unfolded")
+"""Those that solve an assignment problem."""
 ROWS_PER_BLOCK = 128
 ROWS_PER_PRODUCT = 1024
 
@@ -42,7 +45,21 @@ def part_weights(parts: Sequence[str] | Mapping[str, float]) -> dict[str, float]
 
 
 def factors(sae: FoldedSAE, weights: Mapping[str, float]) -> Float[Tensor, "d_sae width"]:
-    """One row a feature, whose squared distances are the costs of pairs."""
+    """One row a feature, whose squared distances are the costs of pairs.
+
+    The last one of each SAE is kept as long as the SAE is: every pair that it is part of needs it.
+    """
+    key = tuple(weights.items())
+    kept = _KEPT.get(sae)
+    if kept is None or kept[0] != key:
+        kept = _KEPT[sae] = (key, _laid_out(sae, weights))
+    return kept[1]
+
+
+_KEPT: "WeakKeyDictionary[FoldedSAE, tuple[tuple, Tensor]]" = WeakKeyDictionary()
+
+
+def _laid_out(sae: FoldedSAE, weights: Mapping[str, float]) -> Float[Tensor, "d_sae width"]:
     columns = {
         "decoder": lambda: sae.W_dec,
         "encoder": lambda: sae.W_enc.T,
@@ -57,16 +74,47 @@ def factors(sae: FoldedSAE, weights: Mapping[str, float]) -> Float[Tensor, "d_sa
     return out
 
 
+def solved_sides(a: FoldedSAE, b: FoldedSAE, strategy: str) -> tuple[FoldedSAE, FoldedSAE]:
+    """The weights on which a strategy of `ASSIGNED` solves: as folded, or raw."""
+    if strategy == "folded":
+        return a, b
+    return fold_thresholds(a.sae, "none"), fold_thresholds(b.sae, "none")
+
+
 def assign(
-    a: FoldedSAE, b: FoldedSAE, weights: Mapping[str, float], solver: Dense
+    a: FoldedSAE,
+    b: FoldedSAE,
+    weights: Mapping[str, float],
+    solver: Dense | Certified | None = None,
+    unmatched_cost: float | np.ndarray | None = None,
+    column_duals: np.ndarray | None = None,
 ) -> tuple[Permutation, np.ndarray, Assignment]:
+    """The permutation of least total cost, each feature of A's margin, and the proof.
+
+    `unmatched_cost`: the price of leaving a feature of A unmatched.
+    """
     if a.d_sae <= b.d_sae:
-        found = solve(factors(a, weights), factors(b, weights), solver)
+        found = solve(
+            factors(a, weights),
+            factors(b, weights),
+            solver,
+            row_prices=unmatched_cost,
+            column_duals=column_duals,
+        )
         return found.columns, found.margins, found
-    found = solve(factors(b, weights), factors(a, weights), solver)
+    # The rows are B's features here: they may stay free for nothing, and A's have the price.
+    free = None if unmatched_cost is None else 0.0
+    found = solve(
+        factors(b, weights),
+        factors(a, weights),
+        solver,
+        row_prices=free,
+        column_prices=unmatched_cost,
+    )
     permutation = inverse(found.columns, a.d_sae)
     margin = np.full(a.d_sae, np.nan)
-    margin[found.columns] = found.margins
+    matched = found.columns != UNMATCHED
+    margin[found.columns[matched]] = found.margins[matched]
     return permutation, margin, found
 
 

@@ -209,7 +209,7 @@ def test_float64_factors_beyond_float32(exponent: int) -> None:
 def test_more_columns_than_the_solver_can_count_is_an_error() -> None:
     columns = torch.zeros(dense.WIDEST + 1, 1)
     with pytest.raises(UsageError, match="at most 46340 columns"):
-        solve(torch.zeros(1, 1), columns)
+        solve(torch.zeros(1, 1), columns, Dense())
 
 
 def test_factors_of_no_width_are_an_error() -> None:

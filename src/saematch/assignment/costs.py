@@ -53,6 +53,11 @@ class SquaredDistances:
         )
 
     @property
+    def transposed(self) -> "SquaredDistances":
+        """The same costs with rows and columns changing places."""
+        return SquaredDistances(self.columns, self.rows, self.column_norms, self.row_norms)
+
+    @property
     def n(self) -> int:
         return self.rows.shape[0]
 
@@ -98,13 +103,15 @@ class SquaredDistances:
 
         The relative error of a sum of squares of d terms is at most `exact_error`.
         """
+        device = self.rows.device
         values = torch.empty(len(i), dtype=torch.float64)
-        step = max(1, EXACT_ENTRIES // max(1, self.rows.shape[1]))
+        entries = EXACT_ENTRIES if device.type == "cpu" else DOUBLE_ENTRIES
+        step = max(1, entries // max(1, self.rows.shape[1]))
         for start in range(0, len(i), step):
             part = slice(start, start + step)
-            difference = self.rows[i[part]].double()
-            difference -= self.columns[j[part]]
-            values[part] = difference.square_().sum(dim=1)
+            difference = self.rows[i[part].to(device)].double()
+            difference -= self.columns[j[part].to(device)]
+            values[part] = difference.square_().sum(dim=1).cpu()
         return values
 
     @property
@@ -170,10 +177,32 @@ def full_precision() -> Iterator[None]:
     else:
         matmul.fp32_precision = "ieee"
     try:
-        with torch.autocast("cpu", enabled=False):
+        with (
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+            _full_precision_on_gpu(),
+        ):
             yield
     finally:
         if matmul is None:
             torch.set_float32_matmul_precision(before)
         else:
             matmul.fp32_precision = before
+
+
+@contextmanager
+def _full_precision_on_gpu() -> Iterator[None]:
+    """No TensorFloat-32, and no sums in bfloat16."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    matmul = torch.backends.cuda.matmul
+    precision = "fp32_precision" if hasattr(matmul, "fp32_precision") else "allow_tf32"
+    before = getattr(matmul, precision), matmul.allow_bf16_reduced_precision_reduction
+    setattr(matmul, precision, "ieee" if precision == "fp32_precision" else False)
+    matmul.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        setattr(matmul, precision, before[0])
+        matmul.allow_bf16_reduced_precision_reduction = before[1]

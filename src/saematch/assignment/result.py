@@ -1,10 +1,17 @@
 """What a solver returns."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from jaxtyping import Float64, Int64
+
+if TYPE_CHECKING:
+    from saematch.assignment.certificate import Certificate
+    from saematch.assignment.problem import Problem
 
 OPTIMAL_GAP = 1e-6
 """A relative gap at most this large is called 'optimal to 1e-6'."""
@@ -15,24 +22,67 @@ class Assignment:
     """Pairs of least total cost, with duals that prove how far from the optimum they can be."""
 
     columns: Int64[np.ndarray, " n"]
-    """The column assigned to each row; one-to-one."""
+    """The column assigned to each row, one-to-one; -1: the row is left unmatched at its price."""
     primal: float
-    """Total cost of the pairs, float64, in the units of the factors squared."""
+    """Total cost of the pairs and of what is left unmatched, in the units of the factors squared."""
     dual: float
     """A lower bound on the total cost of any assignment, from the duals."""
     factor_energy: float
     """S = Σ‖row‖² + Σ‖column‖²: the scale against which a total of about zero is judged."""
     row_duals: Float64[np.ndarray, " n"]
+    """At most the row's price."""
     column_duals: Float64[np.ndarray, " m"]
-    """At most zero where n < m.  `c_ij − row_duals[i] − column_duals[j] ≥ 0` for every pair."""
+    """At most the column's price: zero where n < m and none is named.
+    `c_ij − row_duals[i] − column_duals[j] ≥ 0` for every pair."""
     margins: Float64[np.ndarray, " n"]
     """For each pair, a proven lower bound on how much the dual bound rises if it is forbidden: the
     least reduced cost elsewhere in its row plus the same in its column; inf where no other pairs
-    are left."""
+    are left.  For an unmatched row, on how much it rises if the row must be matched."""
     solver: str
-    """What solved it, e.g. `lapjv float32`."""
+    """What solved it, e.g. `lapjv float32` or `certified`."""
     seconds: Mapping[str, float]
     """Wall-clock time of each part."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What was done: the precision of the products, rounds, pairs evaluated exactly and the like."""
+    stopped: str | None = None
+    """Why the solver stopped before its end: `time budget` or `memory budget`; None: it did not."""
+
+    @classmethod
+    def of(
+        cls,
+        problem: "Problem",
+        columns: Int64[np.ndarray, " n"],
+        certificate: "Certificate",
+        solver: str,
+        seconds: Mapping[str, float],
+        details: Mapping[str, Any],
+        stopped: str | None,
+    ) -> "Assignment":
+        """Add up what a matching costs and what its certificate proves."""
+        costs = problem.costs
+        matched = np.flatnonzero(columns >= 0)
+        pairs = costs.exact(torch.from_numpy(matched), torch.from_numpy(columns[matched]))
+        free = np.ones(costs.m, dtype=bool)
+        free[columns[matched]] = False
+        paid = [*problem.row_prices[columns < 0].tolist()]
+        if np.isfinite(problem.column_prices).all():
+            paid += problem.column_prices[free].tolist()
+        dual = math.fsum([*certificate.row_duals.tolist(), *certificate.column_duals.tolist()])
+        # What rounding hides in the primal and in its difference from this, taken off the dual.
+        dual -= (2 * costs.exact_error + 4 * float(np.finfo(np.float64).eps)) * abs(dual)
+        return cls(
+            columns=columns,
+            primal=math.fsum([*pairs.tolist(), *paid]),
+            dual=dual,
+            factor_energy=costs.energy,
+            row_duals=certificate.row_duals,
+            column_duals=certificate.column_duals,
+            margins=certificate.margins,
+            solver=solver,
+            seconds=dict(seconds),
+            details=dict(details),
+            stopped=stopped,
+        )
 
     @property
     def slack(self) -> float:
@@ -41,8 +91,8 @@ class Assignment:
 
     @property
     def gap(self) -> float:
-        """`slack / max(primal, 2⁻⁴⁰ · S)`."""
-        scale = max(self.primal, 2.0**-40 * self.factor_energy)
+        """`slack / max(|primal|, 2⁻⁴⁰ · S)`."""
+        scale = max(abs(self.primal), 2.0**-40 * self.factor_energy)
         return self.slack / scale if scale > 0 else 0.0
 
     @property
@@ -52,5 +102,5 @@ class Assignment:
 
     @property
     def certain(self) -> np.ndarray:
-        """[n] bool: pairs that every optimal assignment contains (margin above the slack)."""
+        """[n] bool: what every optimal assignment contains (margin above the slack)."""
         return self.margins > self.slack

@@ -1,27 +1,90 @@
-"""The one function of this package: check the factors, scale them, solve, scale back."""
+"""The one function of this package: check the factors, choose a solver, scale, solve, scale back."""
 
 import dataclasses
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from saematch.assignment.certified import Certified
 from saematch.assignment.costs import SquaredDistances, scaled
 from saematch.assignment.dense import MEAN_COST, Dense
+from saematch.assignment.forbidden import Forbidden
+from saematch.assignment.problem import Problem
 from saematch.assignment.result import Assignment
 from saematch.errors import UsageError
 
+DENSE_UP_TO = 512
+"""Plain problems of at most so many columns go to the dense library: it needs no compilation."""
+USUAL_EXPONENTS = 20
+"""Factors within 2^±20 of the usual size are not copied to be scaled; their results scale exactly."""
+
+Prices = float | np.ndarray
+
 
 def solve(
-    rows: Float[Tensor, "n d"], columns: Float[Tensor, "m d"], solver: Dense = Dense()
+    rows: Float[Tensor, "n d"],
+    columns: Float[Tensor, "m d"],
+    solver: Dense | Certified | None = None,
+    *,
+    row_prices: Prices | None = None,
+    column_prices: Prices | None = None,
+    forbidden: np.ndarray | None = None,
+    column_duals: np.ndarray | None = None,
 ) -> Assignment:
-    """Pairs (i, columns[i]) of least Σ ‖rows[i] − columns[j]‖², every row in exactly one pair.
+    """Pairs (i, columns[i]) of least Σ ‖rows[i] − columns[j]‖², each row and column in at most one.
 
-    Needs n ≤ m and finite entries, which are rounded to float32.  The factors are scaled by one
-    power of two first, which changes no bit of any mantissa: scaling the input by a power of two
-    changes neither the pairs nor the gap.
+    Every row is in a pair unless it has a price (`row_prices`, one or [n], in the units of the
+    factors squared), which is paid where it is left unmatched.  Columns left over cost nothing, or
+    `column_prices`.  `forbidden` [k, 2]: pairs (row, column) that must not be.
+
+    `solver`: `Dense()` (a library, the whole cost matrix), `Certified()` (any size), or None: Dense
+    for small plain problems, else Certified.  `column_duals` [m]: those of an earlier answer to the
+    same problem, such as one that stopped at a budget, from which Certified then goes on.
+
+    Needs n ≤ m and finite entries, which are rounded to float32.  Scaling the factors by a power of
+    two changes neither the pairs nor the gap.  Raises UsageError for factors, prices or pairs that
+    make no problem, and where no assignment avoids the forbidden pairs.
     """
+    device = solver.device if isinstance(solver, Certified) else None
+    keep = solver is None or isinstance(solver, Certified)
+    rows, columns, beyond = _checked(rows, columns, device or (rows.device if keep else "cpu"))
+    costs = SquaredDistances.of(rows, columns)
+    if not math.isfinite(costs.mean_scale):
+        raise UsageError("needed finite factors, found NaN or Inf")
+    problem = Problem.of(
+        costs,
+        _unscaled(row_prices, 2 * beyond),
+        _unscaled(column_prices, 2 * beyond),
+        Forbidden.of(forbidden, costs.n, costs.m),
+    )
+    if solver is None:
+        small = problem.plain and costs.m <= DENSE_UP_TO and not rows.is_cuda
+        solver = Dense() if small else Certified()
+    exponent = 0
+    if costs.mean_scale > 0:
+        exponent = math.frexp(costs.mean_scale / MEAN_COST)[1] // 2
+    if isinstance(solver, Certified):
+        if abs(exponent) <= USUAL_EXPONENTS:
+            exponent = 0
+        start = _unscaled(column_duals, 2 * (beyond + exponent))
+        found = solver(problem.scaled(-exponent), start)
+    else:
+        if not problem.plain:
+            raise UsageError(
+                "needed a problem without prices and forbidden pairs for the dense solver; "
+                "try Certified()"
+            )
+        found = solver(costs.scaled(-exponent))
+    return _scaled_back(found, 2 * (exponent + beyond))
+
+
+def _checked(
+    rows: Tensor, columns: Tensor, device: str | torch.device
+) -> tuple[Tensor, Tensor, int]:
+    """Factors in float32 on one device, and the power of two that was taken off to get them there."""
     if rows.ndim != 2 or columns.ndim != 2 or rows.shape[1] != columns.shape[1]:
         raise UsageError(
             f"needed two matrices of one width, found {list(rows.shape)} and {list(columns.shape)}"
@@ -33,28 +96,30 @@ def solve(
         )
     if not rows.shape[1]:
         raise UsageError("needed factors of at least one dimension, found a width of 0")
-    rows, columns = rows.detach().cpu(), columns.detach().cpu()
+    rows, columns = rows.detach().to(device), columns.detach().to(device)
     beyond = 0
     if torch.float64 in (rows.dtype, columns.dtype):
         beyond = math.frexp(max(float(rows.abs().max()), float(columns.abs().max())))[1]
         rows, columns = scaled(rows.double(), -beyond), scaled(columns.double(), -beyond)
-    costs = SquaredDistances.of(rows.float(), columns.float())
-    if not math.isfinite(costs.mean_scale):
-        raise UsageError("needed finite factors, found NaN or Inf")
-    exponent = 0
-    if costs.mean_scale > 0:
-        exponent = math.frexp(costs.mean_scale / MEAN_COST)[1] // 2
-    found = solver(costs.scaled(-exponent))
+    return rows.float().contiguous(), columns.float().contiguous(), beyond
 
-    def unscaled(value: float) -> float:
-        return math.ldexp(value, 2 * (exponent + beyond))
+
+def _unscaled(values: Prices | None, exponent: int) -> np.ndarray | None:
+    if values is None:
+        return None
+    return np.asarray(np.ldexp(np.asarray(values, dtype=np.float64), -exponent))
+
+
+def _scaled_back(found: Assignment, exponent: int) -> Assignment:
+    def back(value: float) -> float:
+        return math.ldexp(value, exponent)
 
     return dataclasses.replace(
         found,
-        primal=unscaled(found.primal),
-        dual=unscaled(found.dual),
-        factor_energy=unscaled(found.factor_energy),
-        row_duals=found.row_duals * unscaled(1.0),
-        column_duals=found.column_duals * unscaled(1.0),
-        margins=found.margins * unscaled(1.0),
+        primal=back(found.primal),
+        dual=back(found.dual),
+        factor_energy=back(found.factor_energy),
+        row_duals=np.ldexp(found.row_duals, exponent),
+        column_duals=np.ldexp(found.column_duals, exponent),
+        margins=np.ldexp(found.margins, exponent),
     )

@@ -1,5 +1,6 @@
 """What a run does, as one value: the Python API, the command line's flags and the saved file."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -31,6 +32,9 @@ class RunConfig:
     """Weight in the cost of each part: decoder, encoder, bias."""
     scale: str | None = None
     """What is folded in: threshold, decoder_norm or none; unnamed: threshold, if SAEs have one."""
+    unmatched_cost: float | str | None = None
+    """Price of leaving a feature unmatched, in the units of the folded cost, or `auto`; none: every
+    feature of the smaller side has a partner.  A number is for `folded` alone, `auto` for `unfolded` too."""
     far: tuple[tuple[str, str], ...] = ()
     """Pairs of SAEs further apart, by key or layer, matched exactly beside the adjacent ones."""
     random_draws: int = 20
@@ -57,6 +61,7 @@ class RunConfig:
             "strategies": list(self.strategies),
             "parts": dict(self.parts),
             "scale": self.scale,
+            "unmatched_cost": self.unmatched_cost,
             "far": [list(pair) for pair in self.far],
             "random_draws": self.random_draws,
             "seed": self.seed,
@@ -191,6 +196,19 @@ def _scale(value: Any) -> str | None:
     return value
 
 
+def parse_unmatched_cost(value: Any) -> float | str | None:
+    """`auto`, or a number from 0 on, as such or as text."""
+    if value is None or value == "auto":
+        return value
+    try:
+        price = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        price = math.nan
+    if not (math.isfinite(price) and price >= 0):
+        raise _unusable("unmatched_cost", "auto or a number from 0 on", value)
+    return price
+
+
 def _suite(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise _unusable("suite", "a reference such as bundled:smollm2-135m", value)
@@ -216,6 +234,7 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "strategies": parse_strategies,
     "parts": parse_parts,
     "scale": _scale,
+    "unmatched_cost": parse_unmatched_cost,
     "far": parse_far,
     "random_draws": _count("random_draws", least=1),
     "seed": _count("seed", least=0),

@@ -6,10 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from saematch.matching import Matching, match, measure
+from saematch.assignment import Certified, Dense
+from saematch.matched import Matching
+from saematch.matching import match
+from saematch.measuring import measure
+from saematch.pricing import Unmatched
 from saematch.run.schema import MEASURES, WEIGHT_MEASURES
 from saematch.sae import FoldedSAE
 from saematch.strategies import Strategy
+
+COUNTS = ("pairs", "live_pairs", "left_out", "unmatched_a", "unmatched_b")
 
 Range = tuple[float, float | None, float | None]
 """A measure's value, and the lower and upper end of its range where it has one."""
@@ -21,7 +27,7 @@ def measures_of(found: Matching) -> dict[str, Range]:
     names = ("total_cost", "mse_decoder", "mse_encoder", "mse_bias", "cosine")
     values = {name: summary[name] for name in names}
     values |= {f"share_{part}": share for part, share in found.shares.items()}
-    values |= {name: float(summary[name]) for name in ("pairs", "live_pairs", "left_out")}
+    values |= {name: float(summary[name]) for name in COUNTS}
     if found.assignment is not None:
         values |= {"gap": found.gap, "slack": found.slack}
         values |= {"certain_share": mean_of(found.certain.astype(float), found.live)}
@@ -36,13 +42,23 @@ def match_and_measure(
     *,
     seed: int = 0,
     draws: int = 20,
+    unmatched_cost: Unmatched | None = None,
+    solver: Dense | Certified | None = None,
 ) -> tuple[Matching, dict[str, Range]]:
     """A pair's matching by a strategy, and its measures.
 
     `random`: the measures are the mean, least and greatest of `draws` draws, of which the matching is
     the first.  `folded` and `unfolded` are measured on the weights as shipped too.
     """
-    found = match(a, b, parts=parts, strategy=strategy, seed=seed)
+    found = match(
+        a,
+        b,
+        parts=parts,
+        strategy=strategy,
+        seed=seed,
+        unmatched_cost=unmatched_cost,
+        solver=solver,
+    )
     measures = measures_of(found)
     if strategy in ("folded", "unfolded"):
         raw = measure(a.sae, b.sae, found.permutation, parts=parts, scale="none")
@@ -74,6 +90,7 @@ def details_of(found: Matching, measures: Mapping[str, Range]) -> dict[str, Any]
         "scale": found.scale,
         "shares": found.shares,
         "notes": list(found.notes),
+        "unmatched_cost": _finite_price(found.unmatched_cost),
         "not_live_b": {
             kind: np.flatnonzero(status == kind).tolist() for kind in ("dead", "degenerate")
         },
@@ -114,6 +131,10 @@ def spread(values: Sequence[float]) -> Range:
 def mean_of(values: np.ndarray, chosen: np.ndarray) -> float:
     """Mean of the chosen values; NaN where none are."""
     return float(values[chosen].mean()) if chosen.any() else math.nan
+
+
+def _finite_price(price: float | np.ndarray | None) -> float | list[float] | None:
+    return price.tolist() if isinstance(price, np.ndarray) else price
 
 
 def _number(value: float | None) -> float:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saematch.errors import UsageError
-from saematch.matching import Matching
+from saematch.matched import Matching
 from saematch.run import files
 from saematch.run.details import details_of, measures_of
 from saematch.run.kept import matching_columns

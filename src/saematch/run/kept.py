@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from saematch.matching import Matching, Side
+from saematch.matched import Matching, Side
 from saematch.run.schema import MATCHINGS, decode
 
 

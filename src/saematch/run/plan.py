@@ -68,6 +68,13 @@ def plan(
     adjacent = [pair for keys in chains for pair in pairwise(keys)]
     steps: list[Step] = []
     notes: list[str] = []
+    if config.unmatched_cost is not None:
+        complete = [s for s in config.strategies if _price(config, s) is None and s != "cosine"]
+        if complete:
+            notes.append(
+                f"folded leaves features unmatched at a price ({config.unmatched_cost}); "
+                f"{', '.join(complete)} match all, so their means are over other pairs"
+            )
     for a, b in [*adjacent, *far]:
         steps += _pair_steps(config, members[a], members[b], widths[a] == widths[b])
         if "naive" in config.strategies and widths[a] != widths[b]:
@@ -108,6 +115,7 @@ def _pair_steps(config: RunConfig, a: Member, b: Member, equal_widths: bool) -> 
             strategy=strategy,
             seed=config.seed if random else 0,
             draws=config.random_draws if random else 1,
+            unmatched_cost=_price(config, strategy),
         )
         name = matching_name(a.key, b.key, strategy, config.slug)
         steps.append(Step(name, stages.match_pair, task))
@@ -116,6 +124,13 @@ def _pair_steps(config: RunConfig, a: Member, b: Member, equal_widths: bool) -> 
     consistency = stages.ConsistencyTask(a, b, config.seed)
     steps.append(Step(consistency_name(a.key, b.key), stages.measure_consistency, consistency))
     return steps
+
+
+def _price(config: RunConfig, strategy: str) -> float | str | None:
+    """The price of staying unmatched under a strategy: a number is in units of folded weights."""
+    if strategy == "folded" or (strategy == "unfolded" and config.unmatched_cost == "auto"):
+        return config.unmatched_cost
+    return None
 
 
 def _pair(config: RunConfig, a: Member, b: Member) -> dict[str, Any]:

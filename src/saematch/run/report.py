@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saematch.matching import describe_gap
+from saematch.matched import describe_gap
 from saematch.run.steps import Step, followed_steps
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def render_report(run: "Run") -> str:
     environment.filters["percent"] = percent
     environment.filters["cheaper"] = cheaper
     environment.filters["gap"] = describe_gap
+    environment.filters["life"] = life
     template = files("saematch.run").joinpath("report_template.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(context(run))
 
@@ -54,6 +55,7 @@ def context(run: "Run") -> dict[str, Any]:
         "strategies": run.config.strategies,
         "pairs": [pair_row(measures, a, b, run.config.strategies) for a, b in adjacent],
         "order": ordering(measures, adjacent),
+        "partial": any_unmatched(measures, adjacent),
         "far": [
             row for a, b in run.pairs if (a, b) not in adjacent for row in [far_row(run, a, b)]
         ],
@@ -79,6 +81,15 @@ def pair_row(measures: "pd.DataFrame", a: str, b: str, strategies: Sequence[str]
         "pw_mcc_random": values.get(("", "pw_mcc_random")),
         "mse": {strategy: values.get((strategy, "mse_decoder")) for strategy in strategies},
     }
+
+
+def any_unmatched(measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]) -> bool:
+    """Whether `folded` leaves any feature of an adjacent pair without a partner."""
+    names = ("unmatched_a", "unmatched_b")
+    rows = measures[(measures["strategy"] == "folded") & measures["measure"].isin(names)]
+    return any(
+        (row["a"], row["b"]) in pairs and row["value"] > 0 for row in rows.to_dict("records")
+    )
 
 
 def ordering(measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -189,11 +200,17 @@ def embedded(run: "Run", steps: Mapping[int, Sequence[Step]]) -> str:
         cost, quantile, cosine, margin, extra = (_short(value) for value in values)
         return [
             position[step.key], step.feature, step.status, cost, quantile, cosine, margin,
-            int(step.certain), step.runner_up, extra, list(step.doubts),
+            int(step.certain), step.runner_up, extra, list(step.doubts), life(step),
         ]  # fmt: skip
 
     data = {"keys": keys, "paths": [[row(step) for step in path] for path in steps.values()]}
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def life(step: Step) -> str:
+    """What a reader should know of a path's ends, in words; '' where there is nothing to say."""
+    said = ("born here" if step.born else "", "dies here" if step.dies else "")
+    return ", ".join(filter(None, said))
 
 
 def number(value: Any) -> str:

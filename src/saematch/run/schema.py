@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised by one whenever a column, its type, its unit or its meaning changes."""
 
 DETAILS_KEY = b"saematch"
@@ -64,7 +64,8 @@ class Table:
         for column in self.columns:
             values = columns[column.name]
             if isinstance(values, np.ndarray) and values.dtype == object:
-                values = values.tolist()
+                # pandas may have turned None into NaN, which is no text.
+                values = [None if value != value else value for value in values.tolist()]
             array = pa.array(values, type=column.type)
             if column.nullable and column.type == FLOAT:
                 # NaN and null would be two ways to say that there is no value; we use null.
@@ -125,11 +126,11 @@ MATCHINGS = Table(
             "margin",
             FLOAT,
             "as cost, of the problem that was solved",
-            "proven lower bound on the rise of the total if the pair were forbidden; null: nothing "
-            "was solved, no bound is finite, or unmatched",
+            "proven lower bound on the rise of the total if the pair were forbidden, or, unmatched at "
+            "a price, if the feature had to be matched; null: nothing was solved, or no bound is finite",
             True,
         ),
-        Column("certain", BOOL, "", "margin above the slack: every optimal matching has the pair"),
+        Column("certain", BOOL, "", "margin above the slack: in every optimal matching it is so"),
     ),
 )
 
@@ -169,6 +170,8 @@ PATHS = Table(
         Column("cosine", FLOAT, "-1 to 1", "decoder cosine of that step; null as cost", True),
         Column("margin", FLOAT, "as cost", "margin of that step; null as cost, or infinite", True),
         Column("certain", BOOL, "", "whether every optimal matching takes that step"),
+        Column("born", BOOL, "", "the path starts here, and not at the first layer of its chain"),
+        Column("dies", BOOL, "", "the path ends here, and not at the last layer of its chain"),
     ),
 )
 
@@ -214,6 +217,8 @@ WEIGHT_MEASURES: Mapping[str, tuple[str, str]] = {
     "pairs": ("pairs", "matched pairs"),
     "live_pairs": ("pairs", "matched pairs both of whose features are live"),
     "left_out": ("pairs", "matched pairs that means and quantiles leave out"),
+    "unmatched_a": ("features", "features of a without a partner: they die at a"),
+    "unmatched_b": ("features", "features of b that nothing is matched to: they are born at b"),
     "gap": ("relative", "distance from the proven lower bound on the total; at most 1e-6: optimal"),
     "slack": ("as total_cost, of the problem that was solved", "the same distance, absolute"),
     "certain_share": ("0 to 1", "share of live-live pairs that every optimal matching has"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from saematch.matching import measure
+from saematch.measuring import measure
 from saematch.paths import chain
 from saematch.permutation import Permutation, compose
 from saematch.run.candidates import nearest
@@ -74,11 +74,13 @@ class MatchingTask(PairTask):
     strategy: str
     seed: int = 0
     draws: int = 1
+    unmatched_cost: float | str | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
         random = {"seed": self.seed, "draws": self.draws} if self.strategy == "random" else {}
-        return {**super().identity, "strategy": self.strategy, **random}
+        price = {} if self.unmatched_cost is None else {"unmatched_cost": self.unmatched_cost}
+        return {**super().identity, "strategy": self.strategy, **random, **price}
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,15 @@ def match_pair(task: MatchingTask, files: Sequence[KeptFile]) -> Output:
     started = time.perf_counter()
     a, b = task.a.folded(task.scale), task.b.folded(task.scale)
     strategy: Any = task.strategy
+    price: Any = task.unmatched_cost
     found, measures = match_and_measure(
-        a, b, dict(task.parts), strategy, seed=task.seed, draws=task.draws
+        a,
+        b,
+        dict(task.parts),
+        strategy,
+        seed=task.seed,
+        draws=task.draws,
+        unmatched_cost=price,
     )
     data = MATCHINGS.encode(matching_columns(found), details_of(found, measures))
     solving = dict(found.assignment.seconds) if found.assignment else {}

@@ -31,6 +31,10 @@ class Step:
     """The nearest other feature."""
     extra_cost: float | None = None
     """Its cost less that of the feature taken; below zero it is nearer, but was given away."""
+    born: bool = False
+    """Nothing at the layer before was matched to it."""
+    dies: bool = False
+    """It is matched to nothing at the next layer."""
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -63,7 +67,15 @@ def followed_steps(run: "Run") -> Mapping[int, Sequence[Step]]:
     for row in run.paths().to_dict("records"):
         path = paths.setdefault(row["path"], [])
         if not path:
-            path.append(Step(row["key"], row["feature"], row["status"]))
+            path.append(
+                Step(
+                    row["key"],
+                    row["feature"],
+                    row["status"],
+                    born=row["born"],
+                    dies=row["dies"],
+                )
+            )
             continue
         before = path[-1]
         pair, source = pairs[before.key, row["key"]], before.feature
@@ -80,6 +92,7 @@ def followed_steps(run: "Run") -> Mapping[int, Sequence[Step]]:
                 certain=row["certain"],
                 runner_up=None if runner_up < 0 else runner_up,
                 extra_cost=_known(pair.extra_cost[source]),
+                dies=row["dies"],
             )
         )
     return paths

@@ -1,0 +1,113 @@
+"""Move optimal duals away from the corner where a solver leaves them, so that margins say something.
+
+A solver's duals make about two pairs a row look tied.  Where every other reduced cost of a column is
+at least s, its dual may rise by s/2 while its row's falls as much: the pair stays tight, every other
+pair keeps at least half, and pairs that were tied in the row's list no longer are.  The same for rows,
+in turn.
+
+Only some pairs are known exactly (E).  Of all others a certificate knows c − u − v ≥ left_i and
+≥ below_j; since that is at least (left_i + below_j) / 2, the duals stay feasible as long as u_i rises
+by at most left_i / 2 and v_j by at most below_j / 2.
+"""
+
+from typing import no_type_check
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from saematch.assignment.compiled import compiled
+
+ROUNDS = 12
+SAFE = 1 - 1e-9
+"""What rounding may take off the rises that are allowed."""
+
+
+@compiled()
+@no_type_check
+def _step(first, lines, values, mate, room, mine, theirs, prices):
+    """Raise `mine` by half of what is left elsewhere in its line; its mate's dual falls as much.
+
+    `values` are costs; pairs of line q are `first[q]:first[q + 1]`, with `lines` on the other side.
+    """
+    rises = np.zeros(len(mine))
+    for q in range(len(mine)):
+        if mate[q] < 0:
+            continue
+        least = min(room[q], prices[q] - mine[q])
+        for p in range(first[q], first[q + 1]):
+            if lines[p] != mate[q]:
+                least = min(least, values[p] - mine[q] - theirs[lines[p]])
+        if np.isfinite(least) and least > 0:
+            rises[q] = least / 2
+    for q in range(len(mine)):
+        if rises[q] > 0:
+            mine[q] += rises[q]
+            room[q] -= rises[q]
+            theirs[mate[q]] -= rises[q]
+
+
+@compiled()
+@no_type_check
+def _least_elsewhere(first, lines, values, mate, mine, theirs, out):
+    """Least reduced cost of each line's known pairs outside its own, folded into `out`."""
+    for q in range(len(mine)):
+        for p in range(first[q], first[q + 1]):
+            if lines[p] != mate[q]:
+                out[q] = min(out[q], values[p] - mine[q] - theirs[lines[p]])
+
+
+class KnownPairs:
+    """Pairs whose cost is known exactly, sorted by row and by column."""
+
+    def __init__(
+        self,
+        i: Int64[np.ndarray, " k"],
+        j: Int64[np.ndarray, " k"],
+        costs: Float64[np.ndarray, " k"],
+        n: int,
+        m: int,
+    ) -> None:
+        order = np.argsort(i, kind="stable")
+        self.by_row = (_edges(i, n), j[order], costs[order])
+        order = np.argsort(j, kind="stable")
+        self.by_column = (_edges(j, m), i[order], costs[order])
+
+
+def centred(
+    known: KnownPairs,
+    column_of: Int64[np.ndarray, " n"],
+    row_of: Int64[np.ndarray, " m"],
+    u: Float64[np.ndarray, " n"],
+    v: Float64[np.ndarray, " m"],
+    left: Float64[np.ndarray, " n"],
+    below: Float64[np.ndarray, " m"],
+    row_prices: Float64[np.ndarray, " n"],
+    column_prices: Float64[np.ndarray, " m"],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Feasible duals inside, and the least reduced costs elsewhere in each row and each column.
+
+    `left`, `below`: lower bounds on the reduced costs of the unknown pairs of a row, of a column.
+    """
+    u, v = u.copy(), v.copy()
+    row_room = np.maximum(left, 0) / 2 * SAFE
+    column_room = np.maximum(below, 0) / 2 * SAFE
+    greatest_u = u + row_room
+    for _ in range(ROUNDS):
+        _step(*known.by_column, row_of, column_room, v, u, column_prices)
+        _step(*known.by_row, column_of, row_room, u, v, row_prices)
+    # Once more from the costs themselves, so that no sum of roundings is left in a dual.
+    tight = np.minimum(greatest_u, row_prices)
+    _least_elsewhere(*known.by_row, np.full(len(u), -1), np.zeros(len(u)), v, tight)
+    u = tight - 2 * np.finfo(np.float64).eps * np.abs(tight)
+    in_row, in_column = row_room.copy(), column_room.copy()
+    _least_elsewhere(*known.by_row, column_of, u, v, in_row)
+    _least_elsewhere(*known.by_column, row_of, v, u, in_column)
+    in_row = np.minimum(in_row, row_prices - u)
+    in_column = np.minimum(in_column, column_prices - v)
+    return u, v, np.maximum(in_row, 0), np.maximum(in_column, 0)
+
+
+def _edges(lines: np.ndarray, count: int) -> np.ndarray:
+    edges = np.zeros(count + 1, dtype=np.int64)
+    np.cumsum(np.bincount(lines, minlength=count), out=edges[1:])
+    return edges

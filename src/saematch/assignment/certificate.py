@@ -1,0 +1,224 @@
+"""One more pass over all pairs: from a solver's column duals to a proof, whatever the solver claimed.
+
+1. For every row the few columns of lowest key are evaluated in float64, its own among them; with the
+   bound on all others that gives u_i = min_j (c_ij − v_j), at most the row's price.  Where the fast
+   products cannot decide it (many nearly equal costs), the row's keys are computed in float64.
+2. For every column the few rows of least reduced cost outside its pair are remembered, evaluated in
+   float64 likewise, and bounded beyond.
+3. The duals are moved inside with what is known (centring.py), and the pair's margin is what is left
+   of the reduced costs elsewhere in its row, plus the same in its column.
+4. Σ u + Σ v bounds every assignment from below.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from saematch.assignment import scanning, scanning_torch
+from saematch.assignment.centring import KnownPairs, centred
+from saematch.assignment.problem import Problem
+from saematch.assignment.products import Products, slope
+from saematch.assignment.shortlists import (
+    block_rows,
+    exact_costs,
+    lowest_in_double,
+    lowest_of_block,
+)
+from saematch.assignment.threads import in_parallel
+
+COLUMNS_A_ROW = 6
+"""Columns evaluated exactly for each row, beside its own."""
+MORE_COLUMNS = 32
+"""As many more where the bound on the others lies below them."""
+IN_DOUBLE = 33
+"""As many more where keys are computed in float64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """Duals that are feasible for every pair, and what they prove of a matching."""
+
+    row_duals: Float64[np.ndarray, " n"]
+    column_duals: Float64[np.ndarray, " m"]
+    margins: Float64[np.ndarray, " n"]
+    """Of a row without a column: what it would cost at least to give it one."""
+
+
+def certify(
+    problem: Problem,
+    products: Products,
+    column_of: Int64[np.ndarray, " n"],
+    column_duals: Float64[np.ndarray, " m"],
+    held: Tensor | None = None,
+    go_on: Callable[[], bool] = lambda: True,
+) -> Certificate | None:
+    """Check a matching and column duals against all pairs; None where `go_on` says to stop.
+
+    `held`: dot products [n, m] where they are still at hand.
+    """
+    v = np.minimum(column_duals, problem.column_prices)
+    scan = _Scan(problem, products, column_of, v)
+    rows_per_block = block_rows(products)
+    for first in range(0, products.n, rows_per_block):
+        if not go_on():
+            return None
+        rows = slice(first, min(products.n, first + rows_per_block))
+        scan.add(rows, products.block(rows) if held is None else held[rows])
+    return scan.certificate()
+
+
+class _Scan:
+    def __init__(
+        self, problem: Problem, products: Products, column_of: np.ndarray, v: np.ndarray
+    ) -> None:
+        n, m = products.n, products.m
+        self.problem, self.products, self.column_of, self.v = problem, products, column_of, v
+        self.offsets = products.offsets(v)
+        self.count = min(m, COLUMNS_A_ROW + problem.forbidden.most_in_a_row)
+        self.u = np.empty(n)
+        self.near_rows: list[np.ndarray] = []
+        """Rows, columns and costs of the pairs that were evaluated."""
+        self.near_columns: list[np.ndarray] = []
+        self.near_costs: list[np.ndarray] = []
+        self.beyond = np.empty(n)
+        """Lower bound on c_ij − v_j of the pairs of a row that were not evaluated."""
+        self.values = np.full((scanning.KEPT_A_COLUMN + 1, m), np.inf, dtype=np.float32)
+        self.rows = np.full((scanning.KEPT_A_COLUMN + 1, m), -1, dtype=np.int32)
+        """Of every column the rows of least reduced cost, and one more, of which only that is used."""
+        self.greatest_shift = 0.0
+
+    def add(self, rows: slice, block: Tensor) -> None:
+        indices = np.arange(rows.start, rows.stop)
+        found = lowest_of_block(self.products, block, rows, self.v, self.count)
+        filled = np.arange(found.columns.shape[1]) < found.kept[:, None]
+        pairs = self._evaluate(indices, found.columns, filled)
+        beyond = found.rest
+        for ask in (MORE_COLUMNS, IN_DOUBLE):
+            least = self._least(rows, *pairs)
+            crowded = np.flatnonzero(beyond < least)
+            if not len(crowded):
+                break
+            count = min(self.products.m, self.count + ask)
+            some = indices[crowded]
+            if ask == IN_DOUBLE:
+                again = lowest_in_double(self.products, some, self.v, count)
+            else:
+                again = lowest_of_block(self.products, block[crowded], some, self.v, count)
+            filled = np.arange(again.columns.shape[1]) < again.kept[:, None]
+            more = self._evaluate(some, again.columns, filled)
+            kept = ~np.isin(pairs[0], some)
+            pairs = tuple(
+                np.concatenate([old[kept], new]) for old, new in zip(pairs, more, strict=True)
+            )
+            beyond[crowded] = again.rest
+        least = self._least(rows, *pairs)
+        u = np.minimum(np.minimum(least, beyond), self.problem.row_prices[rows])
+        self.u[rows], self.beyond[rows] = u, beyond
+        for kept, new in zip((self.near_rows, self.near_columns, self.near_costs), pairs):
+            kept.append(new)
+        self._scan_columns(rows, block)
+
+    def _evaluate(
+        self, indices: np.ndarray, columns: np.ndarray, filled: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows, columns and costs of some pairs of each row, its own among them."""
+        own = self.column_of[indices]
+        i = np.repeat(indices, filled.sum(axis=1))
+        j = columns[filled].astype(np.int64)
+        others = j != self.column_of[i]
+        i = np.concatenate([i[others], indices[own >= 0]])
+        j = np.concatenate([j[others], own[own >= 0]])
+        return i, j, self._costs(i, j)
+
+    def _least(self, rows: slice, i: np.ndarray, j: np.ndarray, costs: np.ndarray) -> np.ndarray:
+        """The least c_ij − v_j of each row among some pairs, rounded down."""
+        value = costs - self.v[j]
+        value -= np.finfo(np.float64).eps * np.where(np.isfinite(value), np.abs(value), 0)
+        least = np.full(rows.stop - rows.start, np.inf)
+        np.minimum.at(least, i - rows.start, value)
+        return least
+
+    def _costs(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Costs of pairs, never above the true ones; forbidden ones are infinite."""
+        costs = exact_costs(self.products, i, j)
+        costs *= 1 - self.products.costs.exact_error
+        costs[self.problem.forbidden.contains(i, j)] = np.inf
+        return costs
+
+    def _scan_columns(self, rows: slice, block: Tensor) -> None:
+        shifts = self.products.row_terms(rows) - self.u[rows]
+        self.greatest_shift = max(self.greatest_shift, float(np.abs(shifts).max()))
+        kind = self.offsets.dtype.type
+        if not self.products.compiled:
+            key = scanning_torch.keys(
+                block, torch.from_numpy(self.offsets).to(block.device), slope(block)
+            )
+            state = (torch.from_numpy(each).to(block.device) for each in (self.values, self.rows))
+            values, kept = scanning_torch.lowest_in_columns(
+                key,
+                torch.from_numpy(shifts.astype(np.float32)).to(block.device),
+                torch.from_numpy(self.column_of[rows]).to(block.device),
+                rows.start,
+                *state,
+            )
+            self.values, self.rows = values.cpu().numpy(), kept.cpu().numpy()
+            return
+        values, scan = _as_array(block)
+        numbers = (self.offsets, kind(2 * slope(block)), kind(2))
+        state = (shifts.astype(np.float32), self.column_of[rows], rows.start)
+
+        def work(start: int, stop: int) -> None:
+            scan(values, *numbers, *state, start, stop, self.values, self.rows)
+
+        in_parallel(work, self.products.m, scanning.GROUP)
+
+    def certificate(self) -> Certificate:
+        n, m = self.products.n, self.products.m
+        i, j, costs = (
+            np.concatenate(parts) for parts in (self.near_rows, self.near_columns, self.near_costs)
+        )
+        in_columns, below = self._columns()
+        more_i, more_j, more_costs = in_columns
+        known = KnownPairs(
+            np.concatenate([i, more_i]),
+            np.concatenate([j, more_j]),
+            np.concatenate([costs, more_costs]),
+            n,
+            m,
+        )
+        row_of = np.full(m, -1, dtype=np.int64)
+        matched = np.flatnonzero(self.column_of >= 0)
+        row_of[self.column_of[matched]] = matched
+        prices = self.problem.row_prices, self.problem.column_prices
+        left = self.beyond - self.u
+        u, v, in_row, in_column = centred(
+            known, self.column_of, row_of, self.u, self.v, left, below, *prices
+        )
+        margins = in_row
+        margins[matched] += in_column[self.column_of[matched]]
+        return Certificate(u, v, margins)
+
+    def _columns(self) -> tuple[tuple[np.ndarray, ...], Float64[np.ndarray, " m"]]:
+        """The pairs remembered of each column, and a bound on its reduced costs beyond them."""
+        rounding = 8 * float(np.finfo(np.float32).eps)
+        longest = math.sqrt(float(self.products.row_norms.max()))
+        size = np.abs(self.offsets).astype(np.float64) + self.greatest_shift
+        size += 2 * longest * np.sqrt(self.products.column_norms)
+        below = self.values[-1].astype(np.float64) - rounding * size
+        rows = self.rows[:-1]
+        j = np.tile(np.arange(self.products.m), len(rows))
+        i = rows.ravel().astype(np.int64)
+        i, j = i[i >= 0], j[i >= 0]
+        return (i, j, self._costs(i, j)), below
+
+
+def _as_array(block: Tensor) -> tuple[np.ndarray, Callable[..., None]]:
+    if block.dtype == torch.bfloat16:
+        bits = block.view(torch.int16).numpy().view(np.uint16)
+        return bits, scanning.lowest_in_columns_of_bfloat16
+    return block.numpy(), scanning.lowest_in_columns

@@ -1,0 +1,305 @@
+"""Assignment at any size: shortlists, shortest augmenting paths, and a proof over all pairs.
+
+1. Column duals to begin with: of a sample of rows, a low quantile of each column's costs.  A column
+   that many rows want starts dear.  Or those of an earlier answer to the same problem.
+2. One pass of products (products.py) gives every row a shortlist and a bound on all other columns
+   (shortlists.py).
+3. Rows bid, then search for shortest augmenting paths, on the shortlists alone (augmenting.py).  Column
+   duals only fall, so the bounds hold, and the duals are feasible for all pairs at all times.
+4. A search that reaches a row's bound stops there.  Such rows, and those it would have reached next,
+   get new shortlists under the present duals; go to 3, until every row has a column or its price.
+5. Where columns may stay free at a price, those left free below it are searched from in the same way,
+   with rows and columns changing places.
+6. A second pass over all pairs proves the result and finds every pair's margin (certificate.py), from
+   the products of the first where memory holds them.
+
+The graph part works on about thirty pairs a row, so nearly all time goes into the products.
+"""
+
+import time
+from dataclasses import dataclass
+from os import PathLike
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+
+from saematch.assignment import augmenting, checkpoint
+from saematch.assignment.budget import Budget
+from saematch.assignment.certificate import Certificate, certify
+from saematch.assignment.completion import complete
+from saematch.assignment.problem import Problem
+from saematch.assignment.products import Products, fastest_dtype
+from saematch.assignment.result import Assignment
+from saematch.assignment.shortlists import Shortlists
+from saematch.errors import UsageError
+
+SAMPLE = 512
+"""Rows that the first column duals come from."""
+SAMPLE_RANK = 16
+"""Their costs' order statistic that is taken."""
+BIDS_A_ROW = 20
+STEPS = 1 << 26
+"""Pairs looked at between two looks at the clock: well under a second."""
+ROUND_SHARE = 64
+"""A round gives new shortlists to at least one row in so many."""
+MANY = 64
+"""Rows that ask for so many columns ask for four times as many next, others for twice."""
+HELD_BYTES = 3 << 30
+"""Products that take no more than this are held for the second pass."""
+HELD_SHARE = 0.6
+"""And no more than this share of the memory budget."""
+BYTES_A_PAIR = 40
+"""What a pair of a shortlist can take, copies while lists are remade included."""
+
+
+@dataclass(frozen=True)
+class Certified:
+    """The solver for any size, and how it may use the machine."""
+
+    shortlist: int = 16
+    """Columns first kept for each row."""
+    seconds: float | None = None
+    """Time budget: at its end the best pairs so far, with a true gap."""
+    memory: int | None = None
+    """Bytes it may take beside the factors; None: `memory_share` of what is available."""
+    memory_share: float = 0.8
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the products; auto: bfloat16 where the processor multiplies it faster.  The proof does not
+    depend on it."""
+    device: str | None = None
+    """Where products are made and scanned, e.g. `cuda`; None: where the factors lie."""
+    scan: Literal["auto", "compiled", "torch"] = "auto"
+    """What finds the lowest entries of a block: compiled loops, or torch operations as on a GPU."""
+    checkpoint: str | PathLike[str] | None = None
+    """A .npz file that is given the column duals after every round; one that is there is begun from."""
+
+    def __call__(
+        self, problem: Problem, column_duals: Float64[np.ndarray, " m"] | None = None
+    ) -> Assignment:
+        """Solve; `column_duals`: of an earlier answer to the same problem, to go on from."""
+        if self.checkpoint is not None and column_duals is None:
+            column_duals = checkpoint.read(self.checkpoint, problem)
+        run = _Run(self, problem)
+        run.begin(column_duals)
+        stopped = run.search()
+        return run.finish(stopped)
+
+
+class _Run:
+    def __init__(self, solver: Certified, problem: Problem) -> None:
+        self.budget = Budget.of(solver.seconds, solver.memory, solver.memory_share)
+        self.problem = problem
+        self.seconds: dict[str, float] = {}
+        self.rounds = 0
+        started = time.perf_counter()
+        self.checkpoint = solver.checkpoint
+        costs = problem.costs
+        on_gpu = costs.rows.is_cuda
+        dtype = getattr(torch, solver.precision, None) or fastest_dtype(costs.rows.device)
+        compiled = not on_gpu if solver.scan == "auto" else solver.scan == "compiled"
+        self.products = Products.of(costs, dtype, compiled)
+        n, m = self.products.n, self.products.m
+        held = n * m * self.products.rows.element_size()
+        self.held = None
+        if not on_gpu and held <= min(HELD_BYTES, HELD_SHARE * self.budget.bytes):
+            self.held = torch.from_numpy(np.empty((n, m), dtype=_same_size(dtype))).view(dtype)
+        self.lists = Shortlists(self.products, problem.forbidden, solver.shortlist, self.held)
+        self.u, self.v = np.full(n, -np.inf), np.zeros(m)
+        self.column_of = np.full(n, -1, dtype=np.int64)
+        self.row_of = np.full(m, -1, dtype=np.int64)
+        self._spent("preparing", started)
+
+    def begin(self, column_duals: Float64[np.ndarray, " m"] | None) -> None:
+        """Column duals to begin with, and all shortlists."""
+        started = time.perf_counter()
+        if column_duals is None:
+            column_duals = self._sampled_duals()
+        self.v = self._under_prices(column_duals)
+        self._spent("first duals", started)
+        started = time.perf_counter()
+        # Costs are at least zero, which is all that is known of a row before its list is made.
+        self.lists.limit[:] = -self.v.max()
+        self.listed = self.lists.make_all(self.v, self.budget.allows)
+        self.pass_seconds = time.perf_counter() - started
+        self._spent("products and shortlists", started)
+
+    def _sampled_duals(self) -> Float64[np.ndarray, " m"]:
+        """c_ij − v_j of a sample of rows has about the same low quantile in every column."""
+        n = self.products.n
+        count = min(n, SAMPLE)
+        rows = np.sort(np.random.default_rng(0).choice(n, count, replace=False))
+        block = self.products.block(torch.from_numpy(rows)).float().cpu()
+        terms = torch.from_numpy(self.products.row_norms[rows]).float()
+        block = terms[:, None] - 2 * block
+        rank = max(1, count * SAMPLE_RANK // SAMPLE)
+        low = block.kthvalue(rank, dim=0).values.double().numpy()
+        return low + self.products.column_norms
+
+    def _under_prices(self, duals: Float64[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
+        """Duals at or below the prices: as they are where all columns are needed.
+
+        Elsewhere only the columns that are most wanted start below their price, since whichever is
+        left free below it has to be searched from (step 5).
+        """
+        prices = self.problem.column_prices
+        if np.isinf(prices).all():
+            return duals - duals.mean()
+        over = duals - prices
+        return np.minimum(prices, duals - np.quantile(over[np.isfinite(over)], WANTED))
+
+    def search(self) -> str | None:
+        """Steps 3 to 5; why it stopped before its end, or None."""
+        started = time.perf_counter()
+        side = _Side(self)
+        stopped = side.search()
+        if stopped is None:
+            free = (self.row_of < 0) & (self.v < self.problem.column_prices)
+            if free.any():
+                stopped = side.transposed(self).search()
+        self._spent("search", started)
+        return stopped
+
+    def finish(self, stopped: str | None) -> Assignment:
+        """The proof, as far as the budget allows, and the result."""
+        started = time.perf_counter()
+        if stopped is not None:
+            complete(self.problem, self.column_of, self.row_of)
+        needed = self.pass_seconds * (0.2 if self.held is not None else 1.0)
+        certificate = None
+        if self.listed == self.products.n and self.budget.allows(needed):
+            certificate = certify(
+                self.problem, self.products, self.column_of, self.v, self.held, self.budget.allows
+            )
+        if certificate is None:
+            stopped = stopped or "time budget"
+            certificate = Certificate(
+                self.u - 1e-15 * np.abs(self.u).max(), self.v, np.zeros(self.products.n)
+            )
+        self._spent("proof", started)
+        details = {
+            "precision": str(self.products.dtype).removeprefix("torch."),
+            "held": self.held is not None,
+            "rounds": self.rounds,
+            "pairs_evaluated": self.lists.evaluated,
+            "products": self.lists.multiplied / self.products.n,
+        }
+        return Assignment.of(
+            self.problem, self.column_of, certificate, "certified", self.seconds, details, stopped
+        )
+
+    def _spent(self, what: str, started: float) -> None:
+        self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - started
+
+
+WANTED = 0.1
+"""Share of columns that start below their price, where they have one."""
+
+
+class _Side:
+    """Searches from unmatched rows; for columns the same with the sides changed."""
+
+    def __init__(self, run: _Run) -> None:
+        self.run = run
+        self.lists = run.lists
+        self.prices = run.problem.row_prices
+        self.u, self.v = run.u, run.v
+        self.column_of, self.row_of = run.column_of, run.row_of
+        self.fresh = True
+
+    def transposed(self, run: _Run) -> "_Side":
+        """The columns' side: nothing is known of them but that present duals are feasible."""
+        other = _Side(run)
+        other.lists = Shortlists(
+            run.products.transposed, run.problem.forbidden.transposed, int(self.lists.asked.min())
+        )
+        other.prices = run.problem.column_prices
+        other.u, other.v = run.v, run.u
+        other.lists.limit[:] = other.u
+        other.column_of, other.row_of = run.row_of, run.column_of
+        other.fresh = False
+        return other
+
+    @property
+    def stop(self) -> Float64[np.ndarray, " n"]:
+        """Where a search may end: a row's price, or the bound on what is not in its list."""
+        return np.minimum(self.prices, self.lists.limit + self.lists.allowance)
+
+    @property
+    def _graph(self) -> tuple[np.ndarray, ...]:
+        lists = self.lists
+        return lists.start, lists.length, lists.columns, lists.costs, self.stop
+
+    @property
+    def _state(self) -> tuple[np.ndarray, ...]:
+        return self.u, self.v, self.column_of, self.row_of
+
+    def waiting(self) -> Int64[np.ndarray, " k"]:
+        """Rows without a column that do not stay so at their price."""
+        settled = (self.u >= self.prices) & (self.prices <= self.stop)
+        return np.flatnonzero((self.column_of < 0) & ~settled)
+
+    def search(self) -> str | None:
+        """Until every row has a column or its price; why it stopped before, or None."""
+        run = self.run
+        if self.fresh:
+            augmenting.take_free_columns(*self._graph, *self._state)
+            most = BIDS_A_ROW * len(self.u)
+            augmenting.bid(self.waiting(), *self._graph, *self._state, most)
+        while True:
+            waiting = self.waiting()
+            if not len(waiting):
+                return None
+            ended = np.empty(len(waiting), dtype=np.int64)
+            near = np.zeros(len(self.u), dtype=np.bool_)
+            reached = []
+            while len(waiting):
+                if not run.budget.allows():
+                    return "time budget"
+                done, count, _ = augmenting.augment(
+                    waiting, *self._graph, *self._state, ended, near, STEPS
+                )
+                if done == augmenting.INFEASIBLE:
+                    raise UsageError(
+                        f"needed an assignment without the forbidden pairs, found none for row "
+                        f"{count}; forbid fewer, or give a price of staying unmatched"
+                    )
+                reached.append(ended[:count].copy())
+                waiting = waiting[done:]
+            bounded = np.concatenate(reached)
+            bounded = bounded[np.isin(bounded, self.waiting())]
+            if not len(bounded):
+                continue
+            stopped = self._make_lists(bounded, near)
+            if stopped is not None:
+                return stopped
+            run.rounds += 1
+            if self.fresh and run.checkpoint is not None:
+                checkpoint.write(run.checkpoint, run.problem, self.v)
+
+    def _make_lists(
+        self, bounded: Int64[np.ndarray, " k"], near: Bool[np.ndarray, " n"]
+    ) -> str | None:
+        """New lists for rows that reached their bounds, and for those that would have next."""
+        lists = self.lists
+        m = len(self.v)
+        near[bounded] = True
+        more = len(self.u) // ROUND_SHARE - int(near.sum()) if self.fresh else 0
+        if more > 0:
+            left = lists.limit + lists.allowance - self.u
+            left[near] = np.inf
+            near[np.argpartition(left, more)[:more]] = True
+        rows = np.flatnonzero(near & np.isfinite(lists.limit))
+        lists.asked[bounded] *= np.where(lists.asked[bounded] < MANY, 2, 4)
+        lists.asked[rows] = np.minimum(lists.asked[rows], m)
+        growth = int(np.minimum(2 * lists.asked[rows], m).sum())
+        if (lists.size + growth) * BYTES_A_PAIR > self.run.budget.bytes:
+            return "memory budget"
+        lists.make(rows, self.v, self.column_of)
+        return None
+
+
+def _same_size(dtype: torch.dtype) -> type:
+    """A NumPy type of that size: NumPy asks the system for huge pages."""
+    return np.int16 if dtype == torch.bfloat16 else np.float32

@@ -1,0 +1,55 @@
+"""Column duals on disk, so that a solution that was cut off goes on where it was."""
+
+import os
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from saematch.assignment.problem import Problem
+from saematch.errors import InputError
+
+
+def write(path: str | PathLike[str], problem: Problem, column_duals: np.ndarray) -> None:
+    """Replace the file as a whole: it is never seen half written."""
+    beside = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
+    with beside.open("wb") as file:
+        np.savez(file, allow_pickle=False, column_duals=column_duals, **_marks(problem))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def read(path: str | PathLike[str], problem: Problem) -> Float64[np.ndarray, " m"] | None:
+    """The duals in the file, or None where there is none.
+
+    Raises InputError for a file of another problem, or that is none of ours.
+    """
+    if not Path(path).exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            same = all(np.array_equal(kept[name], mark) for name, mark in _marks(problem).items())
+            duals = kept["column_duals"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"needed a checkpoint of an assignment in {path}, found another file ({error}); "
+            "delete it to start anew"
+        ) from None
+    if not same or duals.shape != (problem.costs.m,) or not np.isfinite(duals).all():
+        raise InputError(
+            f"needed a checkpoint of this problem in {path}, found one of another; "
+            "delete it to start anew"
+        )
+    return duals
+
+
+def _marks(problem: Problem) -> dict[str, np.ndarray]:
+    """What tells one problem from another: its sizes, and the norms of its factors."""
+    costs = problem.costs
+    return {
+        "shape": np.array([costs.n, costs.m, costs.rows.shape[1]]),
+        "row_norms": costs.row_norms.cpu().numpy(),
+        "column_norms": costs.column_norms.cpu().numpy(),
+    }

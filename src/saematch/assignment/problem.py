@@ -1,0 +1,82 @@
+"""What is to be solved: costs, prices of staying unmatched, forbidden pairs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from saematch.assignment.costs import SquaredDistances
+from saematch.assignment.forbidden import Forbidden
+from saematch.errors import UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Least Σ c_ij over pairs + Σ prices of the rows and columns that are in none.
+
+    An infinite price: always in a pair.  The dual: greatest Σ u_i + Σ v_j with u_i + v_j ≤ c_ij for
+    every pair that is not forbidden, u_i ≤ row_prices[i], v_j ≤ column_prices[j].
+    """
+
+    costs: SquaredDistances
+    row_prices: Float64[np.ndarray, " n"]
+    column_prices: Float64[np.ndarray, " m"]
+    forbidden: Forbidden
+
+    @classmethod
+    def of(
+        cls,
+        costs: SquaredDistances,
+        row_prices: np.ndarray | None = None,
+        column_prices: np.ndarray | None = None,
+        forbidden: Forbidden | None = None,
+    ) -> "Problem":
+        """Prices are one number, one a row (column), or None: every row in a pair, and columns left
+        over for nothing.  Raises UsageError for prices of another shape, NaN or minus infinity."""
+        rows = _prices(row_prices, costs.n, np.inf, "row_prices")
+        none_left = costs.n == costs.m and np.isinf(rows).all()
+        columns = _prices(column_prices, costs.m, np.inf if none_left else 0.0, "column_prices")
+        if not none_left and np.isinf(columns).any():
+            raise UsageError(
+                "needed finite column_prices where columns can be left over, found an infinite one"
+            )
+        return cls(costs, rows, columns, forbidden or Forbidden.of(None, costs.n, costs.m))
+
+    @property
+    def plain(self) -> bool:
+        """Whether every row is in a pair and none is forbidden."""
+        free = (
+            np.isinf(self.column_prices)
+            if self.costs.n == self.costs.m
+            else self.column_prices == 0
+        )
+        return bool(np.isinf(self.row_prices).all() and free.all() and not len(self.forbidden))
+
+    def scaled(self, exponent: int) -> "Problem":
+        """The same problem with factors times 2^exponent."""
+        return Problem(
+            self.costs.scaled(exponent),
+            np.ldexp(self.row_prices, 2 * exponent),
+            np.ldexp(self.column_prices, 2 * exponent),
+            self.forbidden,
+        )
+
+    @property
+    def transposed(self) -> "Problem":
+        """Rows and columns change places."""
+        return Problem(
+            self.costs.transposed, self.column_prices, self.row_prices, self.forbidden.transposed
+        )
+
+
+def _prices(
+    given: np.ndarray | None, count: int, usual: float, name: str
+) -> Float64[np.ndarray, " count"]:
+    if given is None:
+        return np.full(count, usual)
+    prices = np.asarray(given, dtype=np.float64)
+    if prices.shape not in ((), (count,)):
+        raise UsageError(f"needed one of {name} or {count}, found shape {list(prices.shape)}")
+    if np.isnan(prices).any() or np.isneginf(prices).any():
+        raise UsageError(f"needed {name} that are numbers or +inf, found NaN or -inf")
+    return np.broadcast_to(prices, (count,)).copy()

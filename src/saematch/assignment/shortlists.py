@@ -1,0 +1,267 @@
+"""For every row the columns that may matter, their exact costs, and a bound on all others.
+
+1. A block of rows is multiplied with all columns (products.py), and of every row about as many
+   columns are kept as were asked for: those of lowest key under the present column duals.
+2. Their costs are evaluated in float64 from the factors.
+3. The least key that was not kept bounds all the rest: c_ij − v_j ≥ limit_i, until a v_j rises.
+
+A row whose costs the fast products cannot tell apart (duplicates, dead features) has its keys computed
+in float32 the next time, and in float64 once it asks for many columns.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int32, Int64
+from torch import Tensor
+
+from saematch.assignment import scanning, scanning_torch
+from saematch.assignment.forbidden import Forbidden
+from saematch.assignment.products import Products, slope
+from saematch.assignment.threads import in_parallel
+
+ENTRIES_PER_BLOCK = 1 << 25
+"""Products worked on at a time: enough rows for a fast multiplication."""
+COARSE = 0.5
+"""A bound that loses more than this share of a list's span to rounding asks for finer products."""
+ENTRIES_ON_GPU = 1 << 30
+"""The same where they lie on a GPU."""
+DOUBLE_FROM = 1024
+"""Rows that ask for at least so many columns have them found by products in float64."""
+ROOM = 32
+"""Columns kept beyond twice those asked for, where keys are equal."""
+TIED = 8.0
+"""How many rounding errors of a float64 key an equal cost may lie above it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lowest:
+    """About as many columns as were asked for of some rows, by key."""
+
+    columns: Int32[np.ndarray, "b room"]
+    kept: Int64[np.ndarray, " b"]
+    """How many of `columns` are filled."""
+    rest: Float64[np.ndarray, " b"]
+    """A lower bound on c_ij − v_j of all others."""
+    allowance: Float64[np.ndarray, " b"]
+    """How far the bound may lie below an equal cost because of rounding alone."""
+
+
+def lowest_of_block(
+    products: Products,
+    block: Tensor,
+    rows: slice | np.ndarray,
+    column_duals: Float64[np.ndarray, " m"],
+    count: int,
+) -> Lowest:
+    """The `count` lowest keys of rows whose dot products [b, m] are given."""
+    offsets = products.offsets(column_duals)
+    columns, kept, rest = _lowest(products, block, offsets, count, _first(rows))
+    bound = rest.astype(np.float64) + products.row_terms(rows)
+    return Lowest(columns, kept, bound, np.zeros(len(kept)))
+
+
+def lowest_in_double(
+    products: Products, rows: np.ndarray, column_duals: Float64[np.ndarray, " m"], count: int
+) -> Lowest:
+    """The `count` lowest keys of rows, computed in float64."""
+    block = products.double_block(torch.from_numpy(rows))
+    offsets, terms = products.double_bounds(rows, column_duals)
+    columns, kept, rest = _lowest(products, block, offsets, count, _first(rows))
+    size = products.row_norms[rows] + products.column_norms.max() + np.abs(column_duals).max()
+    allowance = TIED * products.rows.shape[1] * np.finfo(np.float64).eps * size
+    return Lowest(columns, kept, rest + terms, allowance)
+
+
+def block_rows(products: Products, size: int | None = None) -> int:
+    """How many rows to multiply at a time; `size`: bytes of a product."""
+    entries = ENTRIES_ON_GPU if products.device.type == "cuda" else ENTRIES_PER_BLOCK
+    size = size or products.rows.element_size()
+    return max(16, min(2048, entries * 4 // size // max(1, products.m)))
+
+
+def _first(rows: slice | np.ndarray) -> int:
+    return int(rows.start) if isinstance(rows, slice) else int(rows[0])
+
+
+def _lowest(
+    products: Products, block: Tensor, offsets: np.ndarray, count: int, salt: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    b, m = block.shape
+    count = min(count, m)
+    if not products.compiled:
+        key = scanning_torch.keys(block, torch.from_numpy(offsets).to(block.device), slope(block))
+        found, least = scanning_torch.lowest(key, count)
+        columns = found.to(torch.int32).cpu().numpy()
+        return columns, np.full(b, columns.shape[1]), least.cpu().numpy()
+    room = min(m, 2 * count + ROOM)
+    columns = np.empty((b, room), dtype=np.int32)
+    kept = np.empty(b, dtype=np.int64)
+    rest = np.empty(b, dtype=offsets.dtype)
+    kind = offsets.dtype.type
+    # |dot| is taken twice, as the dot itself is.
+    numbers = (offsets, kind(2 * slope(block)), kind(2), count)
+    if block.dtype == torch.bfloat16:
+        values, scan = block.view(torch.int16).numpy().view(np.uint16), scanning.lowest_of_bfloat16
+    else:
+        values, scan = block.numpy(), scanning.lowest
+
+    def work(start: int, stop: int) -> None:
+        part = slice(start, stop)
+        scan(values[part], *numbers, salt + start, columns[part], kept[part], rest[part])
+
+    in_parallel(work, b)
+    return columns, kept, rest
+
+
+class Shortlists:
+    """Variable-length lists in one pool, replaced as a whole row at a time."""
+
+    def __init__(
+        self, products: Products, forbidden: Forbidden, count: int, held: Tensor | None = None
+    ) -> None:
+        n = products.n
+        self.products = products
+        self.forbidden = forbidden
+        self.full = products.full
+        self.held = held
+        """[n, m] dot products kept from the first pass, where memory allows."""
+        self.start = np.zeros(n, dtype=np.int64)
+        self.length = np.zeros(n, dtype=np.int64)
+        self.asked = np.full(n, count, dtype=np.int64)
+        """Columns to ask for when a row's list is next made."""
+        self.limit = np.full(n, -np.inf)
+        self.allowance = np.zeros(n)
+        self.coarse = np.zeros(n, dtype=bool)
+        """Rows whose bound lost much to rounding."""
+        self.columns = np.empty(0, dtype=np.int32)
+        self.costs = np.empty(0)
+        self._used = 0
+        self.evaluated = 0
+        """Pairs whose cost was evaluated in float64."""
+        self.multiplied = 0
+        """Rows multiplied with all columns."""
+
+    @property
+    def size(self) -> int:
+        """Pairs in the lists."""
+        return int(self.length.sum())
+
+    def make_all(self, column_duals: Float64[np.ndarray, " m"], go_on: Callable[[], bool]) -> int:
+        """Lists of all rows, block by block; stops where `go_on` says so.  Rows done."""
+        n = self.products.n
+        rows_per_block = block_rows(self.products)
+        for first in range(0, n, rows_per_block):
+            if not go_on():
+                return first
+            rows = slice(first, min(n, first + rows_per_block))
+            out = None if self.held is None else self.held[rows]
+            block = self.products.block(rows, out)
+            self.multiplied += len(block)
+            count = int(self.asked[first])
+            found = lowest_of_block(self.products, block, rows, column_duals, count)
+            self._keep(np.arange(rows.start, rows.stop), found, column_duals, None)
+        return n
+
+    def make(
+        self,
+        rows: Int64[np.ndarray, " k"],
+        column_duals: Float64[np.ndarray, " m"],
+        column_of: Int64[np.ndarray, " n"],
+    ) -> None:
+        """New lists of some rows under the present duals; each keeps its matched column."""
+        m = self.products.m
+        rows_per_block = block_rows(self.products, 8)
+        kinds = np.minimum(self.asked[rows], m) * 2 + self.coarse[rows]
+        for kind in np.unique(kinds):
+            chosen, count, coarse = rows[kinds == kind], int(kind) // 2, bool(kind % 2)
+            for first in range(0, len(chosen), rows_per_block):
+                some = chosen[first : first + rows_per_block]
+                if count >= min(DOUBLE_FROM, m):
+                    found = lowest_in_double(self.products, some, column_duals, count)
+                    self.multiplied += len(some)
+                else:
+                    found = self._lowest(some, column_duals, count, coarse)
+                self._keep(some, found, column_duals, column_of)
+
+    def _lowest(
+        self,
+        rows: Int64[np.ndarray, " b"],
+        column_duals: Float64[np.ndarray, " m"],
+        count: int,
+        coarse: bool,
+    ) -> Lowest:
+        products = self.full if coarse else self.products
+        indices = torch.from_numpy(rows)
+        if self.held is not None and self.held.dtype == products.dtype:
+            block = self.held[indices.to(self.held.device)]
+        else:
+            block = products.block(indices)
+            self.multiplied += len(rows)
+        return lowest_of_block(products, block, rows, column_duals, count)
+
+    def _keep(
+        self,
+        rows: np.ndarray,
+        found: Lowest,
+        column_duals: Float64[np.ndarray, " m"],
+        column_of: Int64[np.ndarray, " n"] | None,
+    ) -> None:
+        filled = np.arange(found.columns.shape[1]) < found.kept[:, None]
+        lists, lengths = found.columns[filled], found.kept.copy()
+        if column_of is not None:
+            matched = column_of[rows]
+            missing = (matched >= 0) & ~((found.columns == matched[:, None]) & filled).any(axis=1)
+            ends = np.cumsum(lengths)
+            lists = np.insert(lists, ends[missing], matched[missing].astype(np.int32))
+            lengths += missing
+        self.length[rows] = 0
+        self._make_room(len(lists))
+        self.start[rows] = self._used + np.cumsum(lengths) - lengths
+        self.length[rows] = lengths
+        self.limit[rows] = found.rest
+        self.allowance[rows] = found.allowance
+        part = slice(self._used, self._used + len(lists))
+        self.columns[part] = lists
+        self._used += len(lists)
+        row_of_pair = np.repeat(rows, lengths)
+        self.costs[part] = exact_costs(self.products, row_of_pair, lists)
+        self.evaluated += len(lists)
+        reduced = self.costs[part] - column_duals[lists]
+        first = np.cumsum(lengths) - lengths
+        greatest = np.maximum.reduceat(reduced, first)
+        span = greatest - np.minimum.reduceat(reduced, first)
+        self.coarse[rows] |= greatest - found.rest > COARSE * span
+        self.costs[part][self.forbidden.contains(row_of_pair, lists)] = np.inf
+
+    def _make_room(self, count: int) -> None:
+        """Room for `count` more pairs: drop replaced lists, and grow where that is not enough."""
+        if self._used + count <= len(self.columns):
+            return
+        kept = self.size
+        capacity = max(len(self.columns), kept + count + (kept + count) // 4)
+        columns, costs = np.empty(capacity, dtype=np.int32), np.empty(capacity)
+        filled = np.flatnonzero(self.length)
+        lengths = self.length[filled]
+        starts = np.cumsum(lengths) - lengths
+        old = np.arange(kept) + np.repeat(self.start[filled] - starts, lengths)
+        columns[:kept], costs[:kept] = self.columns[old], self.costs[old]
+        self.start[filled] = starts
+        self.columns, self.costs, self._used = columns, costs, kept
+
+
+def exact_costs(
+    products: Products, i: Int64[np.ndarray, " k"], j: np.ndarray
+) -> Float64[np.ndarray, " k"]:
+    """Costs of pairs in float64, by differences of the factors as given."""
+    if not products.compiled:
+        some = torch.from_numpy(i), torch.from_numpy(j.astype(np.int64))
+        return products.costs.exact(*some).numpy()
+    rows, columns = products.costs.rows.numpy(), products.costs.columns.numpy()
+    out = np.empty(len(i))
+    in_parallel(
+        lambda start, stop: scanning.pair_costs(rows, columns, i, j, start, stop, out), len(i), 256
+    )
+    return out

@@ -1,0 +1,186 @@
+"""What a matching is: a map of features, what each pair is worth, and the proof."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from saematch.assignment import OPTIMAL_GAP, Assignment
+from saematch.permutation import UNMATCHED
+from saematch.sae import SAE, ScaleKind
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """What a Matching remembers of one of its two SAEs."""
+
+    layer: int
+    key: str
+    """`layer`, or `layer.name`."""
+    reference: str
+    d_sae: int
+    status: np.ndarray
+    """[d_sae] of str: live, dead or degenerate."""
+
+    @classmethod
+    def of(cls, sae: SAE) -> "Side":
+        return cls(sae.layer, sae.key, sae.reference, sae.d_sae, np.array(sae.status, dtype=object))
+
+
+@dataclass(frozen=True, eq=False)
+class Matching:
+    """A map from the features of A to those of B, and what each pair is worth.
+
+    Per-feature arrays have one entry a feature of A; NaN where it is unmatched.
+    """
+
+    a: Side
+    b: Side
+    d_model: int
+    strategy: str
+    parts: Mapping[str, float]
+    """Weight of each part of the cost."""
+    scale: ScaleKind
+    """What was folded in for the measurements below."""
+    permutation: Int64[np.ndarray, " d_a"]
+    """`permutation[i] == j`; -1: unmatched."""
+    cost: Float64[np.ndarray, " d_a"]
+    """Σ over parts of weight × squared distance: a sum, on folded weights."""
+    mse_decoder: Float64[np.ndarray, " d_a"]
+    """Mean over d_model of the squared difference of folded decoder rows."""
+    mse_encoder: Float64[np.ndarray, " d_a"]
+    """The same of folded encoder columns."""
+    mse_bias: Float64[np.ndarray, " d_a"]
+    """Squared difference of folded encoder biases."""
+    cosine: Float64[np.ndarray, " d_a"]
+    """Cosine of decoder rows."""
+    margin: Float64[np.ndarray, " d_a"]
+    """Proven lower bound on the rise of the solved total if the pair were forbidden, or, of an unmatched
+    feature that had a price, if it had to be matched (where A is the smaller side); NaN where nothing
+    was solved.  In the units of the solved problem (`unfolded`: raw weights)."""
+    assignment: Assignment | None
+    """The proof, for strategies that solve an assignment problem."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers should know."""
+    unmatched_cost: float | np.ndarray | None = None
+    """The price of leaving a feature of A unmatched, or one for each; None: the smaller side is matched
+    completely."""
+
+    @property
+    def gap(self) -> float | None:
+        """Relative distance from the proven lower bound; None where nothing was solved."""
+        return self.assignment.gap if self.assignment else None
+
+    @property
+    def slack(self) -> float | None:
+        """Absolute distance from the proven lower bound."""
+        return self.assignment.slack if self.assignment else None
+
+    @property
+    def status(self) -> np.ndarray:
+        """[d_a] of str: the status of A's features."""
+        return self.a.status
+
+    @property
+    def matched(self) -> np.ndarray:
+        """[d_a] bool."""
+        return self.permutation != UNMATCHED
+
+    @cached_property
+    def live(self) -> np.ndarray:
+        """[d_a] bool: pairs both of whose features are live; means and rankings use these."""
+        live = self.matched & (self.a.status == "live")
+        live[live] = self.b.status[self.permutation[live]] == "live"
+        return live
+
+    @property
+    def certain(self) -> np.ndarray:
+        """[d_a] bool: what every optimal matching contains (margin above the slack): the pair, or that
+        the feature stays unmatched."""
+        if self.assignment is None:
+            return np.zeros(len(self.permutation), dtype=bool)
+        return self.margin > self.assignment.slack
+
+    @property
+    def unmatched_b(self) -> np.ndarray:
+        """Features of B that nothing is matched to, ascending: those that are born at b."""
+        return np.setdiff1d(np.arange(self.b.d_sae), self.permutation[self.matched])
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each part's share of the total cost."""
+        totals = {
+            "decoder": float(np.nansum(self.mse_decoder)) * self.d_model,
+            "encoder": float(np.nansum(self.mse_encoder)) * self.d_model,
+            "bias": float(np.nansum(self.mse_bias)),
+        }
+        weighted = {part: weight * totals[part] for part, weight in self.parts.items()}
+        whole = sum(weighted.values())
+        return {part: value / whole if whole > 0 else 0.0 for part, value in weighted.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """The matching in one row: means over live pairs, and how many were left out."""
+        live = self.live
+        certain = self.certain[live]
+
+        def mean(values: np.ndarray) -> float:
+            return float(values[live].mean()) if live.any() else math.nan
+
+        return {
+            "a": self.a.key,
+            "b": self.b.key,
+            "strategy": self.strategy,
+            "pairs": int(self.matched.sum()),
+            "live_pairs": int(live.sum()),
+            "left_out": int(self.matched.sum() - live.sum()),
+            "unmatched_a": int((~self.matched).sum()),
+            "unmatched_b": len(self.unmatched_b),
+            "total_cost": float(np.nansum(self.cost)),
+            "mse_decoder": mean(self.mse_decoder),
+            "mse_encoder": mean(self.mse_encoder),
+            "mse_bias": mean(self.mse_bias),
+            "cosine": mean(self.cosine),
+            "gap": self.gap,
+            "certain": float(certain.mean()) if self.assignment and live.any() else None,
+        }
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row a feature of A."""
+        import pandas as pd
+
+        partner_status = np.full(len(self.permutation), None, dtype=object)
+        partner_status[self.matched] = self.b.status[self.permutation[self.matched]]
+        return pd.DataFrame(
+            {
+                "feature": np.arange(len(self.permutation)),
+                "partner": self.permutation,
+                "status": self.status,
+                "partner_status": partner_status,
+                "cost": self.cost,
+                "mse_decoder": self.mse_decoder,
+                "mse_encoder": self.mse_encoder,
+                "cosine": self.cosine,
+                "margin": self.margin,
+                "certain": self.certain,
+            }
+        )
+
+    def __repr__(self) -> str:
+        row = self.summary()
+        proof = "" if self.gap is None else f", {describe_gap(self.gap)}"
+        return (
+            f"Matching({row['a']} → {row['b']}, {self.strategy}, {row['pairs']} pairs, "
+            f"mean decoder MSE {row['mse_decoder']:.4g} over {row['live_pairs']} live pairs{proof})"
+        )
+
+
+def describe_gap(gap: float) -> str:
+    """The words for a gap: 'optimal to 1e-6', or the gap as it is."""
+    return "optimal to 1e-6" if gap <= OPTIMAL_GAP else f"gap {gap:.2g}"
