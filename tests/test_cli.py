@@ -217,3 +217,54 @@ def test_thresholds_at_zero_name_the_feature(call: Call, tmp_path: Path) -> None
     code, _, err = call("match", folder, folder)
     assert code == 3
     assert "feature 4" in err
+
+
+def test_match_at_a_price_checked_from_scratch(suite: Path, call: Call) -> None:
+    pair = (str(suite / "layer_3"), str(suite / "layer_4"))
+    options = ("--unmatched-cost", "auto", "--verify", "--price-curve")
+    code, out, _ = call("match", *pair, *options, "--json")
+    assert code == 0
+    printed = json.loads(out)
+    assert printed["verification"]["faults"] == []
+    shares = [row["share"] for row in printed["price_curve"]]
+    assert shares == sorted(shares)
+    assert printed["matchings"][0]["unmatched_a"] > 0
+    code, out, _ = call("match", *pair, *options)
+    assert code == 0
+    assert "holds" in out
+    assert "die" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--unmatched-cost", "cheap"), "auto or a number"),
+        (("--unmatched-cost", "-1"), "auto or a number"),
+        (("--time-budget", "-1"), "budget"),
+        (("--no-fold", "--price-curve"), "--no-fold"),
+    ],
+)
+def test_prices_and_budgets_that_are_none(
+    suite: Path, call: Call, options: tuple[str, ...], message: str
+) -> None:
+    code, _, error = call("match", str(suite / "layer_3"), str(suite / "layer_4"), *options)
+    assert code == 2
+    assert message in error
+
+
+def test_a_run_at_a_price_says_what_dies(suite: Path, tmp_path: Path, call: Call) -> None:
+    out = tmp_path / "run"
+    code, printed, _ = call(
+        "run", "--suite", str(suite), "--out", str(out), "--unmatched-cost", "10"
+    )
+    assert code == 0
+    assert "features die" in printed
+    report = (out / "report.html").read_text()
+    assert "Features that die and are born" in report
+    paths = pd.read_parquet(out / "paths.parquet")
+    assert paths["dies"].any()
+    assert paths["born"].any()
+    feature = int(paths.loc[paths["dies"] & (paths["layer"] == 3), "feature"].iloc[0])
+    code, printed, _ = call("paths", str(out), "--feature", f"3/{feature}")
+    assert code == 0
+    assert "(dies)" in printed
