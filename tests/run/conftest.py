@@ -12,7 +12,7 @@ from killing import Memory
 from tiny_suites import write_suite
 
 import saematch.run.pipeline
-from saematch.run import files
+from saematch import files
 from saematch.run.suite import forget_loaded
 
 real_fsync = files.fsync

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from saematch.run import files, locking
+from saematch import files
+from saematch.run import locking
 from saematch.run.directory import KeptFile
 from saematch.run.stages import Output
 

@@ -46,16 +46,12 @@ def bid(waiting, start, length, columns, costs, stop, u, v, column_of, row_of, m
     """Rows bid for their best column as much as it is better than their second choice.
 
     The outbid row bids next.  At most `most` bids: where many want few columns, bids are small.
-    Jonker and Volgenant's augmenting row reduction.  Returns how many bids were made.
+    Jonker and Volgenant's augmenting row reduction.
     """
-    stack = np.empty(len(waiting) + 1, dtype=np.int64)
     bids = 0
     for first in waiting:
-        stack[0] = first
-        height = 1
-        while height > 0 and bids < most:
-            height -= 1
-            i = stack[height]
+        i = first
+        while i >= 0 and bids < most:
             best, second = np.inf, stop[i]
             take, other = -1, -1
             for p in range(start[i], start[i] + length[i]):
@@ -70,23 +66,21 @@ def bid(waiting, start, length, columns, costs, stop, u, v, column_of, row_of, m
                 # Nowhere else to go, so there is no telling how much to bid.
                 value = min(best, stop[i])
                 u[i] = value if value < np.inf else 0.0
-                continue
+                break
             u[i] = second
             bids += 1
             if best < second:
                 v[take] -= second - best
             elif row_of[take] >= 0:
                 if other < 0 or row_of[other] >= 0:
-                    continue
+                    break
                 take = other
             outbid = row_of[take]
             row_of[take] = i
             column_of[i] = take
             if outbid >= 0:
                 column_of[outbid] = -1
-                stack[height] = outbid
-                height += 1
-    return bids
+            i = outbid
 
 
 @compiled()

@@ -24,7 +24,7 @@ SAFE = 1 - 1e-9
 
 @compiled()
 @no_type_check
-def _step(first, lines, values, mate, room, mine, theirs, prices):
+def _step(first, lines, values, mate, greatest, mine, theirs):
     """Raise `mine` by half of what is left elsewhere in its line; its mate's dual falls as much.
 
     `values` are costs; pairs of line q are `first[q]:first[q + 1]`, with `lines` on the other side.
@@ -33,7 +33,7 @@ def _step(first, lines, values, mate, room, mine, theirs, prices):
     for q in range(len(mine)):
         if mate[q] < 0:
             continue
-        least = min(room[q], prices[q] - mine[q])
+        least = greatest[q] - mine[q]
         for p in range(first[q], first[q + 1]):
             if lines[p] != mate[q]:
                 least = min(least, values[p] - mine[q] - theirs[lines[p]])
@@ -42,7 +42,6 @@ def _step(first, lines, values, mate, room, mine, theirs, prices):
     for q in range(len(mine)):
         if rises[q] > 0:
             mine[q] += rises[q]
-            room[q] -= rises[q]
             theirs[mate[q]] -= rises[q]
 
 
@@ -88,22 +87,20 @@ def centred(
 
     `left`, `below`: lower bounds on the reduced costs of the unknown pairs of a row, of a column.
     """
+    greatest_u = np.minimum(u + np.maximum(left, 0) / 2 * SAFE, row_prices)
+    greatest_v = np.minimum(v + np.maximum(below, 0) / 2 * SAFE, column_prices)
     u, v = u.copy(), v.copy()
-    row_room = np.maximum(left, 0) / 2 * SAFE
-    column_room = np.maximum(below, 0) / 2 * SAFE
-    greatest_u = u + row_room
     for _ in range(ROUNDS):
-        _step(*known.by_column, row_of, column_room, v, u, column_prices)
-        _step(*known.by_row, column_of, row_room, u, v, row_prices)
+        _step(*known.by_column, row_of, greatest_v, v, u)
+        _step(*known.by_row, column_of, greatest_u, u, v)
     # Once more from the costs themselves, so that no sum of roundings is left in a dual.
-    tight = np.minimum(greatest_u, row_prices)
+    tight = greatest_u.copy()
     _least_elsewhere(*known.by_row, np.full(len(u), -1), np.zeros(len(u)), v, tight)
     u = tight - 2 * np.finfo(np.float64).eps * np.abs(tight)
-    in_row, in_column = row_room.copy(), column_room.copy()
+    # An unknown pair leaves its row what the row's dual may still rise by, and its column likewise.
+    in_row, in_column = greatest_u - u, greatest_v - v
     _least_elsewhere(*known.by_row, column_of, u, v, in_row)
     _least_elsewhere(*known.by_column, row_of, v, u, in_column)
-    in_row = np.minimum(in_row, row_prices - u)
-    in_column = np.minimum(in_column, column_prices - v)
     return u, v, np.maximum(in_row, 0), np.maximum(in_column, 0)
 
 

@@ -1,24 +1,23 @@
 """Column duals on disk, so that a solution that was cut off goes on where it was."""
 
-import os
+import io
+import zipfile
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
+from saematch import files
 from saematch.assignment.problem import Problem
 from saematch.errors import InputError
 
 
 def write(path: str | PathLike[str], problem: Problem, column_duals: np.ndarray) -> None:
-    """Replace the file as a whole: it is never seen half written."""
-    beside = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        np.savez(file, allow_pickle=False, column_duals=column_duals, **_marks(problem))
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    """Replace the file as a whole; raises InputError where it cannot be written."""
+    data = io.BytesIO()
+    np.savez(data, allow_pickle=False, column_duals=column_duals, **_marks(problem))
+    files.write_atomically(Path(path), data.getvalue())
 
 
 def read(path: str | PathLike[str], problem: Problem) -> Float64[np.ndarray, " m"] | None:
@@ -32,7 +31,7 @@ def read(path: str | PathLike[str], problem: Problem) -> Float64[np.ndarray, " m
         with np.load(path, allow_pickle=False) as kept:
             same = all(np.array_equal(kept[name], mark) for name, mark in _marks(problem).items())
             duals = kept["column_duals"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError) as error:
         raise InputError(
             f"needed a checkpoint of an assignment in {path}, found another file ({error}); "
             "delete it to start anew"

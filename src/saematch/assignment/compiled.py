@@ -24,9 +24,8 @@ def compiled(fast: bool = False) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
         try:
             return numba.njit(nogil=True, cache=True, fastmath=flags)(function)
-        except (
-            RuntimeError
-        ):  # nowhere to keep it: neither the package's folder nor the user's cache
+        except RuntimeError:
+            # Nowhere to keep it: neither the package's folder nor the user's cache can be written.
             return numba.njit(nogil=True, fastmath=flags)(function)
 
     return decorate

@@ -20,11 +20,9 @@ class Forbidden:
     @classmethod
     def of(cls, pairs: np.ndarray | None, n: int, m: int) -> "Forbidden":
         """From pairs [k, 2] of a row and a column; raises UsageError where there is none such."""
-        if pairs is None:
+        if pairs is None or not np.size(pairs):
             return cls(np.empty(0, dtype=np.int64), n, m)
         pairs = np.asarray(pairs)
-        if pairs.size == 0:
-            return cls(np.empty(0, dtype=np.int64), n, m)
         if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
             raise UsageError(
                 f"needed forbidden pairs as integers [k, 2], found shape {list(pairs.shape)} of "
@@ -50,10 +48,6 @@ class Forbidden:
         codes = i.astype(np.int64) * self.m + j
         place = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
         return self.codes[place] == codes
-
-    @property
-    def pairs(self) -> Int64[np.ndarray, "k 2"]:
-        return np.column_stack([self.codes // self.m, self.codes % self.m])
 
     @property
     def most_in_a_row(self) -> int:

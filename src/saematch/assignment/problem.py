@@ -61,13 +61,6 @@ class Problem:
             self.forbidden,
         )
 
-    @property
-    def transposed(self) -> "Problem":
-        """Rows and columns change places."""
-        return Problem(
-            self.costs.transposed, self.column_prices, self.row_prices, self.forbidden.transposed
-        )
-
 
 def _prices(
     given: np.ndarray | None, count: int, usual: float, name: str

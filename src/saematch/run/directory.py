@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from saematch.errors import InputError, UsageError
-from saematch.run import files, locking
+from saematch import files
+from saematch.run import locking
 from saematch.run.manifest import (
     MANIFEST,
     Record,

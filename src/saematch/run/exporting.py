@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from saematch.errors import UsageError
 from saematch.matched import Matching
-from saematch.run import files
+from saematch import files
 from saematch.run.details import details_of, measures_of
 from saematch.run.kept import matching_columns
 from saematch.run.plan import COMPOSITIONS

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saematch.errors import InputError
-from saematch.run import files
+from saematch import files
 from saematch.run.schema import canonical_json
 from saematch.run.suite import Member
 

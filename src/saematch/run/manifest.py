@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from saematch.errors import InputError
-from saematch.run import files
+from saematch import files
 from saematch.run.schema import SCHEMA_VERSION, canonical_json
 
 MANIFEST = "manifest.json"

@@ -16,7 +16,7 @@ from typing import Any
 
 from saematch import __version__
 from saematch.errors import UsageError
-from saematch.run import files
+from saematch import files
 from saematch.run.config import RunConfig
 from saematch.run.directory import KeptFile, RunDirectory
 from saematch.run.inputs import examine
