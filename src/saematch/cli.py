@@ -16,7 +16,6 @@ from saematch import __version__
 from saematch.errors import SaematchError, UsageError
 
 if TYPE_CHECKING:
-    from saematch.assignment import Certified
     from saematch.run import Run
 
 app = typer.Typer(
@@ -122,18 +121,22 @@ def match(
 ) -> None:
     """Match the features of two SAEs, with a proof of how good the matching is."""
     from saematch import display
+    from saematch.assignment import Certified
     from saematch.loading import load_sae
     from saematch.matching import verify_matching
     from saematch.pricing import price_curve as curve_of
     from saematch.run.config import parse_parts, parse_unmatched_cost
-    from saematch.run.details import match_and_measure
+    from saematch.run.details import match_and_measure, measure_records
     from saematch.run.exporting import write_matching
     from saematch.sae import fold_thresholds
     from saematch.strategies import STRATEGIES, Strategy
 
     weights = parse_parts(parts)
     price: Any = parse_unmatched_cost(unmatched_cost)
-    solver = solver_within(time_budget, memory_budget)
+    solver = None
+    if time_budget is not None or memory_budget is not None:
+        memory = None if memory_budget is None else int(memory_budget * 2**30)
+        solver = Certified(seconds=time_budget, memory=memory)
     if price_curve and not fold:
         raise UsageError("needed folded weights for --price-curve, found --no-fold; leave one out")
     if output is not None and (output.suffix != ".parquet" or not output.parent.is_dir()):
@@ -158,18 +161,12 @@ def match(
     if output is not None:
         write_matching(matching, output)
     if as_json:
-        table = [
-            {"strategy": strategy, **{name: value[0] for name, value in values.items()}}
-            | {f"{name}_{end}": value[n] for name, value in values.items() if value[1] is not None
-               for n, end in ((1, "low"), (2, "high"))}
-            for strategy, values in rows.items()
-        ]  # fmt: skip
         extra: dict[str, Any] = {}
         if checked is not None:
             extra["verification"] = dataclasses.asdict(checked)
         if curve is not None:
             extra["price_curve"] = json.loads(curve.to_json(orient="records"))
-        _print_json({"matchings": table, "notes": list(matching.notes), **extra})
+        _print_json({"matchings": measure_records(rows), "notes": list(matching.notes), **extra})
     else:
         display.matchings(matching, rows, output)
         if checked is not None:
@@ -278,17 +275,6 @@ def export(
     else:
         for path in written:
             typer.echo(path)
-
-
-def solver_within(seconds: float | None, gib: float | None) -> "Certified | None":
-    """The solver under the budgets of the command line; None where none is named."""
-    if seconds is None and gib is None:
-        return None
-    if (seconds is not None and seconds < 0) or (gib is not None and gib <= 0):
-        raise UsageError("needed a time budget from 0 and a memory budget above 0, found others")
-    from saematch.assignment import Certified
-
-    return Certified(seconds=seconds, memory=None if gib is None else int(gib * 2**30))
 
 
 def _records(finished: "Run") -> list[dict[str, Any]]:

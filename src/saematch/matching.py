@@ -27,8 +27,8 @@ from saematch.strategies import (
     STRATEGIES,
     Strategy,
     assign,
-    factors,
     nearest_by_cosine,
+    oriented,
     part_weights,
     random_permutation,
     solved_sides,
@@ -143,16 +143,8 @@ def verify_matching(a: SAE | FoldedSAE, b: SAE | FoldedSAE, matching: Matching) 
         )
     pair = folded(a, matching.scale), folded(b, matching.scale)
     solved_a, solved_b = solved_sides(*pair, matching.strategy)
-    price = matching.unmatched_cost
-    if a.d_sae > b.d_sae:
-        rows, columns = factors(solved_b, matching.parts), factors(solved_a, matching.parts)
-        row_prices, column_prices = None if price is None else 0.0, price
-    else:
-        rows, columns = factors(solved_a, matching.parts), factors(solved_b, matching.parts)
-        row_prices, column_prices = price, None
-    return verify(
-        rows, columns, matching.assignment, row_prices=row_prices, column_prices=column_prices
-    )
+    rows, columns, price = oriented(solved_a, solved_b, matching.parts, matching.unmatched_cost)
+    return verify(rows, columns, matching.assignment, **price)
 
 
 def _notes(assignment: Assignment) -> list[str]:
@@ -167,13 +159,9 @@ def _notes(assignment: Assignment) -> list[str]:
 def _starting_duals(
     start: Matching, a: SAE | FoldedSAE, b: SAE | FoldedSAE, weights: Mapping[str, float]
 ) -> np.ndarray:
-    fits = start.b.d_sae == b.d_sae and start.parts == weights and start.assignment is not None
-    if not fits or start.a.d_sae > start.b.d_sae or a.d_sae > b.d_sae:
-        raise UsageError(
-            f"needed a start of the same parts and pair, {a.d_sae} features to at least as many, found "
-            f"{start!r}"
-        )
-    assert start.assignment is not None
+    same = (start.a.d_sae, start.b.d_sae, start.parts) == (a.d_sae, b.d_sae, weights)
+    if not same or start.assignment is None:
+        raise UsageError(f"needed a start of the same pair and parts with a proof, found {start!r}")
     return start.assignment.column_duals
 
 

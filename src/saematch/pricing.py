@@ -11,21 +11,20 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
+from saematch.assignment.costs import SquaredDistances
 from saematch.errors import UsageError
-from saematch.sae import FoldedSAE
-from saematch.strategies import factors
+from saematch.measuring import folded
+from saematch.sae import SAE, FoldedSAE
+from saematch.strategies import PARTS, factors, part_weights
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from saematch.sae import SAE
 
 Unmatched = float | Sequence[float] | np.ndarray | Literal["auto"]
 """A price for all features of A, one for each, or `auto`."""
 AUTO_QUANTILE = 0.01
 """`auto`: the cost that this share of random pairs of live features stays below."""
 RANDOM_PAIRS = 1 << 16
-PAIRS_AT_A_TIME = 4096
 CURVE_QUANTILES = (0.0001, 0.001, 0.01, 0.05, 0.25, 0.5)
 
 
@@ -38,13 +37,8 @@ def random_pair_costs(
     if not all(len(features) for features in live):
         raise UsageError("needed live features on both sides to draw random pairs from, found none")
     i, j = (generator.choice(features, RANDOM_PAIRS) for features in live)
-    rows, columns = factors(a, weights), factors(b, weights)
-    costs = np.empty(RANDOM_PAIRS)
-    for first in range(0, RANDOM_PAIRS, PAIRS_AT_A_TIME):
-        some = slice(first, first + PAIRS_AT_A_TIME)
-        difference = rows[i[some]].double() - columns[j[some]].double()
-        costs[some] = difference.square_().sum(dim=1)
-    return np.sort(costs)
+    costs = SquaredDistances.of(factors(a, weights), factors(b, weights))
+    return np.sort(costs.exact(torch.from_numpy(i), torch.from_numpy(j)).numpy())
 
 
 def prices(
@@ -74,11 +68,11 @@ def prices(
 
 @torch.no_grad()
 def price_curve(
-    a: "SAE | FoldedSAE",
-    b: "SAE | FoldedSAE",
+    a: SAE | FoldedSAE,
+    b: SAE | FoldedSAE,
     prices: Sequence[float] | None = None,
     *,
-    parts: "Sequence[str] | Mapping[str, float] | None" = None,
+    parts: Sequence[str] | Mapping[str, float] = PARTS,
 ) -> "pd.DataFrame":
     """Share of features matched against the price of leaving them unmatched.
 
@@ -89,11 +83,9 @@ def price_curve(
     """
     import pandas as pd
 
-    from saematch.matching import match
-    from saematch.measuring import folded
-    from saematch.strategies import PARTS, part_weights
+    from saematch.matching import match  # which needs this module's prices
 
-    weights = part_weights(parts or PARTS)
+    weights = part_weights(parts)
     sides = folded(a, None), folded(b, None)
     random = random_pair_costs(*sides, weights)
     chosen = np.quantile(random, CURVE_QUANTILES).tolist() if prices is None else prices

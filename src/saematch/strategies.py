@@ -7,7 +7,7 @@ such rows.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -81,6 +81,23 @@ def solved_sides(a: FoldedSAE, b: FoldedSAE, strategy: str) -> tuple[FoldedSAE, 
     return fold_thresholds(a.sae, "none"), fold_thresholds(b.sae, "none")
 
 
+def oriented(
+    a: FoldedSAE,
+    b: FoldedSAE,
+    weights: Mapping[str, float],
+    unmatched_cost: float | np.ndarray | None,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Rows, columns and prices of the assignment problem: the side that is not larger makes the rows.
+
+    Where those are B's features they may stay free for nothing, and A's columns have the price.
+    """
+    if a.d_sae <= b.d_sae:
+        return factors(a, weights), factors(b, weights), {"row_prices": unmatched_cost}
+    free = None if unmatched_cost is None else 0.0
+    prices = {"row_prices": free, "column_prices": unmatched_cost}
+    return factors(b, weights), factors(a, weights), prices
+
+
 def assign(
     a: FoldedSAE,
     b: FoldedSAE,
@@ -93,24 +110,10 @@ def assign(
 
     `unmatched_cost`: the price of leaving a feature of A unmatched.
     """
+    rows, columns, prices = oriented(a, b, weights, unmatched_cost)
+    found = solve(rows, columns, solver, **prices, column_duals=column_duals)
     if a.d_sae <= b.d_sae:
-        found = solve(
-            factors(a, weights),
-            factors(b, weights),
-            solver,
-            row_prices=unmatched_cost,
-            column_duals=column_duals,
-        )
         return found.columns, found.margins, found
-    # The rows are B's features here: they may stay free for nothing, and A's have the price.
-    free = None if unmatched_cost is None else 0.0
-    found = solve(
-        factors(b, weights),
-        factors(a, weights),
-        solver,
-        row_prices=free,
-        column_prices=unmatched_cost,
-    )
     permutation = inverse(found.columns, a.d_sae)
     margin = np.full(a.d_sae, np.nan)
     matched = found.columns != UNMATCHED

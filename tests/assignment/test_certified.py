@@ -1,6 +1,7 @@
 """The solver for any size: right on every kind of problem, and its shortcuts keep their promises."""
 
 import dataclasses
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from assignment_reference import BARRED, KINDS, Case, draw, draw_factors
 from core_builders import pair_costs, random_factors
 
 from saematch import Certified, Dense, InputError, UsageError, solve, verify
-from saematch.assignment import certified
+from saematch.assignment import certified, shortlists
 from saematch.assignment.costs import SquaredDistances
 from saematch.assignment.forbidden import Forbidden
 from saematch.assignment.products import Products, fastest_dtype, slope
@@ -43,8 +44,8 @@ def check(case: Case, solver: Certified) -> None:
 def solver_of(generator: np.random.Generator, most: int) -> Certified:
     return Certified(
         shortlist=int(generator.integers(1, most)),
-        precision=str(generator.choice(PRECISIONS)),  # type: ignore[arg-type]
-        scan=str(generator.choice(SCANS)),  # type: ignore[arg-type]
+        precision=str(generator.choice(PRECISIONS)),
+        scan=str(generator.choice(SCANS)),
     )
 
 
@@ -71,13 +72,18 @@ def test_larger_problems_of_every_kind(
     """Also where products are made again each time they are needed, as at sizes beyond memory."""
     if not held:
         monkeypatch.setattr(certified, "HELD_BYTES", 0)
+    monkeypatch.setattr(shortlists, "ENTRIES_PER_BLOCK", 0)  # as few rows a block as there can be
     generator = np.random.default_rng(KINDS.index(kind))
     for _ in range(5):
         check(draw(generator, 300, kind), solver_of(generator, 20))
 
 
 @pytest.mark.parametrize("kind", ["persisting", "dead", "clusters"])
-def test_agrees_with_the_dense_library_where_many_blocks_are_needed(kind: str) -> None:
+def test_agrees_with_the_dense_library_where_many_blocks_are_needed(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shortlists, "ENTRIES_PER_BLOCK", 1500 * 64)
+    assert shortlists.block_rows(products_of("reals", torch.float32, 1500, 1500)[0]) == 64
     rows, columns = (
         torch.from_numpy(f) for f in draw_factors(np.random.default_rng(3), kind, 1500, 1500, 24)
     )
@@ -94,7 +100,7 @@ def test_agrees_with_the_dense_library_where_many_blocks_are_needed(kind: str) -
 def test_precision_and_scan_change_no_pair(precision: str, scan: str) -> None:
     rows, columns = random_factors(400, 430, 12, seed=5)
     one = solve(rows, columns, Dense())
-    two = solve(rows, columns, Certified(precision=precision, scan=scan))  # type: ignore[arg-type]
+    two = solve(rows, columns, Certified(precision=precision, scan=scan))
     assert two.columns.tolist() == one.columns.tolist()
     assert two.details["precision"] == precision
 
@@ -141,11 +147,11 @@ def test_a_search_cut_short_keeps_what_it_found(monkeypatch: pytest.MonkeyPatch)
     assert (found.columns == best.columns).mean() > 0.5
     assert 0 < found.gap < 0.5
     assert verify(rows, columns, found).ok
-    again = solve(rows, columns, Certified(), column_duals=found.column_duals)
     monkeypatch.undo()
-    again = solve(rows, columns, Certified(), column_duals=best.column_duals)
-    assert again.columns.tolist() == best.columns.tolist()
-    assert again.details["rounds"] <= 1
+    for duals, rounds in ((found.column_duals, np.inf), (best.column_duals, 1)):
+        again = solve(rows, columns, Certified(), column_duals=duals)
+        assert again.columns.tolist() == best.columns.tolist()
+        assert again.details["rounds"] <= rounds
 
 
 def test_a_memory_budget_is_kept() -> None:
@@ -168,9 +174,19 @@ def test_a_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["duals.npz"]
     with pytest.raises(InputError, match="another"):
         solve(rows * 2, columns, Certified(checkpoint=kept))
-    kept.write_bytes(b"no archive")
-    with pytest.raises(InputError, match="delete it"):
-        solve(rows, columns, Certified(checkpoint=kept))
+    whole = kept.read_bytes()
+    array = io.BytesIO()
+    np.save(array, np.zeros(3))
+    for other in (b"", b"no archive", whole[: len(whole) // 2], array.getvalue()):
+        kept.write_bytes(other)
+        with pytest.raises(InputError, match="delete it"):
+            solve(rows, columns, Certified(checkpoint=kept))
+
+
+@pytest.mark.parametrize("budget", [{"seconds": -1.0}, {"memory": 0}, {"seconds": float("nan")}])
+def test_budgets_that_are_none(budget: dict) -> None:
+    with pytest.raises(UsageError, match="budget"):
+        Certified(**budget)
 
 
 # ---------------------------------------------------------------- bounds of products and lists
@@ -227,12 +243,14 @@ def test_what_a_shortlist_leaves_out_costs_at_least_its_bound(
     rows = np.arange(7, 31)
     tolerance = 1e-12 * (np.abs(exact).max() + np.abs(v).max())
     for found in (
-        lowest_of_block(products, products.block(torch.from_numpy(rows)), rows, v, count),
+        lowest_of_block(
+            products, products.block(torch.from_numpy(rows)), rows, products.offsets(v), count
+        ),
         lowest_in_double(products, rows, v, count),
     ):
         for row, i in enumerate(rows):
             kept = found.columns[row, : found.kept[row]]
-            assert len(set(kept.tolist())) == len(kept) >= min(count, 1)
+            assert len(set(kept.tolist())) == len(kept) >= count
             others = np.delete(exact[i] - v, kept)
             assert found.rest[row] <= others.min(initial=np.inf) + tolerance
             if count == 90:
@@ -261,8 +279,21 @@ def test_lists_hold_exact_costs_and_matched_columns() -> None:
     assert lists.size == lists.length.sum()
 
 
-def test_the_fastest_precision_is_asked_of_the_processor() -> None:
-    assert fastest_dtype(torch.device("cpu")) in (torch.float32, torch.bfloat16)
+@pytest.mark.parametrize(
+    ("known", "dtype"),
+    [
+        ({}, torch.float32),
+        ({"avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+    ],
+)
+def test_the_fastest_precision_is_asked_of_the_processor(
+    known: dict, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert fastest_dtype(torch.device("cpu")) == dtype
     assert fastest_dtype(torch.device("cuda")) == torch.bfloat16
 
 

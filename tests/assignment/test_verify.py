@@ -1,19 +1,27 @@
 """A checker that is handed a wrong answer says so."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from core_builders import random_factors
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from saematch import Assignment, Certified, Dense, solve, verify
+from saematch.assignment.certificate import certify
+from saematch.assignment.costs import SquaredDistances
+from saematch.assignment.problem import Problem
+from saematch.assignment.products import Products
 
 ROWS, COLUMNS = random_factors(40, 46, 5, seed=0)
 RIGHT = solve(ROWS, COLUMNS, Certified())
 
 
-def changed(**values: object) -> Assignment:
-    return dataclasses.replace(RIGHT, **values)  # type: ignore[arg-type]
+def changed(**values: Any) -> Assignment:
+    return dataclasses.replace(RIGHT, **values)
 
 
 def swapped(found: Assignment) -> np.ndarray:
@@ -97,36 +105,65 @@ def test_a_dual_above_its_price() -> None:
     assert any("price" in fault for fault in checked.faults)
 
 
+def test_an_infinite_price_is_none() -> None:
+    rows, columns = random_factors(9, 9, 3, seed=5)
+    found = solve(rows, columns, Certified())
+    assert verify(rows, columns, found, row_prices=np.inf).ok
+
+
 def test_every_wrong_pair_is_found_out_by_the_gap_of_the_certificate() -> None:
     """The certificate pass trusts neither pairs nor duals that it is given."""
-    from saematch.assignment.certificate import certify
-    from saematch.assignment.costs import SquaredDistances
-    from saematch.assignment.problem import Problem
-    from saematch.assignment.products import Products
-
-    problem = Problem.of(SquaredDistances.of(ROWS, COLUMNS))
-    products = Products.of(problem.costs, ROWS.dtype)
     generator = np.random.default_rng(1)
     for noise in (0.0, 0.01, 1.0, 100.0):
         v = RIGHT.column_duals + noise * generator.normal(size=46)
         for columns in (RIGHT.columns, swapped(RIGHT), generator.permutation(46)[:40]):
-            made = certify(problem, products, columns, np.minimum(v, 0))
-            assert made is not None
-            found = Assignment.of(problem, columns, made, "given", {}, {}, None)
-            checked = verify(ROWS, COLUMNS, found)
-            assert checked.ok, checked.faults
+            found = certified_from(ROWS, COLUMNS, columns, v, torch.float32)
             assert found.dual <= RIGHT.primal
             if (columns != RIGHT.columns).any() or noise >= 1:
                 assert not found.optimal
-            check_margins(found)
 
 
-def check_margins(found: Assignment) -> None:
-    """Never above the least reduced costs elsewhere in the row plus those in the column."""
-    difference = ROWS.double()[:, None] - COLUMNS.double()[None]
-    costs = difference.square().sum(dim=2).numpy()
-    reduced = costs - found.row_duals[:, None] - found.column_duals
-    for i, j in enumerate(found.columns):
-        row = np.delete(reduced[i], j).min()
-        column = min(np.delete(reduced[:, j], i).min(), -found.column_duals[j])
-        assert found.margins[i] <= max(row, 0) + max(column, 0) + 1e-9
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(2, 50),
+    more=st.sampled_from([0, 0, 9]),
+    d=st.integers(2, 8),
+    seed=st.integers(0, 10**6),
+    noise=st.sampled_from([0.0, 0.1, 1.0]),
+    right=st.booleans(),
+)
+def test_certificates_of_any_pairs_and_duals_claim_no_more_than_is_so(
+    dtype: torch.dtype, n: int, more: int, d: int, seed: int, noise: float, right: bool
+) -> None:
+    rows, columns = random_factors(n, n + more, d, seed)
+    best = solve(rows, columns, Certified())
+    generator = np.random.default_rng(seed)
+    pairs = best.columns if right else generator.permutation(n + more)[:n]
+    duals = best.column_duals + noise * generator.normal(size=n + more)
+    certified_from(rows, columns, pairs, duals, dtype)
+
+
+def certified_from(
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    pairs: np.ndarray,
+    duals: np.ndarray,
+    dtype: torch.dtype,
+) -> Assignment:
+    """What the certificate pass makes of pairs and column duals, all its claims checked."""
+    problem = Problem.of(SquaredDistances.of(rows, columns))
+    made = certify(problem, Products.of(problem.costs, dtype), pairs, duals)
+    assert made is not None
+    found = Assignment.of(problem, pairs, made, "given", {}, {}, None)
+    checked = verify(rows, columns, found)
+    assert checked.ok, checked.faults
+    difference = rows.double()[:, None] - columns.double()[None]
+    reduced = difference.square().sum(dim=2).numpy() - found.row_duals[:, None]
+    reduced -= found.column_duals
+    for i, j in enumerate(pairs):
+        in_row = np.delete(reduced[i], j).min(initial=np.inf)
+        free = problem.column_prices[j] - found.column_duals[j]
+        in_column = min(np.delete(reduced[:, j], i).min(initial=np.inf), free)
+        assert found.margins[i] <= max(in_row, 0) + max(in_column, 0) + 1e-9
+    return found

@@ -13,8 +13,8 @@ import pytest
 from conftest import real_fsync
 from killing import Effects, Memory, contents
 
-from saematch.errors import InputError, UsageError
 from saematch import files
+from saematch.errors import InputError, UsageError
 from saematch.run.config import RunConfig
 from saematch.run.directory import RunDirectory
 from saematch.run.pipeline import run

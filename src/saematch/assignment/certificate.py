@@ -15,21 +15,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from saematch.assignment import scanning, scanning_torch
+from saematch.assignment import blocks, scanning
 from saematch.assignment.centring import KnownPairs, centred
 from saematch.assignment.problem import Problem
-from saematch.assignment.products import Products, slope
+from saematch.assignment.products import Products
 from saematch.assignment.shortlists import (
     block_rows,
     exact_costs,
     lowest_in_double,
     lowest_of_block,
 )
-from saematch.assignment.threads import in_parallel
 
 COLUMNS_A_ROW = 6
 """Columns evaluated exactly for each row, beside its own."""
@@ -94,7 +92,7 @@ class _Scan:
 
     def add(self, rows: slice, block: Tensor) -> None:
         indices = np.arange(rows.start, rows.stop)
-        found = lowest_of_block(self.products, block, rows, self.v, self.count)
+        found = lowest_of_block(self.products, block, rows, self.offsets, self.count)
         filled = np.arange(found.columns.shape[1]) < found.kept[:, None]
         pairs = self._evaluate(indices, found.columns, filled)
         beyond = found.rest
@@ -108,7 +106,8 @@ class _Scan:
             if ask == IN_DOUBLE:
                 again = lowest_in_double(self.products, some, self.v, count)
             else:
-                again = lowest_of_block(self.products, block[crowded], some, self.v, count)
+                near = block[crowded]
+                again = lowest_of_block(self.products, near, some, self.offsets, count)
             filled = np.arange(again.columns.shape[1]) < again.kept[:, None]
             more = self._evaluate(some, again.columns, filled)
             kept = ~np.isin(pairs[0], some)
@@ -153,37 +152,23 @@ class _Scan:
     def _scan_columns(self, rows: slice, block: Tensor) -> None:
         shifts = self.products.row_terms(rows) - self.u[rows]
         self.greatest_shift = max(self.greatest_shift, float(np.abs(shifts).max()))
-        kind = self.offsets.dtype.type
-        if not self.products.compiled:
-            key = scanning_torch.keys(
-                block, torch.from_numpy(self.offsets).to(block.device), slope(block)
-            )
-            state = (torch.from_numpy(each).to(block.device) for each in (self.values, self.rows))
-            values, kept = scanning_torch.lowest_in_columns(
-                key,
-                torch.from_numpy(shifts.astype(np.float32)).to(block.device),
-                torch.from_numpy(self.column_of[rows]).to(block.device),
-                rows.start,
-                *state,
-            )
-            self.values, self.rows = values.cpu().numpy(), kept.cpu().numpy()
-            return
-        values, scan = _as_array(block)
-        numbers = (self.offsets, kind(2 * slope(block)), kind(2))
-        state = (shifts.astype(np.float32), self.column_of[rows], rows.start)
-
-        def work(start: int, stop: int) -> None:
-            scan(values, *numbers, *state, start, stop, self.values, self.rows)
-
-        in_parallel(work, self.products.m, scanning.GROUP)
+        blocks.fold_lowest_in_columns(
+            self.products,
+            block,
+            self.offsets,
+            shifts.astype(np.float32),
+            self.column_of[rows],
+            rows.start,
+            self.values,
+            self.rows,
+        )
 
     def certificate(self) -> Certificate:
         n, m = self.products.n, self.products.m
         i, j, costs = (
             np.concatenate(parts) for parts in (self.near_rows, self.near_columns, self.near_costs)
         )
-        in_columns, below = self._columns()
-        more_i, more_j, more_costs = in_columns
+        (more_i, more_j, more_costs), below = self._columns()
         known = KnownPairs(
             np.concatenate([i, more_i]),
             np.concatenate([j, more_j]),
@@ -215,10 +200,3 @@ class _Scan:
         i = rows.ravel().astype(np.int64)
         i, j = i[i >= 0], j[i >= 0]
         return (i, j, self._costs(i, j)), below
-
-
-def _as_array(block: Tensor) -> tuple[np.ndarray, Callable[..., None]]:
-    if block.dtype == torch.bfloat16:
-        bits = block.view(torch.int16).numpy().view(np.uint16)
-        return bits, scanning.lowest_in_columns_of_bfloat16
-    return block.numpy(), scanning.lowest_in_columns

@@ -46,12 +46,16 @@ ROUND_SHARE = 64
 """A round gives new shortlists to at least one row in so many."""
 MANY = 64
 """Rows that ask for so many columns ask for four times as many next, others for twice."""
+WANTED = 0.1
+"""Share of columns that start below their price, where they have one."""
 HELD_BYTES = 3 << 30
 """Products that take no more than this are held for the second pass."""
 HELD_SHARE = 0.6
 """And no more than this share of the memory budget."""
 BYTES_A_PAIR = 40
 """What a pair of a shortlist can take, copies while lists are remade included."""
+UNPROVEN = 1e-12
+"""What sums of float64 over a search can have taken off its duals, of the greatest of them."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class Certified:
     seconds: float | None = None
     """Time budget: at its end the best pairs so far, with a true gap."""
     memory: int | None = None
-    """Bytes it may take beside the factors; None: `memory_share` of what is available."""
+    """Bytes for products that are held and for shortlists, beside the factors, their rounded copies and
+    a block of products (128 MiB); None: `memory_share` of what is available."""
     memory_share: float = 0.8
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the products; auto: bfloat16 where the processor multiplies it faster.  The proof does not
@@ -74,6 +79,15 @@ class Certified:
     """What finds the lowest entries of a block: compiled loops, or torch operations as on a GPU."""
     checkpoint: str | PathLike[str] | None = None
     """A .npz file that is given the column duals after every round; one that is there is begun from."""
+
+    def __post_init__(self) -> None:
+        if (self.seconds is not None and not self.seconds >= 0) or (
+            self.memory is not None and not self.memory > 0
+        ):
+            raise UsageError(
+                f"needed a time budget from 0 and a memory budget above 0, found {self.seconds} seconds "
+                f"and {self.memory} bytes"
+            )
 
     def __call__(
         self, problem: Problem, column_duals: Float64[np.ndarray, " m"] | None = None
@@ -174,9 +188,8 @@ class _Run:
             )
         if certificate is None:
             stopped = stopped or "time budget"
-            certificate = Certificate(
-                self.u - 1e-15 * np.abs(self.u).max(), self.v, np.zeros(self.products.n)
-            )
+            rounding = UNPROVEN * max(np.abs(self.u).max(), np.abs(self.v).max())
+            certificate = Certificate(self.u - rounding, self.v, np.zeros(self.products.n))
         self._spent("proof", started)
         details = {
             "precision": str(self.products.dtype).removeprefix("torch."),
@@ -191,10 +204,6 @@ class _Run:
 
     def _spent(self, what: str, started: float) -> None:
         self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - started
-
-
-WANTED = 0.1
-"""Share of columns that start below their price, where they have one."""
 
 
 class _Side:
@@ -242,6 +251,12 @@ class _Side:
 
     def search(self) -> str | None:
         """Until every row has a column or its price; why it stopped before, or None."""
+        stopped = self._search()
+        # The allowance was for the search; what is proven is the bound itself.
+        np.minimum(self.u, self.lists.limit, out=self.u)
+        return stopped
+
+    def _search(self) -> str | None:
         run = self.run
         if self.fresh:
             augmenting.take_free_columns(*self._graph, *self._state)

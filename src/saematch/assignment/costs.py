@@ -38,7 +38,9 @@ class SquaredDistances:
         return cls(rows, columns, squared_norms(rows), squared_norms(columns))
 
     def scaled(self, exponent: int) -> "SquaredDistances":
-        """Factors times 2^exponent, which changes no mantissa."""
+        """Factors times 2^exponent, which changes no mantissa; not copied where that is 1."""
+        if exponent == 0:
+            return self
         return SquaredDistances(
             scaled(self.rows, exponent),
             scaled(self.columns, exponent),

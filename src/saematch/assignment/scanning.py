@@ -57,7 +57,25 @@ def pick(key, group_least, m, count, first_group, columns):
 
 @compiled(fast=True)
 @no_type_check
-def lowest(dots, offsets, slope, two, count, salt, columns, kept, rest):
+def fill_keys(dots, wide, offsets, slope, two, start, stop, key):
+    """Keys of the columns `start:stop` of one row of products.
+
+    `wide` [m]: None, or uint32 to widen bfloat16 products in, which are given as their bits (uint16).
+    """
+    if wide is None:
+        for j in range(start, stop):
+            key[j] = offsets[j] - two * dots[j] - slope * abs(dots[j])
+    else:
+        for j in range(start, stop):
+            wide[j] = np.uint32(dots[j]) << np.uint32(16)
+        values = wide.view(np.float32)
+        for j in range(start, stop):
+            key[j] = offsets[j] - two * values[j] - slope * abs(values[j])
+
+
+@compiled(fast=True)
+@no_type_check
+def lowest(dots, wide, offsets, slope, two, count, salt, columns, kept, rest):
     """For every row of `dots` [b, m] about the `count` lowest keys; all where `count` ≥ m.
 
     `columns` [b, room]: their columns; `kept` [b]: how many; `rest` [b]: the least key not kept.
@@ -67,27 +85,7 @@ def lowest(dots, offsets, slope, two, count, salt, columns, kept, rest):
     key = np.full((groups + 1) * GROUP, np.inf).astype(offsets.dtype)
     group_least = np.empty(groups, dtype=offsets.dtype)
     for r in range(b):
-        for j in range(m):
-            key[j] = offsets[j] - two * dots[r, j] - slope * abs(dots[r, j])
-        first_group = ((salt + r) * 7919) % groups
-        kept[r], rest[r] = pick(key, group_least, m, count, first_group, columns[r])
-
-
-@compiled(fast=True)
-@no_type_check
-def lowest_of_bfloat16(bits, offsets, slope, two, count, salt, columns, kept, rest):
-    """`lowest` of bfloat16 products, given as their bits (uint16)."""
-    b, m = bits.shape
-    groups = (m + GROUP - 1) // GROUP
-    key = np.full((groups + 1) * GROUP, np.inf).astype(offsets.dtype)
-    group_least = np.empty(groups, dtype=offsets.dtype)
-    wide = np.empty(m, dtype=np.uint32)
-    dots = wide.view(np.float32)
-    for r in range(b):
-        for j in range(m):
-            wide[j] = np.uint32(bits[r, j]) << np.uint32(16)
-        for j in range(m):
-            key[j] = offsets[j] - two * dots[j] - slope * abs(dots[j])
+        fill_keys(dots[r], wide, offsets, slope, two, 0, m, key)
         first_group = ((salt + r) * 7919) % groups
         kept[r], rest[r] = pick(key, group_least, m, count, first_group, columns[r])
 
@@ -102,12 +100,11 @@ def insert_row(key, row, shift, start, stop, values, rows):
     last = len(values) - 1
     for first in range(start, stop, GROUP):
         end = min(stop, first + GROUP)
-        least = np.float64(0.0)
         if end - first == GROUP:
             below = key[first] + shift - values[last, first]
             for t in range(1, GROUP):
                 below = min(below, key[first + t] + shift - values[last, first + t])
-            if below >= least:
+            if below >= 0:
                 continue
         for j in range(first, end):
             value = key[j] + shift
@@ -124,38 +121,19 @@ def insert_row(key, row, shift, start, stop, values, rows):
 
 @compiled(fast=True)
 @no_type_check
-def lowest_in_columns(dots, offsets, slope, two, shifts, skip, row0, start, stop, values, rows):
+def lowest_in_columns(
+    dots, wide, offsets, slope, two, shifts, skip, first_row, start, stop, values, rows
+):
     """Fold the rows of a block into the lowest `key + shift_i` of the columns `start:stop`.
 
     `skip` [b]: a column in which the row does not count, or -1.
     """
     key = np.empty(dots.shape[1], dtype=offsets.dtype)
     for r in range(len(dots)):
-        for j in range(start, stop):
-            key[j] = offsets[j] - two * dots[r, j] - slope * abs(dots[r, j])
+        fill_keys(dots[r], wide, offsets, slope, two, start, stop, key)
         if start <= skip[r] < stop:
             key[skip[r]] = np.inf
-        insert_row(key, row0 + r, shifts[r], start, stop, values, rows)
-
-
-@compiled(fast=True)
-@no_type_check
-def lowest_in_columns_of_bfloat16(
-    bits, offsets, slope, two, shifts, skip, row0, start, stop, values, rows
-):
-    """`lowest_in_columns` of bfloat16 products, given as their bits (uint16)."""
-    m = bits.shape[1]
-    key = np.empty(m, dtype=offsets.dtype)
-    wide = np.empty(m, dtype=np.uint32)
-    dots = wide.view(np.float32)
-    for r in range(len(bits)):
-        for j in range(start, stop):
-            wide[j] = np.uint32(bits[r, j]) << np.uint32(16)
-        for j in range(start, stop):
-            key[j] = offsets[j] - two * dots[j] - slope * abs(dots[j])
-        if start <= skip[r] < stop:
-            key[skip[r]] = np.inf
-        insert_row(key, row0 + r, shifts[r], start, stop, values, rows)
+        insert_row(key, first_row + r, shifts[r], start, stop, values, rows)
 
 
 @compiled(fast=True)

@@ -14,24 +14,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int32, Int64
+from jaxtyping import Float32, Float64, Int32, Int64
 from torch import Tensor
 
-from saematch.assignment import scanning, scanning_torch
+from saematch.assignment import blocks, scanning
 from saematch.assignment.forbidden import Forbidden
-from saematch.assignment.products import Products, slope
+from saematch.assignment.products import Products
 from saematch.assignment.threads import in_parallel
 
 ENTRIES_PER_BLOCK = 1 << 25
 """Products worked on at a time: enough rows for a fast multiplication."""
-COARSE = 0.5
-"""A bound that loses more than this share of a list's span to rounding asks for finer products."""
 ENTRIES_ON_GPU = 1 << 30
 """The same where they lie on a GPU."""
+COARSE = 0.5
+"""A bound that loses more than this share of a list's span to rounding asks for finer products."""
 DOUBLE_FROM = 1024
 """Rows that ask for at least so many columns have them found by products in float64."""
-ROOM = 32
-"""Columns kept beyond twice those asked for, where keys are equal."""
 TIED = 8.0
 """How many rounding errors of a float64 key an equal cost may lie above it."""
 
@@ -53,12 +51,11 @@ def lowest_of_block(
     products: Products,
     block: Tensor,
     rows: slice | np.ndarray,
-    column_duals: Float64[np.ndarray, " m"],
+    offsets: Float32[np.ndarray, " m"],
     count: int,
 ) -> Lowest:
-    """The `count` lowest keys of rows whose dot products [b, m] are given."""
-    offsets = products.offsets(column_duals)
-    columns, kept, rest = _lowest(products, block, offsets, count, _first(rows))
+    """The `count` lowest keys of rows whose dot products [b, m] are given; `offsets` of the duals."""
+    columns, kept, rest = blocks.lowest(products, block, offsets, count, _first(rows))
     bound = rest.astype(np.float64) + products.row_terms(rows)
     return Lowest(columns, kept, bound, np.zeros(len(kept)))
 
@@ -69,7 +66,7 @@ def lowest_in_double(
     """The `count` lowest keys of rows, computed in float64."""
     block = products.double_block(torch.from_numpy(rows))
     offsets, terms = products.double_bounds(rows, column_duals)
-    columns, kept, rest = _lowest(products, block, offsets, count, _first(rows))
+    columns, kept, rest = blocks.lowest(products, block, offsets, count, _first(rows))
     size = products.row_norms[rows] + products.column_norms.max() + np.abs(column_duals).max()
     allowance = TIED * products.rows.shape[1] * np.finfo(np.float64).eps * size
     return Lowest(columns, kept, rest + terms, allowance)
@@ -86,36 +83,6 @@ def _first(rows: slice | np.ndarray) -> int:
     return int(rows.start) if isinstance(rows, slice) else int(rows[0])
 
 
-def _lowest(
-    products: Products, block: Tensor, offsets: np.ndarray, count: int, salt: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    b, m = block.shape
-    count = min(count, m)
-    if not products.compiled:
-        key = scanning_torch.keys(block, torch.from_numpy(offsets).to(block.device), slope(block))
-        found, least = scanning_torch.lowest(key, count)
-        columns = found.to(torch.int32).cpu().numpy()
-        return columns, np.full(b, columns.shape[1]), least.cpu().numpy()
-    room = min(m, 2 * count + ROOM)
-    columns = np.empty((b, room), dtype=np.int32)
-    kept = np.empty(b, dtype=np.int64)
-    rest = np.empty(b, dtype=offsets.dtype)
-    kind = offsets.dtype.type
-    # |dot| is taken twice, as the dot itself is.
-    numbers = (offsets, kind(2 * slope(block)), kind(2), count)
-    if block.dtype == torch.bfloat16:
-        values, scan = block.view(torch.int16).numpy().view(np.uint16), scanning.lowest_of_bfloat16
-    else:
-        values, scan = block.numpy(), scanning.lowest
-
-    def work(start: int, stop: int) -> None:
-        part = slice(start, stop)
-        scan(values[part], *numbers, salt + start, columns[part], kept[part], rest[part])
-
-    in_parallel(work, b)
-    return columns, kept, rest
-
-
 class Shortlists:
     """Variable-length lists in one pool, replaced as a whole row at a time."""
 
@@ -125,7 +92,6 @@ class Shortlists:
         n = products.n
         self.products = products
         self.forbidden = forbidden
-        self.full = products.full
         self.held = held
         """[n, m] dot products kept from the first pass, where memory allows."""
         self.start = np.zeros(n, dtype=np.int64)
@@ -153,6 +119,7 @@ class Shortlists:
         """Lists of all rows, block by block; stops where `go_on` says so.  Rows done."""
         n = self.products.n
         rows_per_block = block_rows(self.products)
+        offsets = self.products.offsets(column_duals)
         for first in range(0, n, rows_per_block):
             if not go_on():
                 return first
@@ -161,7 +128,7 @@ class Shortlists:
             block = self.products.block(rows, out)
             self.multiplied += len(block)
             count = int(self.asked[first])
-            found = lowest_of_block(self.products, block, rows, column_duals, count)
+            found = lowest_of_block(self.products, block, rows, offsets, count)
             self._keep(np.arange(rows.start, rows.stop), found, column_duals, None)
         return n
 
@@ -193,14 +160,14 @@ class Shortlists:
         count: int,
         coarse: bool,
     ) -> Lowest:
-        products = self.full if coarse else self.products
+        products = self.products.full if coarse else self.products
         indices = torch.from_numpy(rows)
         if self.held is not None and self.held.dtype == products.dtype:
             block = self.held[indices.to(self.held.device)]
         else:
             block = products.block(indices)
             self.multiplied += len(rows)
-        return lowest_of_block(products, block, rows, column_duals, count)
+        return lowest_of_block(products, block, rows, products.offsets(column_duals), count)
 
     def _keep(
         self,

@@ -48,9 +48,8 @@ def solve(
     two changes neither the pairs nor the gap.  Raises UsageError for factors, prices or pairs that
     make no problem, and where no assignment avoids the forbidden pairs.
     """
-    device = solver.device if isinstance(solver, Certified) else None
-    keep = solver is None or isinstance(solver, Certified)
-    rows, columns, beyond = _checked(rows, columns, device or (rows.device if keep else "cpu"))
+    device = "cpu" if isinstance(solver, Dense) else (solver and solver.device) or rows.device
+    rows, columns, beyond = _checked(rows, columns, device)
     costs = SquaredDistances.of(rows, columns)
     if not math.isfinite(costs.mean_scale):
         raise UsageError("needed finite factors, found NaN or Inf")

@@ -54,20 +54,21 @@ def verify(
     column_prices: Prices | None = None,
     forbidden: np.ndarray | None = None,
 ) -> Verification:
-    """Check `found` against the problem that `solve` was given; takes about four float32 products.
+    """Check `found` against the problem that `solve` was given: one float64 product of the factors.
 
     Independent of what the solver says of itself: nothing but its pairs, duals and totals is used.
     """
     started = time.perf_counter()
     a, b = rows.detach().cpu().float(), columns.detach().cpu().float()
     n, m = len(a), len(b)
-    complete = row_prices is None and n == m
     row_price = np.broadcast_to(np.asarray(np.inf if row_prices is None else row_prices), (n,))
-    usual = np.inf if complete else 0.0
+    usual = np.inf if n == m and np.isinf(row_price).all() else 0.0
     column_price = np.broadcast_to(
         np.asarray(usual if column_prices is None else column_prices), (m,)
     )
-    barred = {(int(i), int(j)) for i, j in (() if forbidden is None else forbidden)}
+    barred = np.empty((0, 2), dtype=np.int64)
+    if forbidden is not None:
+        barred = np.asarray(forbidden, dtype=np.int64).reshape(-1, 2)
     faults = []
     pairs = found.columns
     matched = np.flatnonzero(pairs >= 0)
@@ -76,7 +77,7 @@ def verify(
         matched = matched[pairs[matched] < m]
     if len(np.unique(pairs[matched])) != len(matched):
         faults.append("a column is assigned to two rows")
-    if any((int(i), int(pairs[i])) in barred for i in matched) and barred:
+    if (pairs[barred[:, 0]] == barred[:, 1]).any():
         faults.append("a forbidden pair is assigned")
     left = np.setdiff1d(np.arange(n), matched)
     if np.isinf(row_price[left]).any():
@@ -110,7 +111,7 @@ def _costs(a: Tensor, b: Tensor, i: np.ndarray, j: np.ndarray) -> Tensor:
 
 
 def _shortfall(
-    a: Tensor, b: Tensor, u: np.ndarray, v: np.ndarray, barred: set[tuple[int, int]]
+    a: Tensor, b: Tensor, u: np.ndarray, v: np.ndarray, barred: np.ndarray
 ) -> tuple[float, np.ndarray]:
     """Least c_ij − u_i − v_j of all, and of every row how far its least lies below zero.
 
@@ -123,17 +124,13 @@ def _shortfall(
     b_terms = wide_b.square().sum(dim=1) - torch.from_numpy(v)
     worst, below = math.inf, np.zeros(len(a))
     step = max(1, ENTRIES_PER_BLOCK // max(len(b), a.shape[1]))
-    excluded: dict[int, list[int]] = {}
-    for i, j in barred:
-        excluded.setdefault(i, []).append(j)
     for first in range(0, len(a), step):
         wide_a = a[first : first + step].double() - centre
         reduced = (wide_a.square().sum(dim=1) - torch.from_numpy(u[first : first + step]))[:, None]
         reduced = reduced + b_terms
         reduced.addmm_(wide_a, wide_b.T, alpha=-2)
-        for row in range(len(reduced)):
-            if first + row in excluded:
-                reduced[row, excluded[first + row]] = math.inf
+        here = barred[(barred[:, 0] >= first) & (barred[:, 0] < first + len(reduced))]
+        reduced[here[:, 0] - first, here[:, 1]] = math.inf
         least = reduced.amin(dim=1).numpy()
         worst = min(worst, float(least.min()))
         below[first : first + step] = np.maximum(-least, 0)

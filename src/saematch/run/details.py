@@ -90,7 +90,9 @@ def details_of(found: Matching, measures: Mapping[str, Range]) -> dict[str, Any]
         "scale": found.scale,
         "shares": found.shares,
         "notes": list(found.notes),
-        "unmatched_cost": _finite_price(found.unmatched_cost),
+        "unmatched_cost": None
+        if found.unmatched_cost is None
+        else np.asarray(found.unmatched_cost).tolist(),
         "not_live_b": {
             kind: np.flatnonzero(status == kind).tolist() for kind in ("dead", "degenerate")
         },
@@ -118,6 +120,18 @@ def measure_rows(
     return [(a, b, "", strategy, parts, name, *measures[name], 0, 0) for name in ordered]
 
 
+def measure_records(rows: Mapping[str, Mapping[str, Range]]) -> list[dict[str, Any]]:
+    """Measures by strategy as one record each; a range adds `NAME_low` and `NAME_high`."""
+    records = []
+    for strategy, measures in rows.items():
+        record: dict[str, Any] = {"strategy": strategy}
+        record |= {name: value for name, (value, _, _) in measures.items()}
+        for name, (_, low, high) in measures.items():
+            record |= {} if low is None else {f"{name}_low": low, f"{name}_high": high}
+        records.append(record)
+    return records
+
+
 def as_columns(rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
     """Rows of the table of measures as its columns."""
     return {name: [row[n] for row in rows] for n, name in enumerate(MEASURES.names)}
@@ -131,10 +145,6 @@ def spread(values: Sequence[float]) -> Range:
 def mean_of(values: np.ndarray, chosen: np.ndarray) -> float:
     """Mean of the chosen values; NaN where none are."""
     return float(values[chosen].mean()) if chosen.any() else math.nan
-
-
-def _finite_price(price: float | np.ndarray | None) -> float | list[float] | None:
-    return price.tolist() if isinstance(price, np.ndarray) else price
 
 
 def _number(value: float | None) -> float:

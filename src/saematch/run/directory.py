@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from saematch.errors import InputError, UsageError
 from saematch import files
+from saematch.errors import InputError, UsageError
 from saematch.run import locking
 from saematch.run.manifest import (
     MANIFEST,

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saematch import files
 from saematch.errors import UsageError
 from saematch.matched import Matching
-from saematch import files
 from saematch.run.details import details_of, measures_of
 from saematch.run.kept import matching_columns
 from saematch.run.plan import COMPOSITIONS

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saematch.errors import InputError
 from saematch import files
+from saematch.errors import InputError
 from saematch.run.schema import canonical_json
 from saematch.run.suite import Member
 

@@ -35,6 +35,7 @@ def kept_matching(data: bytes) -> KeptMatching:
     for kind, features in details["not_live_b"].items():
         status_b[features] = kind
     status_a = columns["status"].astype(object)
+    price = details["unmatched_cost"]
     return KeptMatching(
         a=Side(details["layer_a"], details["a"], "", details["d_a"], status_a),
         b=Side(details["layer_b"], details["b"], "", details["d_b"], status_b),
@@ -51,5 +52,6 @@ def kept_matching(data: bytes) -> KeptMatching:
         margin=columns["margin"],
         assignment=None,
         notes=tuple(details["notes"]),
+        unmatched_cost=np.array(price) if isinstance(price, list) else price,
         kept_certain=columns["certain"],
     )

@@ -18,8 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from saematch.errors import InputError
 from saematch import files
+from saematch.errors import InputError
 from saematch.run.schema import SCHEMA_VERSION, canonical_json
 
 MANIFEST = "manifest.json"

@@ -14,9 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from saematch import __version__
+from saematch import __version__, files
 from saematch.errors import UsageError
-from saematch import files
 from saematch.run.config import RunConfig
 from saematch.run.directory import KeptFile, RunDirectory
 from saematch.run.inputs import examine

@@ -69,7 +69,7 @@ def plan(
     steps: list[Step] = []
     notes: list[str] = []
     if config.unmatched_cost is not None:
-        complete = [s for s in config.strategies if _price(config, s) is None and s != "cosine"]
+        complete = [s for s in config.strategies if _price(config, s) is None]
         if complete:
             notes.append(
                 f"folded leaves features unmatched at a price ({config.unmatched_cost}); "
