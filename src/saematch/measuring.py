@@ -61,7 +61,7 @@ def measured(
     margin: np.ndarray,
     assignment: Assignment | None,
     notes: tuple[str, ...],
-    unmatched_cost: "float | np.ndarray | None" = None,
+    unmatched_cost: float | np.ndarray | None = None,
 ) -> Matching:
     """The Matching of a permutation, its pairs measured on folded weights."""
     indices = np.flatnonzero(permutation != UNMATCHED)
