@@ -1,7 +1,7 @@
-"""Our solver beside scipy, lap, lapx and lapjv: one run, one table.
+"""Our solver beside scipy, lap, lapx, lapjv, POT and OR-tools: one run, one table, and its exponents.
 
 python benchmarks/assignment.py --sizes 2304x576 4096x576 --repeats 3
-python benchmarks/assignment.py --setup-peers          # once: environments for lap and lapx
+python benchmarks/assignment.py --setup-peers          # once: an environment for each peer
 
 Solvers take turns within every repeat, so that a slow minute of the machine falls on all of them; the
 table shows medians.
@@ -9,6 +9,7 @@ table shows medians.
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -20,31 +21,40 @@ from rich.table import Table
 
 HERE = Path(__file__).parent
 PEERS = HERE.parent / ".peers"
-SOLVERS = ("saematch", "saematch-float32", "lapjv", "lap", "lapx", "scipy")
+PACKAGES = {
+    "lap": ["lap"],
+    "lapx": ["lapx"],
+    "pot": ["POT"],
+    "ortools": ["ortools", "absl-py", "protobuf", "immutabledict"],
+}
+"""What a peer's own environment needs beside ours."""
+SOLVERS = ("saematch", "saematch-float32", "lapjv", "scipy", *PACKAGES)
 
 
 def python_of(solver: str) -> str:
-    """The interpreter that has the solver: our own, but for lap and lapx."""
-    return str(PEERS / solver / "bin" / "python") if solver in ("lap", "lapx") else sys.executable
+    """The interpreter that has the solver: the peer's own, else ours."""
+    return str(PEERS / solver / "bin" / "python") if solver in PACKAGES else sys.executable
 
 
 def set_up_peers() -> None:
-    """Environments for lap and lapx; torch and the rest come from ours."""
-    for peer in ("lap", "lapx"):
+    """An environment for each peer; torch and the rest come from ours."""
+    for peer, packages in PACKAGES.items():
         subprocess.run([sys.executable, "-m", "venv", PEERS / peer], check=True)
         python = PEERS / peer / "bin" / "python"
-        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", peer], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *packages], check=True)
         ours = next(path for path in sys.path if path.endswith("site-packages"))
         site = next((PEERS / peer / "lib").glob("python*/site-packages"))
         (site / "ours.pth").write_text(ours + "\n")
 
 
-def measure(solver: str, size: tuple[int, int], structure: str, limit: float) -> dict | str:
+def measure(
+    solver: str, size: tuple[int, int], structure: str, limit: float, memory: float
+) -> dict | str:
     """One measurement, or in a word why there is none."""
     python = python_of(solver)
     if not Path(python).exists():
         return "not set up"
-    command = [python, str(HERE / "one.py"), solver, *map(str, size), structure]
+    command = [python, str(HERE / "one.py"), solver, *map(str, size), structure, str(memory)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
@@ -55,6 +65,26 @@ def measure(solver: str, size: tuple[int, int], structure: str, limit: float) ->
     for line in done.stdout.splitlines():
         values |= json.loads(line)
     return values
+
+
+def growth(everything: list[dict]) -> Table:
+    """Seconds ~ n^exponent by least squares on logarithms, where a solver ran at several n."""
+    table = Table("structure", "solver", "d", "n", "exponent")
+    groups: dict[tuple, dict[int, list[float]]] = {}
+    for one in everything:
+        n, d = map(int, one["size"].split("x"))
+        of = groups.setdefault((one["structure"], one["solver"], d), {})
+        of.setdefault(n, []).append(one["seconds"])
+    for (structure, solver, d), by_n in groups.items():
+        if len(by_n) < 2:
+            continue
+        sizes = sorted(by_n)
+        seconds = [statistics.median(by_n[n]) for n in sizes]
+        slope, _ = statistics.linear_regression(
+            [math.log(n) for n in sizes], [math.log(one) for one in seconds]
+        )
+        table.add_row(structure, solver, str(d), f"{sizes[0]} to {sizes[-1]}", f"{slope:.2f}")
+    return table
 
 
 def main() -> None:
@@ -69,6 +99,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=float, default=120, help="seconds a solver may take")
+    parser.add_argument("--memory", type=float, default=20, help="GiB a solver may address")
     parser.add_argument("--json", type=Path, help="write every measurement")
     parser.add_argument("--setup-peers", action="store_true")
     arguments = parser.parse_args()
@@ -77,18 +108,24 @@ def main() -> None:
         return
     table = Table("size", "structure", "solver", "s", "× product", "peak GiB", "total", "gap")
     everything = []
+    given_up: set[tuple[str, str]] = set()
+    limits = arguments.limit, arguments.memory
     for text in arguments.sizes:
         n, d = map(int, text.split("x"))
         for structure in arguments.structures:
-            found: dict[str, list] = {solver: [] for solver in arguments.solvers}
+            # What did not end at one size is not tried at the next.
+            found: dict[str, list] = {
+                solver: [] for solver in arguments.solvers if (structure, solver) not in given_up
+            }
             for _ in range(arguments.repeats):
                 for solver, values in found.items():
                     if not (values and isinstance(values[-1], str)):
-                        values.append(measure(solver, (n, d), structure, arguments.limit))
+                        values.append(measure(solver, (n, d), structure, *limits))
             for solver, values in found.items():
                 row = [text, structure, solver]
                 if isinstance(values[-1], str):
                     table.add_row(*row, values[-1])
+                    given_up.add((structure, solver))
                     continue
                 seconds = statistics.median(v["seconds"] for v in values)
                 ratio = statistics.median(v["seconds"] / v["product"] for v in values)
@@ -105,7 +142,9 @@ def main() -> None:
                 everything += [
                     {"size": text, "structure": structure, "solver": solver, **v} for v in values
                 ]
-    Console(width=110).print(table)
+    console = Console(width=110)
+    console.print(table)
+    console.print(growth(everything))
     if arguments.json:
         arguments.json.write_text(json.dumps(everything, indent=1) + "\n")
 

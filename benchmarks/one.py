@@ -1,8 +1,8 @@
 """One solver on one problem, in a process of its own; prints a line of JSON.
 
 Needs numpy and torch for the problem; the peer named must be installed in the environment that runs
-this file.  Peers get the dense float32 cost matrix (scipy converts it to float64 by itself); building
-it counts for them as it does for us.
+this file.  Peers get the dense float32 cost matrix (scipy and POT convert it to float64, OR-tools takes
+integers); building it counts for them as it does for us.
 """
 
 import argparse
@@ -15,6 +15,8 @@ from problems import factors, product_seconds
 
 OURS = {"saematch": "auto", "saematch-float32": "float32"}
 """Our solver by precision of its products; auto: bfloat16 where the processor has it."""
+STEPS = 1 << 30
+"""OR-tools takes integers: the greatest cost is so many steps."""
 
 
 def dense(rows, columns) -> np.ndarray:
@@ -45,9 +47,33 @@ def solve(name: str, rows, columns) -> np.ndarray:
         import lapjv
 
         return lapjv.lapjv(costs)[0]
+    if name == "pot":
+        import ot
+
+        weights = np.ones(len(costs))
+        plan = ot.lp.emd(weights, weights, costs.astype(np.float64), numItermax=10**9)
+        return plan.argmax(axis=1)
+    if name == "ortools":
+        return _by_ortools(costs)
     import lap  # `lap` and `lapx` install the same module
 
     return lap.lapjv(costs)[1]
+
+
+def _by_ortools(costs: np.ndarray) -> np.ndarray:
+    from ortools.graph.python import linear_sum_assignment
+
+    n = len(costs)
+    solver = linear_sum_assignment.SimpleLinearSumAssignment()
+    columns = np.arange(n, dtype=np.int32)
+    scale = STEPS / costs.max()
+    for row, values in enumerate(costs):
+        steps = np.rint(values * scale).astype(np.int64)
+        solver.add_arcs_with_cost(np.full(n, row, dtype=np.int32), columns, steps)
+    status = solver.solve()
+    if status != solver.OPTIMAL:
+        raise SystemExit(f"OR-tools says {status}")
+    return np.array([solver.right_mate(row) for row in range(n)])
 
 
 def main() -> None:
@@ -56,7 +82,11 @@ def main() -> None:
     parser.add_argument("n", type=int)
     parser.add_argument("d", type=int)
     parser.add_argument("structure")
+    parser.add_argument("memory", type=float, help="GiB that may be addressed")
     arguments = parser.parse_args()
+    # A solver that asks for more ends with an error of its own, and takes nothing else with it.
+    limit = int(arguments.memory * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     rows, columns = factors(arguments.n, arguments.d, arguments.structure)
     if arguments.solver in OURS:
         from saematch.assignment import Certified
