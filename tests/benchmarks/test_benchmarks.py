@@ -45,6 +45,34 @@ def test_a_peer_that_is_not_there_or_too_slow_is_said(tmp_path: Path) -> None:
     assert json.loads(kept.read_text()) == []
 
 
+def test_exponents_are_fitted_over_sizes_and_what_failed_is_not_tried_again() -> None:
+    table = run(
+        "assignment.py", "--sizes", "60x8", "120x8", "--repeats", "1", "--solvers", "scipy", "lap",
+    )  # fmt: skip
+    growth = table[table.index("exponent") :]
+    assert "60 to 120" in growth
+    assert "scipy" in growth
+    if "not set up" in table:  # the peers' environments are made by hand
+        assert table.count("not set up") == 1
+
+
+def test_the_summit_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    arguments = (
+        "--n",
+        "300",
+        "--d",
+        "16",
+        "--device",
+        "cpu",
+        "--checkpoint",
+        str(tmp_path / "s.npz"),
+    )
+    first, again = (json.loads(run("summit.py", *arguments)) for _ in range(2))
+    assert first["gap"] <= 1e-6
+    assert first["stopped"] is None
+    assert again["rounds"] <= first["rounds"]
+
+
 def test_match_of_a_small_pair() -> None:
     line = json.loads(
         run("match.py", "--d-sae", "80", "--d-model", "8", "--repeats", "1").splitlines()[-1]
