@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from jobs import jobs
 from saematch.errors import InputError
 from saematch.language_model import capture_residual_stream, load_smollm2
 from settings import Settings
@@ -98,7 +99,7 @@ def tokenise(settings: Settings, tokenizer: Any) -> dict[str, list[list[int]]]:
 
 def write_chunk(path: Path, model: Any, documents: list[list[int]], settings: Settings) -> None:
     """Run the model over the documents and write one safetensors file, complete or not at all."""
-    blocks = sorted({*settings.blocks, *settings.extra_blocks})
+    blocks = sorted({job.block for job in jobs(settings)})
     kept: dict[int, list[torch.Tensor]] = {block: [] for block in blocks}
     token_ids: list[torch.Tensor] = []
     by_length = sorted(documents, key=len)

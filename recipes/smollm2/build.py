@@ -12,10 +12,11 @@ from pathlib import Path
 from activations import collect
 from card import card
 from export import export
+from jobs import jobs
 from measure import measure
 from saematch import load_sae
 from settings import Settings
-from train import jobs, train_all
+from train import train_all
 
 
 def parse() -> Settings:
@@ -25,7 +26,8 @@ def parse() -> Settings:
         if field.name == "group_weights":
             parser.add_argument(flag, nargs="*", default=None, metavar="GROUP=WEIGHT")
         elif typing.get_origin(field.type) is tuple:
-            parser.add_argument(flag, nargs="*", type=int, default=field.default)
+            kind = typing.get_args(field.type)[0]
+            parser.add_argument(flag, nargs="*", type=kind, default=field.default)
         else:
             parser.add_argument(flag, type=field.type, default=field.default)  # type: ignore[arg-type]
     values = vars(parser.parse_args())

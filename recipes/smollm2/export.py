@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from activations import read_activations
+from jobs import Job
 from saematch import load_sae
 from saematch.language_model import SMOLLM2_NAME, smollm2_weights_sha256
 from settings import Settings
-from train import Job
 
 ROWS = 8192
 CORPUS = "held-out part of the training mixture"

@@ -14,11 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from activations import load_model, read_activations
+from jobs import Job
 from saematch import SAE, load_sae
 from saematch.language_model import capture_residual_stream
 from saematch.strategies import unit_rows
 from settings import Settings
-from train import Job
 
 ROWS = 8192
 

@@ -22,6 +22,12 @@ class Settings:
     """One more SAE of this block with another seed: the ceiling of what matching can reach."""
     extra_blocks: tuple[int, ...] = (0, 1, 2, 3)
     """Blocks trained after the suite and kept outside the package."""
+    l0_targets: tuple[float, ...] = ()
+    """More SAEs of the blocks below, one for each target L0: how matching depends on sparsity."""
+    l0_blocks: tuple[int, ...] = (12, 13)
+    """The blocks of `l0_targets`."""
+    l0_training_samples: int = 900_000
+    """`training_samples` of those SAEs."""
     group_weights: tuple[tuple[str, float], ...] = (
         ("prose", 0.35), ("encyclopedic", 0.30), ("technical", 0.15), ("code", 0.20),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from saematch import __version__
+from saematch import __version__, cli_evaluation
 from saematch.errors import SaematchError, UsageError
 
 if TYPE_CHECKING:
@@ -233,6 +233,9 @@ def run(
         _print_json({"directory": str(out), "measures": _records(finished)})
     else:
         display.run_summary(finished, out)
+
+
+app.command()(cli_evaluation.evaluate)
 
 
 @app.command()

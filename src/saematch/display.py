@@ -55,6 +55,16 @@ def progress(quiet: bool = False) -> Iterator["Tell | None"]:
         yield tell
 
 
+@contextmanager
+def steps(quiet: bool = False) -> Iterator["Tell | None"]:
+    """A spinner that says what is being done, for work whose length is not known."""
+    if quiet:
+        yield None
+        return
+    with SIGNS.status("starting") as status:
+        yield lambda _done, _total, what: status.update(what)
+
+
 def inspection(found: "Inspection") -> None:
     """What a checkpoint holds."""
     facts = Table.grid(padding=(0, 2))
@@ -80,7 +90,7 @@ def inspection(found: "Inspection") -> None:
         if value:
             facts.add_row(f"[bold]{name}[/]", value)
     CONSOLE.print(facts)
-    stored = _table("tensor as stored", "shape", "dtype")
+    stored = new_table("tensor as stored", "shape", "dtype")
     for tensor in found.tensors:
         stored.add_row(tensor.name, " × ".join(map(str, tensor.shape)), tensor.dtype)
     CONSOLE.print(stored)
@@ -90,17 +100,17 @@ def matchings(
     found: "Matching", rows: "Mapping[str, Mapping[str, Range]]", output: Path | None
 ) -> None:
     """One matching's proof and, beside it, the other strategies on the same pair."""
-    table = _table("strategy", "live", "MSE dec", "raw", "MSE enc", "cosine", "cost", "certain")
+    table = new_table("strategy", "live", "MSE dec", "raw", "MSE enc", "cosine", "cost", "certain")
     for strategy, measures in rows.items():
         values = {name: value for name, (value, _, _) in measures.items()}
         table.add_row(
             strategy,
             f"{values['live_pairs']:.0f}",
-            _number(values["mse_decoder"]),
-            _number(values.get("mse_decoder_raw")),
-            _number(values["mse_encoder"]),
-            _number(values["cosine"]),
-            _number(values["total_cost"]),
+            number(values["mse_decoder"]),
+            number(values.get("mse_decoder_raw")),
+            number(values["mse_encoder"]),
+            number(values["cosine"]),
+            number(values["total_cost"]),
             _percent(values.get("certain_share")),
         )
     CONSOLE.print(f"[bold]{found.a.reference}[/] → [bold]{found.b.reference}[/]")
@@ -113,17 +123,17 @@ def matchings(
     if "random" in rows:
         low, high = rows["random"]["mse_decoder"][1:]
         CONSOLE.print(
-            f"random: mean of 20 draws, decoder MSE from {_number(low)} to {_number(high)}."
+            f"random: mean of 20 draws, decoder MSE from {number(low)} to {number(high)}."
         )
     if found.assignment is not None:
         proof = "optimal to 1e-6" if found.assignment.optimal else "not proven optimal"
-        CONSOLE.print(f"The {found.strategy} matching is {proof} (gap {_number(found.gap)}).")
+        CONSOLE.print(f"The {found.strategy} matching is {proof} (gap {number(found.gap)}).")
     shares = ", ".join(f"{part} {share:.1%}" for part, share in found.shares.items())
     CONSOLE.print(f"Shares of the {found.strategy} cost: {shares}.")
     unmatched = int((~found.matched).sum())
     if unmatched or len(found.unmatched_b):
         price = found.unmatched_cost
-        at = f" at a price of {_number(price)}" if isinstance(price, float) else ""
+        at = f" at a price of {number(price)}" if isinstance(price, float) else ""
         CONSOLE.print(
             f"Unmatched{at}: {unmatched} of {found.a.d_sae} features of A die, "
             f"{len(found.unmatched_b)} of {found.b.d_sae} of B are born."
@@ -148,15 +158,15 @@ def verification(checked: "Verification") -> None:
 
 def curve(rows: pd.DataFrame) -> None:
     """Share of features matched against the price of leaving one unmatched."""
-    table = _table("price", "random pairs below", "matched", "of A", "of live A", "mean cost")
+    table = new_table("price", "random pairs below", "matched", "of A", "of live A", "mean cost")
     for row in rows.to_dict("records"):
         table.add_row(
-            _number(row["price"]),
+            number(row["price"]),
             f"{row['quantile']:.2%}",
             str(row["matched"]),
             _percent(row["share"]),
             _percent(row["live_share"]),
-            _number(row["cost"]),
+            number(row["cost"]),
         )
     CONSOLE.print(table)
 
@@ -165,14 +175,14 @@ def run_summary(finished: "Run", out: Path) -> None:
     """Decoder MSE per pair and strategy, the proof, and where things are."""
     measures = finished.measures()
     strategies = [*finished.config.strategies]
-    table = _table("pair", *strategies, "gap", "certain")
+    table = new_table("pair", *strategies, "gap", "certain")
     for a, b in finished.pairs:
         here = measures[(measures["a"] == a) & (measures["b"] == b)]
         values = here.set_index(["strategy", "measure"])["value"]
         table.add_row(
             f"{a} → {b}",
-            *(_number(values.get((s, "mse_decoder"))) for s in strategies),
-            _number(values.get(("folded", "gap"))),
+            *(number(values.get((s, "mse_decoder"))) for s in strategies),
+            number(values.get(("folded", "gap"))),
             _percent(values.get(("folded", "certain_share"))),
         )
     if finished.config.unmatched_cost is not None:
@@ -198,7 +208,7 @@ def next_steps(out: Path) -> None:
 
 def path(steps: pd.DataFrame, key: str, feature: int) -> None:
     """One feature through the layers, a row a layer."""
-    table = _table(
+    table = new_table(
         "layer", "feature", "status", "cost", "rank", "cosine", "margin", "certain", "runner-up"
     )
     for step in steps.to_dict("records"):
@@ -212,10 +222,10 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
             str(step["key"]) + (" (born)" if step["born"] else " (dies)" if step["dies"] else ""),
             f"[bold]{step['feature']}[/]" if step["key"] == key else str(step["feature"]),
             step["status"],
-            _number(step["cost"]),
+            number(step["cost"]),
             _percent(quantile),
-            _number(step["cosine"]),
-            _number(step["margin"]),
+            number(step["cosine"]),
+            number(step["margin"]),
             "" if started else ("yes" if step["certain"] else "no"),
             other,
         )
@@ -229,7 +239,7 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
     )
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
     """A table that fits 80 columns, its cells never broken."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for number, column in enumerate(columns):
@@ -237,7 +247,8 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _number(value: Any) -> str:
+def number(value: Any) -> str:
+    """Four significant digits; nothing where there is no value."""
     return "" if value is None or pd.isna(value) else f"{value:.4g}"
 
 

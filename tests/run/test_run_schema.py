@@ -13,7 +13,7 @@ from saematch.run.exporting import FORMATS, all_matchings, export
 from saematch.run.manifest import empty_manifest
 from saematch.run.pipeline import run
 from saematch.run.read import Run
-from saematch.run.schema import SCHEMA_VERSION, TABLES, WEIGHT_MEASURES
+from saematch.run.schema import DATA_MEASURES, SCHEMA_VERSION, TABLES, WEIGHT_MEASURES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "run-directory.md"
 
@@ -37,7 +37,7 @@ def test_files_have_exactly_the_schema(finished: Run) -> None:
         assert found.remove_metadata() == TABLES[number].schema, name
         json.loads(found.metadata[b"saematch"])
         seen.add(number)
-    assert seen == set(range(len(TABLES)))
+    assert seen == set(patterns.values())
     assert set(finished.measures()["measure"]) == set(WEIGHT_MEASURES)
     manifest = json.loads((finished.path / "manifest.json").read_text())
     assert set(manifest) == {*empty_manifest(), "sha256"}
@@ -60,7 +60,7 @@ def test_the_document_says_the_same() -> None:
             for column in table.columns
         ]
         assert rows[: len(expected)] == expected
-    for name, (unit, meaning) in WEIGHT_MEASURES.items():
+    for name, (unit, meaning) in {**WEIGHT_MEASURES, **DATA_MEASURES}.items():
         assert f"| `{name}` | {unit} | {meaning} |" in text
     for key in (*empty_manifest(), "sha256"):
         assert f"| `{key}` |" in text

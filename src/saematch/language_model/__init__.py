@@ -1,9 +1,17 @@
-"""Residual streams of real language models.
+"""Residual streams of real language models, and the texts that they read.
 
 The only package of saematch that imports transformers, and only inside functions.
 """
 
-from saematch.language_model.capture import capture_residual_stream, decoder_blocks
+from saematch.language_model.capture import (
+    capture_and_predict,
+    capture_residual_stream,
+    decoder_blocks,
+    predict_from,
+)
+from saematch.language_model.corpora import CORPORA, Corpus, load_corpus
+from saematch.language_model.documents import Batch, Documents, batches
+from saematch.language_model.model import LanguageModel, load_language_model
 from saematch.language_model.smollm2 import (
     SMOLLM2_NAME,
     load_smollm2,
@@ -12,10 +20,20 @@ from saematch.language_model.smollm2 import (
 )
 
 __all__ = [
+    "CORPORA",
     "SMOLLM2_NAME",
+    "Batch",
+    "Corpus",
+    "Documents",
+    "LanguageModel",
+    "batches",
+    "capture_and_predict",
     "capture_residual_stream",
     "decoder_blocks",
+    "load_corpus",
+    "load_language_model",
     "load_smollm2",
+    "predict_from",
     "smollm2_checkpoint",
     "smollm2_weights_sha256",
 ]

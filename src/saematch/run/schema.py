@@ -20,6 +20,7 @@ DETAILS_KEY = b"saematch"
 """Key of the Parquet file metadata under which a table keeps what is not per row, as JSON."""
 
 INT, FLOAT, TEXT, BOOL = pa.int64(), pa.float64(), pa.string(), pa.bool_()
+FLOATS, INTS = pa.list_(pa.float64()), pa.list_(pa.int32())
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,108 @@ MEASURES = Table(
 MEASURE_SOURCE = Table("evaluation/measures/{source}.parquet", MEASURES.row, MEASURES.columns)
 """`measures.parquet` is every source's table in one, in the order of their names."""
 
-TABLES = (MATCHINGS, CANDIDATES, PATHS, MEASURES, MEASURE_SOURCE)
+DOCUMENTS = Table(
+    "evaluation/documents/{corpus}/documents.parquet",
+    "a document as the unmodified model reads it",
+    (
+        Column("document", INT, "", "number of the document in the corpus's seeded order"),
+        Column("tokens", INT, "tokens", "tokens, BOS left out"),
+        Column("predicted", INT, "tokens", "predictions, those made from BOS left out"),
+        Column("loss", FLOAT, "nats, summed", "cross-entropy of those; null: not taken", True),
+    ),
+)
+
+_FEATURES = (
+    Column("features", INTS, "", "features that fired in the document"),
+    Column("counts", INTS, "tokens", "on how many tokens each of them did"),
+)
+
+
+def _moments(of: str) -> tuple[Column, ...]:
+    return tuple(
+        column
+        for prefix, which in (("", "tokens but BOS"), ("typical_", "of them, those not outlying"))
+        for column in (
+            Column(f"{prefix}tokens", INT, "tokens", which),
+            Column(f"{prefix}{of}_sum", FLOATS, "residual stream", "sum over them, [d_model]"),
+            Column(
+                f"{prefix}{of}_square", FLOAT, "residual stream squared", "sum of squared norms"
+            ),
+        )
+    )
+
+
+STREAMS = Table(
+    "evaluation/documents/{corpus}/streams/{key}.parquet",
+    "a document at one SAE: sums of the residual stream, and firings",
+    (DOCUMENTS.columns[0], *_moments("stream"), *_FEATURES),
+)
+
+ARMS = Table(
+    "evaluation/documents/{corpus}/{strategy}/{parts}/{a}--{b}.parquet",
+    "a document under a strategy or intervention: sums of the error, loss, joint firings",
+    (
+        Column("draw", INT, "", "draw of `random`; 0 elsewhere"),
+        DOCUMENTS.columns[0],
+        *_moments("error"),
+        Column("loss", FLOAT, "nats, summed", "with the intervention; null: not taken", True),
+        Column("features", INTS, "", "features of a that fired together with their partner"),
+        _FEATURES[1],
+    ),
+)
+
+PAIRS = Table(
+    "evaluation/pairs.parquet",
+    "a feature of a, matched by a strategy, on a corpus",
+    (
+        Column("a", TEXT, "", "the earlier SAE's key"),
+        Column("b", TEXT, "", "the later SAE's key"),
+        Column("corpus", TEXT, "", "corpus it was measured on"),
+        Column("strategy", TEXT, "", "folded, unfolded, cosine or correlation"),
+        Column("feature", INT, "", "feature of a"),
+        Column("partner", INT, "", "feature of b"),
+        Column("firings", INT, "tokens", "on which the feature fired"),
+        Column("partner_firings", INT, "tokens", "on which its partner fired"),
+        Column("joint_firings", INT, "tokens", "on which both did"),
+        Column("phi", FLOAT, "-1 to 1", "φ of the two; null: the feature never fired", True),
+        Column(
+            "lift",
+            FLOAT,
+            "ratio",
+            "joint firings over those by chance; null: one never fired",
+            True,
+        ),
+        Column(
+            "causal_agreement",
+            FLOAT,
+            "-1 to 1",
+            "cosine of what ablating either does to the logits; null: not measured",
+            True,
+        ),
+    ),
+)
+
+PAIR_SOURCE = Table("evaluation/pairs/{corpus}.parquet", PAIRS.row, PAIRS.columns)
+"""`pairs.parquet` is every corpus's table in one."""
+
+CAUSAL = Table(
+    "evaluation/causal/{corpus}/{a}--{b}.parquet",
+    "an ablated feature and the partner that a strategy gives it",
+    (
+        Column("feature", INT, "", "feature of a"),
+        Column("partner", INT, "", "feature of b; -1: the strategy gives it none"),
+        Column("strategy", TEXT, "", "whose partner it is"),
+        Column("stratum", INT, "", "of the folded cost of the feature's pair, 0 the cheapest"),
+        Column("document", INT, "", "document in which both were ablated"),
+        Column("tokens", INT, "tokens", "on which the feature fired there"),
+        Column("agreement", FLOAT, "-1 to 1", "cosine of the two changes of the logits"),
+    ),
+)
+
+TABLES = (
+    MATCHINGS, CANDIDATES, PATHS, MEASURES, MEASURE_SOURCE,
+    DOCUMENTS, STREAMS, ARMS, CAUSAL, PAIRS, PAIR_SOURCE,
+)  # fmt: skip
 
 WEIGHT_MEASURES: Mapping[str, tuple[str, str]] = {
     "total_cost": ("folded weight, squared, summed", "total cost of all matched pairs"),
@@ -232,3 +334,38 @@ WEIGHT_MEASURES: Mapping[str, tuple[str, str]] = {
     ),
 }
 """Unit and meaning of every measure that needs no data."""
+
+DATA_MEASURES: Mapping[str, tuple[str, str]] = {
+    "l0": ("features a token", "mean number of features that fire on a token; a and b are one SAE"),
+    "outlying": (
+        "0 to 1",
+        "share of tokens whose residual norm exceeds 10 medians of their document",
+    ),
+    "explained_variance": ("at most 1", "1 - fvu"),
+    "fvu": ("from 0", "variance of the error over variance of the stream, summed over dimensions"),
+    "explained_variance_typical": ("at most 1", "the same without outlying tokens"),
+    "fvu_typical": ("from 0", "the same without outlying tokens"),
+    "delta_loss": ("nats a token", "mean cross-entropy with the intervention, less that without"),
+    "matching_score": ("0 to 1", "joint firings over firings of the features of a"),
+    "matching_score_reverse": ("0 to 1", "joint firings over firings of the partners"),
+    "jaccard": ("0 to 1", "joint firings over tokens on which either fires"),
+    "matching_score_macro": ("0 to 1", "mean over features that fired of their own score"),
+    "phi": (
+        "-1 to 1",
+        "mean over features that fired of φ with their partner; 0 where that never does",
+    ),
+    "chance": ("0 to 1", "matching_score if partners fired independently at the same rates"),
+    "lift": ("ratio", "matching_score over chance"),
+    "matching_score_density_{group}": (
+        "0 to 1",
+        "matching_score of features by the share of tokens they fire on",
+    ),
+    "chance_density_{group}": ("0 to 1", "chance of the same"),
+    "causal_agreement": (
+        "-1 to 1",
+        "mean over sampled pairs of the cosine of what ablating either does",
+    ),
+    "{measure}_minus_folded": ("the measure's", "paired difference from folded"),
+}
+"""Unit and meaning of every measure on a corpus; low and high are a 95% interval (of `random`: its
+least and greatest draw)."""

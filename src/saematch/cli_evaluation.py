@@ -1,0 +1,122 @@
+"""The commands that run a language model: parse, call, print."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from saematch.errors import UsageError
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
+_QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+
+
+def evaluate(
+    directory: Directory,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Name on the Hub, path, or smollm2.  [default: what the SAEs record]"),
+    ] = None,
+    corpora: Annotated[
+        str, typer.Option(help="Among web,wiki,code, or files and folders of your own text.")
+    ] = "web,wiki,code",
+    documents: Annotated[
+        int, typer.Option(help="Documents of each corpus; the paper takes 100.")
+    ] = 12,
+    tokens: Annotated[
+        int, typer.Option(help="Tokens each is cut to, BOS included; the paper takes 1024.")
+    ] = 256,
+    strategies: Annotated[
+        str | None,
+        typer.Option(help="Of the run's, and correlation,ridge (need text to fit); default: all."),
+    ] = None,
+    pairs: Annotated[
+        str | None, typer.Option(help="Layer pairs, 12,13 or 12,13;13,14; default: all.")
+    ] = None,
+    quantiles: Annotated[
+        str | None,
+        typer.Option(help="Shares of pairs to mix in by MSE (eq. 6), e.g. 0,0.25,0.5,0.75,1."),
+    ] = None,
+    causal_pairs: Annotated[
+        int, typer.Option(help="Feature pairs to ablate for each layer pair; 0: none.")
+    ] = 12,
+    other_parts: Annotated[
+        bool, typer.Option(help="Measure decoder-only and encoder-only matchings too.")
+    ] = True,
+    batch_tokens: Annotated[int, typer.Option(help="Tokens in one pass of the model.")] = 2048,
+    seed: Annotated[int, typer.Option(help="Of documents, draws, intervals, ablations.")] = 0,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; default: cuda where there is one.")
+    ] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16"], typer.Option(help="Of the language model.")
+    ] = "float32",
+    attention: Annotated[
+        str | None, typer.Option(help="Attention implementation of transformers, e.g. sdpa.")
+    ] = None,
+    any_model: Annotated[
+        bool, typer.Option("--any-model", help="Take a model of another name than SAEs record.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure a run's matchings on its language model: explained variance, loss, joint firings."""
+    from saematch import display
+    from saematch.display_evaluation import evaluation_summary
+    from saematch.run.config import parse_far
+    from saematch.run.evaluating import evaluate as evaluate_run
+    from saematch.run.evaluation_config import EvaluationConfig
+
+    config = EvaluationConfig(
+        model=model,
+        corpora=split(corpora),
+        documents=documents,
+        tokens=tokens,
+        strategies=None if strategies is None else split(strategies),
+        pairs=None if pairs is None else parse_far(pairs),
+        quantiles=() if quantiles is None else tuple(_number(one) for one in split(quantiles)),
+        causal_pairs=causal_pairs,
+        other_parts=other_parts,
+        batch_tokens=batch_tokens,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        attention=attention,
+        any_model=any_model,
+    )
+    quiet_libraries()
+    with display.steps(quiet=as_json) as tell:
+        run = evaluate_run(directory, config, tell)
+    if as_json:
+        measures = run.measures()
+        measures = measures[measures["corpus"] != ""]
+        value: Any = {"measures": json.loads(measures.to_json(orient="records"))}
+        typer.echo(json.dumps(value, indent=1))
+    else:
+        evaluation_summary(run)
+
+
+def split(text: str) -> tuple[str, ...]:
+    """The items of a list with commas between."""
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def quiet_libraries() -> None:
+    """transformers and tokenizers report their own progress on stderr; ours is enough."""
+    import os
+
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        from transformers.utils import logging
+    except ImportError:
+        return  # loading the model says what is missing
+    logging.disable_progress_bar()
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"needed numbers from 0 to 1 as quantiles, found '{text}'") from None

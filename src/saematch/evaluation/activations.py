@@ -1,0 +1,49 @@
+"""Feature activations of many tokens, as the few that are not zero."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from saematch.sae import SAE
+
+ENTRIES = 1 << 25
+"""Activations held densely at a time: 128 MiB."""
+
+
+@dataclass(frozen=True, eq=False)
+class SparseActivations:
+    """Features that fire, ordered by token and then by feature."""
+
+    token: Int64[Tensor, " fired"]
+    feature: Int64[Tensor, " fired"]
+    value: Float[Tensor, " fired"]
+    """float32, positive."""
+    n_tokens: int
+    d_sae: int
+
+    def dense(self) -> Float[Tensor, "n_tokens d_sae"]:
+        out = torch.zeros(self.n_tokens, self.d_sae, device=self.value.device)
+        out[self.token, self.feature] = self.value
+        return out
+
+
+def encode_sparse(sae: SAE, rows: Float[Tensor, "n d_model"]) -> SparseActivations:
+    """`sae.encode`, some tokens at a time, so that no [n, d_sae] is held for wide SAEs."""
+    tokens, features, values = [], [], []
+    step = max(1, ENTRIES // sae.d_sae)
+    for first in range(0, len(rows), step):
+        dense = sae.encode(rows[first : first + step])
+        token, feature = dense.nonzero(as_tuple=True)
+        tokens.append(token + first)
+        features.append(feature)
+        values.append(dense[token, feature])
+    none = torch.zeros(0, dtype=torch.int64, device=rows.device)
+    return SparseActivations(
+        torch.cat([none, *tokens]),
+        torch.cat([none, *features]),
+        torch.cat([torch.zeros(0, device=rows.device), *values]),
+        len(rows),
+        sae.d_sae,
+    )

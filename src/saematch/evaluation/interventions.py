@@ -1,0 +1,140 @@
+"""What is put in place of the residual stream after the later layer of a pair.
+
+All of them are written in terms of raw activations.  With scales s folded in, activations of A are
+f / s_A and decoder rows of B are s_B · W_dec, so that a permutation p decodes to
+
+    x̂ = Σ_i f_i · (s_B[p(i)] / s_A[i]) · W_dec_B[p(i)] + b_dec_B        (folded)
+    x̂ = Σ_i f_i · W_dec_B[p(i)] + b_dec_B                               (unfolded: s = 1)
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from saematch.evaluation.activations import SparseActivations
+from saematch.matched import Matching
+from saematch.permutation import UNMATCHED, Permutation
+from saematch.sae import SAE, FoldedSAE
+
+
+@dataclass(frozen=True, eq=False)
+class PairRows:
+    """What an intervention may read: the tokens of a batch, BOS and padding left out."""
+
+    x_a: Float[Tensor, "n d_model"]
+    x_b: Float[Tensor, "n d_model"]
+    f_a: SparseActivations
+    f_b: SparseActivations
+
+
+Intervention = Callable[[PairRows], Float[Tensor, "n d_model"]]
+"""The rows that take the place of `x_b`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """Σ_i f_i · factor_i · weight[index_i] over the features whose index is not -1."""
+
+    weight: Float[Tensor, "d_b d_model"]
+    index: Int64[Tensor, " d_a"]
+    factor: Float[Tensor, " d_a"]
+
+    def __call__(self, f: SparseActivations) -> Float[Tensor, "n d_model"]:
+        target = self.index[f.feature]
+        taken = target != UNMATCHED
+        token, target = f.token[taken], target[taken]
+        values = f.value[taken] * self.factor[f.feature[taken]]
+        starts = torch.searchsorted(token, torch.arange(f.n_tokens, device=token.device))
+        return torch.nn.functional.embedding_bag(
+            target, self.weight, starts, mode="sum", per_sample_weights=values
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Decoding:
+    """Features of the earlier SAE, as they fire, through decoder rows to a residual stream."""
+
+    terms: tuple[Term, ...]
+    bias: Float[Tensor, " d_model"]
+
+    def __call__(self, rows: PairRows) -> Float[Tensor, "n d_model"]:
+        out = self.bias.expand(rows.f_a.n_tokens, -1).clone()
+        for term in self.terms:
+            out += term(rows.f_a)
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMap:
+    """x_a @ weight + bias."""
+
+    weight: Float[Tensor, "d_model d_model"]
+    bias: Float[Tensor, " d_model"]
+
+    def __call__(self, rows: PairRows) -> Float[Tensor, "n d_model"]:
+        return rows.x_a @ self.weight + self.bias
+
+
+def layer_drop(rows: PairRows) -> Float[Tensor, "n d_model"]:
+    """The blocks between are skipped: what the earlier layer hands on."""
+    return rows.x_a
+
+
+def reconstruct_current(b: SAE) -> Intervention:
+    """x̂ of the later layer in place of x."""
+    own = _own(b)
+    return lambda rows: own(rows.f_b) + b.b_dec.float()
+
+
+def reconstruct_previous(a: SAE) -> Intervention:
+    """x̂ of the earlier layer in place of x of the later one; the blocks between are skipped."""
+    return Decoding((_own(a),), a.b_dec.float())
+
+
+def encode_permute_decode(
+    a: FoldedSAE, b: FoldedSAE, permutation: Permutation, *, folded: bool = True
+) -> Decoding:
+    """Features of A, permuted, through the decoder of B and its bias; `folded=False`: raw weights."""
+    return Decoding((_permuted(a, b, permutation, folded),), b.b_dec.float())
+
+
+def quantile(a: FoldedSAE, b: FoldedSAE, matching: Matching, q: float) -> Decoding:
+    """SAE Match, eq. 6: the ⌈q·n⌉ pairs of least folded decoder MSE (ties by index) through the
+    matched decoder, all other features through their own; always with the bias of B."""
+    matched = torch.from_numpy(matching.matched)
+    mse = torch.where(matched, torch.from_numpy(matching.mse_decoder), torch.inf)
+    order = torch.sort(mse, stable=True).indices
+    count = math.ceil(q * int(matched.sum()))
+    chosen = torch.zeros(a.d_sae, dtype=torch.bool)
+    chosen[order[:count]] = True
+    through_b = _permuted(a, b, matching.permutation, folded=True)
+    through_a = _own(a.sae)
+    chosen = chosen.to(through_b.index.device)
+    nothing = torch.full_like(through_b.index, UNMATCHED)
+    return Decoding(
+        (
+            Term(through_b.weight, torch.where(chosen, through_b.index, nothing), through_b.factor),
+            Term(through_a.weight, torch.where(chosen, nothing, through_a.index), through_a.factor),
+        ),
+        b.b_dec.float(),
+    )
+
+
+def _own(sae: SAE) -> Term:
+    every = torch.arange(sae.d_sae, device=sae.W_dec.device)
+    return Term(sae.W_dec.float(), every, torch.ones(sae.d_sae, device=sae.W_dec.device))
+
+
+def _permuted(a: FoldedSAE, b: FoldedSAE, permutation: Permutation, folded: bool) -> Term:
+    device = b.sae.W_dec.device
+    index = torch.from_numpy(permutation).to(device)
+    factor = torch.ones(a.d_sae, device=device)
+    if folded:
+        target = index.clamp(min=0)
+        factor = cast(Tensor, b.scale.to(device)[target] / a.scale.to(device))
+    return Term(b.sae.W_dec.float(), index, factor)

@@ -1,0 +1,64 @@
+"""An evaluation in few numbers: what the terminal, the report and the findings show."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from saematch.run import Run
+
+MAIN_MEASURES: Mapping[str, tuple[str, str]] = {
+    "explained_variance": ("EV", "explained variance"),
+    "delta_loss": ("ΔL", "change in loss, nats a token"),
+    "matching_score": ("score", "matching score"),
+    "chance": ("chance", "matching score by chance"),
+    "lift": ("lift", "matching score over chance"),
+    "phi": ("φ", "mean φ"),
+    "causal_agreement": ("causal", "causal agreement"),
+}
+"""Short and long names of the measures that stand in summaries."""
+ORDER = (
+    "layer_drop", "reconstruct_current", "reconstruct_previous", "ridge", "folded", "unfolded",
+    "unfolded_refolded", "cosine", "correlation", "naive", "random",
+)  # fmt: skip
+
+
+def evaluated(run: "Run") -> "pd.DataFrame":
+    """The measures on text."""
+    measures = run.measures()
+    return measures[measures["corpus"] != ""]
+
+
+def corpora_of(run: "Run") -> dict[str, dict[str, Any]]:
+    """What each corpus's table says beside its rows, by the corpus's name."""
+    from saematch.run.schema import decode
+
+    found = {}
+    for name in run.directory.names("evaluation/measures/corpus-"):
+        about = decode(run.directory.read(name))[1]
+        found[about["corpus"]] = about
+    return found
+
+
+def strategy_rows(measures: "pd.DataFrame") -> Iterator[tuple[str, dict[str, float]]]:
+    """Means over pairs of SAEs of each measure, by strategy (and parts, where there are several), in
+    a fixed order."""
+    main = measures[measures["strategy"] == "random"]["parts"]
+    pairs = measures[measures["a"] != measures["b"]]
+    grouped = pairs.groupby(["strategy", "parts", "measure"], sort=False)["value"].mean()
+    means: dict[tuple[str, str], dict[str, float]] = {}
+    for key, value in grouped.items():
+        strategy, parts, measure = map(str, cast(tuple, key))
+        means.setdefault((strategy, parts), {})[measure] = float(value)
+    slugs = [parts for strategy, parts in means if strategy == "folded"]
+    main_slug = str(main.iloc[0]) if len(main) else max(slugs, key=len, default="")
+
+    def place(key: tuple[str, str]) -> tuple[int, bool, str]:
+        strategy, parts = key
+        at = ORDER.index(strategy) if strategy in ORDER else len(ORDER)
+        return at, parts != main_slug, strategy
+
+    for strategy, parts in sorted(means, key=place):
+        other = strategy == "folded" and parts != main_slug
+        yield f"folded, {parts} only" if other else strategy, means[strategy, parts]

@@ -1,0 +1,113 @@
+"""The tables of one corpus from its documents' sums: a row a measure, a row a feature pair."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from saematch.evaluation.arms import RANDOM
+from saematch.evaluation.collecting import Arm, Collected, Pair, Row
+from saematch.evaluation.measuring import (
+    Firings,
+    Values,
+    differences,
+    draw_weights,
+    interval,
+    matching_measures,
+    pair_table,
+    reconstruction_measures,
+    spread_of_draws,
+    stream_measures,
+)
+
+MeasureRow = tuple[
+    str, str, str, str, str, str, float, float | None, float | None, int, int
+]  # as MEASURES of the run directory: a, b, corpus, strategy, parts, measure, value, low, high, …
+PAIRED_STRATEGIES = ("folded", "unfolded", "cosine", "correlation")
+"""Those of which every feature pair has a row."""
+
+
+class CorpusMeasures:
+    """Measures of one corpus.  `widths`: d_sae by key; `seed`: of the bootstrap."""
+
+    def __init__(self, corpus: str, found: Collected, widths: Mapping[str, int], seed: int) -> None:
+        self.corpus, self.found, self.seed = corpus, found, seed
+        self.firings = {key: Firings.of(rows, widths[key]) for key, rows in found.layers.items()}
+        self.weights = draw_weights(len(found.documents), seed)
+        self.tokens = np.array([row["tokens"] for row in found.documents], dtype=np.float64)
+
+    def rows(self) -> Iterator[MeasureRow]:
+        """Every measure: of each SAE (with itself as pair), then of each pair and arm."""
+        for key, rows in self.found.layers.items():
+            yield from self._rows((key, key), "", "", stream_measures(rows, self.weights))
+        for pair, arms in self.found.arms.items():
+            yield from self._of_pair(pair, arms)
+
+    def pairs(self, main_parts: str) -> Iterator[dict[str, Any]]:
+        """Columns of the rows of feature pairs, for each pair of SAEs and strategy."""
+        for (a, b), arms in self.found.arms.items():
+            for arm, rows in arms:
+                if arm.strategy not in PAIRED_STRATEGIES or arm.parts not in ("", main_parts):
+                    continue
+                assert arm.permutation is not None
+                joint = Firings.of(rows, self.firings[a].counts.shape[1])
+                columns = pair_table(
+                    joint,
+                    self.firings[a],
+                    self.firings[b],
+                    int(self.tokens.sum()),
+                    arm.permutation,
+                )
+                names = {"a": a, "b": b, "corpus": self.corpus, "strategy": arm.strategy}
+                yield {
+                    name: np.full(len(columns["feature"]), v) for name, v in names.items()
+                } | columns
+
+    def _of_pair(self, pair: Pair, arms: Sequence[tuple[Arm, list[Row]]]) -> Iterator[MeasureRow]:
+        values: list[tuple[Arm, dict[str, Values]]] = []
+        draws: list[tuple[Arm, dict[str, Values]]] = []
+        for arm, rows in arms:
+            if arm.strategy == RANDOM:
+                draws.append((arm, self._values(pair, arm, rows, self.weights[:1])))
+            else:
+                values.append((arm, self._values(pair, arm, rows, self.weights)))
+        main = next((v for arm, v in values if arm.strategy == "folded"), None)
+        for arm, found in values:
+            yield from self._rows(pair, arm.strategy, arm.parts, found)
+            if main is not None and found is not main:
+                yield from self._rows(pair, arm.strategy, arm.parts, differences(found, main))
+        if draws:
+            spread = spread_of_draws([found for _, found in draws])
+            first = draws[0][0]
+            for name, span in spread.items():
+                yield self._row(pair, first.strategy, first.parts, name, span)
+
+    def _values(
+        self, pair: Pair, arm: Arm, rows: list[Row], weights: np.ndarray
+    ) -> dict[str, Values]:
+        found: dict[str, Values] = {}
+        if arm.intervene is not None:
+            stream = self.found.layers[pair[1]]
+            found |= reconstruction_measures(rows, stream, self.found.documents, weights)
+        if arm.permutation is not None:
+            of_a, of_b = self.firings[pair[0]], self.firings[pair[1]]
+            joint = Firings.of(rows, of_a.counts.shape[1])
+            found |= matching_measures(joint, of_a, of_b, self.tokens, arm.permutation, weights)
+        return found
+
+    def _rows(
+        self, pair: Pair, strategy: str, parts: str, values: Mapping[str, Values]
+    ) -> Iterator[MeasureRow]:
+        for name, value in values.items():
+            yield self._row(pair, strategy, parts, name, interval(value))
+
+    def _row(
+        self,
+        pair: Pair,
+        strategy: str,
+        parts: str,
+        name: str,
+        span: tuple[float, float | None, float | None],
+    ) -> MeasureRow:
+        count, tokens = len(self.tokens), int(self.tokens.sum())
+        return (*pair, self.corpus, strategy, parts, name, *span, count, tokens)

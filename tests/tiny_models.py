@@ -1,0 +1,65 @@
+"""Random-weight models of every architecture that is claimed, and a tokenizer of bytes."""
+
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    Qwen2Config,
+)
+from transformers.utils import logging
+
+from saematch.language_model import LanguageModel
+
+logging.disable_progress_bar()
+VOCABULARY, WIDTH, BLOCKS = 260, 16, 4
+COMMON: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "intermediate_size": 32,
+    "num_hidden_layers": BLOCKS,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 128,
+}
+CONFIGS = {
+    "llama": lambda: LlamaConfig(**COMMON),
+    "gemma2": lambda: Gemma2Config(**COMMON, head_dim=8, sliding_window=8),
+    "gemma3": lambda: Gemma3TextConfig(**COMMON, head_dim=8, sliding_window=8),
+    "qwen2": lambda: Qwen2Config(**COMMON),
+    "gpt2": lambda: GPT2Config(
+        vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=BLOCKS, n_head=2, n_positions=128
+    ),
+}
+
+
+class Bytes:
+    """A tokenizer whose tokens are bytes; BOS is 256, or there is none."""
+
+    def __init__(self, bos_token_id: int | None = 256) -> None:
+        self.bos_token_id = bos_token_id
+
+    def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
+        assert not add_special_tokens
+        return {"input_ids": list(text.encode())}
+
+
+def tiny_model(
+    kind: str = "llama",
+    bos: int | None = 256,
+    dtype: str = "float32",
+    width: int = WIDTH,
+    blocks: int = BLOCKS,
+) -> LanguageModel:
+    torch.manual_seed(0)
+    config = CONFIGS[kind]()
+    if kind == "llama":
+        config = LlamaConfig(**{**COMMON, "hidden_size": width, "num_hidden_layers": blocks})
+    # Larger than usual, so that blocks do something.
+    config.initializer_range = 0.3
+    model = AutoModelForCausalLM.from_config(config).eval().to(getattr(torch, dtype))
+    return LanguageModel(model, Bytes(bos), "tiny", "ab" * 32)
