@@ -243,7 +243,7 @@ def joint(
     f_a: SparseActivations, f_b: SparseActivations, permutation: Permutation
 ) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
     """Tokens and features of A that fire together with their partner."""
-    partner = torch.from_numpy(permutation).to(f_a.feature.device)[f_a.feature]
+    partner = torch.tensor(permutation, device=f_a.feature.device)[f_a.feature]
     fired = f_b.token * f_b.d_sae + f_b.feature
     wanted = f_a.token * f_b.d_sae + partner
     place = torch.searchsorted(fired, wanted).clamp(max=max(0, len(fired) - 1))

@@ -132,7 +132,7 @@ def _own(sae: SAE) -> Term:
 
 def _permuted(a: FoldedSAE, b: FoldedSAE, permutation: Permutation, folded: bool) -> Term:
     device = b.sae.W_dec.device
-    index = torch.from_numpy(permutation).to(device)
+    index = torch.tensor(permutation, device=device)
     factor = torch.ones(a.d_sae, device=device)
     if folded:
         target = index.clamp(min=0)

@@ -6,7 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from saematch.figures.style import STRATEGY_LINES, TEXT_SIZE, label_pairs, new_figure
+from saematch.figures.style import (
+    STRATEGY_LINES,
+    TEXT_SIZE,
+    draw_strategy,
+    label_pairs,
+    new_figure,
+)
 
 PARTS = {"decoder": "decoder", "encoder": "encoder", "bias": "encoder bias"}
 
@@ -20,25 +26,8 @@ def mse_by_pair(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Fig
     figure, axes = new_figure(10.5, 3.2, columns=len(PARTS))
     for ax, (part, words) in zip(axes, PARTS.items(), strict=True):
         rows = measures[measures["measure"] == f"mse_{part}"]
-        for strategy, line in STRATEGY_LINES.items():
-            chosen = rows[rows["strategy"] == strategy].set_index(["a", "b"])
-            chosen = chosen.reindex(pd.MultiIndex.from_tuples(pairs))
-            if chosen["value"].isna().all():
-                continue
-            x = np.arange(len(pairs))
-            ax.plot(
-                x,
-                chosen["value"],
-                color=line.color,
-                marker=line.marker,
-                linestyle=line.dashes,
-                label=line.label,
-                markersize=4,
-                linewidth=1.4,
-            )
-            if chosen["low"].notna().any():
-                low, high = chosen["low"].astype(float), chosen["high"].astype(float)
-                ax.fill_between(x, low, high, color=line.color, alpha=0.2, linewidth=0)
+        for strategy in STRATEGY_LINES:
+            draw_strategy(ax, rows[rows["strategy"] == strategy], strategy, pairs)
         ax.set_title(words, fontsize=TEXT_SIZE + 1)
         ax.set_ylim(bottom=0)
         label_pairs(ax, [f"{a}→{b}" for a, b in pairs])

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -30,6 +32,11 @@ STRATEGY_LINES = {
     "naive": Line("naive (identity)", "#D55E00", "v", (0, (4, 1.5))),
     "random": Line("random", "#7F7F7F", "x", ":"),
     "composition": Line("composition", "#CC79A7", "D", (0, (1, 1))),
+    "correlation": Line("correlation argmax", "#56B4E9", "P", (0, (5, 1, 1, 1))),
+    "reconstruct_previous": Line("reconstruct previous", "#000000", "<", "--"),
+    "reconstruct_current": Line("reconstruct current", "#000000", ">", "-"),
+    "layer_drop": Line("layer drop", "#000000", "", ":"),
+    "ridge": Line("ridge map", "#B8860B", "*", "-."),
 }
 
 TEXT_SIZE = 9
@@ -45,6 +52,33 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, l
         ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
         ax.set_axisbelow(True)
     return figure, axes
+
+
+def draw_strategy(
+    ax: Axes, rows: pd.DataFrame, strategy: str, pairs: Sequence[tuple[str, str]]
+) -> None:
+    """A strategy's values at each layer pair, and the band between `low` and `high` where it has one.
+
+    `rows`: a row a pair of evaluation/measures.parquet; nothing is drawn where none has a value.
+    """
+    line = STRATEGY_LINES[strategy]
+    chosen = rows.set_index(["a", "b"]).reindex(pd.MultiIndex.from_tuples(pairs))
+    if chosen["value"].isna().all():
+        return
+    x = np.arange(len(pairs))
+    ax.plot(
+        x,
+        chosen["value"],
+        color=line.color,
+        marker=line.marker,
+        linestyle=line.dashes,
+        label=line.label,
+        markersize=4,
+        linewidth=1.4,
+    )
+    if chosen["low"].notna().any():
+        low, high = chosen["low"].astype(float), chosen["high"].astype(float)
+        ax.fill_between(x, low, high, color=line.color, alpha=0.2, linewidth=0)
 
 
 def label_pairs(ax: Axes, pairs: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saematch.matched import describe_gap
+from saematch.run.report_evaluation import evaluations, spanned
 from saematch.run.steps import Step, followed_steps
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def render_report(run: "Run") -> str:
     environment.filters["cheaper"] = cheaper
     environment.filters["gap"] = describe_gap
     environment.filters["life"] = life
+    environment.filters["spanned"] = spanned
     template = files("saematch.run").joinpath("report_template.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(context(run))
 
@@ -60,6 +62,7 @@ def context(run: "Run") -> dict[str, Any]:
             row for a, b in run.pairs if (a, b) not in adjacent for row in [far_row(run, a, b)]
         ],
         "figures": figures(run, measures, adjacent),
+        "evaluations": evaluations(run, adjacent),
         "example": example_path(run, steps),
         "examples": example_paths(steps, run.chains),
         "data": embedded(run, steps) if searchable else "null",

@@ -1,0 +1,50 @@
+"""Figures of an evaluation on text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from saematch.figures.style import (
+    STRATEGY_LINES,
+    TEXT_SIZE,
+    draw_strategy,
+    label_pairs,
+    new_figure,
+)
+
+PANELS = {
+    "explained_variance": "explained variance",
+    "delta_loss": "ΔL (nats a token)",
+    "matching_score": "matching score",
+}
+LOWEST_EXPLAINED = -1.0
+
+
+def measured_by_pair(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Figure:
+    """Explained variance, ΔL and matching score per layer pair and strategy (the paper's figures 11
+    and 7, right), with 95% intervals.
+
+    `measures`: rows of evaluation/measures.parquet of one corpus and one slug of parts.
+    """
+    figure, axes = new_figure(10.5, 3.6, columns=len(PANELS))
+    handles: dict[str, Any] = {}
+    for ax, (measure, words) in zip(axes, PANELS.items(), strict=True):
+        rows = measures[measures["measure"] == measure]
+        for strategy in STRATEGY_LINES:
+            draw_strategy(ax, rows[rows["strategy"] == strategy], strategy, pairs)
+        ax.set_ylabel(words, fontsize=TEXT_SIZE)
+        label_pairs(ax, [f"{a}→{b}" for a, b in pairs])
+        low, high = ax.get_ylim()
+        if measure == "explained_variance":
+            ax.set_ylim(max(low, LOWEST_EXPLAINED), 1)
+        else:
+            ax.set_ylim(min(low, 0) if measure == "delta_loss" else 0, high)
+        found, labels = ax.get_legend_handles_labels()
+        handles |= dict(zip(labels, found, strict=True))
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=5, frameon=False,
+        fontsize=8,
+    )  # fmt: skip
+    return figure
