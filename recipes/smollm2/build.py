@@ -63,7 +63,8 @@ def export_and_measure(settings: Settings) -> None:
         "machine": settings.machine,
     }
     (work / "measurements.json").write_text(json.dumps(measured, indent=1) + "\n")
-    (work / "card.md").write_text(card(settings, measured))
+    if settings.blocks:  # the card is the suite's
+        (work / "card.md").write_text(card(settings, measured))
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from saematch.assignment import Assignment, Certified, Dense, Verification, solve, verify
     from saematch.consistency import Consistency, pw_mcc
     from saematch.errors import InputError, SaematchError, UnsupportedError, UsageError
+    from saematch.evaluation.choice import choose_suite
+    from saematch.evaluation.evaluate import evaluate
     from saematch.loading import Suite, inspect_sae, load_sae, load_suite
     from saematch.matched import Matching
     from saematch.matching import match, match_pairs, verify_matching
@@ -32,6 +34,8 @@ _HOMES = {
     ),
     "saematch.consistency": ("Consistency", "pw_mcc"),
     "saematch.errors": ("InputError", "SaematchError", "UnsupportedError", "UsageError"),
+    "saematch.evaluation.choice": ("choose_suite",),
+    "saematch.evaluation.evaluate": ("evaluate",),
     "saematch.loading": ("Suite", "inspect_sae", "load_sae", "load_suite"),
     "saematch.matched": ("Matching",),
     "saematch.matching": ("match", "match_pairs", "verify_matching"),
@@ -59,7 +63,9 @@ __all__ = [
     "UsageError",
     "Verification",
     "chain",
+    "choose_suite",
     "compose",
+    "evaluate",
     "fold_thresholds",
     "inspect_sae",
     "inverse",

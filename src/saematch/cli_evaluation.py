@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from saematch.errors import UsageError
+from saematch.errors import MissingDependencyError, UsageError
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
@@ -56,6 +56,10 @@ def evaluate(
     attention: Annotated[
         str | None, typer.Option(help="Attention implementation of transformers, e.g. sdpa.")
     ] = None,
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Bundled stand-ins of the corpora; do not try the Hub."),
+    ] = False,
     any_model: Annotated[
         bool, typer.Option("--any-model", help="Take a model of another name than SAEs record.")
     ] = False,
@@ -83,6 +87,7 @@ def evaluate(
         device=device,
         dtype=dtype,
         attention=attention,
+        offline=offline,
         any_model=any_model,
     )
     quiet_libraries()
@@ -94,6 +99,35 @@ def evaluate(
         value: Any = {"measures": json.loads(measures.to_json(orient="records"))}
         typer.echo(json.dumps(value, indent=1))
     else:
+        evaluation_summary(run)
+
+
+def demo(directory: Path, as_json: bool) -> None:
+    """A small evaluation of the demo's run; says so where the language model is not installed."""
+    from saematch import display
+    from saematch.display_evaluation import evaluation_summary
+    from saematch.run.evaluating import evaluate as evaluate_run
+    from saematch.run.evaluation_config import EvaluationConfig
+
+    config = EvaluationConfig(
+        model="smollm2",
+        corpora=("web",),
+        documents=6,
+        tokens=128,
+        strategies=("folded", "unfolded", "cosine", "random"),
+        pairs=(("12", "13"), ("13", "14")),
+        causal_pairs=8,
+        other_parts=False,
+        offline=True,
+    )
+    quiet_libraries()
+    try:
+        with display.steps(quiet=as_json) as tell:
+            run = evaluate_run(directory, config, tell)
+    except MissingDependencyError as error:
+        typer.echo(f"saematch: the language model was left out: {error}", err=True)
+        return
+    if not as_json:
         evaluation_summary(run)
 
 

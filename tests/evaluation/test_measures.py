@@ -339,3 +339,24 @@ def test_typical_rows_are_judged_within_their_document() -> None:
     x[3:] *= 100
     typical = typical_rows(x, torch.tensor([0, 0, 0, 1, 1, 1]))
     assert typical.tolist() == [True, True, False, True, True, True]
+
+
+def test_the_public_function_gives_the_same_numbers(whole, monkeypatch) -> None:
+    import saematch
+    from saematch.evaluation import evaluate as module
+
+    corpus = Corpus("mine", "a test", (*TEXTS, *TEXTS))
+    monkeypatch.setattr(module, "load_corpus", lambda *_: corpus)
+    found = saematch.evaluate(
+        A, B, model=MODEL, documents=len(TEXTS), tokens=40, seed=0,
+        strategies=("folded", "unfolded", "cosine", "naive", "random", "correlation", "ridge"),
+    )  # fmt: skip
+    values = measured(whole[0])
+    rows = found[found["strategy"].isin(["folded", "unfolded", "cosine", "layer_drop"])]
+    assert len(rows) > 60
+    for row in rows.to_dict("records"):
+        expected = values[row["strategy"], row["measure"]][0]
+        assert row["value"] == pytest.approx(expected, rel=1e-4, abs=1e-4, nan_ok=True)
+    assert {"correlation"} <= set(found["strategy"])
+    with pytest.raises(saematch.UsageError, match="folded with them, found cosine"):
+        saematch.evaluate(A, B, model=MODEL, strategies=("cosine",))

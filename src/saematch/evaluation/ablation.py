@@ -149,7 +149,11 @@ class _Ablations:
             ids = self.token_ids.repeat(len(rows), 1)
             logits = self.model.predict_from(ids, sae.layer, rows)[:, at + 1].double()
             change = logits[1:] - logits[:1]
-            changes += list(change - change.mean(dim=2, keepdim=True))
+            change -= change.mean(dim=2, keepdim=True)
+            # Rows that are equal may still differ in rounding, which has a direction too.
+            untouched = (rows[1:] == rows[:1]).flatten(1).all(dim=1)
+            change[untouched] = 0
+            changes += list(change)
         return changes
 
 

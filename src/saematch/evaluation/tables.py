@@ -23,6 +23,9 @@ from saematch.evaluation.measuring import (
 MeasureRow = tuple[
     str, str, str, str, str, str, float, float | None, float | None, int, int
 ]  # as MEASURES of the run directory: a, b, corpus, strategy, parts, measure, value, low, high, …
+MEASURE_COLUMNS = (
+    "a", "b", "corpus", "strategy", "parts", "measure", "value", "low", "high", "documents", "tokens",
+)  # fmt: skip
 PAIRED_STRATEGIES = ("folded", "unfolded", "cosine", "correlation")
 """Those of which every feature pair has a row."""
 

@@ -39,6 +39,14 @@ class Documents:
     def __getitem__(self, part: slice) -> "Documents":
         return dataclasses.replace(self, token_ids=self.token_ids[part])
 
+    def up_to(self, tokens: int) -> "Documents":
+        """As many of the first documents as hold so many tokens, BOS left out, or all."""
+        count = held = 0
+        while held < tokens and count < len(self):
+            held += len(self.token_ids[count]) - 1
+            count += 1
+        return self[:count]
+
     @classmethod
     def of(cls, corpus: Corpus, model: LanguageModel, tokens: int, count: int) -> "Documents":
         """The first `count` documents of a corpus, each cut to `tokens` tokens, BOS included.

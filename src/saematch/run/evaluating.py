@@ -26,6 +26,7 @@ from saematch.evaluation.ablation import causal_agreement, sample
 from saematch.evaluation.arms import CORRELATION, RANDOM, RIDGE, PairInputs, arms_of, on_device
 from saematch.evaluation.belonging import check_belongs
 from saematch.evaluation.collecting import Arm, Collected, collect
+from saematch.evaluation.evaluate import FIT_DOCUMENT_TOKENS
 from saematch.evaluation.fitting import TOKENS_PER_DIMENSION, fit
 from saematch.evaluation.interventions import LinearMap
 from saematch.language_model import (
@@ -60,7 +61,6 @@ from saematch.sae import FoldedSAE
 
 UNFINISHED = "evaluation/unfinished"
 PAIRS_NAME = "evaluation/pairs.parquet"
-FIT_DOCUMENT_TOKENS = 1024
 USUAL_DOCUMENT_TOKENS = 400
 """What a document is taken to have, where it must be said how many to fetch."""
 
@@ -188,7 +188,8 @@ class _Evaluation:
         more = -(-int(1.25 * share) // USUAL_DOCUMENT_TOKENS)
         self._tell(f"reading {name}")
         count = self.config.documents
-        corpus = load_corpus(name, count + more, self.config.seed)
+        offline = self.config.offline or None
+        corpus = load_corpus(name, count + more, self.config.seed, offline)
         if corpus.whole:  # one text may make many documents
             return corpus, corpus.without(len(corpus.texts))
         return corpus.first(count), corpus.without(count)
@@ -246,17 +247,11 @@ class _Evaluation:
 
     def _fitting_documents(self, texts: Sequence[Corpus]) -> list[Documents]:
         wanted = -(-TOKENS_PER_DIMENSION * self.model.d_model // len(texts))
-        found = []
-        for corpus in texts:
-            if not corpus.texts:
-                continue
-            documents = Documents.of(corpus, self.model, FIT_DOCUMENT_TOKENS, len(corpus.texts))
-            count = tokens = 0
-            while tokens < wanted and count < len(documents):
-                tokens += len(documents.token_ids[count]) - 1
-                count += 1
-            found.append(documents[:count])
-        return found
+        return [
+            Documents.of(corpus, self.model, FIT_DOCUMENT_TOKENS, len(corpus.texts)).up_to(wanted)
+            for corpus in texts
+            if corpus.texts
+        ]
 
     def _fit(
         self, texts: Sequence[Corpus], pairs: Sequence[Pair], **which: bool

@@ -44,6 +44,8 @@ class EvaluationConfig:
     """Of the model: float32 or bfloat16."""
     attention: str | None = None
     """Attention implementation that transformers should use."""
+    offline: bool = False
+    """Take the bundled stand-ins of `web`, `wiki` and `code` without trying the Hub."""
     any_model: bool = False
     """Take a model of another name than the SAEs record."""
 

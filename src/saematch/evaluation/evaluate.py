@@ -1,0 +1,141 @@
+"""One pair of SAEs on a language model, without a run directory."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from saematch.errors import UsageError
+from saematch.evaluation.arms import CORRELATION, RANDOM, RIDGE, PairInputs, arms_of, on_device
+from saematch.evaluation.belonging import check_belongs
+from saematch.evaluation.collecting import Collected, collect
+from saematch.evaluation.fitting import TOKENS_PER_DIMENSION, fit
+from saematch.evaluation.tables import MEASURE_COLUMNS, CorpusMeasures
+from saematch.language_model import (
+    Corpus,
+    Documents,
+    LanguageModel,
+    load_corpus,
+    load_language_model,
+)
+from saematch.matching import match
+from saematch.measuring import folded as fold
+from saematch.measuring import measure
+from saematch.sae import SAE, FoldedSAE, ScaleKind
+from saematch.strategies import PARTS, STRATEGIES, Strategy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIT_DOCUMENT_TOKENS = 1024
+FIT_DOCUMENTS_A_DIMENSION = 1 / 16
+"""Other documents to fetch for every dimension of the stream, where something is fitted."""
+
+
+def evaluate(
+    a: SAE | FoldedSAE,
+    b: SAE | FoldedSAE,
+    *,
+    model: LanguageModel | str | None = None,
+    corpora: Sequence[str] = ("web",),
+    documents: int = 12,
+    tokens: int = 256,
+    strategies: Sequence[str] = STRATEGIES,
+    parts: Sequence[str] | Mapping[str, float] = PARTS,
+    scale: ScaleKind | None = None,
+    quantiles: Sequence[float] = (),
+    random_draws: int = 20,
+    batch_tokens: int = 2048,
+    seed: int = 0,
+    offline: bool | None = None,
+) -> "pd.DataFrame":
+    """A row a measure of the pair, by corpus and strategy, with 95% intervals.
+
+    The columns are those of `evaluation/measures.parquet` (docs/run-directory.md).  `model`: one that is
+    loaded, a name on the Hub, a path; default: the model that A records.  `strategies`: of `folded`,
+    `unfolded`, `naive`, `random`, `cosine`, and of `correlation` and `ridge`, which are fitted to other
+    documents of the same corpora.  Two SAEs of one layer are compared on that layer's stream.
+
+    Raises InputError where SAEs and model do not belong together, UsageError for unknown strategies.
+    """
+    import pandas as pd
+
+    known = (*STRATEGIES, CORRELATION, RIDGE)
+    unknown = [one for one in strategies if one not in known]
+    if unknown or "folded" not in strategies:
+        raise UsageError(
+            f"needed strategies among {', '.join(known)}, folded with them, found "
+            f"{', '.join(strategies)}"
+        )
+    folded_a, folded_b = fold(a, scale), fold(b, scale)
+    key_a, key_b = keys_of(folded_a.sae, folded_b.sae)
+    pair = (key_a, key_b)
+    language_model = _loaded(model, folded_a.sae)
+    check_belongs(language_model, [folded_a.sae, folded_b.sae])
+    on = {
+        key: on_device(one, language_model.device) for key, one in zip(pair, (folded_a, folded_b))
+    }
+    saes = {key: one.sae for key, one in on.items()}
+
+    fitted = [one for one in (CORRELATION, RIDGE) if one in strategies]
+    more = int(FIT_DOCUMENTS_A_DIMENSION * folded_a.d_model) if fitted else 0
+    texts = [load_corpus(name, documents + more, seed, offline) for name in corpora]
+    matchings = {}
+    for strategy in STRATEGIES:
+        equal = folded_a.d_sae == folded_b.d_sae
+        if strategy in strategies and strategy != RANDOM and (strategy != "naive" or equal):
+            chosen: Strategy = strategy
+            matchings[strategy] = match(folded_a, folded_b, parts=parts, strategy=chosen)
+    ridges, correlations, _ = (
+        fit(
+            language_model,
+            _others(texts, documents, language_model),
+            saes,
+            [pair],
+            batch_tokens,
+            ridge=RIDGE in fitted,
+            correlation=CORRELATION in fitted,
+        )
+        if fitted
+        else ({}, {}, [])
+    )
+    if pair in correlations:
+        found = measure(folded_a, folded_b, correlations[pair], parts=parts, strategy=CORRELATION)
+        matchings[CORRELATION] = found
+    slug = "+".join(matchings["folded"].parts)
+    inputs = PairInputs(on[key_a], on[key_b], slug, matchings, {}, ridges.get(pair))
+    draws = random_draws if RANDOM in strategies else 0
+    arms = {pair: arms_of(inputs, draws=draws, seed=seed, quantiles=quantiles)}
+    widths = {key_a: folded_a.d_sae, key_b: folded_b.d_sae}
+    rows: list[Any] = []
+    for corpus in texts:
+        read = corpus if corpus.whole else corpus.first(documents)
+        some = Documents.of(read, language_model, tokens, documents)
+        sums = Collected.joined(list(collect(language_model, some, saes, arms, batch_tokens)))
+        rows += CorpusMeasures(corpus.name, sums, widths, seed).rows()
+    return pd.DataFrame(rows, columns=pd.Index(MEASURE_COLUMNS))
+
+
+def keys_of(a: SAE, b: SAE) -> tuple[str, str]:
+    """Keys of the two, told apart where they are the same."""
+    return (a.key, b.key) if a.key != b.key else (f"{a.key}.a", f"{b.key}.b")
+
+
+def _loaded(model: LanguageModel | str | None, sae: SAE) -> LanguageModel:
+    if isinstance(model, LanguageModel):
+        return model
+    name = model or sae.model_name
+    if name is None:
+        raise UsageError("needed a language model, found that the SAE records none; give `model`")
+    return load_language_model(name)
+
+
+def _others(texts: Sequence[Corpus], documents: int, model: LanguageModel) -> list[Documents]:
+    """Documents that are not measured on, of each corpus its share of the tokens that maps need."""
+    wanted = -(-TOKENS_PER_DIMENSION * model.d_model // len(texts))
+    found = []
+    for corpus in texts:
+        rest = corpus.without(len(corpus.texts) if corpus.whole else documents)
+        if rest.texts:
+            found.append(
+                Documents.of(rest, model, FIT_DOCUMENT_TOKENS, len(rest.texts)).up_to(wanted)
+            )
+    return found
