@@ -136,6 +136,8 @@ def match(
     price: Any = parse_unmatched_cost(unmatched_cost)
     solver = None
     if time_budget is not None or memory_budget is not None:
+        if memory_budget is not None and not 0 < memory_budget < 2**20:
+            raise UsageError(f"needed a memory budget in GiB above 0, found {memory_budget}")
         memory = None if memory_budget is None else int(memory_budget * 2**30)
         solver = Certified(seconds=time_budget, memory=memory)
     if price_curve and not fold:
@@ -237,6 +239,7 @@ def run(
 
 
 app.command()(cli_evaluation.evaluate)
+app.command()(cli_evaluation.findings)
 
 
 @app.command()

@@ -154,3 +154,68 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise UsageError(f"needed numbers from 0 to 1 as quantiles, found '{text}'") from None
+
+
+def findings(
+    directory: Directory,
+    early: Annotated[
+        Path | None, typer.Option(help="An evaluated run over the first blocks, for (c) and (e).")
+    ] = None,
+    l0_series: Annotated[
+        Path | None,
+        typer.Option(help="An evaluated run over SAEs of several L0s at two layers, for (g)."),
+    ] = None,
+    second_seed: Annotated[
+        str | None, typer.Option(help="An SAE of another seed of a layer of the run: a ceiling.")
+    ] = None,
+    untrained: Annotated[
+        str | None, typer.Option(help="An untrained SAE of a layer of the run: a floor.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="For the two SAEs: name, path or smollm2.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which findings of the SAE Match paper hold on an evaluated run, with the numbers."""
+    import dataclasses
+
+    from saematch import display, files
+    from saematch.display_evaluation import findings_shown, findings_text
+    from saematch.language_model import load_language_model
+    from saematch.loading import load_sae
+    from saematch.run import open_run
+    from saematch.run.findings import findings as found_in
+    from saematch.run.headline import headline, reference
+    from saematch.run.sums import Evaluated
+
+    quiet_libraries()
+    with display.steps(quiet=as_json) as tell:
+        say = (lambda what: tell(0, 1, what)) if tell is not None else (lambda _: None)
+        say("reading what was evaluated")
+        main = Evaluated(open_run(directory))
+        others = [None if one is None else Evaluated(open_run(one)) for one in (early, l0_series)]
+        found = found_in(main, *others)
+        lines = headline(main)
+        references = {
+            "ceiling: another seed of the same layer": second_seed,
+            "floor: an untrained SAE of the same layer": untrained,
+        }
+        loaded = None
+        for name, given in references.items():
+            if given is None:
+                continue
+            say(f"measuring {given}")
+            other = load_sae(given)
+            own = load_sae(main.reference_at(other.layer))
+            loaded = loaded or load_language_model(model or main.model_name)
+            lines.append(reference(name, own, other, main, loaded))
+    if as_json:
+        value = {
+            "headline": [{"name": one.name, **one.measures} for one in lines],
+            "findings": [dataclasses.asdict(one) for one in found],
+        }
+        typer.echo(json.dumps(value, indent=1))
+        return
+    path = directory / "findings.md"
+    files.write_atomically(path, findings_text(main, lines, found).encode())
+    findings_shown(main, lines, found, path)

@@ -1,14 +1,27 @@
 """What people see of an evaluation on the terminal."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from saematch.display import CONSOLE, new_table
-from saematch.evaluation.summary import MAIN_MEASURES, corpora_of, evaluated, strategy_rows
+from saematch.evaluation.summary import (
+    MAIN_MEASURES,
+    corpora_of,
+    evaluated,
+    spanned,
+    strategy_rows,
+)
+from saematch.run.headline import COLUMNS
 
 if TYPE_CHECKING:
     from saematch.run import Run
+    from saematch.run.findings import Finding
+    from saematch.run.headline import Line
+    from saematch.run.sums import Evaluated
+
+SHORT = {name: short for name, (short, _) in MAIN_MEASURES.items()}
 
 
 def evaluation_summary(run: "Run") -> None:
@@ -38,3 +51,57 @@ def evaluation_summary(run: "Run") -> None:
 
 def _cell(value: Any) -> str:
     return "" if value is None or pd.isna(value) else f"{value:.3f}"
+
+
+def findings_shown(
+    main: "Evaluated", lines: "list[Line]", found: "list[Finding]", path: Path
+) -> None:
+    """The headline and the findings."""
+    CONSOLE.print(f"Means over pairs {_where(main)}; 95% intervals:")
+    rows = new_table("", *(SHORT[name] for name in COLUMNS))
+    for line in lines:
+        rows.add_row(line.name, *(spanned(line.measures.get(name)) for name in COLUMNS))
+    CONSOLE.print(rows)
+    for one in found:
+        style = {"holds": "green", "does not hold": "red"}.get(one.verdict, "yellow")
+        CONSOLE.print(f"\n[bold]({one.name})[/] {one.claim}: [{style}]{one.verdict}[/]")
+        CONSOLE.print(
+            f"    {spanned(_span(one))}: {one.effect}" if one.effect else f"    {one.needs}"
+        )
+    CONSOLE.print(f"\nWritten to {path}")
+
+
+def findings_text(main: "Evaluated", lines: "list[Line]", found: "list[Finding]") -> str:
+    """The same as Markdown."""
+    text = [
+        f"Means over pairs {_where(main)}; 95% intervals.",
+        "",
+        "| | " + " | ".join(SHORT[name] for name in COLUMNS) + " |",
+        "| --- |" + " --- |" * len(COLUMNS),
+        *(
+            f"| {line.name} | " + " | ".join(spanned(line.measures.get(n)) for n in COLUMNS) + " |"
+            for line in lines
+        ),
+        "",
+        "| finding of the paper | here | measured | what |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| ({one.name}) {one.claim} | **{one.verdict}** | {spanned(_span(one))} | "
+            f"{one.effect or one.needs} |"
+            for one in found
+        ),
+    ]
+    return "\n".join(text) + "\n"
+
+
+def _where(main: "Evaluated") -> str:
+    about = next(iter(main.about.values()))
+    first, last = main.adjacent[0][0], main.adjacent[-1][1]
+    return (
+        f"{first}→{last} of {main.run.config.suite} ({len(main.adjacent)}) and {', '.join(main.about)}, "
+        f"{about['documents']} documents × {about['tokens']} tokens each"
+    )
+
+
+def _span(one: "Finding") -> Any:
+    return None if one.value is None else (one.value, one.low, one.high)

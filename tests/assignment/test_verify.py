@@ -47,7 +47,8 @@ def test_other_pairs_with_their_own_total_are_no_fault_but_leave_a_gap() -> None
     columns = swapped(RIGHT)
     difference = ROWS.double() - COLUMNS[columns].double()
     total = float(difference.square().sum())
-    checked = verify(ROWS, COLUMNS, changed(columns=columns, primal=total))
+    no_margins = np.zeros(len(columns))
+    checked = verify(ROWS, COLUMNS, changed(columns=columns, primal=total, margins=no_margins))
     assert checked.ok
     assert checked.primal - checked.dual > 1e-3
 
@@ -167,3 +168,97 @@ def certified_from(
         in_column = min(np.delete(reduced[:, j], i).min(initial=np.inf), free)
         assert found.margins[i] <= max(in_row, 0) + max(in_column, 0) + 1e-9
     return found
+
+
+def with_one(values: np.ndarray, value: float) -> np.ndarray:
+    values = values.copy()
+    values[0] = value
+    return values
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["row_duals", "column_duals", "primal", "dual"])
+def test_what_is_no_number_proves_nothing(name: str, value: float) -> None:
+    given = getattr(RIGHT, name)
+    wrong = value if isinstance(given, float) else with_one(given, value)
+    checked = verify(ROWS, COLUMNS, changed(**{name: wrong}))
+    assert any("NaN or infinity" in fault for fault in checked.faults)
+
+
+def test_the_stated_energy_is_not_believed() -> None:
+    columns = swapped(RIGHT)
+    difference = ROWS.double() - COLUMNS[columns].double()
+    total = float(difference.square().sum())
+    lie = changed(
+        columns=columns, primal=total, dual=total, factor_energy=1e30, margins=np.zeros(40)
+    )
+    assert lie.gap == 0
+    checked = verify(ROWS, COLUMNS, lie)
+    assert any("the duals prove" in fault for fault in checked.faults)
+
+
+@pytest.mark.parametrize("factor", [1.01, np.inf])
+def test_margins_are_checked(factor: float) -> None:
+    row = int(RIGHT.margins.argmax())
+    margins = RIGHT.margins.copy()
+    margins[row] *= factor
+    checked = verify(ROWS, COLUMNS, changed(margins=margins))
+    assert any(f"the margin of row {row}" in fault for fault in checked.faults)
+
+
+@pytest.mark.parametrize("name", ["columns", "row_duals", "column_duals", "margins"])
+def test_wrong_sizes_are_faults(name: str) -> None:
+    values = getattr(RIGHT, name)
+    for wrong in (values[:-1], np.append(values, values[:1])):
+        damaged = changed()
+        object.__setattr__(damaged, name, wrong)  # the constructor's types are checked in tests
+        checked = verify(ROWS, COLUMNS, damaged)
+        assert any(f"{name}, found" in fault for fault in checked.faults)
+
+
+@pytest.mark.parametrize("solver", [Certified(), Dense(), Certified(scan="torch")])
+@pytest.mark.parametrize("noise", [0.0, 1e-7, 1e-5, 1e-3])
+def test_copies_and_near_copies_are_proven(solver: Certified | Dense, noise: float) -> None:
+    """Nearly all of every cost cancels, and so does nearly all of every dual."""
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(300, 20, generator=generator)
+    order = torch.randperm(300, generator=generator)
+    columns = rows[order] + noise * torch.randn(300, 20, generator=generator)
+    found = solve(rows, columns, solver)
+    assert (order[found.columns].numpy() == np.arange(300)).all()
+    assert found.gap <= 1e-12
+    assert verify(rows, columns, found).ok
+
+
+@pytest.mark.parametrize("scale", [2.0**-500, 1e-42, 1e40, 2.0**500])
+def test_beyond_the_range_of_float32(scale: float) -> None:
+    rows, columns = ROWS.double() * scale, COLUMNS.double() * scale
+    found = solve(rows, columns, Certified())
+    assert (found.columns == RIGHT.columns).all()
+    checked = verify(rows, columns, found)
+    assert checked.faults == ()
+
+
+def test_rows_of_very_different_norms() -> None:
+    for seed in range(30):
+        rows, columns = random_factors(3, 20, 4, seed=seed)
+        rows *= 1e-2
+        columns[7] *= 1e5
+        assert verify(rows, columns, solve(rows, columns, Certified())).ok
+
+
+def test_what_it_would_cost_to_match_an_unmatched_row() -> None:
+    rows, columns = random_factors(12, 15, 4, seed=3)
+    rows[:3] += 10  # far from everything
+    found = solve(rows, columns, Certified(), row_prices=3.0)
+    assert (found.columns[:3] == -1).all()
+    prices = np.full(12, 3.0)
+    for row in range(12):
+        if found.columns[row] >= 0:
+            continue
+        prices[row] = np.inf
+        forced = solve(rows, columns, Certified(), row_prices=prices)
+        prices[row] = 3.0
+        assert found.margins[row] <= (forced.primal - found.primal) * (1 + 1e-9)
+    assert found.margins[:3].min() > 100
+    assert verify(rows, columns, found, row_prices=3.0).ok

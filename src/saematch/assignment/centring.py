@@ -20,6 +20,8 @@ from saematch.assignment.compiled import compiled
 ROUNDS = 12
 SAFE = 1 - 1e-9
 """What rounding may take off the rises that are allowed."""
+ROUNDING = 4 * 2.0**-52
+"""What rounding can add to a reduced cost, of the sizes of its terms."""
 
 
 @compiled()
@@ -52,7 +54,25 @@ def _least_elsewhere(first, lines, values, mate, mine, theirs, out):
     for q in range(len(mine)):
         for p in range(first[q], first[q + 1]):
             if lines[p] != mate[q]:
-                out[q] = min(out[q], values[p] - mine[q] - theirs[lines[p]])
+                cost, dual, other = values[p], mine[q], theirs[lines[p]]
+                rounding = ROUNDING * (abs(cost) + abs(dual) + abs(other))
+                out[q] = min(out[q], cost - dual - other - rounding)
+
+
+@compiled()
+@no_type_check
+def _least_in_row(first, columns, values, v, u, remainder):
+    """Fold c − v of each row's known pairs into u, exactly: u + remainder, by Knuth's two-sum."""
+    for q in range(len(u)):
+        for p in range(first[q], first[q + 1]):
+            cost, dual = values[p], -v[columns[p]]
+            if cost == np.inf:
+                continue
+            total = cost + dual
+            back = total - cost
+            lost = (cost - (total - back)) + (dual - back)
+            if total < u[q] or (total == u[q] and lost < remainder[q]):
+                u[q], remainder[q] = total, lost
 
 
 class KnownPairs:
@@ -82,26 +102,30 @@ def centred(
     below: Float64[np.ndarray, " m"],
     row_prices: Float64[np.ndarray, " n"],
     column_prices: Float64[np.ndarray, " m"],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Feasible duals inside, and the least reduced costs elsewhere in each row and each column.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Feasible duals inside (of rows as u and what rounding left of it), and the least reduced costs
+    elsewhere in each row and each column.
 
     `left`, `below`: lower bounds on the reduced costs of the unknown pairs of a row, of a column.
     """
     greatest_u = np.minimum(u + np.maximum(left, 0) / 2 * SAFE, row_prices)
     greatest_v = np.minimum(v + np.maximum(below, 0) / 2 * SAFE, column_prices)
-    u, v = u.copy(), v.copy()
+    before, u, v = u, u.copy(), v.copy()
     for _ in range(ROUNDS):
         _step(*known.by_column, row_of, greatest_v, v, u)
         _step(*known.by_row, column_of, greatest_u, u, v)
     # Once more from the costs themselves, so that no sum of roundings is left in a dual.
-    tight = greatest_u.copy()
-    _least_elsewhere(*known.by_row, np.full(len(u), -1), np.zeros(len(u)), v, tight)
-    u = tight - 2 * np.finfo(np.float64).eps * np.abs(tight)
+    tight, remainder = greatest_u.copy(), np.zeros(len(u))
+    _least_in_row(*known.by_row, v, tight, remainder)
+    u = tight
     # An unknown pair leaves its row what the row's dual may still rise by, and its column likewise.
-    in_row, in_column = greatest_u - u, greatest_v - v
+    # A row without a column is asked what it would cost to give it one: its price is no way out.
+    rise = np.where(column_of < 0, np.maximum(left, 0) / 2 * SAFE, np.inf)
+    in_row = np.where(column_of < 0, before + rise - u, greatest_u - u)
+    in_column = greatest_v - v
     _least_elsewhere(*known.by_row, column_of, u, v, in_row)
     _least_elsewhere(*known.by_column, row_of, v, u, in_column)
-    return u, v, np.maximum(in_row, 0), np.maximum(in_column, 0)
+    return u, remainder, v, np.maximum(in_row, 0), np.maximum(in_column, 0)
 
 
 def _edges(lines: np.ndarray, count: int) -> np.ndarray:

@@ -45,6 +45,8 @@ class Certificate:
     column_duals: Float64[np.ndarray, " m"]
     margins: Float64[np.ndarray, " n"]
     """Of a row without a column: what it would cost at least to give it one."""
+    row_remainders: Float64[np.ndarray, " n"] | None = None
+    """What rounding left of the row duals: their exact sum is with these; None: nothing."""
 
 
 def certify(
@@ -181,12 +183,12 @@ class _Scan:
         row_of[self.column_of[matched]] = matched
         prices = self.problem.row_prices, self.problem.column_prices
         left = self.beyond - self.u
-        u, v, in_row, in_column = centred(
+        u, remainder, v, in_row, in_column = centred(
             known, self.column_of, row_of, self.u, self.v, left, below, *prices
         )
         margins = in_row
         margins[matched] += in_column[self.column_of[matched]]
-        return Certificate(u, v, margins)
+        return Certificate(u, v, margins, remainder)
 
     def _columns(self) -> tuple[tuple[np.ndarray, ...], Float64[np.ndarray, " m"]]:
         """The pairs remembered of each column, and a bound on its reduced costs beyond them."""

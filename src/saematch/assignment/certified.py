@@ -81,6 +81,19 @@ class Certified:
     """A .npz file that is given the column duals after every round; one that is there is begun from."""
 
     def __post_init__(self) -> None:
+        choices = {
+            "precision": ("auto", "float32", "bfloat16"), "scan": ("auto", "compiled", "torch"),
+        }  # fmt: skip
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise UsageError(
+                    f"needed a {name} of {', '.join(known)}, found '{getattr(self, name)}'"
+                )
+        if self.shortlist < 1 or not 0 < self.memory_share <= 1:
+            raise UsageError(
+                f"needed a shortlist from 1 and a memory_share above 0 and up to 1, found "
+                f"{self.shortlist} and {self.memory_share}"
+            )
         if (self.seconds is not None and not self.seconds >= 0) or (
             self.memory is not None and not self.memory > 0
         ):

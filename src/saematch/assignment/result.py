@@ -67,7 +67,13 @@ class Assignment:
         paid = [*problem.row_prices[columns < 0].tolist()]
         if np.isfinite(problem.column_prices).all():
             paid += problem.column_prices[free].tolist()
-        dual = math.fsum([*certificate.row_duals.tolist(), *certificate.column_duals.tolist()])
+        row_duals, left = certificate.row_duals, certificate.row_remainders
+        terms = [*row_duals.tolist(), *certificate.column_duals.tolist()]
+        if left is not None:
+            terms += left.tolist()
+            # As a float64 a row's dual must not lie above the exact one.
+            row_duals = np.where(left < 0, np.nextafter(row_duals, -np.inf), row_duals)
+        dual = math.fsum(terms)
         # What rounding hides in the primal and in its difference from this, taken off the dual.
         dual -= (2 * costs.exact_error + 4 * float(np.finfo(np.float64).eps)) * abs(dual)
         return cls(
@@ -75,7 +81,7 @@ class Assignment:
             primal=math.fsum([*pairs.tolist(), *paid]),
             dual=dual,
             factor_energy=costs.energy,
-            row_duals=certificate.row_duals,
+            row_duals=row_duals,
             column_duals=certificate.column_duals,
             margins=certificate.margins,
             solver=solver,

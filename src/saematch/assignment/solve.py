@@ -68,6 +68,12 @@ def solve(
     if isinstance(solver, Certified):
         if abs(exponent) <= USUAL_EXPONENTS:
             exponent = 0
+        if column_duals is not None and (
+            np.shape(column_duals) != (costs.m,) or not np.isfinite(column_duals).all()
+        ):
+            raise UsageError(
+                f"needed {costs.m} finite column_duals, found shape {list(np.shape(column_duals))}"
+            )
         start = _unscaled(column_duals, 2 * (beyond + exponent))
         found = solver(problem.scaled(-exponent), start)
     else:
@@ -111,7 +117,13 @@ def _unscaled(values: Prices | None, exponent: int) -> np.ndarray | None:
 
 def _scaled_back(found: Assignment, exponent: int) -> Assignment:
     def back(value: float) -> float:
-        return math.ldexp(value, exponent)
+        try:
+            return math.ldexp(value, exponent)
+        except OverflowError:
+            raise UsageError(
+                "needed factors whose squared distances are within float64's range, found a total "
+                f"of {value:g} · 2^{exponent}; scale the factors down"
+            ) from None
 
     return dataclasses.replace(
         found,

@@ -1,11 +1,13 @@
 """Check an assignment from nothing but the factors: every pair again, in float64, sharing no code with
 the solvers but the definition of the cost.
 
-1. The pairs are one-to-one, within range, none forbidden; what is unmatched has a price.
-2. Their total is the primal that the assignment states.
-3. Duals: u_i + v_j ≤ c_ij for all pairs, u_i and v_j at most their prices.  A pair may lie below by
-   what rounding in float64 can do, and all that is below is taken off the bound.
-4. The dual bound is Σ u + Σ v less that, and the stated one is not above it.
+1. Pairs, duals and margins have the right sizes; totals and duals are numbers.
+2. The pairs are one-to-one, within range, none forbidden; what is unmatched has a price.
+3. Their total is the primal that the assignment states.
+4. Duals: u_i + v_j ≤ c_ij for all pairs, u_i and v_j at most their prices.  What rounding in float64 can
+   do to a reduced cost is allowed for; all that lies below beyond that is taken off the bound.
+5. The dual bound is Σ u + Σ v less that, and the stated one is not above it, nor above the primal.
+6. No margin is above what the duals leave elsewhere in the pair's row and column.
 """
 
 import math
@@ -22,7 +24,8 @@ from saematch.assignment.solve import Prices
 
 ENTRIES_PER_BLOCK = 1 << 23
 TOLERANCE = 1e-9
-"""Relative to the stated total: what sums of float64 in another order may differ by."""
+"""Relative to the total: what sums of float64 in another order may differ by."""
+EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -56,82 +59,162 @@ def verify(
 ) -> Verification:
     """Check `found` against the problem that `solve` was given: one float64 product of the factors.
 
-    Independent of what the solver says of itself: nothing but its pairs, duals and totals is used.
+    Independent of what the solver says of itself: nothing but its pairs, duals, margins and totals is
+    used.
     """
     started = time.perf_counter()
-    a, b = rows.detach().cpu().float(), columns.detach().cpu().float()
-    n, m = len(a), len(b)
-    row_price = np.broadcast_to(np.asarray(np.inf if row_prices is None else row_prices), (n,))
-    usual = np.inf if n == m and np.isinf(row_price).all() else 0.0
-    column_price = np.broadcast_to(
-        np.asarray(usual if column_prices is None else column_prices), (m,)
-    )
-    barred = np.empty((0, 2), dtype=np.int64)
-    if forbidden is not None:
-        barred = np.asarray(forbidden, dtype=np.int64).reshape(-1, 2)
+    problem = _Problem(rows, columns, row_prices, column_prices, forbidden)
+    malformed = _malformed(problem, found)
+    if malformed:
+        seconds = time.perf_counter() - started
+        return Verification(math.nan, math.nan, math.nan, malformed, seconds)
     faults = []
     pairs = found.columns
     matched = np.flatnonzero(pairs >= 0)
-    if len(pairs) != n or (pairs < -1).any() or (pairs >= m).any():
-        faults.append(f"needed {n} columns from -1 to {m - 1}, found others")
-        matched = matched[pairs[matched] < m]
     if len(np.unique(pairs[matched])) != len(matched):
         faults.append("a column is assigned to two rows")
-    if (pairs[barred[:, 0]] == barred[:, 1]).any():
+    if (pairs[problem.barred[:, 0]] == problem.barred[:, 1]).any():
         faults.append("a forbidden pair is assigned")
-    left = np.setdiff1d(np.arange(n), matched)
-    if np.isinf(row_price[left]).any():
+    left = np.setdiff1d(np.arange(problem.n), matched)
+    if np.isinf(problem.row_price[left]).any():
         faults.append("a row without a price is unmatched")
-    primal = math.fsum(_costs(a, b, matched, pairs[matched]).tolist())
-    primal += math.fsum(row_price[left].tolist())
-    free = np.setdiff1d(np.arange(m), pairs[matched])
-    primal += math.fsum(column_price[free].tolist())
-    scale = max(abs(primal), abs(found.primal), 2.0**-40 * found.factor_energy)
-    if not abs(primal - found.primal) <= TOLERANCE * scale:
-        faults.append(f"the pairs cost {primal:.12g}, not {found.primal:.12g}")
+    primal = problem.total(pairs, matched, left)
     u, v = found.row_duals, found.column_duals
-    if (u > row_price).any() or (v > column_price).any():
+    size = math.fsum(np.abs(u).tolist()) + math.fsum(np.abs(v).tolist())
+    allowed = TOLERANCE * max(abs(primal), 2.0**-40 * problem.energy) + 16 * EPS * size
+    if not abs(primal - found.primal) <= allowed:
+        faults.append(f"the pairs cost {primal:.12g}, not {found.primal:.12g}")
+    if (u > problem.row_price).any() or (v > problem.column_price).any():
         faults.append("a dual exceeds its price")
-    worst, below = _shortfall(a, b, u, v, barred)
-    bound = math.fsum([*u.tolist(), *v.tolist()]) - math.fsum(below.tolist())
-    if found.dual > bound + TOLERANCE * scale:
+    scan = problem.scan(pairs, u, v)
+    bound = math.fsum([*u.tolist(), *v.tolist()]) - math.fsum(scan.below.tolist())
+    if not found.dual <= bound + allowed:
         faults.append(f"the duals prove {bound:.12g}, not {found.dual:.12g}")
-    if primal < bound - TOLERANCE * scale:
+    if not primal >= bound - allowed:
         faults.append("the pairs cost less than the bound")
-    return Verification(primal, bound, worst, tuple(faults), time.perf_counter() - started)
+    if not found.dual <= primal + allowed:
+        faults.append("the stated bound lies above the cost of the pairs")
+    if (found.margins > scan.margins).any():
+        row = int((found.margins - scan.margins).argmax())
+        faults.append(f"the margin of row {row} is more than its duals leave")
+    seconds = time.perf_counter() - started
+    return Verification(primal, bound, scan.worst, tuple(faults), seconds)
 
 
-def _costs(a: Tensor, b: Tensor, i: np.ndarray, j: np.ndarray) -> Tensor:
-    step = max(1, ENTRIES_PER_BLOCK // a.shape[1])
-    parts = [
-        (a[i[k : k + step]].double() - b[j[k : k + step]].double()).square().sum(dim=1)
-        for k in range(0, len(i), step)
-    ]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+def _malformed(problem: "_Problem", found: Assignment) -> tuple[str, ...]:
+    """Why there is nothing to check: sizes that are wrong, numbers that are none."""
+    n, m = problem.n, problem.m
+    sizes = {
+        "columns": (found.columns, n),
+        "row_duals": (found.row_duals, n),
+        "column_duals": (found.column_duals, m),
+        "margins": (found.margins, n),
+    }
+    for name, (values, count) in sizes.items():
+        if np.shape(values) != (count,):
+            return (f"needed {count} {name}, found {list(np.shape(values))}",)
+    if not np.issubdtype(found.columns.dtype, np.integer):
+        return (f"needed whole numbers as columns, found {found.columns.dtype}",)
+    if (found.columns < -1).any() or (found.columns >= m).any():
+        return (f"needed {n} columns from -1 to {m - 1}, found others",)
+    numbers = (found.primal, found.dual, *found.row_duals, *found.column_duals)
+    if not np.isfinite(numbers).all() or np.isnan(found.margins).any():
+        return ("needed totals, duals and margins that are numbers, found NaN or infinity",)
+    return ()
 
 
-def _shortfall(
-    a: Tensor, b: Tensor, u: np.ndarray, v: np.ndarray, barred: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Least c_ij − u_i − v_j of all, and of every row how far its least lies below zero.
+@dataclass(frozen=True)
+class _Scan:
+    worst: float
+    """Least reduced cost."""
+    below: np.ndarray
+    """[n]: how far each row's least lies below zero, beyond what rounding can do."""
+    margins: np.ndarray
+    """[n]: the most that each margin may be, rounding allowed for."""
 
-    Distances are taken from the mean of the factors, which keeps them and makes the norms small.
-    """
-    centre = (a.sum(dim=0, dtype=torch.float64) + b.sum(dim=0, dtype=torch.float64)) / (
-        len(a) + len(b)
-    )
-    wide_b = b.double() - centre
-    b_terms = wide_b.square().sum(dim=1) - torch.from_numpy(v)
-    worst, below = math.inf, np.zeros(len(a))
-    step = max(1, ENTRIES_PER_BLOCK // max(len(b), a.shape[1]))
-    for first in range(0, len(a), step):
-        wide_a = a[first : first + step].double() - centre
-        reduced = (wide_a.square().sum(dim=1) - torch.from_numpy(u[first : first + step]))[:, None]
-        reduced = reduced + b_terms
-        reduced.addmm_(wide_a, wide_b.T, alpha=-2)
-        here = barred[(barred[:, 0] >= first) & (barred[:, 0] < first + len(reduced))]
-        reduced[here[:, 0] - first, here[:, 1]] = math.inf
-        least = reduced.amin(dim=1).numpy()
-        worst = min(worst, float(least.min()))
-        below[first : first + step] = np.maximum(-least, 0)
-    return worst, below
+
+class _Problem:
+    """The problem in float64, distances taken from the mean of the factors: that keeps them and makes
+    the norms small."""
+
+    def __init__(
+        self,
+        rows: Tensor,
+        columns: Tensor,
+        row_prices: Prices | None,
+        column_prices: Prices | None,
+        forbidden: np.ndarray | None,
+    ) -> None:
+        # What was given in float64 may lie out of float32's range, and was rounded within it.
+        exponent = 0
+        if torch.float64 in (rows.dtype, columns.dtype):
+            exponent = math.frexp(max(float(rows.abs().max()), float(columns.abs().max())))[1]
+        scale, half = 2.0**exponent, 2.0 ** -(exponent // 2)
+        rest = 2.0 ** -(exponent - exponent // 2)
+
+        def rounded(factors: Tensor) -> Tensor:
+            given = factors.detach().cpu()
+            if exponent:
+                given = given.double() * half * rest
+            return given.float().double() * scale
+
+        a, b = rounded(rows), rounded(columns)
+        self.n, self.m = len(a), len(b)
+        centre = (a.sum(dim=0) + b.sum(dim=0)) / (self.n + self.m)
+        self.given = a, b
+        self.a, self.b = a - centre, b - centre
+        self.a_norms, self.b_norms = (one.square().sum(dim=1) for one in (self.a, self.b))
+        self.energy = float(a.square().sum() + b.square().sum())
+        prices = np.inf if row_prices is None else row_prices
+        self.row_price = np.broadcast_to(np.asarray(prices, dtype=float), (self.n,))
+        usual = np.inf if self.n == self.m and np.isinf(self.row_price).all() else 0.0
+        prices = usual if column_prices is None else column_prices
+        self.column_price = np.broadcast_to(np.asarray(prices, dtype=float), (self.m,))
+        self.barred = np.empty((0, 2), dtype=np.int64)
+        if forbidden is not None:
+            self.barred = np.asarray(forbidden, dtype=np.int64).reshape(-1, 2)
+
+    def total(self, pairs: np.ndarray, matched: np.ndarray, left: np.ndarray) -> float:
+        """What the pairs and what is left unmatched cost."""
+        (a, b), step = self.given, max(1, ENTRIES_PER_BLOCK // self.a.shape[1])
+        terms: list[float] = []
+        for first in range(0, len(matched), step):
+            i = matched[first : first + step]
+            terms += (a[i] - b[pairs[i]]).square().sum(dim=1).tolist()
+        free = np.setdiff1d(np.arange(self.m), pairs[matched])
+        return math.fsum(
+            [*terms, *self.row_price[left].tolist(), *self.column_price[free].tolist()]
+        )
+
+    def scan(self, pairs: np.ndarray, u: np.ndarray, v: np.ndarray) -> _Scan:
+        """All reduced costs, some rows at a time."""
+        n, m = self.n, self.m
+        worst, below = math.inf, np.zeros(n)
+        in_row, in_column = np.full(n, np.inf), np.full(m, np.inf)
+        unit = (self.a.shape[1] + 8) * EPS
+        row_error = unit * self.a_norms.numpy() + 4 * EPS * np.abs(u)
+        column_error = unit * self.b_norms + 4 * EPS * torch.from_numpy(np.abs(v))
+        b_terms = self.b_norms - torch.from_numpy(v)
+        step = max(1, ENTRIES_PER_BLOCK // max(m, self.a.shape[1]))
+        for first in range(0, n, step):
+            rows = slice(first, min(n, first + step))
+            reduced = (self.a_norms[rows] - torch.from_numpy(u[rows]))[:, None] + b_terms
+            reduced.addmm_(self.a[rows], self.b.T, alpha=-2)
+            here = self.barred[(self.barred[:, 0] >= first) & (self.barred[:, 0] < rows.stop)]
+            reduced[here[:, 0] - first, here[:, 1]] = math.inf
+            worst = min(worst, float(reduced.amin()))
+            # From here on the most that each can be.
+            reduced += column_error
+            reduced += torch.from_numpy(row_error[rows])[:, None]
+            below[rows] = np.maximum(-reduced.amin(dim=1).numpy(), 0)
+            matched = np.flatnonzero(pairs[rows] >= 0)
+            reduced[matched, pairs[rows][matched]] = math.inf
+            in_row[rows] = reduced.amin(dim=1).numpy()
+            in_column = np.minimum(in_column, reduced.amin(dim=0).numpy())
+        is_matched = pairs >= 0
+        # Beside its other pairs a row may stay unmatched, and so may a column.
+        in_row = np.where(is_matched, np.minimum(in_row, self.row_price - u), in_row)
+        in_column = np.minimum(in_column, self.column_price - v)
+        margins = np.maximum(in_row, 0)
+        margins[is_matched] += np.maximum(in_column[pairs[is_matched]], 0)
+        return _Scan(worst, below, margins + 16 * EPS * np.abs(u))

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saematch.evaluation.activations import SparseActivations, encode_sparse
-from saematch.evaluation.measuring import DRAWS
+from saematch.evaluation.measuring import DRAWS, Values
 from saematch.language_model import Documents, LanguageModel
 from saematch.matched import Matching
 from saematch.permutation import UNMATCHED, Permutation
@@ -163,11 +163,9 @@ def cosine(x: Float[Tensor, "tokens v"], y: Float[Tensor, "tokens v"]) -> float:
     return float((x * y).sum()) / size if size > 0 else 0.0
 
 
-def agreement_measures(
-    found: Sequence[Agreement], seed: int
-) -> dict[str, dict[str, tuple[float, float | None, float | None]]]:
-    """By strategy: the mean agreement and its 95% interval by bootstrap over the pairs drawn, paired
-    between strategies; and the difference from `folded`."""
+def agreement_values(found: Sequence[Agreement], seed: int) -> dict[str, Values]:
+    """By strategy the mean agreement, then that of every bootstrap draw of the pairs that were ablated;
+    draws are the same for all strategies."""
     strategies = list(dict.fromkeys(one.strategy for one in found))
     features = sorted({(one.stratum, one.feature) for one in found})
     table = {(one.stratum, one.feature, one.strategy): one.agreement for one in found}
@@ -175,17 +173,14 @@ def agreement_measures(
     generator = np.random.default_rng(seed)
     drawn = generator.integers(0, len(features), (DRAWS, len(features)))
     means = np.concatenate([values.mean(axis=0)[None], values[drawn].mean(axis=1)])
+    return {strategy: means[:, n] for n, strategy in enumerate(strategies)}
 
-    def span(column: np.ndarray) -> tuple[float, float | None, float | None]:
-        if len(features) < 2:
-            return float(column[0]), None, None
-        low, high = np.quantile(column[1:], (0.025, 0.975))
-        return float(column[0]), float(low), float(high)
 
-    result = {s: {"causal_agreement": span(means[:, n])} for n, s in enumerate(strategies)}
-    if "folded" in strategies:
-        of_folded = means[:, strategies.index("folded")]
-        for n, s in enumerate(strategies):
-            if s != "folded":
-                result[s]["causal_agreement_minus_folded"] = span(means[:, n] - of_folded)
+def agreement_measures(found: Sequence[Agreement], seed: int) -> dict[str, dict[str, Values]]:
+    """By strategy the mean agreement, and its difference from `folded`."""
+    values = agreement_values(found, seed)
+    result = {strategy: {"causal_agreement": value} for strategy, value in values.items()}
+    for strategy, value in values.items():
+        if strategy != "folded" and "folded" in values:
+            result[strategy]["causal_agreement_minus_folded"] = value - values["folded"]
     return result

@@ -58,6 +58,44 @@ def evaluate(
     """
     import pandas as pd
 
+    found = measure_pair(
+        a,
+        b,
+        model=model,
+        corpora=corpora,
+        documents=documents,
+        tokens=tokens,
+        strategies=strategies,
+        parts=parts,
+        scale=scale,
+        quantiles=quantiles,
+        random_draws=random_draws,
+        batch_tokens=batch_tokens,
+        seed=seed,
+        offline=offline,
+    )
+    rows: list[Any] = [row for one in found for row in one.rows()]
+    return pd.DataFrame(rows, columns=pd.Index(MEASURE_COLUMNS))
+
+
+def measure_pair(
+    a: SAE | FoldedSAE,
+    b: SAE | FoldedSAE,
+    *,
+    model: LanguageModel | str | None,
+    corpora: Sequence[str],
+    documents: int,
+    tokens: int,
+    strategies: Sequence[str],
+    parts: Sequence[str] | Mapping[str, float],
+    scale: ScaleKind | None,
+    quantiles: Sequence[float],
+    random_draws: int,
+    batch_tokens: int,
+    seed: int,
+    offline: bool | None,
+) -> list[CorpusMeasures]:
+    """What `evaluate` makes its rows of, by corpus."""
     known = (*STRATEGIES, CORRELATION, RIDGE)
     unknown = [one for one in strategies if one not in known]
     if unknown or "folded" not in strategies:
@@ -105,13 +143,13 @@ def evaluate(
     draws = random_draws if RANDOM in strategies else 0
     arms = {pair: arms_of(inputs, draws=draws, seed=seed, quantiles=quantiles)}
     widths = {key_a: folded_a.d_sae, key_b: folded_b.d_sae}
-    rows: list[Any] = []
+    measured = []
     for corpus in texts:
         read = corpus if corpus.whole else corpus.first(documents)
         some = Documents.of(read, language_model, tokens, documents)
         sums = Collected.joined(list(collect(language_model, some, saes, arms, batch_tokens)))
-        rows += CorpusMeasures(corpus.name, sums, widths, seed).rows()
-    return pd.DataFrame(rows, columns=pd.Index(MEASURE_COLUMNS))
+        measured.append(CorpusMeasures(corpus.name, sums, widths, seed))
+    return measured
 
 
 def keys_of(a: SAE, b: SAE) -> tuple[str, str]:

@@ -27,7 +27,9 @@ Values = Float64[np.ndarray, " draws"]
 """A measure of the documents as they are, then of every bootstrap draw."""
 
 
-def draw_weights(documents: int, seed: int, draws: int = DRAWS) -> Float64[np.ndarray, "draws d"]:
+def draw_weights(
+    documents: int, seed: int | tuple[int, ...], draws: int = DRAWS
+) -> Float64[np.ndarray, "draws d"]:
     """How often each document counts: once each, then in every bootstrap draw."""
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(documents, np.full(documents, 1 / documents), size=draws)

@@ -1,5 +1,6 @@
 """An evaluation in few numbers: what the terminal, the report and the findings show."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +23,9 @@ ORDER = (
     "layer_drop", "reconstruct_current", "reconstruct_previous", "ridge", "folded", "unfolded",
     "unfolded_refolded", "cosine", "correlation", "naive", "random",
 )  # fmt: skip
+
+
+Span = tuple[float, float | None, float | None]
 
 
 def evaluated(run: "Run") -> "pd.DataFrame":
@@ -62,3 +66,14 @@ def strategy_rows(measures: "pd.DataFrame") -> Iterator[tuple[str, dict[str, flo
     for strategy, parts in sorted(means, key=place):
         other = strategy == "folded" and parts != main_slug
         yield f"folded, {parts} only" if other else strategy, means[strategy, parts]
+
+
+def spanned(span: Span | None, interval: bool = True) -> str:
+    """A value to three places, its interval in brackets; a dash where there is none."""
+    if span is None or not math.isfinite(span[0]):
+        return "–"
+    value, low, high = span
+    text = f"{value:.3f}"
+    if interval and low is not None and high is not None:
+        text += f" [{low:.3f}, {high:.3f}]"
+    return text

@@ -1,5 +1,6 @@
 """The tables of one corpus from its documents' sums: a row a measure, a row a feature pair."""
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,12 +32,15 @@ PAIRED_STRATEGIES = ("folded", "unfolded", "cosine", "correlation")
 
 
 class CorpusMeasures:
-    """Measures of one corpus.  `widths`: d_sae by key; `seed`: of the bootstrap."""
+    """Measures of one corpus.  `widths`: d_sae by key; `seed`: of the bootstrap, whose draws are the same
+    for one corpus, seed and number of documents, whatever is measured."""
 
     def __init__(self, corpus: str, found: Collected, widths: Mapping[str, int], seed: int) -> None:
-        self.corpus, self.found, self.seed = corpus, found, seed
+        self.corpus, self.found = corpus, found
         self.firings = {key: Firings.of(rows, widths[key]) for key, rows in found.layers.items()}
-        self.weights = draw_weights(len(found.documents), seed)
+        # Of its own for every corpus: documents of different corpora have nothing to do with each other.
+        seeds = (seed, zlib.crc32(corpus.encode()))
+        self.weights = draw_weights(len(found.documents), seeds)
         self.tokens = np.array([row["tokens"] for row in found.documents], dtype=np.float64)
 
     def rows(self) -> Iterator[MeasureRow]:
@@ -45,6 +49,13 @@ class CorpusMeasures:
             yield from self._rows((key, key), "", "", stream_measures(rows, self.weights))
         for pair, arms in self.found.arms.items():
             yield from self._of_pair(pair, arms)
+
+    def values(self, pair: Pair, strategy: str, parts: str) -> dict[str, Values]:
+        """The measures of one arm of a pair (its first draw); empty where there is none."""
+        for arm, rows in self.found.arms.get(pair, []):
+            if (arm.strategy, arm.parts, arm.draw) == (strategy, parts, 0):
+                return self._values(pair, arm, rows, self.weights)
+        return {}
 
     def pairs(self, main_parts: str) -> Iterator[dict[str, Any]]:
         """Columns of the rows of feature pairs, for each pair of SAEs and strategy."""

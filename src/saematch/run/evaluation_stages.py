@@ -9,6 +9,7 @@ import numpy as np
 from saematch.evaluation.ablation import Agreement, agreement_measures
 from saematch.evaluation.arms import RANDOM, RIDGE
 from saematch.evaluation.collecting import Arm, Collected, Row
+from saematch.evaluation.measuring import interval
 from saematch.evaluation.tables import CorpusMeasures
 from saematch.run.details import as_columns
 from saematch.run.directory import KeptFile
@@ -79,15 +80,17 @@ class CorpusTask:
 def measure_corpus(task: CorpusTask, files: Sequence[KeptFile]) -> Output:
     """`evaluation/measures/corpus-{corpus}.parquet`."""
     read = {file.name: file for file in files}
-    measures = _measures(task, read)
+    measures = corpus_measures(task, read)
     rows: list[tuple[Any, ...]] = list(measures.rows())
-    for (a, b), found in _agreements(task, read).items():
+    for (a, b), found in agreements_of(task, read).items():
         for strategy, values in agreement_measures(found, task.seed).items():
-            for name, span in values.items():
-                documents = len({one.document for one in found})
-                tokens = sum(one.tokens for one in found if one.strategy == strategy)
-                row = (a, b, task.corpus, strategy, task.parts, name, *span, documents, tokens)
-                rows.append(row)
+            documents = len({one.document for one in found})
+            tokens = sum(one.tokens for one in found if one.strategy == strategy)
+            for name, value in values.items():
+                span = interval(value)
+                rows.append(
+                    (a, b, task.corpus, strategy, task.parts, name, *span, documents, tokens)
+                )
     return Output(MEASURE_SOURCE.encode(as_columns(rows), dict(task.about)))
 
 
@@ -96,11 +99,11 @@ def measure_pairs(task: CorpusTask, files: Sequence[KeptFile]) -> Output:
     read = {file.name: file for file in files}
     causal = {
         (*pair, one.strategy, one.feature): one.agreement
-        for pair, found in _agreements(task, read).items()
+        for pair, found in agreements_of(task, read).items()
         for one in found
     }
     tables = []
-    for columns in _measures(task, read).pairs(task.parts):
+    for columns in corpus_measures(task, read).pairs(task.parts):
         keys = zip(columns["a"], columns["b"], columns["strategy"], columns["feature"], strict=True)
         agreement = np.array([causal.get((a, b, s, int(i)), np.nan) for a, b, s, i in keys])
         tables.append({**columns, "causal_agreement": agreement})
@@ -169,7 +172,8 @@ def rows_of(file: KeptFile) -> list[Row]:
     return rows
 
 
-def _measures(task: CorpusTask, read: Mapping[str, KeptFile]) -> CorpusMeasures:
+def corpus_measures(task: CorpusTask, read: Mapping[str, KeptFile]) -> CorpusMeasures:
+    """The sums in the files, as what measures follow from."""
     widths = dict(task.widths)
     arms: dict[Pair, list[tuple[Arm, list[Row]]]] = {}
     for one in task.arms:
@@ -195,7 +199,8 @@ def _measured(_: Any) -> Any:
     raise AssertionError(f"{RIDGE} and other interventions are not run again")
 
 
-def _agreements(task: CorpusTask, read: Mapping[str, KeptFile]) -> dict[Pair, list[Agreement]]:
+def agreements_of(task: CorpusTask, read: Mapping[str, KeptFile]) -> dict[Pair, list[Agreement]]:
+    """Ablated feature pairs by pair of SAEs."""
     found = {}
     for pair, name in task.causal:
         table, _ = decode(read[name].read())

@@ -5,12 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saematch.evaluation.summary import MAIN_MEASURES, corpora_of, evaluated, strategy_rows
+from saematch.evaluation.summary import (
+    MAIN_MEASURES,
+    corpora_of,
+    evaluated,
+    spanned,
+    strategy_rows,
+)
 
 if TYPE_CHECKING:
     from saematch.run.read import Run
-
-Span = tuple[float, float | None, float | None]
 
 
 def evaluations(run: "Run", adjacent: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -46,17 +50,6 @@ def evaluations(run: "Run", adjacent: Sequence[tuple[str, str]]) -> list[dict[st
             }
         )
     return found
-
-
-def spanned(span: Span | None, interval: bool = True) -> str:
-    """A value to three places, its interval in brackets; a dash where there is none."""
-    if span is None or not np.isfinite(span[0]):
-        return "–"
-    value, low, high = span
-    text = f"{value:.3f}"
-    if interval and low is not None and high is not None and np.isfinite((low, high)).all():
-        text += f" [{low:.3f}, {high:.3f}]"
-    return text
 
 
 def _pair(measures: Any, a: str, b: str) -> dict[str, Any]:
