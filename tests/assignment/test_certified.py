@@ -2,7 +2,9 @@
 
 import dataclasses
 import io
+import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -331,3 +333,50 @@ def test_other_dtypes(dtype: torch.dtype) -> None:
     found = solve(rows, columns, Certified())
     assert found.columns.tolist() == solve(rows, columns, Dense()).columns.tolist()
     assert verify(rows, columns, found).ok
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("seed", range(4))
+def test_dead_features_with_columns_left_over_are_proven(precision: Any, seed: int) -> None:
+    """Columns' own searches made new lists whose coarse bounds lay below what was known already."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(300, 16, generator=generator)
+    columns = torch.randn(500, 16, generator=generator)
+    rows[torch.rand(300, generator=generator) < 0.3] *= 1e-5
+    columns[torch.rand(500, generator=generator) < 0.3] *= 1e-5
+    found = solve(rows, columns, Certified(precision=precision))
+    assert found.gap <= 1e-12
+    assert verify(rows, columns, found).ok
+
+
+@pytest.mark.parametrize("price", [1e3, 1e12, 1e20])
+def test_prices_far_above_every_cost_lose_nothing(price: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = (torch.randn(60, 8, generator=generator) for _ in range(2))
+    without = solve(rows, columns, Certified())
+    found = solve(rows, columns, Certified(), column_prices=price)
+    assert (found.columns == without.columns).all()
+    assert found.gap <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"shortlist": 0}, "shortlist from 1"),
+        ({"memory_share": -1.0}, "memory_share above 0"),
+        ({"precision": "float16"}, "needed a precision of auto, float32, bfloat16"),
+        ({"scan": "x"}, "needed a scan of auto, compiled, torch"),
+    ],
+)
+def test_settings_that_there_are_not(settings: dict[str, Any], said: str) -> None:
+    # The constructor's own types are checked in tests, before it can say so itself.
+    with pytest.raises(UsageError, match=said):
+        Certified.__post_init__(types.SimpleNamespace(**{**vars(Certified()), **settings}))  # type: ignore
+
+
+@pytest.mark.parametrize("duals", [np.full(60, np.nan), np.zeros(59), np.zeros(())])
+def test_column_duals_that_are_none(duals: np.ndarray) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = (torch.randn(60, 8, generator=generator) for _ in range(2))
+    with pytest.raises(UsageError, match="60 finite column_duals"):
+        solve(rows, columns, Certified(), column_duals=duals)

@@ -174,7 +174,12 @@ class _Run:
         if np.isinf(prices).all():
             return duals - duals.mean()
         over = duals - prices
-        return np.minimum(prices, duals - np.quantile(over[np.isfinite(over)], WANTED))
+        raised = duals - np.quantile(over[np.isfinite(over)], WANTED)
+        if self.products.n == self.products.m:
+            # No price above every cost matters; duals of its size would lose what the costs say.
+            highest = 4 * max(self.products.row_norms.max(), self.products.column_norms.max())
+            raised = np.minimum(raised, duals + highest)
+        return np.minimum(prices, raised)
 
     def search(self) -> str | None:
         """Steps 3 to 5; why it stopped before its end, or None."""
@@ -324,7 +329,11 @@ class _Side:
         growth = int(np.minimum(2 * lists.asked[rows], m).sum())
         if (lists.size + growth) * BYTES_A_PAIR > self.run.budget.bytes:
             return "memory budget"
+        # Every pair of a row leaves at least what its dual is, as far as that was allowed: a coarse bound
+        # on what is not in the new list must not say less, or a tight pair would come apart.
+        known = np.minimum(self.u[rows], lists.limit[rows])
         lists.make(rows, self.v, self.column_of)
+        lists.limit[rows] = np.maximum(lists.limit[rows], known)
         return None
 
 
