@@ -23,6 +23,7 @@ from saematch import (
     fold_thresholds,
     inverse,
     match,
+    match_pairs,
     measure,
 )
 from saematch.sae import Firing
@@ -393,3 +394,9 @@ def test_to_frame(a: SAE, b: SAE) -> None:
 def test_repr_says_that_it_is_proven() -> None:
     assert "optimal to 1e-6" in repr(match(A, B, solver=Dense()))
     assert "optimal" not in repr(match(A, B, strategy="cosine"))
+
+
+def test_positions_that_there_are_not_are_said() -> None:
+    saes = [make_sae(seed=0), make_sae(seed=1)]
+    with pytest.raises(UsageError, match=r"positions from 0 to 1, found 12, 13 \(not layers\)"):
+        list(match_pairs(saes, [(12, 13)]))

@@ -144,7 +144,8 @@ def match(
         raise UsageError("needed folded weights for --price-curve, found --no-fold; leave one out")
     if output is not None and (output.suffix != ".parquet" or not output.parent.is_dir()):
         raise UsageError(
-            f"needed a file that ends in .parquet in a folder that is there, found '{output}'"
+            f"needed a file that ends in .parquet in a folder that is there, found '{output}'; "
+            "CSV and JSON come from saematch run and saematch export"
         )
     chosen: Strategy = "folded" if fold else "unfolded"
     with display.working(f"matching {reference_a} to {reference_b}", quiet=as_json):

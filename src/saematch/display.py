@@ -219,7 +219,7 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
         quantile = step["quantile"]
         started = pd.isna(step["cost"])
         table.add_row(
-            str(step["key"]) + (" (born)" if step["born"] else " (dies)" if step["dies"] else ""),
+            str(step["key"]) + (" (born)" * step["born"]) + (" (dies)" * step["dies"]),
             f"[bold]{step['feature']}[/]" if step["key"] == key else str(step["feature"]),
             step["status"],
             number(step["cost"]),

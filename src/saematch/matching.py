@@ -126,7 +126,13 @@ def match_pairs(
         pairs = pairwise(range(len(sides)))
     elif pairs == "all":
         pairs = combinations(range(len(sides)), 2)
+    elif isinstance(pairs, str):
+        raise UsageError(f"needed pairs of positions, adjacent or all, found '{pairs}'")
     for first, second in pairs:
+        if not all(0 <= one < len(sides) for one in (first, second)):
+            raise UsageError(
+                f"needed positions from 0 to {len(sides) - 1}, found {first}, {second} (not layers)"
+            )
         yield match(
             sides[first], sides[second], parts=parts, unmatched_cost=unmatched_cost, solver=solver
         )
@@ -150,7 +156,10 @@ def verify_matching(a: SAE | FoldedSAE, b: SAE | FoldedSAE, matching: Matching) 
 def _notes(assignment: Assignment) -> list[str]:
     notes = []
     if assignment.stopped is not None:
-        notes.append(f"stopped at the {assignment.stopped}")
+        notes.append(
+            f"stopped at the {assignment.stopped}: pairs may be arbitrary, and features unmatched, only "
+            "because the search was cut off; the gap says how far from the optimum this can be"
+        )
     if not assignment.optimal:
         notes.append(f"not proven optimal: {describe_gap(assignment.gap)}")
     return notes

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from saematch import Assignment, Dense, UsageError, solve
+from saematch import Assignment, Certified, Dense, UsageError, solve, verify
 from saematch.assignment import OPTIMAL_GAP
 from saematch.assignment.costs import SquaredDistances
 
@@ -279,3 +279,18 @@ def test_the_factors_are_not_changed() -> None:
     solve(rows, columns)
     assert torch.equal(rows, before[0])
     assert torch.equal(columns, before[1])
+
+
+def test_numpy_arrays_are_factors_too() -> None:
+    rows, columns = random_factors(12, 15, 4, seed=0)
+    expected = solve(rows, columns)
+    found = solve(rows.numpy(), columns.numpy())
+    assert (found.columns == expected.columns).all()
+    assert verify(rows.numpy(), columns.numpy(), found).ok
+
+
+@pytest.mark.parametrize("solver", ["dense", Certified])
+def test_solvers_that_are_none(solver: object) -> None:
+    rows, columns = random_factors(4, 5, 3, seed=0)
+    with pytest.raises((UsageError, TypeError)):
+        solve(rows, columns, solver)  # type: ignore[arg-type]

@@ -12,12 +12,15 @@ from killing import contents
 from tiny_models import tiny_model
 from tiny_suites import write_suite
 
+from saematch.display_evaluation import findings_text
 from saematch.errors import InputError, UsageError
 from saematch.evaluation import collecting
 from saematch.language_model import LanguageModel
 from saematch.run import RunConfig, evaluating, open_run, run
 from saematch.run.evaluating import evaluate
 from saematch.run.evaluation_config import EvaluationConfig
+from saematch.run.findings import findings
+from saematch.run.headline import headline
 from saematch.run.schema import (
     ARMS,
     CAUSAL,
@@ -27,6 +30,7 @@ from saematch.run.schema import (
     PAIRS,
     STREAMS,
 )
+from saematch.run.sums import Evaluated
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 SMALL = EvaluationConfig(
@@ -300,3 +304,82 @@ def test_a_new_matching_leaves_old_measures_out(model, suite, tmp_path) -> None:
     run(RunConfig(str(suite), far=(("3", "5"),), random_draws=2, unmatched_cost=1.0), directory)
     assert set(open_run(directory).measures()["corpus"]) == {""}
     assert np.isfinite(open_run(directory).measures()["value"].dropna()).all()
+
+
+# The paper's findings
+
+
+@pytest.fixture(scope="module")
+def evaluated(finished: Path) -> Evaluated:
+    return Evaluated(open_run(finished))
+
+
+@pytest.mark.parametrize("strategy", ["folded", "unfolded", "cosine", "correlation"])
+@pytest.mark.parametrize("measure", ["matching_score", "explained_variance", "delta_loss"])
+def test_means_over_pairs_and_corpora_are_those_of_the_table(
+    evaluated: Evaluated, strategy: str, measure: str
+) -> None:
+    rows = evaluated.run.measures()
+    rows = rows[(rows["strategy"] == strategy) & (rows["measure"] == measure)]
+    rows = rows[(rows["parts"] == evaluated.slug) & (rows["a"] + rows["b"]).isin(["34", "45"])]
+    assert len(rows) == 4
+    found = evaluated.mean(measure, strategy)
+    assert found is not None
+    assert found[0] == pytest.approx(rows["value"].mean())
+    assert len(found) == 2001
+
+
+def test_agreements_are_those_of_the_table(evaluated: Evaluated) -> None:
+    rows = evaluated.run.measures()
+    rows = rows[(rows["measure"] == "causal_agreement") & (rows["strategy"] == "cosine")]
+    rows = rows[(rows["a"] + rows["b"]).isin(["34", "45"])]
+    assert evaluated.agreements["cosine"][0] == pytest.approx(rows["value"].mean())
+
+
+def test_every_finding_has_a_verdict(evaluated: Evaluated) -> None:
+    found = {one.name: one for one in findings(evaluated)}
+    assert list(found) == ["a", "b", "c", "e", "e, low", "f", "g1", "g2", "g3", "h"]
+    for name in ("c", "e, low", "g1", "g2", "g3", "h"):
+        assert found[name].verdict == "not measurable here"
+        assert found[name].needs
+    for name in ("b", "e", "f"):
+        one = found[name]
+        assert one.verdict in ("holds", "does not hold")
+        assert None not in (one.value, one.low, one.high)
+        assert one.low <= one.value <= one.high  # type: ignore[operator]
+    # Naive is not there where widths differ.
+    assert found["a"].verdict == "not measurable here"
+
+
+def test_a_difference_of_nothing_bears_nothing_out(evaluated: Evaluated) -> None:
+    found = {one.name: one for one in findings(evaluated, early=evaluated)}
+    assert (found["c"].value, found["c"].low, found["c"].high) == (0, 0, 0)
+    assert found["c"].verdict == "does not hold"
+
+
+def test_the_verdict_follows_the_interval(evaluated: Evaluated, monkeypatch) -> None:
+    real = Evaluated.mean
+
+    def shifted(self, measure, strategy, parts=None, pairs=()):
+        values = real(self, measure, strategy, parts, pairs)
+        return values + 10 if (measure, strategy) == ("matching_score", "folded") else values
+
+    monkeypatch.setattr(Evaluated, "mean", shifted)
+    assert next(f for f in findings(evaluated) if f.name == "b").verdict == "holds"
+
+
+def test_the_headline_has_every_strategy(evaluated: Evaluated) -> None:
+    lines = {line.name: line.measures for line in headline(evaluated)}
+    assert {"folded", "random", "ridge", "layer_drop", "correlation"} <= lines.keys()
+    assert set(lines["folded"]) == {
+        "lift", "phi", "causal_agreement", "explained_variance", "delta_loss",
+    }  # fmt: skip
+    text = findings_text(evaluated, headline(evaluated), findings(evaluated))
+    assert "| folded |" in text
+    assert "(h)" in text
+
+
+def test_findings_need_an_evaluated_run(suite: Path, tmp_path: Path) -> None:
+    directory = matched(suite, tmp_path / "run")
+    with pytest.raises(InputError, match="needed an evaluated run"):
+        Evaluated(open_run(directory))

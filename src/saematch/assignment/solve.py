@@ -25,8 +25,8 @@ Prices = float | np.ndarray
 
 
 def solve(
-    rows: Float[Tensor, "n d"],
-    columns: Float[Tensor, "m d"],
+    rows: Float[Tensor | np.ndarray, "n d"],
+    columns: Float[Tensor | np.ndarray, "m d"],
     solver: Dense | Certified | None = None,
     *,
     row_prices: Prices | None = None,
@@ -48,6 +48,9 @@ def solve(
     two changes neither the pairs nor the gap.  Raises UsageError for factors, prices or pairs that
     make no problem, and where no assignment avoids the forbidden pairs.
     """
+    rows, columns = as_factors(rows), as_factors(columns)
+    if not (solver is None or isinstance(solver, Dense | Certified)):
+        raise UsageError(f"needed Dense(), Certified() or None as solver, found {solver!r}")
     device = "cpu" if isinstance(solver, Dense) else (solver and solver.device) or rows.device
     rows, columns, beyond = _checked(rows, columns, device)
     costs = SquaredDistances.of(rows, columns)
@@ -84,6 +87,16 @@ def solve(
             )
         found = solver(costs.scaled(-exponent))
     return _scaled_back(found, 2 * (exponent + beyond))
+
+
+def as_factors(values: Tensor | np.ndarray) -> Tensor:
+    """A factor matrix as a tensor; raises UsageError for what is no array of floats."""
+    if isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating):
+        return torch.tensor(values)
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        what = getattr(values, "dtype", type(values).__name__)
+        raise UsageError(f"needed a tensor or array of floats as factors, found {what}")
+    return values
 
 
 def _checked(

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saematch.assignment.result import Assignment
-from saematch.assignment.solve import Prices
+from saematch.assignment.solve import Prices, as_factors
 
 ENTRIES_PER_BLOCK = 1 << 23
 TOLERANCE = 1e-9
@@ -49,20 +49,22 @@ class Verification:
 
 @torch.no_grad()
 def verify(
-    rows: Float[Tensor, "n d"],
-    columns: Float[Tensor, "m d"],
+    rows: Float[Tensor | np.ndarray, "n d"],
+    columns: Float[Tensor | np.ndarray, "m d"],
     found: Assignment,
     *,
     row_prices: Prices | None = None,
     column_prices: Prices | None = None,
     forbidden: np.ndarray | None = None,
 ) -> Verification:
-    """Check `found` against the problem that `solve` was given: one float64 product of the factors.
+    """Check `found` against the problem that `solve` was given, prices and forbidden pairs too: one
+    float64 product of the factors.
 
     Independent of what the solver says of itself: nothing but its pairs, duals, margins and totals is
     used.
     """
     started = time.perf_counter()
+    rows, columns = as_factors(rows), as_factors(columns)
     problem = _Problem(rows, columns, row_prices, column_prices, forbidden)
     malformed = _malformed(problem, found)
     if malformed:

@@ -106,8 +106,8 @@ def encode_permute_decode(
 def quantile(a: FoldedSAE, b: FoldedSAE, matching: Matching, q: float) -> Decoding:
     """SAE Match, eq. 6: the ⌈q·n⌉ pairs of least folded decoder MSE (ties by index) through the
     matched decoder, all other features through their own; always with the bias of B."""
-    matched = torch.from_numpy(matching.matched)
-    mse = torch.where(matched, torch.from_numpy(matching.mse_decoder), torch.inf)
+    matched = torch.tensor(matching.matched)
+    mse = torch.where(matched, torch.tensor(matching.mse_decoder), torch.inf)
     order = torch.sort(mse, stable=True).indices
     count = math.ceil(q * int(matched.sum()))
     chosen = torch.zeros(a.d_sae, dtype=torch.bool)
