@@ -59,7 +59,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for verb in ("demo", "inspect", "match", "run", "paths", "export"):
+    for verb in ("demo", "inspect", "match", "run", "evaluate", "findings", "paths", "export"):
         assert verb in done.stdout
 
 
