@@ -52,6 +52,8 @@ def solve(
     if not (solver is None or isinstance(solver, Dense | Certified)):
         raise UsageError(f"needed Dense(), Certified() or None as solver, found {solver!r}")
     device = "cpu" if isinstance(solver, Dense) else (solver and solver.device) or rows.device
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("needed a CUDA device, found none that torch can use; leave device out")
     rows, columns, beyond = _checked(rows, columns, device)
     costs = SquaredDistances.of(rows, columns)
     if not math.isfinite(costs.mean_scale):
@@ -125,7 +127,11 @@ def _checked(
 def _unscaled(values: Prices | None, exponent: int) -> np.ndarray | None:
     if values is None:
         return None
-    return np.asarray(np.ldexp(np.asarray(values, dtype=np.float64), -exponent))
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise UsageError(f"needed numbers as prices and duals, found {values!r}") from None
+    return np.asarray(np.ldexp(numbers, -exponent))
 
 
 def _scaled_back(found: Assignment, exponent: int) -> Assignment:

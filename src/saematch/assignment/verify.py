@@ -79,7 +79,9 @@ def verify(
         faults.append("a forbidden pair is assigned")
     left = np.setdiff1d(np.arange(problem.n), matched)
     if np.isinf(problem.row_price[left]).any():
-        faults.append("a row without a price is unmatched")
+        faults.append(
+            "a row without a price is unmatched (verify needs the prices that solve was given)"
+        )
     primal = problem.total(pairs, matched, left)
     u, v = found.row_duals, found.column_duals
     size = math.fsum(np.abs(u).tolist()) + math.fsum(np.abs(v).tolist())
