@@ -197,8 +197,8 @@ def findings(
         found = found_in(main, *others)
         lines = headline(main)
         references = {
-            "ceiling: another seed of the same layer": second_seed,
-            "floor: an untrained SAE of the same layer": untrained,
+            "ceiling (another seed)": second_seed,
+            "floor (untrained)": untrained,
         }
         loaded = None
         for name, given in references.items():

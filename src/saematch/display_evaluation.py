@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from saematch.run.headline import Line
     from saematch.run.sums import Evaluated
 
+WIDE = 150
+"""Columns of a terminal that has room for intervals in a table."""
 SHORT = {name: short for name, (short, _) in MAIN_MEASURES.items()}
 
 
@@ -57,10 +59,11 @@ def findings_shown(
     main: "Evaluated", lines: "list[Line]", found: "list[Finding]", path: Path
 ) -> None:
     """The headline and the findings."""
-    CONSOLE.print(f"Means over pairs {_where(main)}; 95% intervals:")
+    wide = CONSOLE.width >= WIDE
+    CONSOLE.print(f"Means over pairs {_where(main)}; 95% intervals{'' if wide else f' in {path}'}:")
     rows = new_table("", *(SHORT[name] for name in COLUMNS))
     for line in lines:
-        rows.add_row(line.name, *(spanned(line.measures.get(name)) for name in COLUMNS))
+        rows.add_row(line.name, *(spanned(line.measures.get(name), wide) for name in COLUMNS))
     CONSOLE.print(rows)
     for one in found:
         style = {"holds": "green", "does not hold": "red"}.get(one.verdict, "yellow")
