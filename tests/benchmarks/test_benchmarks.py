@@ -79,3 +79,22 @@ def test_match_of_a_small_pair() -> None:
     )
     assert line["gap"] <= 1e-6
     assert {"seconds", "product", "ratio", "over_inputs_gib"} <= line.keys()
+
+
+def test_an_evaluation_runs_no_prefix_twice() -> None:
+    line = json.loads(
+        run(
+            "evaluation.py",
+            "--pairs",
+            "12,13",
+            "--documents",
+            "1",
+            "--tokens",
+            "16",
+            "--repeats",
+            "1",
+        )
+    )
+    # 30 blocks once, and 16 after block 13 for each of 9 interventions: the script counts and asserts.
+    assert line["block_executions"] == 30 + 16 * line["interventions"]
+    assert line["over_bound"] > 0
