@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from saematch.display import CONSOLE, new_table
-from saematch.evaluation.summary import (
+from saematch.run.evaluation_summary import (
     MAIN_MEASURES,
     corpora_of,
     evaluated,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from saematch.evaluation.measuring import Values, interval
-from saematch.evaluation.summary import ORDER
+from saematch.run.evaluation_summary import ORDER
 from saematch.run.sums import Evaluated
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saematch.evaluation.summary import spanned
 from saematch.matched import describe_gap
+from saematch.run.evaluation_summary import spanned
 from saematch.run.report_evaluation import evaluations
 from saematch.run.steps import Step, followed_steps
 

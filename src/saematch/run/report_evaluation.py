@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saematch.evaluation.summary import (
+from saematch.run.evaluation_summary import (
     MAIN_MEASURES,
     corpora_of,
     evaluated,
