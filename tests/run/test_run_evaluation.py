@@ -259,6 +259,12 @@ def test_settings_that_cannot_be_used(model, suite, finished, tmp_path) -> None:
         evaluate(finished, dataclasses.replace(SMALL, pairs=(("5", "3"),)), model=model)
     with pytest.raises(UsageError, match="web, wiki, code, or a file or folder"):
         evaluate(finished, dataclasses.replace(SMALL, corpora=("nowhere",)), model=model)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same.txt").write_text("Enough text to be read. " * 9)
+    twice = tuple(str(tmp_path / name / "same.txt") for name in ("one", "two"))
+    with pytest.raises(UsageError, match="needed corpora of different names"):
+        evaluate(finished, dataclasses.replace(SMALL, corpora=twice), model=model)
     empty = tmp_path / "empty.txt"
     empty.write_text(" \n")
     with pytest.raises(InputError, match="needed text in"):
@@ -304,6 +310,38 @@ def test_a_new_matching_leaves_old_measures_out(model, suite, tmp_path) -> None:
     run(RunConfig(str(suite), far=(("3", "5"),), random_draws=2, unmatched_cost=1.0), directory)
     assert set(open_run(directory).measures()["corpus"]) == {""}
     assert np.isfinite(open_run(directory).measures()["value"].dropna()).all()
+
+
+def test_losses_stay_when_more_is_measured_without_any(model, suite, tmp_path) -> None:
+    directory = matched(suite, tmp_path / "run")
+    config = dataclasses.replace(SMALL, corpora=("web",), causal_pairs=0, other_parts=False)
+    evaluate(directory, config, model=model)
+
+    def losses() -> list[float]:
+        rows = open_run(directory).measures()
+        return rows[rows["measure"] == "delta_loss"]["value"].tolist()
+
+    before = losses()
+    assert np.isfinite(before).all()
+    evaluate(directory, dataclasses.replace(config, other_parts=True), model=model)
+    assert losses() == before
+    (directory / "evaluation/documents/web/documents.parquet").unlink()
+    evaluate(directory, config, model=model)
+    assert losses() == pytest.approx(before)
+
+
+def test_one_document_has_no_interval(model, suite, tmp_path) -> None:
+    directory = matched(suite, tmp_path / "run")
+    config = dataclasses.replace(SMALL, corpora=("web",), causal_pairs=0, documents=1)
+    evaluate(directory, config, model=model)
+    rows = open_run(directory).measures()
+    rows = rows[(rows["corpus"] == "web") & (rows["strategy"] != "random")]
+    assert rows["low"].isna().all()
+    found = {one.name: one for one in findings(Evaluated(open_run(directory)))}
+    assert found["b"].verdict == "does not hold"
+    run(RunConfig(str(suite), random_draws=2, scale="none"), directory)
+    with pytest.raises(InputError, match="needed an evaluated run"):
+        Evaluated(open_run(directory))
 
 
 # The paper's findings

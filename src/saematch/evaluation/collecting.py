@@ -89,18 +89,20 @@ def collect(
     chosen: Sequence[int] | None = None,
     note: Callable[[str], None] = lambda _: None,
     tell: Callable[[int], None] = lambda _: None,
+    base_loss: bool = False,
 ) -> Iterator[Collected]:
     """The sums of the chosen documents (all), batch by batch.
 
     `saes`: by key, on the model's device.  A batch that is too large for the memory is halved, and
-    `note` is told; `tell` is told how many losses of a batch are taken.  Raises InputError for logits
+    `note` is told; `tell` is told how many losses of a batch are taken.  `base_loss`: take the
+    unmodified model's loss even where no arm asks for one.  Raises InputError for logits
     that are not finite.
     """
     waiting = list(range(len(documents)) if chosen is None else chosen)
     while waiting:
         batch = next(batches(documents, batch_tokens, waiting))
         try:
-            found = _one_batch(model, documents, batch, saes, arms, tell)
+            found = _one_batch(model, documents, batch, saes, arms, tell, base_loss)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _out_of_memory(error) or len(batch.documents) == 1:
                 raise
@@ -124,10 +126,11 @@ def _one_batch(
     saes: Mapping[str, SAE],
     arms: Mapping[Pair, Sequence[Arm]],
     tell: Callable[[int], None],
+    base_loss: bool,
 ) -> Collected:
     taken = 0
     blocks = sorted({sae.layer for sae in saes.values()})
-    if any(arm.loss for some in arms.values() for arm in some):
+    if base_loss or any(arm.loss for some in arms.values() for arm in some):
         streams, logits = model.capture_and_predict(batch.token_ids, blocks)
         losses = loss_by_document(logits, batch)
         _check_finite(losses, documents, batch, model)

@@ -30,7 +30,12 @@ Values = Float64[np.ndarray, " draws"]
 def draw_weights(
     documents: int, seed: int | tuple[int, ...], draws: int = DRAWS
 ) -> Float64[np.ndarray, "draws d"]:
-    """How often each document counts: once each, then in every bootstrap draw."""
+    """How often each document counts: once each, then in every bootstrap draw.
+
+    One document says nothing of how documents differ: its draws are not numbers.
+    """
+    if documents == 1:
+        return np.concatenate([np.ones((1, 1)), np.full((draws, 1), np.nan)])
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(documents, np.full(documents, 1 / documents), size=draws)
     return np.concatenate([np.ones((1, documents)), drawn])

@@ -52,7 +52,7 @@ from saematch.run.evaluation_config import EvaluationConfig
 from saematch.run.evaluation_plan import Pair, Unit
 from saematch.run.inputs import examine
 from saematch.run.kept import kept_matching, matching_columns
-from saematch.run.pipeline import Progress, make, merge_measures, write_report
+from saematch.run.pipeline import Progress, is_current, make, merge_measures, write_report
 from saematch.run.plan import SOURCES, Step, matching_name
 from saematch.run.read import Run, open_run
 from saematch.run.schema import MATCHINGS, decode
@@ -104,6 +104,11 @@ class _Evaluation:
     def run(self) -> None:
         self._compare_parts()
         texts = [self._texts(name) for name in self.config.corpora]
+        slugs = [plan.corpus_slug(corpus.name) for corpus, _ in texts]
+        if len(set(slugs)) < len(slugs):
+            raise UsageError(
+                f"needed corpora of different names, found {', '.join(self.config.corpora)}; rename a file"
+            )
         fitted_on = {"texts": [rest.sha256 for _, rest in texts], "model": self._model_identity()}
         if self.config.takes(CORRELATION):
             self._correlate([rest for _, rest in texts], fitted_on)
@@ -329,7 +334,9 @@ class _Evaluation:
         whole = all(self.held.is_finished(name, sha) for name, sha in about_documents.items())
         if missing or not whole:
             documents = self._documents(corpus)
-            found = self._collect(documents, missing, rest, matchings)
+            name = plan.documents_name(slug)
+            base_loss = not self.held.is_finished(name, about_documents[name])
+            found = self._collect(documents, missing, rest, matchings, base_loss)
             self._keep_sums(found, about_documents, missing, slug)
         done = [unit for unit in units if self.held.is_finished(unit.name, unit.inputs)]
         causal = self._ablate(corpus, matchings, base) if first and config.causal_pairs else []
@@ -350,6 +357,7 @@ class _Evaluation:
         missing: Sequence[Unit],
         rest: Sequence[Corpus],
         matchings: dict[tuple[Pair, str, str], KeptFile],
+        base_loss: bool,
     ) -> Collected:
         """Step 4, from where an earlier call was cut off."""
         wanted = {unit.key for unit in missing}
@@ -375,7 +383,8 @@ class _Evaluation:
             )
             arms[pair] = [arm for arm in every if (pair, arm.strategy, arm.parts) in wanted]
         saes = {key: self.on_device[key].sae for key in self.keys}
-        identity = plan.hash_of(stage="pass", units=sorted(unit.inputs for unit in missing))[:16]
+        units = sorted(unit.inputs for unit in missing)
+        identity = plan.hash_of(stage="pass", units=units, base_loss=base_loss)[:16]
         parts = self._unfinished(identity, arms)
         number = len(parts)
         done = {row["document"] for part in parts for row in part.documents}
@@ -387,7 +396,15 @@ class _Evaluation:
             self._tell(f"{text}, {place} of {count} interventions in the next" if count else text)
 
         batches = collect(
-            self.model, documents, saes, arms, self.config.batch_tokens, left, self._note, tell
+            self.model,
+            documents,
+            saes,
+            arms,
+            self.config.batch_tokens,
+            left,
+            self._note,
+            tell,
+            base_loss,
         )
         for found in batches:
             path = self.held.file(f"{UNFINISHED}/{identity}-{number}.npz")
@@ -418,7 +435,9 @@ class _Evaluation:
         slug: str,
     ) -> None:
         name = plan.documents_name(slug)
-        self.held.keep(name, evaluation.encode_documents(found.documents), about_documents[name])
+        if not self.held.is_finished(name, about_documents[name]):
+            data = evaluation.encode_documents(found.documents)
+            self.held.keep(name, data, about_documents[name])
         for key, rows in found.layers.items():
             name = plan.stream_name(slug, key)
             self.held.keep(name, evaluation.encode_stream(rows), about_documents[name])
@@ -532,7 +551,9 @@ class _Evaluation:
         make(self.held, Step(name, evaluation.measure_pairs, task, tuple(reads)))
 
     def _merge(self) -> None:
-        names = tuple(self.held.names("evaluation/pairs/"))
+        names = tuple(
+            name for name in self.held.names("evaluation/pairs/") if is_current(self.held, name)
+        )
         make(
             self.held, Step(PAIRS_NAME, evaluation.merge_pairs, evaluation.MergePairsTask(), names)
         )

@@ -57,6 +57,7 @@ class EvaluationConfig:
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise UsageError(f"needed {name} from {lowest}, found {getattr(self, name)}")
+        object.__setattr__(self, "quantiles", tuple(dict.fromkeys(self.quantiles)))
         if not self.corpora:
             raise UsageError("needed at least one corpus, found none; try web")
         for q in self.quantiles:

@@ -95,8 +95,8 @@ def first_layers(main: Evaluated, early: Evaluated | None) -> Finding:
     if early is None:
         return _open("c", claim, "a run over the first blocks, given with --early")
     gain = difference(early.mean("matching_score", "folded"), main.mean("matching_score", "folded"))
-    if gain is None:
-        return _open("c", claim, "both runs evaluated on as many documents of the same corpora")
+    if gain is None or early.texts != main.texts:
+        return _open("c", claim, "both runs evaluated by one model on the same documents")
     scores = [float(one.mean("matching_score", "folded")[0]) for one in (early, main)]  # type: ignore
     lifts = [float(one.mean("lift", "folded")[0]) for one in (early, main)]  # type: ignore
     effect = (

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,8 @@ class Evaluated:
     def mean(
         self, measure: str, strategy: str, parts: str | None = None, pairs: Sequence[Pair] = ()
     ) -> Values | None:
-        """Mean over corpora and pairs (adjacent ones where none are named); None where not measured."""
+        """Mean over corpora and pairs (adjacent ones where none are named); None where it was not measured
+        for each of them, since means over other pairs and texts do not compare."""
         parts = self.slug if parts is None else parts
         found = [
             values[measure]
@@ -65,13 +67,20 @@ class Evaluated:
             for values in self._values(pair, strategy, parts)
             if measure in values
         ]
-        return np.mean(found, axis=0) if found else None
+        whole = len(pairs or self.adjacent) * len(self.about)
+        return np.mean(found, axis=0) if len(found) == whole else None
 
     def strategies(self) -> list[tuple[str, str]]:
         """Strategy and parts of everything that was measured."""
         return list(
             dict.fromkeys((arm.strategy, arm.parts) for task in self.tasks for arm in task.arms)
         )
+
+    @property
+    def texts(self) -> dict[str, tuple[Any, ...]]:
+        """What each corpus was measured with: only equal ones give paired differences between runs."""
+        names = ("origin", "documents", "tokens", "seed", "model")
+        return {corpus: tuple(about[n] for n in names) for corpus, about in self.about.items()}
 
     @property
     def model_name(self) -> str:
