@@ -252,6 +252,7 @@ def test_settings_that_cannot_be_used(model, suite, finished, tmp_path) -> None:
         ({"documents": 0}, "documents from 1, found 0"),
         ({"quantiles": (1.5,)}, "quantiles from 0 to 1, found 1.5"),
         ({"corpora": ()}, "at least one corpus"),
+        ({"strategies": ("foldde",)}, "correlation, ridge, found 'foldde'"),
     ):
         with pytest.raises(UsageError, match=said):
             EvaluationConfig(**settings)

@@ -7,10 +7,9 @@ from saematch.errors import UsageError
 from saematch.evaluation.arms import CORRELATION, RANDOM, RIDGE, PairInputs, arms_of, on_device
 from saematch.evaluation.belonging import check_belongs
 from saematch.evaluation.collecting import Collected, collect
-from saematch.evaluation.fitting import TOKENS_PER_DIMENSION, fit
+from saematch.evaluation.fitting import fit, fitting_documents
 from saematch.evaluation.tables import MEASURE_COLUMNS, CorpusMeasures
 from saematch.language_model import (
-    Corpus,
     Documents,
     LanguageModel,
     load_corpus,
@@ -25,7 +24,6 @@ from saematch.strategies import PARTS, STRATEGIES, Strategy
 if TYPE_CHECKING:
     import pandas as pd
 
-FIT_DOCUMENT_TOKENS = 1024
 FIT_DOCUMENTS_A_DIMENSION = 1 / 16
 """Other documents to fetch for every dimension of the stream, where something is fitted."""
 
@@ -116,6 +114,7 @@ def measure_pair(
     fitted = [one for one in (CORRELATION, RIDGE) if one in strategies]
     more = int(FIT_DOCUMENTS_A_DIMENSION * folded_a.d_model) if fitted else 0
     texts = [load_corpus(name, documents + more, seed, offline) for name in corpora]
+    others = [one.without(len(one.texts) if one.whole else documents) for one in texts]
     matchings = {}
     for strategy in STRATEGIES:
         equal = folded_a.d_sae == folded_b.d_sae
@@ -125,7 +124,7 @@ def measure_pair(
     ridges, correlations, _ = (
         fit(
             language_model,
-            _others(texts, documents, language_model),
+            fitting_documents(others, language_model),
             saes,
             [pair],
             batch_tokens,
@@ -164,16 +163,3 @@ def _loaded(model: LanguageModel | str | None, sae: SAE) -> LanguageModel:
     if name is None:
         raise UsageError("needed a language model, found that the SAE records none; give `model`")
     return load_language_model(name)
-
-
-def _others(texts: Sequence[Corpus], documents: int, model: LanguageModel) -> list[Documents]:
-    """Documents that are not measured on, of each corpus its share of the tokens that maps need."""
-    wanted = -(-TOKENS_PER_DIMENSION * model.d_model // len(texts))
-    found = []
-    for corpus in texts:
-        rest = corpus.without(len(corpus.texts) if corpus.whole else documents)
-        if rest.texts:
-            found.append(
-                Documents.of(rest, model, FIT_DOCUMENT_TOKENS, len(rest.texts)).up_to(wanted)
-            )
-    return found

@@ -15,16 +15,28 @@ from torch import Tensor
 from saematch.evaluation.activations import encode_sparse
 from saematch.evaluation.collecting import Pair, typical_rows
 from saematch.evaluation.interventions import LinearMap
-from saematch.language_model import Documents, LanguageModel, batches
+from saematch.language_model import Corpus, Documents, LanguageModel, batches
 from saematch.permutation import UNMATCHED, Permutation
 from saematch.sae import SAE
 
 RIDGE = 1e-2
 """The ridge penalty, relative to the mean variance of a dimension."""
+DOCUMENT_TOKENS = 1024
+"""What documents that are fitted to are cut to."""
 TOKENS_PER_DIMENSION = 20
 """Tokens that a linear map needs for every dimension it maps from."""
 CORRELATION_ENTRIES = 1 << 30
 """Pairs of features up to which correlations are kept: 4 GiB."""
+
+
+def fitting_documents(texts: Sequence[Corpus], model: LanguageModel) -> list[Documents]:
+    """Of each corpus that has texts its share of the tokens that maps need."""
+    wanted = -(-TOKENS_PER_DIMENSION * model.d_model // len(texts))
+    return [
+        Documents.of(corpus, model, DOCUMENT_TOKENS, len(corpus.texts)).up_to(wanted)
+        for corpus in texts
+        if corpus.texts
+    ]
 
 
 class RidgeSums:

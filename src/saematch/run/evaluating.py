@@ -26,8 +26,7 @@ from saematch.evaluation.ablation import causal_agreement, sample
 from saematch.evaluation.arms import CORRELATION, RANDOM, RIDGE, PairInputs, arms_of, on_device
 from saematch.evaluation.belonging import check_belongs
 from saematch.evaluation.collecting import Arm, Collected, collect
-from saematch.evaluation.evaluate import FIT_DOCUMENT_TOKENS
-from saematch.evaluation.fitting import TOKENS_PER_DIMENSION, fit
+from saematch.evaluation.fitting import TOKENS_PER_DIMENSION, fit, fitting_documents
 from saematch.evaluation.interventions import LinearMap
 from saematch.language_model import (
     SMOLLM2_NAME,
@@ -99,7 +98,6 @@ class _Evaluation:
         self.given = self.loaded = model
         self.on_device: dict[str, FoldedSAE] = {}
         self.notes: list[str] = []
-        self.done = self.total = 0
 
     def run(self) -> None:
         self._compare_parts()
@@ -250,18 +248,10 @@ class _Evaluation:
 
     # Fitting
 
-    def _fitting_documents(self, texts: Sequence[Corpus]) -> list[Documents]:
-        wanted = -(-TOKENS_PER_DIMENSION * self.model.d_model // len(texts))
-        return [
-            Documents.of(corpus, self.model, FIT_DOCUMENT_TOKENS, len(corpus.texts)).up_to(wanted)
-            for corpus in texts
-            if corpus.texts
-        ]
-
     def _fit(
         self, texts: Sequence[Corpus], pairs: Sequence[Pair], **which: bool
     ) -> tuple[dict[Pair, LinearMap], dict[Pair, Permutation]]:
-        documents = self._fitting_documents(texts)
+        documents = fitting_documents(texts, self.model)
         keys = {key for pair in pairs for key in pair}
         saes = {key: self.on_device[key].sae for key in self.keys if key in keys}
         total = sum(len(some) for some in documents)
@@ -577,4 +567,4 @@ class _Evaluation:
 
     def _tell(self, what: str) -> None:
         if self.progress is not None:
-            self.progress(self.done, max(self.total, 1), what)
+            self.progress(0, 1, what)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from saematch.errors import UsageError
+from saematch.run.config import DATA_FREE_STRATEGIES
 
 DATA_STRATEGIES = ("correlation", "ridge")
 """What is fitted to text, beside the run's own strategies."""
@@ -57,6 +58,10 @@ class EvaluationConfig:
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise UsageError(f"needed {name} from {lowest}, found {getattr(self, name)}")
+        known = (*DATA_FREE_STRATEGIES, *DATA_STRATEGIES)
+        for strategy in self.strategies or ():
+            if strategy not in known:
+                raise UsageError(f"needed strategies among {', '.join(known)}, found '{strategy}'")
         object.__setattr__(self, "quantiles", tuple(dict.fromkeys(self.quantiles)))
         if not self.corpora:
             raise UsageError("needed at least one corpus, found none; try web")

@@ -17,13 +17,13 @@ from saematch.evaluation.arms import (
     RIDGE,
     UNFOLDED_REFOLDED,
 )
+from saematch.evaluation.collecting import Pair
 from saematch.run.directory import KeptFile
 from saematch.run.evaluation_config import EvaluationConfig
 from saematch.run.plan import matching_name
 from saematch.run.schema import SCHEMA_VERSION, canonical_json
 from saematch.run.suite import Member
 
-Pair = tuple[str, str]
 NO_PARTS = "any"
 """Folder of what was found without parts of a cost."""
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from saematch.evaluation.ablation import Agreement, agreement_measures
 from saematch.evaluation.arms import RANDOM, RIDGE
-from saematch.evaluation.collecting import Arm, Collected, Row
+from saematch.evaluation.collecting import Arm, Collected, Pair, Row
 from saematch.evaluation.measuring import interval
 from saematch.evaluation.tables import CorpusMeasures
 from saematch.run.details import as_columns
@@ -27,8 +27,6 @@ from saematch.run.schema import (
 )
 from saematch.run.stages import Output
 from saematch.strategies import random_permutation
-
-Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,8 @@ def first_layers(main: Evaluated, early: Evaluated | None) -> Finding:
     gain = difference(early.mean("matching_score", "folded"), main.mean("matching_score", "folded"))
     if gain is None or early.texts != main.texts:
         return _open("c", claim, "both runs evaluated by one model on the same documents")
-    scores = [float(one.mean("matching_score", "folded")[0]) for one in (early, main)]  # type: ignore
-    lifts = [float(one.mean("lift", "folded")[0]) for one in (early, main)]  # type: ignore
+    scores = [_known(one.mean("matching_score", "folded"))[0] for one in (early, main)]
+    lifts = [_known(one.mean("lift", "folded"))[0] for one in (early, main)]
     effect = (
         f"matching score of pairs {_span(early)} minus {_span(main)} ({scores[0]:.3f}, {scores[1]:.3f}; "
         f"lift {lifts[0]:.2f}, {lifts[1]:.2f}); that even L0 helps cannot be seen: all SAEs here have "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from saematch.evaluation.measuring import Values, interval
-from saematch.run.evaluation_summary import ORDER
+from saematch.run.evaluation_summary import ORDER, Span
 from saematch.run.sums import Evaluated
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from saematch.sae import SAE
 
 COLUMNS = ("lift", "phi", "causal_agreement", "explained_variance", "delta_loss")
-Span = tuple[float, float | None, float | None]
 
 
 @dataclass(frozen=True)
