@@ -16,7 +16,7 @@ from saematch.display_evaluation import findings_text
 from saematch.errors import InputError, UsageError
 from saematch.evaluation import collecting
 from saematch.language_model import LanguageModel
-from saematch.run import RunConfig, evaluating, open_run, run
+from saematch.run import RunConfig, evaluation_corpus, open_run, run
 from saematch.run.evaluating import evaluate
 from saematch.run.evaluation_config import EvaluationConfig
 from saematch.run.findings import findings
@@ -175,7 +175,7 @@ def test_cut_off_between_batches_and_resumed(
 ) -> None:
     directory = matched(suite, tmp_path / "run")
     counted, asked = counting(model)
-    kept = evaluating.saved.to_bytes
+    kept = evaluation_corpus.saved.to_bytes
     written = []
 
     def stop_at_third(found):
@@ -184,7 +184,7 @@ def test_cut_off_between_batches_and_resumed(
         written.append(1)
         return kept(found)
 
-    monkeypatch.setattr(evaluating.saved, "to_bytes", stop_at_third)
+    monkeypatch.setattr(evaluation_corpus.saved, "to_bytes", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         evaluate(directory, SMALL, model=counted)
     assert asked.count("whole") == 3
@@ -204,7 +204,7 @@ def test_a_batch_that_was_cut_short_is_made_again(
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluating.Collected, "joined", stop)
+    monkeypatch.setattr(evaluation_corpus.Collected, "joined", stop)
     with pytest.raises(KeyboardInterrupt):
         evaluate(directory, SMALL, model=model)
     monkeypatch.undo()

@@ -4,17 +4,16 @@ from dataclasses import dataclass
 
 from saematch.errors import UsageError
 from saematch.run.config import DATA_FREE_STRATEGIES
+from saematch.run.model_settings import ModelSettings
 
 DATA_STRATEGIES = ("correlation", "ridge")
 """What is fitted to text, beside the run's own strategies."""
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(ModelSettings):
     """The settings of `saematch evaluate`; raises UsageError where one cannot be used."""
 
-    model: str | None = None
-    """Name on the Hub, path, or `smollm2`; none: the one that the SAEs name."""
     corpora: tuple[str, ...] = ("web", "wiki", "code")
     """`web`, `wiki`, `code`, or files and folders of text."""
     documents: int = 12
@@ -35,20 +34,10 @@ class EvaluationConfig:
     """Whether `folded` of the decoder alone and of the encoder alone is measured too (without losses)."""
     random_draws: int = 20
     """Draws of `random`; the loss is taken of the first."""
-    batch_tokens: int = 2048
-    """Padded tokens in one pass of the model."""
     seed: int = 0
     """Of the documents' order, the draws, the bootstrap and the features that are ablated."""
-    device: str | None = None
-    """`cpu` or `cuda`; none: cuda where there is one."""
-    dtype: str = "float32"
-    """Of the model: float32 or bfloat16."""
-    attention: str | None = None
-    """Attention implementation that transformers should use."""
     offline: bool = False
     """Take the bundled stand-ins of `web`, `wiki` and `code` without trying the Hub."""
-    any_model: bool = False
-    """Take a model of another name than the SAEs record."""
 
     def __post_init__(self) -> None:
         least = {
