@@ -47,6 +47,12 @@ class Bytes:
         assert not add_special_tokens
         return {"input_ids": list(text.encode())}
 
+    def convert_ids_to_tokens(self, token_id: int) -> str | None:
+        return f"<{token_id}>" if token_id < 257 else None
+
+    def decode(self, token_ids: list[int]) -> str:
+        return bytes(t for t in token_ids if t < 256).decode(errors="replace")
+
 
 def tiny_model(
     kind: str = "llama",

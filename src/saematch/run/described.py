@@ -1,0 +1,64 @@
+"""The descriptions in a run directory, read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from saematch.run.schema import decode
+from saematch.semantics.descriptions import Description, first_texts
+
+if TYPE_CHECKING:
+    from saematch.run.read import Run
+
+FOLDER = "descriptions/"
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """The descriptions of one SAE's features from one source."""
+
+    descriptions: tuple[Description, ...]
+    about: Mapping[str, Any]
+    """What the table says beside its rows: corpora, tokens, model."""
+
+    @cached_property
+    def texts(self) -> Mapping[int, str]:
+        """The text that stands for each feature that has one."""
+        return first_texts(self.descriptions)
+
+    @property
+    def count(self) -> int:
+        """Features with a description."""
+        return len(self.texts)
+
+    @property
+    def example(self) -> tuple[int, str]:
+        """A feature in the middle of those described, and its text; '' where there is none."""
+        features = sorted(self.texts)
+        if not features:
+            return -1, ""
+        middle = features[len(features) // 2]
+        return middle, self.texts[middle]
+
+
+def descriptions_of(run: "Run", source: str, key: str) -> Described | None:
+    """The descriptions of an SAE from a source; None where the run has none."""
+    name = f"{FOLDER}{source}--{key}.parquet"
+    if run.directory.record(name) is None:
+        return None
+    table, about = decode(run.directory.read(name))
+    return Described(tuple(Description(**row) for row in table.to_pylist()), about)
+
+
+def described(run: "Run") -> dict[tuple[str, str], Described]:
+    """All there are, by key and source, in order of depth."""
+    found = {}
+    for key in run.keys:
+        for name in run.directory.names(FOLDER):
+            source, _, of = name.removeprefix(FOLDER).removesuffix(".parquet").partition("--")
+            if of == key:
+                one = descriptions_of(run, source, key)
+                assert one is not None
+                found[key, source] = one
+    return found
