@@ -185,6 +185,7 @@ def findings(
     from saematch.loading import load_sae
     from saematch.run import open_run
     from saematch.run.findings import findings as found_in
+    from saematch.run.findings_judge import judged_findings
     from saematch.run.headline import headline, reference
     from saematch.run.sums import Evaluated
 
@@ -194,7 +195,9 @@ def findings(
         say("reading what was evaluated")
         main = Evaluated(open_run(directory))
         others = [None if one is None else Evaluated(open_run(one)) for one in (early, l0_series)]
-        found = found_in(main, *others)
+        found = sorted(
+            [*found_in(main, *others), *judged_findings(main.run)], key=lambda one: one.name
+        )
         lines = headline(main)
         references = {
             "ceiling (another seed)": second_seed,

@@ -87,7 +87,7 @@ def score_of_folding(main: Evaluated) -> Finding:
     )
     if gain is None:
         return _open("b", claim, "strategy unfolded")
-    return _directed("b", claim, "matching score, folded minus unfolded", gain, 1)
+    return directed("b", claim, "matching score, folded minus unfolded", gain, 1)
 
 
 def first_layers(main: Evaluated, early: Evaluated | None) -> Finding:
@@ -104,7 +104,7 @@ def first_layers(main: Evaluated, early: Evaluated | None) -> Finding:
         f"lift {lifts[0]:.2f}, {lifts[1]:.2f}); that even L0 helps cannot be seen: all SAEs here have "
         "about the same"
     )
-    return _directed("c", claim, effect, gain, -1)
+    return directed("c", claim, effect, gain, -1)
 
 
 def pruning(main: Evaluated, early: Evaluated | None) -> list[Finding]:
@@ -131,7 +131,7 @@ def pruning(main: Evaluated, early: Evaluated | None) -> list[Finding]:
     if gain is None:
         return [*found, _open("e, low", claim, "losses in the run of the first blocks")]
     effect = f"ΔL of folded minus that of reconstruct-previous, pairs {_span(early)}"
-    return [*found, _directed("e, low", claim, effect, gain, 1)]
+    return [*found, directed("e, low", claim, effect, gain, 1)]
 
 
 def parts(main: Evaluated) -> Finding:
@@ -196,7 +196,7 @@ def sparsity(series: Evaluated | None) -> list[Finding]:
         for n, matched in enumerate(losses["folded"])
     ]
     least = min(margins, key=lambda margin: margin[0])
-    return [*found, _directed("g3", claims[2], "least difference over L0s and schemes", least, 1)]
+    return [*found, directed("g3", claims[2], "least difference over L0s and schemes", least, 1)]
 
 
 def quantiles(main: Evaluated) -> Finding:
@@ -212,12 +212,12 @@ def quantiles(main: Evaluated) -> Finding:
     steps = [a - b for a, b in pairwise(explained)]
     least = min(steps, key=lambda step: step[0])
     said = ", ".join(f"{one[0]:.3f} at {q:g}" for q, one in zip(shares, explained, strict=True))
-    return _directed(
+    return directed(
         "h", claim, f"least gain from one quantile to the next lower; EV {said}", least, 1
     )
 
 
-def _directed(name: str, claim: str, effect: str, values: Values, side: int) -> Finding:
+def directed(name: str, claim: str, effect: str, values: Values, side: int) -> Finding:
     value, low, high = interval(values)
     holds = low is not None and high is not None and (low > 0 if side > 0 else high < 0)
     return Finding(name, claim, effect, value, low, high, HOLDS if holds else FAILS)

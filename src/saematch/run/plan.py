@@ -86,14 +86,9 @@ def plan(
         if chain is None:
             notes.append(f"composition is not done for {a}--{b}: no chain of matchings joins them")
             continue
-        between = chain[chain.index(a) : chain.index(b) + 1]
-        for strategy, composition in COMPOSITIONS.items():
+        for strategy in COMPOSITIONS:
             if strategy in config.strategies:
-                reads = (matching_name(*pair, strategy, config.slug) for pair in pairwise(between))
-                pair = _pair(config, members[a], members[b])
-                task = stages.CompositionTask(**pair, strategy=composition)
-                name = matching_name(a, b, composition, config.slug)
-                steps.append(Step(name, stages.compose_pair, task, tuple(reads)))
+                steps.append(composition_step(config, members[a], members[b], chain, strategy))
     matchings = tuple(step.name for step in steps if step.name.startswith("matchings/"))
     paths = stages.PathsTask(tuple(len(keys) - 1 for keys in chains))
     chained = tuple(matching_name(a, b, "folded", config.slug) for a, b in adjacent)
@@ -103,23 +98,38 @@ def plan(
     return steps, notes
 
 
+def matching_step(config: RunConfig, a: Member, b: Member, strategy: str) -> Step:
+    """A pair matched by a strategy."""
+    random = strategy == "random"
+    task = stages.MatchingTask(
+        **_pair(config, a, b),
+        strategy=strategy,
+        seed=config.seed if random else 0,
+        draws=config.random_draws if random else 1,
+        unmatched_cost=_price(config, strategy),
+    )
+    return Step(matching_name(a.key, b.key, strategy, config.slug), stages.match_pair, task)
+
+
+def composition_step(
+    config: RunConfig, a: Member, b: Member, chain: Sequence[str], strategy: str
+) -> Step:
+    """The composition of a strategy's matchings along a chain from a to b."""
+    between = chain[chain.index(a.key) : chain.index(b.key) + 1]
+    reads = (matching_name(*pair, strategy, config.slug) for pair in pairwise(between))
+    composition = COMPOSITIONS[strategy]
+    task = stages.CompositionTask(**_pair(config, a, b), strategy=composition)
+    name = matching_name(a.key, b.key, composition, config.slug)
+    return Step(name, stages.compose_pair, task, tuple(reads))
+
+
 def _pair_steps(config: RunConfig, a: Member, b: Member, equal_widths: bool) -> list[Step]:
-    pair = _pair(config, a, b)
-    steps = []
-    for strategy in config.strategies:
-        if strategy == "naive" and not equal_widths:
-            continue
-        random = strategy == "random"
-        task = stages.MatchingTask(
-            **pair,
-            strategy=strategy,
-            seed=config.seed if random else 0,
-            draws=config.random_draws if random else 1,
-            unmatched_cost=_price(config, strategy),
-        )
-        name = matching_name(a.key, b.key, strategy, config.slug)
-        steps.append(Step(name, stages.match_pair, task))
-    candidates = stages.CandidatesTask(**pair, count=config.candidates)
+    steps = [
+        matching_step(config, a, b, strategy)
+        for strategy in config.strategies
+        if equal_widths or strategy != "naive"
+    ]
+    candidates = stages.CandidatesTask(**_pair(config, a, b), count=config.candidates)
     steps.append(Step(candidates_name(a.key, b.key), stages.find_candidates, candidates))
     consistency = stages.ConsistencyTask(a, b, config.seed)
     steps.append(Step(consistency_name(a.key, b.key), stages.measure_consistency, consistency))

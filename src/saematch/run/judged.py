@@ -1,0 +1,102 @@
+"""The results of judges in a run directory, read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from saematch.errors import UsageError
+from saematch.run.judgements import FOLDER, JUDGEMENTS_NAME, results_name, sample_name
+from saematch.run.schema import decode
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from saematch.run.read import Run
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What a judge said in an experiment."""
+
+    experiment: str
+    judge: str
+    results: "pd.DataFrame"
+    """A row a measure (docs/run-directory.md)."""
+    about: Mapping[str, Any]
+    """Identity of the judge, settings, verdict on its controls."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether the judge tells its controls apart."""
+        return bool(self.about["tells"])
+
+    @property
+    def verdict(self) -> str:
+        return str(self.about["verdict"])
+
+    def span(
+        self, measure: str, strategy: str = "", a: str = "", b: str = ""
+    ) -> tuple[float, float | None, float | None] | None:
+        """A measure with its interval; None where it was not measured."""
+        table = self.results
+        row = table[
+            (table["strategy"] == strategy)
+            & (table["a"] == a)
+            & (table["b"] == b)
+            & (table["measure"] == measure)
+        ]
+        if row.empty:
+            return None
+        value, low, high = (row[name].iloc[0] for name in ("value", "low", "high"))
+        return float(value), _known(low), _known(high)
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """Those whose pairs were judged, as sampled."""
+        paired = self.results[(self.results["strategy"] != "")]
+        names = paired[~paired["strategy"].str.startswith("control: ")]["strategy"]
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of SAEs, in the order of the sample."""
+        named = self.results[self.results["a"] != ""]
+        return tuple(dict.fromkeys(zip(named["a"], named["b"], strict=True)))
+
+
+def judged(run: "Run") -> list[Judged]:
+    """All results, by experiment and judge."""
+    found = []
+    for name in run.directory.names(FOLDER):
+        experiment, file = name.removeprefix(FOLDER).split("/")
+        if file != "sample.parquet":
+            found.append(_read(run, experiment, file.removesuffix(".parquet")))
+    return found
+
+
+def judged_by(run: "Run", experiment: str, judge: str) -> Judged:
+    """One of them; raises UsageError naming what there is."""
+    if run.directory.record(results_name(experiment, judge)) is None:
+        there = ", ".join(f"{one.judge} in {one.experiment}" for one in judged(run))
+        raise UsageError(
+            f"needed results of {judge} in {experiment}, found {there or 'none'}; "
+            f"try: saematch judge {run.path} --experiment {experiment}"
+        )
+    return _read(run, experiment, judge)
+
+
+def labelled_sample(run: "Run", experiment: str, judge: str) -> "pd.DataFrame":
+    """The questions of an experiment with what a judge said: columns of both tables, a row an answer."""
+    sample = decode(run.directory.read(sample_name(experiment)))[0].to_pandas()
+    answers = decode(run.directory.read(JUDGEMENTS_NAME))[0].to_pandas()
+    mine = answers[(answers["experiment"] == experiment) & (answers["judge"] == judge)]
+    return sample.merge(mine.drop(columns="experiment"), on="question", validate="one_to_one")
+
+
+def _read(run: "Run", experiment: str, judge: str) -> Judged:
+    table, about = decode(run.directory.read(results_name(experiment, judge)))
+    return Judged(experiment, judge, table.to_pandas(), about)
+
+
+def _known(value: Any) -> float | None:
+    return None if value is None or value != value else float(value)

@@ -1,0 +1,121 @@
+"""Judgements in a run directory: their files, and answers joined to the questions of a sample."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saematch.run.directory import RunDirectory
+from saematch.run.schema import decode
+from saematch.run.schema_semantics import JUDGEMENTS, RESULTS
+from saematch.semantics.experiments import CALIBRATION
+from saematch.semantics.journal import Journal
+from saematch.semantics.judging import Question
+from saematch.semantics.verdicts import Answer, ResultRow, kappa
+
+JUDGEMENTS_NAME = "judgements.parquet"
+FOLDER = "judging/"
+_SAMPLE = "sample"
+
+
+def sample_name(experiment: str) -> str:
+    return f"{FOLDER}{experiment}/{_SAMPLE}.parquet"
+
+
+def results_name(experiment: str, judge: str) -> str:
+    return f"{FOLDER}{experiment}/{judge}.parquet"
+
+
+def experiments_of(held: RunDirectory) -> list[str]:
+    """Experiments that have a sample."""
+    return [
+        name.split("/")[1] for name in held.names(FOLDER) if name.endswith(f"/{_SAMPLE}.parquet")
+    ]
+
+
+def results_names(held: RunDirectory, experiment: str) -> dict[str, str]:
+    """The keys in the journal of the judges of an experiment, by their names."""
+    found = {}
+    for name in held.names(f"{FOLDER}{experiment}/"):
+        if name != sample_name(experiment):
+            about = decode(held.read(name))[1]
+            found[about["judge"]] = about["judge_key"]
+    return found
+
+
+def question_of(row: Mapping[str, Any]) -> Question | None:
+    """The question of a row of a sample as it is asked; None where a description is missing."""
+    if row["text_a"] is None or row["text_b"] is None:
+        return None
+    texts = (row["text_b"], row["text_a"]) if row["swapped"] else (row["text_a"], row["text_b"])
+    return Question(*texts)
+
+
+def answers_of(rows: Sequence[Mapping[str, Any]], judge_key: str, journal: Journal) -> list[Answer]:
+    """The sample with what a judge answered; calibration pairs are left out."""
+    found = []
+    for row in rows:
+        if row["kind"].startswith(CALIBRATION):
+            continue
+        question = question_of(row)
+        judgement = None if question is None else journal.get(judge_key, question)
+        names = ("kind", "strategy", "a", "b", "feature", "partner", "swapped")
+        found.append(
+            Answer(**{name: row[name] for name in names}, askable=question is not None,
+                   judgement=judgement)
+        )  # fmt: skip
+    return found
+
+
+def kappas(
+    rows: Sequence[Mapping[str, Any]],
+    judge_key: str,
+    others: Mapping[str, str],
+    journal: Journal,
+    seed: int,
+) -> list[ResultRow]:
+    """Agreement with other judges of the experiment on the questions that both answered."""
+    questions = dict.fromkeys(
+        one
+        for row in rows
+        if not row["kind"].startswith(CALIBRATION) and (one := question_of(row)) is not None
+    )
+    found: list[ResultRow] = []
+    for name, key in others.items():
+        both = [(journal.get(judge_key, one), journal.get(key, one)) for one in questions]
+        labels = [
+            (x.label, y.label)
+            for x, y in both
+            if x is not None and y is not None and x.label is not None and y.label is not None
+        ]
+        if labels:
+            found.append(("", "", "", f"kappa_{name}", *kappa(labels, seed), len(labels)))
+    return found
+
+
+def encode_results(rows: Sequence[ResultRow], about: Mapping[str, Any]) -> bytes:
+    """`judging/{experiment}/{judge}.parquet`."""
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(RESULTS.names)}
+    return RESULTS.encode(columns, about)
+
+
+def encode_judgements(held: RunDirectory, journal: Journal) -> bytes:
+    """`judgements.parquet`: every experiment's questions with every judge's answers."""
+    rows: dict[str, list[Any]] = {name: [] for name in JUDGEMENTS.names}
+    for experiment in experiments_of(held):
+        sample = decode(held.read(sample_name(experiment)))[0].to_pylist()
+        for judge, key in sorted(results_names(held, experiment).items()):
+            for row in sample:
+                question = question_of(row)
+                judgement = None if question is None else journal.get(key, question)
+                if judgement is None:
+                    continue
+                values = {
+                    **vars(judgement),
+                    "experiment": experiment,
+                    "question": row["question"],
+                    "judge": judge,
+                    "outcome": str(judgement.outcome),
+                    "label": None if judgement.label is None else str(judgement.label),
+                }
+                for name, column in rows.items():
+                    column.append(values[name])
+    return JUDGEMENTS.encode(rows)

@@ -1,0 +1,237 @@
+"""`saematch judge`: an experiment of a judge on a run's pairs, into the run directory.
+
+1. Make what the experiment needs of matchings; draw its sample, controls among it, and keep it.
+2. Set the thresholds of a judge that has any on pairs set aside for that.
+3. Ask every question that this judge was not asked before, each pair of texts once, in an order that
+   tells nothing of their kind; every answer is in the journal as soon as it comes.
+4. Results with intervals and the judge's quality; all judgements in one table; the report.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saematch import files
+from saematch.run.directory import RunDirectory
+from saematch.run.evaluated_run import members_of
+from saematch.run.evaluation_plan import hash_of
+from saematch.run.judge_config import JudgeConfig
+from saematch.run.judgements import (
+    JUDGEMENTS_NAME,
+    answers_of,
+    encode_judgements,
+    encode_results,
+    kappas,
+    question_of,
+    results_name,
+    results_names,
+    sample_name,
+)
+from saematch.run.kept import kept_matching
+from saematch.run.pipeline import Progress, make, write_report
+from saematch.run.plan import composition_step, matching_name, matching_step
+from saematch.run.read import Run, open_run
+from saematch.run.sampling import COMPOSITION, Pair, compared_features, pairs_for, with_texts
+from saematch.run.schema import decode
+from saematch.run.schema_semantics import SAMPLE
+from saematch.run.suite import forget_loaded
+from saematch.semantics.embedding_judge import EmbeddingJudge
+from saematch.semantics.experiments import (
+    CALIBRATION,
+    DIFFERENT,
+    PAIR,
+    SAME,
+    half_width_of_mean,
+    half_width_of_share,
+)
+from saematch.semantics.journal import Journal, key_of
+from saematch.semantics.judging import Judge, Judgement, Question
+from saematch.semantics.verdicts import results, verdict
+
+JOURNAL = "judging/journal.jsonl"
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What an experiment is about to do; shown before a judge is asked anything."""
+
+    pairs: int
+    """Questions about pairs of features, under all strategies."""
+    controls: int
+    without_text: int
+    """Questions that cannot be asked: a feature has no description."""
+    to_ask: Sequence[Question]
+    """Different questions that this judge has not answered yet."""
+    a_mean: int
+    """Features behind the mean of one strategy at one pair of SAEs, at most."""
+
+    @property
+    def half_width_of_mean(self) -> float:
+        """The most that a 95% interval of such a mean can reach to either side."""
+        return half_width_of_mean(max(1, self.a_mean))
+
+    @property
+    def half_width_of_share(self) -> float:
+        return half_width_of_share(max(1, self.a_mean))
+
+
+def judge(
+    directory: str | Path,
+    config: JudgeConfig,
+    the_judge: Judge,
+    progress: Progress | None = None,
+    agree: Callable[[Intent], bool] = lambda _: True,
+    at_most: int | None = None,
+) -> Run:
+    """Run an experiment; what an earlier call asked is not asked again.
+
+    `agree` is shown what will be asked, and nothing is asked where it says no.  `at_most`: questions to ask
+    in this call, drawn at random.  An error of the judge, or a kill, leaves what was answered in the journal.
+
+    Raises InputError for a run without matchings or descriptions, and for a journal that was altered.
+    """
+    with RunDirectory(directory).holding() as held:
+        _Experiment(held, open_run(directory), config, progress).run(the_judge, agree, at_most)
+        forget_loaded()
+    return open_run(directory)
+
+
+class _Experiment:
+    def __init__(
+        self, held: RunDirectory, run: Run, config: JudgeConfig, progress: Progress | None
+    ) -> None:
+        self.held, self.of, self.config, self.progress = held, run, config, progress
+
+    def run(self, the_judge: Judge, agree: Callable[[Intent], bool], at_most: int | None) -> None:
+        rows = self._sample()
+        if isinstance(the_judge, EmbeddingJudge):
+            self._tell("setting the thresholds of the judge")
+            the_judge = the_judge.calibrated(*_calibration(rows))
+        judge_key = key_of(the_judge.identity)
+        with Journal(self.held.file(JOURNAL)) as journal:
+            intent = _intent(rows, lambda question: journal.get(judge_key, question) is not None)
+            if not agree(intent):
+                return
+            questions = list(intent.to_ask)[:at_most]
+
+            def keep(number: int, judgement: Judgement) -> None:
+                journal.add(judge_key, questions[number], judgement)
+                self._tell(f"judged {number + 1} of {len(questions)}")
+
+            self._tell(f"asking {the_judge.name}")
+            try:
+                if questions:
+                    the_judge.judge(questions, keep)
+            finally:
+                self._keep_results(rows, the_judge, journal)
+        write_report(self.held)
+
+    def _sample(self) -> list[dict[str, Any]]:
+        """Step 1."""
+        config = self.config
+        pairs = pairs_for(self.of, config)
+        if config.experiment == "persistence":
+            self._match_directly(pairs)
+        self._tell("drawing the sample")
+        compared = compared_features(self.of, config, self._matching)
+        columns = with_texts(self.of, config, compared)
+        data = SAMPLE.encode(columns, {"config": _plain(config)})
+        name = sample_name(config.experiment)
+        inputs = hash_of(stage="sample", sample=files.sha256(data))
+        if not self.held.is_finished(name, inputs):
+            self.held.keep(name, data, inputs)
+        return decode(data)[0].to_pylist()
+
+    def _match_directly(self, pairs: Sequence[Pair]) -> None:
+        """Far pairs matched directly, and the adjacent matchings composed."""
+        members, _ = members_of(self.held, self.of)
+        for a, b in pairs:
+            chain = next(keys for keys in self.of.chains if a in keys and b in keys)
+            ends = members[a], members[b]
+            self._tell(f"matching {a}--{b}")
+            make(self.held, matching_step(self.of.config, *ends, "folded"))
+            if chain.index(b) > chain.index(a) + 1:
+                make(self.held, composition_step(self.of.config, *ends, chain, "folded"))
+
+    def _matching(self, pair: Pair, strategy: str) -> Any:
+        name = matching_name(*pair, strategy, self.of.config.slug)
+        if self.held.record(name) is None:
+            return None
+        return kept_matching(self.held.read(name))
+
+    def _keep_results(
+        self, rows: Sequence[Mapping[str, Any]], the_judge: Judge, journal: Journal
+    ) -> None:
+        """Step 4, of whatever was answered."""
+        config, held = self.config, self.held
+        judge_key = key_of(the_judge.identity)
+        answers = answers_of(rows, judge_key, journal)
+        reference = COMPOSITION if config.experiment == "persistence" else "folded"
+        found = results(answers, config.seed, reference)
+        others = {
+            name: key
+            for name, key in results_names(held, config.experiment).items()
+            if name != the_judge.name
+        }
+        found += kappas(rows, judge_key, others, journal, config.seed)
+        tells, sentence = verdict(found)
+        about = {
+            "judge": the_judge.name,
+            "identity": dict(the_judge.identity),
+            "judge_key": judge_key,
+            "config": _plain(config),
+            "tells": tells,
+            "verdict": sentence,
+        }
+        data = encode_results(found, about)
+        sample = held.kept(sample_name(config.experiment))
+        name = results_name(config.experiment, the_judge.name)
+        held.keep(name, data, hash_of(stage="results", data=files.sha256(data)), [sample])
+        data = encode_judgements(held, journal)
+        held.keep(JUDGEMENTS_NAME, data, hash_of(stage="judgements", data=files.sha256(data)))
+
+    def _tell(self, what: str) -> None:
+        if self.progress is not None:
+            self.progress(0, 1, what)
+
+
+def _calibration(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Question], list[Question]]:
+    found = [
+        [
+            Question(row["text_a"], row["text_b"])
+            for row in rows
+            if row["kind"] == CALIBRATION + kind and row["text_a"] and row["text_b"]
+        ]
+        for kind in (SAME, DIFFERENT)
+    ]
+    return found[0], found[1]
+
+
+def _intent(rows: Sequence[Mapping[str, Any]], is_answered: Callable[[Question], bool]) -> Intent:
+    asked = [row for row in rows if not row["kind"].startswith(CALIBRATION)]
+    questions = dict.fromkeys(
+        one for row in asked if (one := question_of(row)) is not None and not is_answered(one)
+    )
+    order = np.random.default_rng(0).permutation(len(questions))
+    waiting = list(questions)
+    pairs = [row for row in asked if row["kind"] == PAIR and not row["swapped"]]
+    places = [(row["strategy"], row["a"], row["b"]) for row in pairs]
+    return Intent(
+        pairs=len(pairs),
+        controls=sum(row["kind"] != PAIR for row in asked),
+        without_text=sum(question_of(row) is None for row in asked),
+        to_ask=[waiting[number] for number in order.tolist()],
+        a_mean=max((places.count(place) for place in set(places)), default=0),
+    )
+
+
+def _plain(config: JudgeConfig) -> dict[str, Any]:
+    return {
+        name: [list(one) if isinstance(one, tuple) else one for one in value]
+        if isinstance(value, tuple)
+        else value
+        for name, value in vars(config).items()
+    }

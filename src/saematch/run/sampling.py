@@ -1,0 +1,183 @@
+"""The questions of an experiment, from a run's matchings and descriptions.
+
+A pair of features is described from different halves of the documents, so that the two do not look alike
+for being seen in the same places; a feature is its own control from the two halves.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from saematch.errors import InputError, UsageError
+from saematch.matched import Matching
+from saematch.run.described import described, descriptions_of
+from saematch.run.judge_config import JudgeConfig
+from saematch.run.read import Run
+from saematch.semantics.describing import half_source
+from saematch.semantics.experiments import (
+    CALIBRATION,
+    SAME,
+    Compared,
+    also_swapped,
+    controls_of,
+    pairs_of,
+)
+from saematch.semantics.firing import HALVES
+
+Pair = tuple[str, str]
+MatchingOf = Callable[[Pair, str], Matching | None]
+"""A run's matching of a pair by a strategy; None where it has none."""
+MSE_PAIRS = 3
+MSE_STRATA = 10
+EXAMPLES = 8
+EXACT, COMPOSITION = "exact", "composition"
+
+
+def adjacent_pairs(run: Run) -> list[Pair]:
+    return [pair for keys in run.chains for pair in pairwise(keys)]
+
+
+def persistence_pairs(run: Run, config: JudgeConfig) -> list[Pair]:
+    """From each start to every later SAE of its chain."""
+    found: list[Pair] = []
+    for keys in run.chains:
+        last = len(keys) - 1
+        usual = [keys[place] for place in dict.fromkeys((0, len(keys) // 4, len(keys) // 2))]
+        starts = usual if config.starts is None else [run.key(one) for one in config.starts]
+        for start in starts:
+            if start in keys[:last]:
+                place = keys.index(start)
+                found += [(start, later) for later in keys[place + 1 :]]
+    if not found:
+        raise UsageError(
+            f"needed layers with later ones to start from, found {', '.join(config.starts or ())}"
+        )
+    return found
+
+
+def pairs_for(run: Run, config: JudgeConfig) -> list[Pair]:
+    """The pairs of SAEs that an experiment is about."""
+    if config.experiment == "persistence":
+        return persistence_pairs(run, config)
+    adjacent = adjacent_pairs(run)
+    if config.pairs is not None:
+        wanted: list[Pair] = [(run.key(a), run.key(b)) for a, b in config.pairs]
+        missing = [pair for pair in wanted if pair not in run.pairs]
+        if missing:
+            there = ", ".join(f"{a},{b}" for a, b in run.pairs)
+            raise UsageError(f"needed pairs among {there}, found {','.join(missing[0])}")
+        return wanted
+    if config.experiment == "mse":
+        places = np.linspace(0, len(adjacent) - 1, MSE_PAIRS).round().astype(int)
+        return [adjacent[place] for place in dict.fromkeys(places.tolist())]
+    return adjacent[-1:] if config.experiment == "examples" else adjacent
+
+
+def compared_features(run: Run, config: JudgeConfig, matching: MatchingOf) -> list[Compared]:
+    """The sample: pairs, those asked the other way round, controls and calibration pairs."""
+    generator = np.random.default_rng(config.seed)
+    pairs = pairs_for(run, config)
+    found: list[Compared] = []
+    for pair in pairs:
+        found += _pairs(pair, config, matching, generator)
+    main = COMPOSITION if config.experiment == "persistence" else "folded"
+    found += also_swapped(found, main, config.swapped, generator)
+    each = -(-config.controls // len(pairs))
+    for a, b in pairs:
+        folded = matching((a, b), "folded")
+        assert folded is not None
+        live = [np.flatnonzero(side.status == "live") for side in (folded.a, folded.b)]
+        aside = generator.permutation(live[0])  # calibration and controls share no feature of a
+        cut = len(aside) // 2
+        found += controls_of(a, b, aside[:cut], live[1], each, generator)
+        found += controls_of(a, b, aside[cut:], live[1], each, generator, CALIBRATION)
+    return found
+
+
+def _pairs(
+    pair: Pair, config: JudgeConfig, matching: MatchingOf, generator: np.random.Generator
+) -> list[Compared]:
+    if config.experiment == "persistence":
+        named = {COMPOSITION: (COMPOSITION, "folded"), EXACT: ("folded",)}
+        ways = {
+            name: next(one for way in some if (one := matching(pair, way)) is not None)
+            for name, some in named.items()
+        }
+        # The same features of a start for all its targets.
+        start = np.random.default_rng([config.seed, int.from_bytes(pair[0].encode())])
+        return pairs_of(*pair, ways, config.samples, start, strata=1)
+    folded = matching(pair, "folded")
+    if folded is None:
+        raise InputError(
+            f"needed the folded matching of {pair[0]}--{pair[1]}, found none; run saematch run again"
+        )
+    if config.experiment == "layers":
+        others = {name: matching(pair, name) for name in config.strategies if name != "folded"}
+        ways = {"folded": folded} | {k: m for k, m in others.items() if m is not None}
+        return pairs_of(*pair, ways, config.samples, generator)
+    count, strata = (
+        (EXAMPLES, EXAMPLES) if config.experiment == "examples" else (config.samples, MSE_STRATA)
+    )
+    return pairs_of(*pair, {"folded": folded}, count, generator, "mse_decoder", strata)
+
+
+def with_texts(run: Run, config: JudgeConfig, sample: Sequence[Compared]) -> dict[str, Any]:
+    """Columns of `judging/{experiment}/sample.parquet`.
+
+    Raises InputError where an SAE of the sample has no descriptions from that source.
+    """
+    keys = dict.fromkeys(key for one in sample for key in (one.a, one.b))
+    texts = {key: _Texts.of(run, config.descriptions, key) for key in keys}
+
+    def partner_text(one: Compared) -> str | None:
+        of = texts[one.b]
+        itself = one.kind.removeprefix(CALIBRATION) == SAME
+        return (of.again if itself else of.second).get(one.partner)
+
+    rows: dict[str, list[Any]] = {
+        "question": list(range(len(sample))),
+        **{
+            name: [getattr(one, name) for one in sample]
+            for name in (
+                "kind", "strategy", "a", "b", "feature", "partner", "mse_decoder", "stratum",
+                "swapped",
+            )
+        },
+        "text_a": [texts[one.a].first.get(one.feature) for one in sample],
+        "text_b": [partner_text(one) for one in sample],
+    }  # fmt: skip
+    return rows
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Texts of one SAE's features, by feature."""
+
+    first: Mapping[int, str]
+    """Of the first feature of two."""
+    second: Mapping[int, str]
+    """Of the second of two."""
+    again: Mapping[int, str]
+    """Of a feature that is compared with itself: from other contexts, or by another explainer."""
+
+    @classmethod
+    def of(cls, run: Run, source: str, key: str) -> "_Texts":
+        halves = [descriptions_of(run, half_source(source, half), key) for half in range(HALVES)]
+        first, other = halves
+        if first is not None and other is not None:
+            return cls(first.texts, other.texts, other.texts)
+        one = descriptions_of(run, source, key)
+        if one is None:
+            there = sorted({name for _, name in described(run)})
+            raise InputError(
+                f"needed descriptions of the features of {key} from {source}, found "
+                f"{', '.join(there) or 'none'}; make them with: saematch describe {run.path}"
+            )
+        several: dict[int, list[str]] = {}
+        for description in one.descriptions:
+            several.setdefault(description.feature, []).append(description.text)
+        again = {feature: texts[1] for feature, texts in several.items() if len(texts) > 1}
+        return cls(one.texts, one.texts, again)

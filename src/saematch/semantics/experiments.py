@@ -1,0 +1,126 @@
+"""Which pairs of features a judge is asked about, and the controls that are mixed among them.
+
+Sampling is seeded.  Features are drawn in equal numbers from strata of equal size by cost, so that plain
+means of the sample are those of the population; every strategy is asked about the same features.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from saematch.errors import UsageError
+from saematch.matched import Matching
+
+PAIR = "pair"
+SAME, DIFFERENT = "same", "different"
+CALIBRATION = "calibration-"
+"""Before the kind of control that thresholds are set on; its features are in no other control."""
+STRATA = 4
+HALF_WIDTH = 1.96
+"""Standard errors on either side of a mean that make a 95% interval."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two features whose descriptions are to be compared."""
+
+    kind: str
+    strategy: str
+    """That pairs the two; '' of controls."""
+    a: str
+    b: str
+    """Keys of their SAEs."""
+    feature: int
+    partner: int
+    mse_decoder: float
+    """Of the two; NaN where it was not measured."""
+    stratum: int
+    swapped: bool = False
+
+
+def strata_of(
+    values: np.ndarray,
+    eligible: np.ndarray,
+    count: int,
+    strata: int,
+    generator: np.random.Generator,
+) -> list[tuple[int, int]]:
+    """(feature, stratum) of about `count` features drawn from equal strata of the eligible, by value.
+
+    Every stratum gives the same number; fewer than `count` in all where there are not so many.
+    """
+    features = np.flatnonzero(eligible)
+    order = features[np.argsort(values[features], kind="stable")]
+    parts = np.array_split(order, strata)
+    each = min(-(-count // strata), *(len(part) for part in parts))
+    return [
+        (int(feature), stratum)
+        for stratum, part in enumerate(parts)
+        for feature in np.sort(generator.permutation(part)[:each])
+    ]
+
+
+def pairs_of(
+    a: str,
+    b: str,
+    matchings: Mapping[str, Matching],
+    count: int,
+    generator: np.random.Generator,
+    by: str = "cost",
+    strata: int = STRATA,
+) -> list[Compared]:
+    """Features of live pairs of the first matching, by strata of its `by`, and each strategy's partners.
+
+    `matchings`: by strategy.  A strategy that leaves a feature unmatched has no pair of it.
+    """
+    first = next(iter(matchings.values()))
+    chosen = strata_of(getattr(first, by), first.live, count, strata, generator)
+    return [
+        Compared(PAIR, strategy, a, b, feature, int(partner), float(mse), stratum)
+        for strategy, matching in matchings.items()
+        for feature, stratum in chosen
+        for partner, mse in [(matching.permutation[feature], matching.mse_decoder[feature])]
+        if partner >= 0
+    ]
+
+
+def controls_of(
+    a: str,
+    b: str,
+    live_a: np.ndarray,
+    live_b: np.ndarray,
+    count: int,
+    generator: np.random.Generator,
+    prefix: str = "",
+) -> list[Compared]:
+    """Features of a compared with themselves, and with features of b drawn at random; `count` of each."""
+    found = []
+    mine = generator.permutation(live_a)
+    for kind, features in ((SAME, mine[:count]), (DIFFERENT, mine[count : 2 * count])):
+        for feature in features.tolist():
+            partner = feature if kind == SAME else int(generator.choice(live_b))
+            other = a if kind == SAME else b
+            found.append(Compared(prefix + kind, "", a, other, feature, partner, np.nan, -1))
+    return found
+
+
+def also_swapped(
+    compared: Sequence[Compared], strategy: str, share: float, generator: np.random.Generator
+) -> list[Compared]:
+    """A share of a strategy's pairs again, to be asked the other way round."""
+    mine = [one for one in compared if one.kind == PAIR and one.strategy == strategy]
+    chosen = generator.permutation(len(mine))[: round(share * len(mine))]
+    return [replace(mine[number], swapped=True) for number in sorted(chosen.tolist())]
+
+
+def half_width_of_mean(count: int) -> float:
+    """The most that a 95% interval of a mean label can reach to either side: labels are 1 to 3."""
+    if count < 1:
+        raise UsageError("needed at least one pair to judge, found none")
+    return float(HALF_WIDTH / np.sqrt(count))
+
+
+def half_width_of_share(count: int) -> float:
+    """The same of the share of a label."""
+    return half_width_of_mean(count) / 2
