@@ -14,6 +14,7 @@ from saematch.run.manifest import empty_manifest
 from saematch.run.pipeline import run
 from saematch.run.read import Run
 from saematch.run.schema import DATA_MEASURES, SCHEMA_VERSION, TABLES, WEIGHT_MEASURES
+from saematch.run.schema_semantics import JUDGED_MEASURES, SEMANTIC_TABLES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "run-directory.md"
 
@@ -47,7 +48,7 @@ def test_files_have_exactly_the_schema(finished: Run) -> None:
 def test_the_document_says_the_same() -> None:
     text = DOCUMENT.read_text()
     assert f"Schema version: {SCHEMA_VERSION}" in text
-    for table in TABLES:
+    for table in (*TABLES, *SEMANTIC_TABLES):
         assert f"`{table.path}`" in text
         section = text.partition(f"### `{table.path}`")[2].partition("\n### ")[0]
         if table.path.startswith("evaluation/measures/"):
@@ -60,7 +61,7 @@ def test_the_document_says_the_same() -> None:
             for column in table.columns
         ]
         assert rows[: len(expected)] == expected
-    for name, (unit, meaning) in {**WEIGHT_MEASURES, **DATA_MEASURES}.items():
+    for name, (unit, meaning) in {**WEIGHT_MEASURES, **DATA_MEASURES, **JUDGED_MEASURES}.items():
         assert f"| `{name}` | {unit} | {meaning} |" in text
     for key in (*empty_manifest(), "sha256"):
         assert f"| `{key}` |" in text

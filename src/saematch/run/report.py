@@ -15,6 +15,7 @@ import numpy as np
 from saematch.matched import describe_gap
 from saematch.run.evaluation_summary import spanned
 from saematch.run.report_evaluation import evaluations
+from saematch.run.report_semantics import has_descriptions, judgements
 from saematch.run.steps import Step, followed_steps
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def context(run: "Run") -> dict[str, Any]:
         ],
         "figures": figures(run, measures, adjacent),
         "evaluations": evaluations(run, adjacent),
+        "judgements": judgements(run),
+        "described": has_descriptions(run),
         "example": example_path(run, steps),
         "examples": example_paths(steps, run.chains),
         "data": embedded(run, steps) if searchable else "null",
