@@ -63,6 +63,7 @@ def demo(out: Out = Path("saematch-demo"), as_json: Json = False) -> None:
     """Run the whole main job on the bundled suite of real SAEs (SmolLM2-135M, blocks 12 to 19)."""
     run("bundled:smollm2-135m", out=out, far="12,14", as_json=as_json)
     cli_evaluation.demo(out, as_json)
+    cli_semantics.demo(out, as_json)
     if not as_json:
         from saematch import display
 

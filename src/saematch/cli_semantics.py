@@ -1,10 +1,12 @@
 """The commands about what features mean: parse, call, print."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from saematch.cli_evaluation import Directory, Json, quiet_libraries, split
+from saematch.errors import MissingDependencyError
 
 BY_HAND = 50
 """Pairs that a person is asked about in one sitting."""
@@ -161,3 +163,26 @@ def judge(
         typer.echo(json.dumps(judged_json(run, experiment, chosen.name), indent=1))
     else:
         judged_summary(run, experiment, chosen.name)
+
+
+def demo(directory: Path, as_json: bool) -> None:
+    """The demo's features described, and judged on a small sample; says so where a package is missing."""
+    from saematch import display
+    from saematch.display_semantics import judged_summary
+    from saematch.run.describe_config import DescribeConfig
+    from saematch.run.describing import describe as describe_run
+    from saematch.run.judge_config import JudgeConfig
+    from saematch.run.judging import judge as judge_run
+    from saematch.semantics.embedding_judge import EmbeddingJudge
+
+    chosen = EmbeddingJudge()
+    quiet_libraries()
+    try:
+        with display.steps(quiet=as_json) as tell:
+            describe_run(directory, DescribeConfig(model="smollm2", offline=True), tell)
+            run = judge_run(directory, JudgeConfig(samples=24, controls=70), chosen, tell)
+    except MissingDependencyError as error:
+        typer.echo(f"saematch: the judge was left out: {error}", err=True)
+        return
+    if not as_json:
+        judged_summary(run, "layers", chosen.name)
