@@ -8,7 +8,7 @@ nowhere as one.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class Label(StrEnum):
@@ -73,6 +73,7 @@ Keep = Callable[[int, Judgement], None]
 """Told of every judgement as soon as there is one: (number of the question, judgement)."""
 
 
+@runtime_checkable
 class Judge(Protocol):
     """One of the three kinds."""
 
