@@ -207,7 +207,7 @@ def test_what_makes_going_on_senseless_ends_it_at_once(
     def script(asked: Asked) -> Say:
         if first_user_words(asked) < 5:
             return Say("Yes.")
-        return Say(status=status, error=error, headers={"x-should-retry": "false"}, delay=0.05)
+        return Say(status=status, error=error, headers={"x-should-retry": "false"}, delay=0.6)
 
     with serving(script) as server:
         kept: dict[int, Reply] = {}
@@ -528,6 +528,16 @@ def test_the_key_of_another_variable(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("OTHER_KEY")
         ask(Chat("m", server.url, key_variable="OTHER_KEY"))
     assert [asked.key for asked in server.asked] == ["Bearer another-secret", "Bearer none"]
+
+
+@pytest.mark.parametrize("key", ["sk-tést-0123456789", "sk-test\n0123456789", "sk-test 0123456789"])
+def test_a_key_that_cannot_be_one_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(UsageError, match="OPENAI_API_KEY") as raised:
+        ask(Chat("m", "http://127.0.0.1:1/v1"))
+    assert "0123456789" not in str(raised.value)
 
 
 def test_openai_itself_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def scripted(asked: Asked) -> Say:
         "429": Say(status=429, headers=SOON),
         "500": Say(status=500, headers=SOON),
         "breaks off": Say(label(right).text, breaks_off=True),
-        "slow": Say(label(right).text, delay=3),
+        "slow": Say(label(right).text, delay=9),
     }[trouble]
 
 
@@ -113,7 +113,7 @@ def test_nothing_is_lost_counted_twice_or_labelled_wrong(stream: bool, structure
     ]
     with serving(script) as server:
         chat = Chat(
-            "m", server.url, concurrency=16, stream=stream, timeout=1.5, prices=Prices(1.0, 1.0)
+            "m", server.url, concurrency=16, stream=stream, timeout=4.0, prices=Prices(1.0, 1.0)
         )
         if not structured:  # it finds so with a question that has no trouble
             judge_all(LLMJudge(chat), [Question("none: -1", "SAME: -1")])

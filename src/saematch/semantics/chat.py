@@ -153,9 +153,15 @@ class Chat:
     def key(self) -> str:
         """The API key.
 
-        Raises UsageError where there is none and the endpoint is OpenAI's own.
+        Raises UsageError where it cannot be one, or there is none and the endpoint is OpenAI's own.
         """
         found = os.environ.get(self.key_variable, "").strip()
+        if not re.fullmatch(r"[!-~]*", found):
+            # Such a key fits no HTTP header, and errors of those who try repeat it.
+            raise UsageError(
+                f"needed an API key of printable ASCII characters in {self.key_variable}, found others "
+                "in it; copy the key again"
+            )
         if not found and self.host == urlsplit(OPENAI).hostname:
             raise UsageError(
                 f"needed an API key for {self.endpoint} in the environment variable "
