@@ -98,3 +98,12 @@ def test_an_evaluation_runs_no_prefix_twice() -> None:
     # 30 blocks once, and 16 after block 13 for each of 9 interventions: the script counts and asserts.
     assert line["block_executions"] == 30 + 16 * line["interventions"]
     assert line["over_bound"] > 0
+
+
+def test_judging_counts_every_call() -> None:
+    measured = json.loads(
+        run("judging.py", "--calls", "20", "--latency", "0.01", "--concurrency", "4")
+    )
+    assert measured["calls"] == 20
+    assert measured["ratio"] >= 1
+    assert measured["cpu_ms"] > 0

@@ -1,0 +1,204 @@
+"""A label out of what a language model wrote; nothing rather than a wrong one.
+
+1. Leave out thinking that is marked as such; where it does not end, nothing can be read.
+2. A reply that is one JSON object says what its field `label` says, and else nothing.
+3. Otherwise strike out what repeats the prompt: its lines, its examples, the descriptions.  They may
+   hold labels, and are not the model's own.
+4. Collect verdicts: JSON objects with a field `label`; lines `Label: SAME`; a label alone in the first or
+   the last line.  A label within a sentence is no verdict.
+5. One label in all verdicts is the label.  Where they differ, the last line may settle it by saying that it
+   is final; else there is none.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from saematch.semantics.judging import Label
+from saematch.semantics.rubric import EXAMPLES, shown
+
+REPEATED = "\ufffc"
+"""Stands for what was struck out, so that the words around it do not join."""
+VERDICT_CHARACTERS = 200
+"""A longer line is a sentence."""
+MOST_BRACES = 64
+"""Places where an object is looked for in one reply."""
+REASON_CHARACTERS = 1_000
+
+# ASCII alone: under Unicode's rules an ſ would be an s.
+_WORD = re.compile(r"(?ai)\b(DIFFERENT|MAYBE|SAME)\b")
+_BARE = re.compile(r"(?ai)['\"]?(DIFFERENT|MAYBE|SAME)['\"]?[.!]?(?: ?\(([123])\)[.!]?)?")
+_VERDICT = re.compile(
+    r"(?ai)(?:(?:so|my|the|overall|(final)) ){0,3}(?:label|verdict|answer|judge?ment|conclusion)"
+    r"(?: is)? ?[:=]? ?" + _BARE.pattern.removeprefix("(?ai)")
+)
+_VALUE = re.compile(
+    r"(?ai)([123])|(?:([123]) ?[:.=-]? ?)?(DIFFERENT|MAYBE|SAME)(?: ?\(([123])\)| ?[:=-] ?([123]))?"
+)
+_DECORATION = re.compile(r"[*_`#>]+|^\s*-\s")
+_FENCED = re.compile(r"\s*```\w*\s*\n(.*)\n\s*```\s*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reply says."""
+
+    label: Label
+    reason: str
+    """Where the reply gives one in a field of that name; else ''."""
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    label: Label | None
+    """None: a verdict that is no label, or two."""
+    reason: str = ""
+    final: bool = False
+
+
+def read_label(reply: str, prompt: str = "", descriptions: Sequence[str] = ()) -> Reading | None:
+    """What `reply` says; None where it does not say one label.
+
+    `prompt`: what the model was told; `descriptions`: the two texts in it.
+    """
+    text = reply.rpartition("</think>")[2].strip().removeprefix("\ufeff")
+    if "<think>" in text:
+        return None
+    fenced = _FENCED.fullmatch(text)
+    whole = _object_at((fenced[1] if fenced else text).strip(), 0)
+    if whole is not None and whole[1]:
+        own = text not in {one.strip() for one in descriptions} and _is_own(whole[0])
+        return _one_label([_verdict_of(whole[0])] if own else [])
+    text = _without_repetition(text, prompt, descriptions)
+    return _one_label([*_objects(text), *_lines(text, descriptions)])
+
+
+def _one_label(verdicts: Sequence[_Verdict]) -> Reading | None:
+    if not verdicts:
+        return None
+    if len({verdict.label for verdict in verdicts}) > 1 and verdicts[-1].final:
+        verdicts = verdicts[-1:]
+    label = verdicts[0].label
+    if label is None or any(verdict.label is not label for verdict in verdicts):
+        return None
+    return Reading(label, next((v.reason for v in verdicts if v.reason), ""))
+
+
+def _without_repetition(text: str, prompt: str, descriptions: Sequence[str]) -> str:
+    """Strike out what repeats the prompt word for word."""
+    told = {line.strip() for line in prompt.splitlines()} - {""}
+    lines = [REPEATED if line.strip() in told else line for line in text.splitlines()]
+    text = "\n".join(lines)
+    pieces = {
+        piece.strip()
+        for one in descriptions
+        for form in (
+            one,
+            shown(one),
+            json.dumps(one)[1:-1],
+            json.dumps(one, ensure_ascii=False)[1:-1],
+        )
+        for piece in (form, *form.splitlines())
+    }
+    for piece in sorted(pieces, key=lambda piece: (-len(piece), piece)):
+        # A description of one word cannot hold a verdict; striking it out everywhere would hide some.
+        if not re.fullmatch(r"\w*", piece):
+            text = re.sub(rf"(?<!\w){re.escape(piece)}(?!\w)", REPEATED, text)
+    return text
+
+
+def _lines(text: str, descriptions: Sequence[str]) -> Iterator[_Verdict]:
+    lines = [_plain(line) for line in text.splitlines()]
+    lines = [line for line in lines if line]
+    words = {word.upper() for word in _WORD.findall(text)}
+    # A word alone may also stand for a description that is this word.
+    shown_words = {_plain(one).strip("'\". ").upper() for one in descriptions}
+    for number, line in enumerate(lines):
+        if len(line) > VERDICT_CHARACTERS:
+            continue
+        last = number == len(lines) - 1
+        if found := _VERDICT.fullmatch(line):
+            yield _Verdict(_agreed(found[2], found[3]), final=last and found[1] is not None)
+        elif found := _BARE.fullmatch(line):
+            alone = found[1].upper() not in shown_words and _stands_alone(lines, number)
+            final = found[1].isupper() and last
+            if not alone or not (final or len(words) == 1):
+                yield _Verdict(None)
+            elif number == 0 or last:
+                yield _Verdict(_agreed(found[1], found[2]))
+
+
+def _stands_alone(lines: Sequence[str], number: int) -> bool:
+    """Whether a line is no part of a sentence that was broken into lines."""
+    before = number == 0 or lines[number - 1][-1] in ".!?:;)\"'”’}"
+    after = number == len(lines) - 1 or not lines[number + 1][0].islower()
+    return before and after
+
+
+def _plain(line: str) -> str:
+    """A line without the marks of markdown, blanks made one."""
+    return " ".join(_DECORATION.sub("", line).split())
+
+
+def _agreed(word: str | None, *numbers: str | None) -> Label | None:
+    """The label that a word and numbers say, if they all say one."""
+    labels = {list(Label)[int(number) - 1] for number in numbers if number}
+    if word:
+        labels.add(Label(word.upper()))
+    return labels.pop() if len(labels) == 1 else None
+
+
+def _objects(text: str) -> Iterator[_Verdict]:
+    place = text.find("{")
+    for _ in range(MOST_BRACES):
+        if place < 0:
+            return
+        found = _object_at(text, place)
+        if found is not None and _label_fields(found[0]) and _is_own(found[0]):
+            yield _verdict_of(found[0])
+        # What stands within an object is not looked at again: it may be a question repeated.
+        place = text.find("{", place + 1 if found is None else found[2])
+    if place >= 0:
+        yield _Verdict(None)
+
+
+def _object_at(text: str, place: int) -> tuple[list[tuple[str, Any]], bool, int] | None:
+    """The JSON object that begins there: its fields, whether it ends the text, where it ends."""
+    if not text.startswith("{", place):
+        return None
+    try:
+        value, end = _DECODER.raw_decode(text, place)
+    except (ValueError, RecursionError):
+        return None
+    return value, end == len(text), end
+
+
+# Pairs in place of a dict: of two fields of one name a dict would keep the last and say nothing.
+_DECODER = json.JSONDecoder(object_pairs_hook=list)
+
+
+def _label_fields(fields: Sequence[tuple[str, Any]]) -> list[Any]:
+    return [value for key, value in fields if key.strip().lower() == "label"]
+
+
+def _verdict_of(fields: Sequence[tuple[str, Any]]) -> _Verdict:
+    labels = {_label_in(value) for value in _label_fields(fields)}
+    reasons = [value for key, value in fields if key == "reason" and isinstance(value, str)]
+    label = labels.pop() if len(labels) == 1 else None
+    return _Verdict(label, reasons[0][:REASON_CHARACTERS] if reasons else "")
+
+
+def _label_in(value: Any) -> Label | None:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return None
+    if len(text := str(value)) > VERDICT_CHARACTERS:
+        return None
+    found = _VALUE.fullmatch(_plain(text))
+    return _agreed(found[3], found[1], found[2], found[4], found[5]) if found else None
+
+
+def _is_own(fields: Sequence[tuple[str, Any]]) -> bool:
+    """Whether an object is none of the prompt's examples."""
+    return all(list(answer.items()) != list(fields) for _, answer in EXAMPLES)

@@ -1,0 +1,84 @@
+"""What an endpoint's refusals mean: a parameter that it does not know, the end of it all, or one failure."""
+
+import json
+from collections.abc import Set
+
+from saematch.errors import SaematchError, UsageError
+from saematch.semantics.chat import Chat
+
+WORDS_SHOWN = 300
+"""Characters of an endpoint's own words in a message."""
+
+PARAMETERS = {
+    "response_format": ("response_format", "response format", "json_schema", "structured output"),
+    "stream_options": ("stream_options",),
+    "max_tokens": ("max_tokens",),
+    "system": ("system role", "system message", "role system", "role 'system'"),
+}
+"""What can be left out or said otherwise, and the words by which endpoints name it."""
+NAMING = (400, 415, 422, 500, 501)
+"""Statuses of a refusal that names what it does not know."""
+UNNAMED = (400, 422)
+"""Statuses of one that may not."""
+UNKNOWN = ("unknown", "unexpected", "unrecognized", "unsupported", "not support", "not permitted")
+NOTHING_TO_PAY_WITH = ("insufficient_quota", "billing", "insufficient balance")
+
+
+def words_of(body: bytes) -> str:
+    """What an error's body says: its message with code and parameter, or the whole of it."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return body.decode("utf-8", "replace")
+    for key in ("error", "detail"):
+        if isinstance(value, dict) and value.get(key):
+            value = value[key]
+    if isinstance(value, dict) and isinstance(value.get("message"), str):
+        told = [value["message"], value.get("code"), value.get("param")]
+        value = " ".join(one for one in told if isinstance(one, str))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def refused_parameters(status: int, words: str, sent: Set[str]) -> set[str]:
+    """Which of the parameters that were sent the endpoint does not know; `words`: its own."""
+    lower = words.lower()
+    named = {key for key, said in PARAMETERS.items() if any(one in lower for one in said)}
+    if status in NAMING and named & sent:
+        return named & sent
+    if status in UNNAMED and not named and any(one in lower for one in UNKNOWN):
+        return {"response_format", "stream_options"} & sent
+    return set()
+
+
+def end_of_it_all(chat: Chat, status: int, words: str) -> SaematchError | None:
+    """The error to stop with, where every other request would be refused as well."""
+    lower, shown = words.lower(), " ".join(words[:WORDS_SHOWN].split())
+    if status in (401, 403):
+        # Without its own words: endpoints repeat parts of the key.
+        return UsageError(
+            f"needed an API key that {chat.endpoint} accepts in the environment variable "
+            f"{chat.key_variable}, found it refused ({status}); check that variable, the base URL, and "
+            f"that the key may use the model '{chat.model}'"
+        )
+    if status == 404:
+        return UsageError(
+            f"needed the model '{chat.model}' at {chat.endpoint}/chat/completions, found no such model "
+            f"or address (404: {shown}); check the model's name and that the base URL ends as its endpoint "
+            "wants it, often in /v1"
+        )
+    if status == 402 or (status == 429 and any(one in lower for one in NOTHING_TO_PAY_WITH)):
+        return SaematchError(
+            f"needed credit at {chat.endpoint}, found none left ({status}: {shown}); what was "
+            "answered is kept: pay, and run the same command again"
+        )
+    if (
+        status in UNNAMED
+        and chat.temperature is not None
+        and "temperature" in lower
+        and any(one in lower for one in UNKNOWN)
+    ):
+        return UsageError(
+            f"needed a temperature that the model '{chat.model}' accepts, found {chat.temperature:g} "
+            f"refused ({status}: {shown}); try none, which leaves it to the endpoint"
+        )
+    return None

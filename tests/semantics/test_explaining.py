@@ -1,0 +1,124 @@
+"""Descriptions written by a language model from contexts."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted_server import SOON, Asked, Say, serving
+
+from saematch.semantics.chat import Chat
+from saematch.semantics.explaining import (
+    DESCRIPTION_CHARACTERS,
+    Explanation,
+    ExplanationRequest,
+    conversation_about,
+    estimate_explaining,
+    explain,
+    read_description,
+)
+from saematch.semantics.judging import Outcome
+from saematch.semantics.spending import BudgetError
+
+CONTEXT = [("In", 0.0), (" Paris", 3.5), (",", 0.0), (" France", 1.0)]
+
+
+def request(feature: int) -> ExplanationRequest:
+    return ExplanationRequest(feature, [CONTEXT, [("x", 1.0)]], [" city", "<<"])
+
+
+def test_descriptions_come_with_their_features() -> None:
+    def script(asked: Asked) -> Say:
+        return Say('{"description": "capitals of Europe"}' if asked.structured else "?")
+
+    kept: dict[int, Explanation] = {}
+    with serving(script) as server:
+        chat = Chat("m", server.url)
+        explain(chat, [request(7), request(3)], kept.__setitem__)
+    assert [kept[n].feature for n in range(2)] == [7, 3]
+    assert all(one.text == "capitals of Europe" for one in kept.values())
+    assert all(one.outcome is Outcome.JUDGED for one in kept.values())
+    assert kept[0].reply.model == "m-2024"
+    assert "In<< Paris>>,<< France>>" in kept[0].reply.prompt
+    assert chat.spent.calls == len(server.answered) == 2
+
+
+def test_failures_and_unreadable_replies_are_told_apart() -> None:
+    def script(asked: Asked) -> Say:
+        if "feature 1" in asked.user:
+            return Say(status=500, headers=SOON)
+        return Say('{"description": "half an obj')
+
+    some = [ExplanationRequest(n, [[(f"feature {n}", 1.0)]]) for n in (1, 2)]
+    kept: dict[int, Explanation] = {}
+    with serving(script) as server:
+        explain(Chat("m", server.url, retries=1), some, kept.__setitem__, attempts=2)
+    assert [kept[n].outcome for n in range(2)] == [Outcome.FAILED, Outcome.UNREADABLE]
+    assert [kept[n].text for n in range(2)] == ["", ""]
+    assert kept[1].reply.attempts == 2
+
+
+def test_the_budget_holds_here_too() -> None:
+    kept: dict[int, Explanation] = {}
+    with serving(lambda _: Say('{"description": "x"}')) as server, pytest.raises(BudgetError):
+        explain(
+            Chat("m", server.url, max_calls=3), [request(n) for n in range(9)], kept.__setitem__
+        )
+    assert len(kept) == len(server.answered) == 3
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ('{"description": "names of\\ncities"}', "names of cities"),
+        ('```json\n{"description": "names of cities"}\n```', "names of cities"),
+        ('Sure! {"description": "names of cities"}', "names of cities"),
+        ("names of cities", "names of cities"),
+        ('"names of cities"\n\nThis is because', "names of cities"),
+        ("**Description:** names of cities", "names of cities"),
+        ("Description:\nnames of cities", "names of cities"),
+        ("<think>Hm.</think>names of cities", "names of cities"),
+        ("names\u202e of\u200b cities\x00", "names of cities"),
+        ("sets such as {a, b}", "sets such as {a, b}"),
+        ("", ""),
+        ("```\n```", ""),
+        ("<think>names of", ""),
+        ('{"description": "names of', ""),
+        ('{"description": 3}', ""),
+        ('{"text": "names"}', ""),
+        ('{"description": ""}', ""),
+    ],
+)
+def test_reading(reply: str, text: str) -> None:
+    assert read_description(reply) == text
+
+
+@given(st.text(max_size=500))
+def test_a_description_is_one_sane_line(reply: str) -> None:
+    for text in (read_description(reply), read_description(json.dumps({"description": reply}))):
+        assert len(text) <= DESCRIPTION_CHARACTERS + 1
+        assert text.isprintable()
+
+
+TOKENS = st.lists(st.tuples(st.text(max_size=8), st.sampled_from([0.0, 2.0])), max_size=6)
+
+
+@given(contexts=st.lists(TOKENS, max_size=3), promoted=st.lists(st.text(max_size=8), max_size=3))
+def test_contexts_are_data_and_only_our_marks_are_marks(
+    contexts: list[list[tuple[str, float]]], promoted: list[str]
+) -> None:
+    user = conversation_about(ExplanationRequest(1, contexts, promoted)).user
+    data = re.fullmatch(r".*\n<feature>\n(.*)\n</feature>", user, re.DOTALL)
+    assert data is not None
+    told = json.loads(data[1])
+    assert told["promoted"] == promoted
+    for context, shown in zip(contexts, told["contexts"], strict=True):
+        marked = "".join(f"<<{token}>>" if value > 0 else token for token, value in context)
+        assert shown == marked
+    firing = sum(value > 0 for context in contexts for _, value in context)
+    assert user.count("<<") == user.count(">>") == firing or not firing
+
+
+def test_an_estimate() -> None:
+    assert estimate_explaining(Chat("m"), [request(1), request(2)]).calls == 2
