@@ -243,6 +243,7 @@ def run(
 app.command()(cli_evaluation.evaluate)
 app.command()(cli_evaluation.findings)
 app.command()(cli_semantics.describe)
+app.command()(cli_semantics.explain)
 app.command()(cli_semantics.judge)
 
 

@@ -1,13 +1,34 @@
 """The commands about what features mean: parse, call, print."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from saematch.cli_evaluation import Directory, Json, quiet_libraries, split
-from saematch.errors import MissingDependencyError
+from saematch.errors import MissingDependencyError, UsageError
 
+if TYPE_CHECKING:
+    from saematch.semantics.chat import Chat
+
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(help="Endpoint that speaks OpenAI's protocol, e.g. http://localhost:8000/v1."),
+]
+KeyVariable = Annotated[
+    str, typer.Option(help="Environment variable that holds the API key; never the key itself.")
+]
+Concurrency = Annotated[int, typer.Option(help="Calls under way at once.")]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait for a reply.")]
+PromptPrice = Annotated[
+    float | None,
+    typer.Option(help="Money per million tokens read, to show and bound what it costs."),
+]
+CompletionPrice = Annotated[float | None, typer.Option(help="The same of tokens written.")]
+MaxCalls = Annotated[int | None, typer.Option(help="Budget in calls.")]
+MaxCost = Annotated[float | None, typer.Option(help="Budget in money; needs both prices.")]
+Stream = Annotated[bool, typer.Option("--stream", help="Let replies come in pieces.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask without asking you first.")]
 BY_HAND = 50
 """Pairs that a person is asked about in one sitting."""
 
@@ -92,9 +113,25 @@ def judge(
         ),
     ] = "layers",
     judge: Annotated[
-        Literal["embedding", "human"],
-        typer.Option(help="embedding: sentence embeddings; human: you, in this terminal."),
+        Literal["embedding", "llm", "human"],
+        typer.Option(
+            help="embedding: sentence embeddings; llm: a language model, named by --model; human: you, in "
+            "this terminal."
+        ),
     ] = "embedding",
+    model: Annotated[
+        str | None, typer.Option(help="The language model that judges, as its endpoint names it.")
+    ] = None,
+    base_url: BaseUrl = None,
+    key_variable: KeyVariable = "OPENAI_API_KEY",
+    concurrency: Concurrency = 16,
+    timeout: Timeout = 60.0,
+    prompt_price: PromptPrice = None,
+    completion_price: CompletionPrice = None,
+    max_calls: MaxCalls = None,
+    max_cost: MaxCost = None,
+    stream: Stream = False,
+    yes: Yes = False,
     by_hand: Annotated[
         bool, typer.Option("--by-hand", help="The same as --judge human --at-most 50.")
     ] = False,
@@ -126,13 +163,14 @@ def judge(
     import json
 
     from saematch import display
-    from saematch.display_semantics import intent_shown, judged_json, judged_summary
+    from saematch.display_semantics import intent_shown, judged_json, judged_names, judged_summary
     from saematch.run.config import parse_far
     from saematch.run.judge_config import JudgeConfig
     from saematch.run.judging import judge as judge_run
     from saematch.semantics.embedding_judge import EmbeddingJudge
     from saematch.semantics.human_judge import HumanJudge
     from saematch.semantics.judging import Judge
+    from saematch.semantics.llm_judge import LLMJudge
 
     config = JudgeConfig(
         experiment=experiment,
@@ -146,6 +184,24 @@ def judge(
     )
     human = by_hand or judge == "human"
     chosen: Judge = HumanJudge(input) if human else EmbeddingJudge(embedding_model)
+    if judge == "llm" or model is not None or base_url is not None:
+        if human:
+            raise UsageError(
+                "needed one judge, found a language model and --by-hand; take one away"
+            )
+        chosen = LLMJudge(
+            _chat(
+                model,
+                base_url,
+                key_variable,
+                concurrency,
+                timeout,
+                (prompt_price, completion_price),
+                max_calls,
+                max_cost,
+                stream,
+            )
+        )
     if human and at_most is None:
         at_most = BY_HAND
     quiet_libraries()
@@ -156,13 +212,111 @@ def judge(
             config,
             chosen,
             tell,
-            agree=lambda intent: as_json or intent_shown(intent, at_most),
+            agree=lambda intent: intent_shown(intent, chosen, at_most, yes, tell, quiet=as_json),
             at_most=at_most,
         )
+    if judged_names(run, experiment).count(chosen.name) == 0:
+        return  # nothing was asked
     if as_json:
         typer.echo(json.dumps(judged_json(run, experiment, chosen.name), indent=1))
     else:
         judged_summary(run, experiment, chosen.name)
+
+
+def explain(
+    directory: Directory,
+    model: Annotated[
+        str, typer.Option(help="The language model that describes, as its endpoint names it.")
+    ],
+    base_url: BaseUrl = None,
+    experiment: Annotated[
+        Literal["layers", "mse", "persistence", "examples"],
+        typer.Option(help="Whose sample of features is described; see saematch judge."),
+    ] = "layers",
+    samples: Annotated[int, typer.Option(help="Features of each pair of layers.")] = 100,
+    controls: Annotated[int, typer.Option(help="Controls of each kind.")] = 100,
+    strategies: Annotated[
+        str, typer.Option(help="Compared by layers, where the run has them.")
+    ] = "folded,unfolded,cosine,random",
+    pairs: Annotated[
+        str | None,
+        typer.Option(help="Layer pairs, 12,13 or 12,13;13,14.  [default: by experiment]"),
+    ] = None,
+    starts: Annotated[
+        str | None, typer.Option(help="Layers that persistence starts from, e.g. 12,14.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    key_variable: KeyVariable = "OPENAI_API_KEY",
+    concurrency: Concurrency = 16,
+    timeout: Timeout = 60.0,
+    prompt_price: PromptPrice = None,
+    completion_price: CompletionPrice = None,
+    max_calls: MaxCalls = None,
+    max_cost: MaxCost = None,
+    stream: Stream = False,
+    yes: Yes = False,
+) -> None:
+    """Let a language model describe the features that an experiment will ask a judge about."""
+    from saematch import display
+    from saematch.display_semantics import described_summary, explaining_shown
+    from saematch.run.config import parse_far
+    from saematch.run.explaining import explain_features
+    from saematch.run.judge_config import JudgeConfig
+
+    config = JudgeConfig(
+        experiment=experiment,
+        samples=samples,
+        controls=controls,
+        strategies=split(strategies),
+        pairs=None if pairs is None else parse_far(pairs),
+        starts=None if starts is None else split(starts),
+        seed=seed,
+    )
+    prices = prompt_price, completion_price
+    chat = _chat(
+        model, base_url, key_variable, concurrency, timeout, prices, max_calls, max_cost, stream
+    )
+    with display.steps() as tell:
+        run = explain_features(
+            directory, config, chat, tell, agree=lambda intent: explaining_shown(intent, yes, tell)
+        )
+    described_summary(run)
+
+
+def _chat(
+    model: str | None,
+    base_url: str | None,
+    key_variable: str,
+    concurrency: int,
+    timeout: float,
+    prices: tuple[float | None, float | None],
+    max_calls: int | None,
+    max_cost: float | None,
+    stream: bool,
+) -> "Chat":
+    from saematch.semantics.chat import OPENAI, Chat
+    from saematch.semantics.spending import Prices
+
+    if model is None:
+        raise UsageError(
+            "needed the name of a language model, found none; try --model gpt-4o-mini, or what your "
+            "endpoint serves"
+        )
+    prompt, completion = prices
+    if (prompt is None) != (completion is None):
+        raise UsageError("needed both --prompt-price and --completion-price, found one; give both")
+    known = None if prompt is None or completion is None else Prices(prompt, completion)
+    return Chat(
+        model,
+        base_url or OPENAI,
+        key_variable=key_variable,
+        concurrency=concurrency,
+        timeout=timeout,
+        prices=known,
+        max_calls=max_calls,
+        max_cost=max_cost,
+        stream=stream,
+    )
 
 
 def demo(directory: Path, as_json: bool) -> None:

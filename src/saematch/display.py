@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.status import Status
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -56,13 +58,32 @@ def progress(quiet: bool = False) -> Iterator["Tell | None"]:
 
 
 @contextmanager
-def steps(quiet: bool = False) -> Iterator["Tell | None"]:
+def steps(quiet: bool = False) -> Iterator["Spinner | None"]:
     """A spinner that says what is being done, for work whose length is not known."""
     if quiet:
         yield None
         return
     with SIGNS.status("starting") as status:
-        yield lambda _done, _total, what: status.update(what)
+        yield Spinner(status)
+
+
+@dataclass(frozen=True)
+class Spinner:
+    """Says what is being done; stands still while somebody is asked something."""
+
+    status: Status
+
+    def __call__(self, _done: int, _total: int, what: str) -> None:
+        self.status.update(what)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Leaves the terminal to a question and its answer."""
+        self.status.stop()
+        try:
+            yield
+        finally:
+            self.status.start()
 
 
 def inspection(found: "Inspection") -> None:

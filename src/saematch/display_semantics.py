@@ -1,18 +1,24 @@
 """What people see of descriptions and judgements on the terminal."""
 
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.markup import escape
 
-from saematch.display import CONSOLE, new_table
+from saematch.display import CONSOLE, SIGNS, Spinner, new_table
+from saematch.errors import UsageError
 from saematch.run.described import Described, described
 from saematch.run.evaluation_summary import spanned
-from saematch.run.judged import Judged, judged_by
+from saematch.run.judged import Judged, judged, judged_by
 
 if TYPE_CHECKING:
     from saematch.run import Run
+    from saematch.run.explaining import ExplainingIntent
     from saematch.run.judging import Intent
+    from saematch.semantics.judging import Judge
+    from saematch.semantics.spending import Estimate
 
 
 def described_json(run: "Run") -> dict[str, Any]:
@@ -57,20 +63,63 @@ def _example(found: Described) -> str:
     return f"{feature}  {text}" if text else ""
 
 
-def intent_shown(intent: "Intent", at_most: int | None) -> bool:
-    """What will be asked, and how wide intervals will be at most."""
-    count = len(intent.to_ask) if at_most is None else min(at_most, len(intent.to_ask))
+def intent_shown(
+    intent: "Intent",
+    judge: "Judge",
+    at_most: int | None,
+    yes: bool,
+    spinner: Spinner | None,
+    quiet: bool,
+) -> bool:
+    """What will be asked, what it may cost and how wide intervals can be; whether to go on."""
+    from saematch.semantics.llm_judge import LLMJudge
+
+    questions = list(intent.to_ask)[:at_most]
+    if not quiet:
+        CONSOLE.print(
+            f"{intent.pairs:,} pairs of features and {intent.controls:,} controls; "
+            f"{intent.without_text:,} of them without a description.  Not asked yet: "
+            f"{len(intent.to_ask):,} questions; now: {len(questions):,}."
+        )
+        CONSOLE.print(
+            f"A mean label of one strategy at one layer pair is of at most {intent.a_mean} features: its "
+            f"95% interval reaches ±{intent.half_width_of_mean:.2f} at most (a share: "
+            f"±{intent.half_width_of_share:.2f})."
+        )
+    if not questions or not isinstance(judge, LLMJudge):
+        return True
+    return _agreed(judge.estimate(questions), judge.chat.endpoint, yes, spinner)
+
+
+def explaining_shown(intent: "ExplainingIntent", yes: bool, spinner: Spinner | None) -> bool:
+    """What will be asked to describe features, and what it may cost; whether to go on."""
     CONSOLE.print(
-        f"{intent.pairs:,} pairs of features and {intent.controls:,} controls; {intent.without_text:,} "
-        f"of them without a description.  Not asked yet: {len(intent.to_ask):,} questions; now: "
-        f"{count:,}."
+        f"{intent.features:,} features, described from either half of their contexts; "
+        f"{intent.answered:,} answers are there already."
     )
-    CONSOLE.print(
-        f"A mean label of one strategy at one layer pair is of at most {intent.a_mean} features: its 95% "
-        f"interval reaches ±{intent.half_width_of_mean:.2f} at most (a share: "
-        f"±{intent.half_width_of_share:.2f})."
+    return not intent.estimate.calls or _agreed(intent.estimate, "the endpoint", yes, spinner)
+
+
+def _agreed(estimate: "Estimate", endpoint: str, yes: bool, spinner: Spinner | None) -> bool:
+    cost = "no prices given" if estimate.cost is None else f"about {estimate.cost:.2f} in all"
+    SIGNS.print(
+        f"{estimate.calls:,} calls to {escape(endpoint)}; about {estimate.prompt_tokens:,} tokens to read "
+        f"and {estimate.completion_tokens:,} to write ({cost}), more where replies cannot be read."
     )
-    return True
+    if yes:
+        return True
+    if not SIGNS.is_terminal:
+        raise UsageError(
+            "needed your word before a language model is asked, found no terminal to ask you in; "
+            "add --yes"
+        )
+    with spinner.still() if spinner else nullcontext():
+        return typer.confirm("Go on?", err=True)
+
+
+def judged_names(run: "Run", experiment: str) -> list[str]:
+    """Judges with results in an experiment."""
+    return [one.judge for one in judged(run) if one.experiment == experiment]
 
 
 def judged_json(run: "Run", experiment: str, judge: str) -> dict[str, Any]:

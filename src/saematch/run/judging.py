@@ -44,6 +44,7 @@ from saematch.semantics.experiments import (
     DIFFERENT,
     PAIR,
     SAME,
+    Compared,
     half_width_of_mean,
     half_width_of_share,
 )
@@ -99,6 +100,16 @@ def judge(
     return open_run(directory)
 
 
+def draw_sample(
+    held: RunDirectory, run: Run, config: JudgeConfig, progress: Progress | None = None
+) -> set[tuple[str, int]]:
+    """The features, by key and number, that an experiment asks about; the directory must be held."""
+    compared = _Experiment(held, run, config, progress).compared()
+    ends = {(one.a, one.feature) for one in compared} | {(one.b, one.partner) for one in compared}
+    forget_loaded()
+    return ends
+
+
 class _Experiment:
     def __init__(
         self, held: RunDirectory, run: Run, config: JudgeConfig, progress: Progress | None
@@ -129,15 +140,18 @@ class _Experiment:
                 self._keep_results(rows, the_judge, journal)
         write_report(self.held)
 
+    def compared(self) -> list[Compared]:
+        """The sample without texts; makes what the experiment needs of matchings."""
+        pairs = pairs_for(self.of, self.config)
+        if self.config.experiment == "persistence":
+            self._match_directly(pairs)
+        self._tell("drawing the sample")
+        return compared_features(self.of, self.config, self._matching)
+
     def _sample(self) -> list[dict[str, Any]]:
         """Step 1."""
         config = self.config
-        pairs = pairs_for(self.of, config)
-        if config.experiment == "persistence":
-            self._match_directly(pairs)
-        self._tell("drawing the sample")
-        compared = compared_features(self.of, config, self._matching)
-        columns = with_texts(self.of, config, compared)
+        columns = with_texts(self.of, config, self.compared())
         data = SAMPLE.encode(columns, {"config": _plain(config)})
         name = sample_name(config.experiment)
         inputs = hash_of(stage="sample", sample=files.sha256(data))

@@ -1,0 +1,158 @@
+"""`saematch explain`: a language model writes descriptions of the features that an experiment asks about.
+
+Every feature is described twice, from the contexts of either half of the documents, so that it can be its
+own control.  Answers go to a journal as they come; a run that is killed never pays for one twice.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saematch import files
+from saematch.errors import InputError
+from saematch.run.describing import contexts_name, descriptions_name, features_name
+from saematch.run.directory import RunDirectory
+from saematch.run.evaluation_plan import hash_of
+from saematch.run.judge_config import JudgeConfig
+from saematch.run.judging import draw_sample
+from saematch.run.pipeline import Progress, write_report
+from saematch.run.read import Run, open_run
+from saematch.run.schema import decode
+from saematch.run.schema_semantics import DESCRIPTIONS
+from saematch.semantics.chat import Chat
+from saematch.semantics.describing import half_source
+from saematch.semantics.descriptions import Description
+from saematch.semantics.explaining import (
+    Explanation,
+    ExplanationRequest,
+    conversation_about,
+    estimate_explaining,
+    explain,
+)
+from saematch.semantics.firing import HALVES
+from saematch.semantics.journal import Journal, key_of
+from saematch.semantics.judging import Judgement, Outcome, Question
+from saematch.semantics.spending import Estimate
+
+MODEL = "model"
+"""The source of these descriptions."""
+JOURNAL = "descriptions/journal.jsonl"
+
+
+@dataclass(frozen=True)
+class ExplainingIntent:
+    """What is about to be asked."""
+
+    features: int
+    """Of all SAEs together."""
+    answered: int
+    """Requests, two a feature, that this model has answered before."""
+    estimate: Estimate
+    """Of those that are left."""
+
+
+def explain_features(
+    directory: str | Path,
+    config: JudgeConfig,
+    chat: Chat,
+    progress: Progress | None = None,
+    agree: Callable[[ExplainingIntent], bool] = lambda _: True,
+) -> Run:
+    """Describe the features of an experiment's sample; `agree` is shown what will be asked.
+
+    Raises InputError for a run whose features were not described from activations, and what `Chat.ask`
+    raises; what was answered before stands.
+    """
+    with RunDirectory(directory).holding() as held:
+        run = open_run(directory)
+        wanted = sorted(draw_sample(held, run, config, progress))
+        requests = list(_requests(held, wanted))
+        identity = {"model": chat.model, "endpoint": chat.host, "temperature": chat.temperature}
+        explainer = key_of(identity)
+        with Journal(held.file(JOURNAL)) as journal:
+            left = [one for one in requests if journal.get(explainer, one.question) is None]
+            estimate = estimate_explaining(chat, [one.request for one in left])
+            if not agree(ExplainingIntent(len(wanted), len(requests) - len(left), estimate)):
+                return run
+
+            def keep(number: int, found: Explanation) -> None:
+                journal.add(explainer, left[number].question, _kept(found))
+                if progress is not None:
+                    progress(0, 1, f"described {number + 1} of {len(left)}")
+
+            try:
+                explain(chat, [one.request for one in left], keep)
+            finally:
+                _keep_descriptions(held, requests, explainer, chat.model, journal)
+        write_report(held)
+    return open_run(directory)
+
+
+@dataclass(frozen=True)
+class _Request:
+    key: str
+    half: int
+    request: ExplanationRequest
+
+    @property
+    def question(self) -> Question:
+        """What the journal knows it by: all that the model is told."""
+        return Question(conversation_about(self.request).text(), "")
+
+
+def _requests(held: RunDirectory, wanted: list[tuple[str, int]]) -> Iterator[_Request]:
+    for key in dict.fromkeys(key for key, _ in wanted):
+        name = contexts_name(key)
+        if held.record(name) is None:
+            raise InputError(
+                f"needed contexts of the features of {key}, found none; make them with: "
+                f"saematch describe {held.path} --source activations"
+            )
+        features = {feature for of, feature in wanted if of == key}
+        rows = decode(held.read(name))[0].to_pandas()
+        rows = rows[rows["feature"].isin(features)].sort_values(["feature", "half", "rank"])
+        promoted = decode(held.read(features_name(key)))[0].column("promotes").to_pylist()
+        for (feature, half), group in rows.groupby(["feature", "half"]):  # pyright: ignore
+            contexts = [
+                list(zip(tokens, activations, strict=True))
+                for tokens, activations in zip(group["tokens"], group["activations"], strict=True)
+            ]
+            request = ExplanationRequest(int(feature), contexts, promoted[int(feature)])
+            yield _Request(key, int(half), request)
+
+
+def _kept(found: Explanation) -> Judgement:
+    """As the journal keeps it: the description stands in the reason."""
+    reply = found.reply
+    return Judgement(
+        found.outcome, None, None, found.text or reply.failure, reply.prompt, reply.text, reply.model,
+        reply.attempts, reply.seconds, reply.prompt_tokens, reply.completion_tokens, reply.cost,
+        reply.time,
+    )  # fmt: skip
+
+
+def _keep_descriptions(
+    held: RunDirectory, requests: list[_Request], explainer: str, model: str, journal: Journal
+) -> None:
+    """Tables of either half, and of both: the first half's description stands for a feature."""
+    by_key: dict[str, list[tuple[int, Description]]] = {}
+    for one in requests:
+        found = journal.get(explainer, one.question)
+        if found is not None and found.outcome is Outcome.JUDGED:
+            description = Description(one.request.feature, found.reason, MODEL, model, "")
+            by_key.setdefault(one.key, []).append((one.half, description))
+    for key, some in by_key.items():
+        tables = {
+            half_source(MODEL, half): [one for of, one in some if of == half]
+            for half in range(HALVES)
+        }
+        tables[MODEL] = sorted((one for _, one in some), key=lambda one: one.feature)
+        for source, descriptions in tables.items():
+            columns: dict[str, Any] = {
+                name: [getattr(one, name) for one in descriptions] for name in DESCRIPTIONS.names
+            }
+            columns["source"] = [source] * len(descriptions)
+            data = DESCRIPTIONS.encode(columns, {"explainer": explainer, "model": model})
+            inputs = hash_of(stage="explained", data=files.sha256(data))
+            held.keep(descriptions_name(source, key), data, inputs)

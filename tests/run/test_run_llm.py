@@ -1,0 +1,103 @@
+"""A language model describes and judges a run's features, through the command line and a real socket."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from semantics.scripted_server import Asked, Say, label, serving
+from test_run_semantics import chain_of_four, described_run, model  # noqa: F401  (fixtures)
+from typer.testing import CliRunner
+
+from saematch.cli import app
+from saematch.run import open_run
+from saematch.run.described import descriptions_of
+from saematch.run.judged import judged_by
+
+pytestmark = pytest.mark.usefixtures("plain_report")
+SECRET = "sk-secret-0123456789"
+
+
+@pytest.fixture
+def directory(described_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("SOME_KEY", SECRET)
+    return Path(shutil.copytree(described_run, tmp_path / "run"))
+
+
+def call(*arguments: str, code: int = 0) -> str:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == code or (code and done.exception is not None), done.output
+    return done.output + str(done.exception or "")
+
+
+def say(asked: Asked) -> Say:
+    pair = asked.pair
+    same = set(pair["first"].split("'")) & set(pair["second"].split("'"))
+    return label("SAME" if len(same) > 3 else "DIFFERENT")
+
+
+def test_judged_by_a_server(directory: Path) -> None:
+    flags = ("--samples", "8", "--controls", "8", "--model", "m/1", "--key-variable", "SOME_KEY")
+    prices = ("--prompt-price", "1", "--completion-price", "2")
+    with serving(say) as server:
+        url = ("--base-url", server.url)
+        refused = call("judge", str(directory), *flags, *url, code=2)
+        assert "--yes" in refused
+        assert not server.asked  # nobody agreed
+        short = call(
+            "judge", str(directory), *flags, *url, *prices, "--yes", "--max-calls", "10", code=1
+        )
+        assert "budget" in short
+        assert len(server.asked) == 10
+        call("judge", str(directory), *flags, *url, *prices, "--yes")
+        pairs = [json.dumps(asked.pair) for asked in server.asked]
+        assert len(set(pairs)) == len(pairs)  # nothing is paid for twice
+        output = call("judge", str(directory), *flags, *url, *prices, "--yes", "--json")
+        assert len(server.asked) == len(pairs)
+    found = judged_by(open_run(directory), "layers", "llm-m-1")
+    assert json.loads(output[output.index("{") :])["about"]["judge"] == "llm-m-1"
+    answers = pq.read_table(directory / "judgements.parquet").to_pandas()
+    assert set(answers["outcome"]) == {"judged"}
+    assert (answers["cost"] > 0).all()
+    assert answers["prompt"].str.contains("descriptions").all()
+    assert found.span("mean", "folded") is not None
+    for path in directory.rglob("*"):
+        if path.is_file():
+            assert SECRET.encode() not in path.read_bytes()
+
+
+def test_explained_by_a_server_then_judged(directory: Path) -> None:
+    flags = ("--samples", "8", "--controls", "4", "--pairs", "3,4", "--model", "writer")
+    asked: list[str] = []
+
+    def write(one: Asked) -> Say:
+        asked.append(one.user)
+        assert "<<" in one.user
+        return Say('{"description": "thing ' + str(len(asked)) + '"}')
+
+    with serving(write) as server:
+        call("explain", str(directory), *flags, "--base-url", server.url, "--yes")
+        count = len(asked)
+        call("explain", str(directory), *flags, "--base-url", server.url, "--yes")
+        assert len(asked) == count
+    run = open_run(directory)
+    halves = [descriptions_of(run, f"model-{half}", "3") for half in (0, 1)]
+    assert all(one is not None and one.count for one in halves)
+    assert descriptions_of(run, "model", "3").descriptions[0].explainer == "writer"
+    with serving(lambda _: label("MAYBE")) as server:
+        url = ("--base-url", server.url, "--descriptions", "model", "--yes")
+        call("judge", str(directory), *flags, *url)
+        assert all(one.pair["first"].startswith("thing") for one in server.asked)
+    sample = pq.read_table(directory / "judging/layers/sample.parquet").to_pandas()
+    assert (sample["kind"] == "same").any()
+    assert "cannot tell" in judged_by(run, "layers", "llm-writer").verdict
+
+
+def test_bad_input(directory: Path) -> None:
+    assert "--model" in call("judge", str(directory), "--judge", "llm", code=2)
+    both = call("judge", str(directory), "--model", "m", "--by-hand", code=2)
+    assert "needed one judge" in both
+    prices = call("judge", str(directory), "--model", "m", "--prompt-price", "1", code=2)
+    assert "--completion-price" in prices
