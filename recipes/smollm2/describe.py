@@ -7,7 +7,12 @@ src/saematch/bundled/corpora/NOTICE.
 """
 
 import argparse
+import io
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from saematch import files
 from saematch.run import RunConfig, open_run, run
@@ -15,14 +20,36 @@ from saematch.run.describe_config import DescribeConfig
 from saematch.run.describing import describe, names_from_activations
 from saematch.run.shipped import FOLDER, shipped_name
 
+SHIPPED_CONTEXTS = 3
+"""Of either half of the documents; features are described from all that `--contexts` asks for."""
+DIGITS = 3
+"""Significant digits of an activation in them."""
+
 
 def ship(run_directory: Path, suite: Path) -> None:
-    """Copy a run's descriptions to where its SAEs lie."""
+    """Put a run's descriptions where its SAEs lie, contexts cut to what a package can carry."""
     found = open_run(run_directory)
     for key in found.keys:
         for name in names_from_activations(key):
+            table = pq.read_table(pa.BufferReader(found.directory.read(name)))
+            if name.startswith("contexts/"):
+                table = slim(table)
+            sink = io.BytesIO()
+            pq.write_table(table, sink, compression="zstd", compression_level=19)
             target = suite / key / FOLDER / shipped_name(name, key)
-            files.write_atomically(target, found.directory.read(name))
+            files.write_atomically(target, sink.getvalue())
+
+
+def slim(contexts: pa.Table) -> pa.Table:
+    """The strongest contexts of either half, activations rounded."""
+    kept = contexts.filter(pc.less_equal(contexts["rank"], SHIPPED_CONTEXTS)).combine_chunks()
+    place = kept.schema.get_field_index("activations")
+    lists = kept["activations"].combine_chunks()
+    rounded = [float(f"{value:.{DIGITS}g}") for value in lists.flatten().to_pylist()]
+    lengths = pc.list_value_length(lists).to_numpy()
+    starts = pa.array([0, *lengths.cumsum().tolist()], pa.int32())
+    column = pa.ListArray.from_arrays(starts, pa.array(rounded, pa.float64()))
+    return kept.set_column(place, kept.schema.field(place), column)
 
 
 def main() -> None:

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from described_runs import SMALL
 from killing import Memory
+from tiny_models import tiny_model
 from tiny_suites import write_suite
 
 import saematch.run.pipeline
 from saematch import files
+from saematch.language_model import LanguageModel
+from saematch.run import RunConfig, run
+from saematch.run.describing import describe
 from saematch.run.suite import forget_loaded
 
 real_fsync = files.fsync
@@ -68,3 +73,31 @@ def _quick() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _nothing_loaded() -> None:
     forget_loaded()
+
+
+@pytest.fixture(scope="session")
+def described_model() -> LanguageModel:
+    """A tiny model with a block for every SAE of `chain_of_four`."""
+    return tiny_model(width=8, blocks=9)
+
+
+@pytest.fixture(scope="session")
+def chain_of_four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four SAEs of layers 3 to 6 with 40 features each."""
+    return write_suite(tmp_path_factory.mktemp("four"), (40, 40, 40, 40), seed=3)
+
+
+@pytest.fixture(scope="module")
+def described_run(
+    chain_of_four: Path,
+    described_model: LanguageModel,
+    tmp_path_factory: pytest.TempPathFactory,
+    plain_report: None,
+) -> Path:
+    """A run whose features are described; copy it to change it."""
+    directory = tmp_path_factory.mktemp("described") / "run"
+    run(RunConfig(str(chain_of_four), random_draws=2), directory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        describe(directory, SMALL, model=described_model)
+    return directory

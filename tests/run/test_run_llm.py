@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from semantics.scripted_server import Asked, Say, label, serving
-from test_run_semantics import chain_of_four, described_run, model  # noqa: F401  (fixtures)
+from scripted_server import Asked, Say, label, serving
 from typer.testing import CliRunner
 
 from saematch.cli import app
@@ -20,7 +19,7 @@ SECRET = "sk-secret-0123456789"
 
 
 @pytest.fixture
-def directory(described_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def directory(described_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("SOME_KEY", SECRET)
     return Path(shutil.copytree(described_run, tmp_path / "run"))
@@ -92,7 +91,21 @@ def test_explained_by_a_server_then_judged(directory: Path) -> None:
         assert all(one.pair["first"].startswith("thing") for one in server.asked)
     sample = pq.read_table(directory / "judging/layers/sample.parquet").to_pandas()
     assert (sample["kind"] == "same").any()
-    assert "cannot tell" in judged_by(run, "layers", "llm-writer").verdict
+    assert "cannot tell" in judged_by(open_run(directory), "layers", "llm-writer").verdict
+
+
+def test_what_failed_is_asked_again(directory: Path) -> None:
+    flags = ("--samples", "8", "--controls", "4", "--pairs", "3,4", "--model", "m", "--yes")
+    with serving(lambda asked: Say(status=400) if asked.times == 1 else label("SAME")) as server:
+        url = ("--base-url", server.url)
+        stopped = call("judge", str(directory), *flags, *url, "--concurrency", "1", code=1)
+        assert "failures in a row" in stopped
+        failed = len(server.asked)
+    with serving(lambda _: label("SAME")) as server:
+        call("judge", str(directory), *flags, "--base-url", server.url)
+        assert len(server.asked) >= failed
+    answers = pq.read_table(directory / "judgements.parquet").to_pandas()
+    assert set(answers["outcome"]) == {"judged"}
 
 
 def test_bad_input(directory: Path) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from described_runs import SMALL
 from killing import contents
-from tiny_models import tiny_model
-from tiny_suites import write_suite
 
 from saematch.errors import InputError, UsageError
 from saematch.language_model import Documents, LanguageModel, load_corpus
@@ -36,37 +35,11 @@ from saematch.semantics.experiments import DIFFERENT, PAIR, SAME
 from saematch.semantics.judging import Judgement, Keep, Label, Outcome, Question
 
 pytestmark = pytest.mark.usefixtures("plain_report")
-SMALL = DescribeConfig(corpora=("web", "code"), documents=6, tokens=40, batch_tokens=80)
 
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
-@pytest.fixture(scope="module")
-def model() -> LanguageModel:
-    return tiny_model(width=8, blocks=9)
-
-
-@pytest.fixture(scope="module")
-def chain_of_four(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_suite(tmp_path_factory.mktemp("four"), (40, 40, 40, 40), seed=3)
-
-
-@pytest.fixture(scope="module")
-def described_run(
-    chain_of_four: Path,
-    model: LanguageModel,
-    tmp_path_factory: pytest.TempPathFactory,
-    plain_report: None,
-) -> Path:
-    directory = tmp_path_factory.mktemp("described") / "run"
-    run(RunConfig(str(chain_of_four), random_draws=2), directory)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        describe(directory, SMALL, model=model)
-    return directory
 
 
 @pytest.fixture
@@ -107,7 +80,7 @@ class Scripted:
             keep(number, Judgement(Outcome.JUDGED, label, reply=label, model="scripted"))
 
 
-def test_described_features(described_run: Path, model: LanguageModel) -> None:
+def test_described_features(described_run: Path, described_model: LanguageModel) -> None:
     found = open_run(described_run)
     for key in found.keys:
         features, contexts, *texts = (
@@ -126,9 +99,12 @@ def test_described_features(described_run: Path, model: LanguageModel) -> None:
         assert about["documents"] == 12
 
 
-def test_contexts_are_the_text_that_is_there(described_run: Path, model: LanguageModel) -> None:
+def test_contexts_are_the_text_that_is_there(
+    described_run: Path, described_model: LanguageModel
+) -> None:
     documents = {
-        name: Documents.of(load_corpus(name, 6, 0, True), model, 40, 6) for name in ("web", "code")
+        name: Documents.of(load_corpus(name, 6, 0, True), described_model, 40, 6)
+        for name in ("web", "code")
     }
     key = open_run(described_run).keys[1]
     rows = pq.read_table(described_run / f"contexts/{key}.parquet").to_pylist()
@@ -136,7 +112,9 @@ def test_contexts_are_the_text_that_is_there(described_run: Path, model: Languag
     for row in rows:
         ids = documents[row["corpus"]].token_ids[row["document"]]
         first = row["position"] - row["place"]
-        expected = [model.token_text(token) for token in ids[first : first + len(row["tokens"])]]
+        expected = [
+            described_model.token_text(token) for token in ids[first : first + len(row["tokens"])]
+        ]
         assert row["tokens"] == expected
         assert row["activations"][row["place"]] == pytest.approx(row["activation"])
         assert max(row["activations"]) == pytest.approx(row["activation"], rel=1e-3)
@@ -148,14 +126,14 @@ def test_contexts_are_the_text_that_is_there(described_run: Path, model: Languag
         assert by_document.setdefault((corpus, document), half) == half  # halves share no document
 
 
-def test_describing_again_does_nothing(directory: Path) -> None:
+def test_describing_again_does_nothing(directory: Path, described_model: LanguageModel) -> None:
     before = contents(directory)
-    describe(directory, SMALL, model=tiny_model(width=8, blocks=9))
+    describe(directory, SMALL, model=described_model)
     assert contents(directory) == before
 
 
 def test_descriptions_that_ship_are_taken(
-    chain_of_four: Path, described_run: Path, tmp_path: Path, model: LanguageModel
+    chain_of_four: Path, described_run: Path, tmp_path: Path, described_model: LanguageModel
 ) -> None:
     import shutil
 

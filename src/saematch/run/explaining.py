@@ -71,7 +71,7 @@ def explain_features(
         identity = {"model": chat.model, "endpoint": chat.host, "temperature": chat.temperature}
         explainer = key_of(identity)
         with Journal(held.file(JOURNAL)) as journal:
-            left = [one for one in requests if journal.get(explainer, one.question) is None]
+            left = [one for one in requests if not journal.has(explainer, one.question)]
             estimate = estimate_explaining(chat, [one.request for one in left])
             if not agree(ExplainingIntent(len(wanted), len(requests) - len(left), estimate)):
                 return run

@@ -123,7 +123,7 @@ class _Experiment:
             the_judge = the_judge.calibrated(*_calibration(rows))
         judge_key = key_of(the_judge.identity)
         with Journal(self.held.file(JOURNAL)) as journal:
-            intent = _intent(rows, lambda question: journal.get(judge_key, question) is not None)
+            intent = _intent(rows, lambda question: journal.has(judge_key, question))
             if not agree(intent):
                 return
             questions = list(intent.to_ask)[:at_most]

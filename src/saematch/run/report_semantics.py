@@ -82,5 +82,5 @@ def _examples(run: "Run", one: Judged) -> Sequence[dict[str, Any]]:
     table = table[table["label"].notna()].sort_values(["mse_decoder", "question"])
     places = [round(n * (len(table) - 1) / max(1, EXAMPLES - 1)) for n in range(EXAMPLES)]
     columns = ["a", "b", "feature", "partner", "mse_decoder", "text_a", "text_b", "label"]
-    rows = table[columns].to_dict("records")
+    rows: list[Any] = table[columns].to_dict("records")
     return [rows[place] for place in dict.fromkeys(places)] if rows else []

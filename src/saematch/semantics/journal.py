@@ -54,6 +54,11 @@ class Journal:
         """What a judge, by the key of its identity, said of a question; None: not asked yet."""
         return self._kept.get((judge, key_of(question)))
 
+    def has(self, judge: str, question: Question) -> bool:
+        """Whether a judge need not be asked again: it replied, in whatever way."""
+        kept = self.get(judge, question)
+        return kept is not None and kept.outcome is not Outcome.FAILED
+
     def add(self, judge: str, question: Question, judgement: Judgement) -> None:
         """Keep a judgement; a later one of the same question replaces it."""
         values = {name: getattr(judgement, name) for name in _FIELDS}

@@ -86,9 +86,12 @@ def quality(answers: Sequence[Answer], seed: int) -> list[ResultRow]:
     """AUC of the controls, order bias, and shares of what could not be asked or read."""
     rows: list[ResultRow] = []
     rated = [one for one in answers if one.label is not None]
-    sides = [[one.rating for one in rated if one.kind == kind] for kind in (SAME, DIFFERENT)]
-    if all(sides):
-        rows.append(("", "", "", "auc", *auc(*sides, seed), len(sides[0]) + len(sides[1])))
+    same, different = (
+        [one.rating for one in rated if one.kind == kind] for kind in (SAME, DIFFERENT)
+    )
+    if same and different:
+        span = auc(same, different, seed)
+        rows.append(("", "", "", "auc", *span, len(same) + len(different)))
     both = _both_ways(rated)
     if both:
         shift = np.array([x.label.value_in_means - y.label.value_in_means for x, y in both])  # pyright: ignore[reportOptionalMemberAccess]
