@@ -33,6 +33,8 @@ MatchingOf = Callable[[Pair, str], Matching | None]
 MSE_PAIRS = 3
 MSE_STRATA = 10
 EXAMPLES = 8
+CALIBRATION_PAIRS = 200
+"""Of each kind, that thresholds are set on."""
 EXACT, COMPOSITION = "exact", "composition"
 
 
@@ -86,15 +88,32 @@ def compared_features(run: Run, config: JudgeConfig, matching: MatchingOf) -> li
     main = COMPOSITION if config.experiment == "persistence" else "folded"
     found += also_swapped(found, main, config.swapped, generator)
     each = -(-config.controls // len(pairs))
-    for a, b in pairs:
-        folded = matching((a, b), "folded")
-        assert folded is not None
-        live = [np.flatnonzero(side.status == "live") for side in (folded.a, folded.b)]
-        aside = generator.permutation(live[0])  # calibration and controls share no feature of a
-        cut = len(aside) // 2
-        found += controls_of(a, b, aside[:cut], live[1], each, generator)
-        found += controls_of(a, b, aside[cut:], live[1], each, generator, CALIBRATION)
+    for pair in pairs:
+        aside, live = _set_aside(pair, config.seed, matching)
+        found += controls_of(*pair, aside[1], live, each, generator)
+    return found + _calibration(run, config, matching)
+
+
+def _calibration(run: Run, config: JudgeConfig, matching: MatchingOf) -> list[Compared]:
+    """The same in every experiment, so that the same thresholds judge all of them."""
+    generator = np.random.default_rng([config.seed, 1])
+    pairs = adjacent_pairs(run)
+    each = -(-CALIBRATION_PAIRS // len(pairs))
+    found = []
+    for pair in pairs:
+        aside, live = _set_aside(pair, config.seed, matching)
+        found += controls_of(*pair, aside[0], live, each, generator, CALIBRATION)
     return found
+
+
+def _set_aside(pair: Pair, seed: int, matching: MatchingOf) -> tuple[list[np.ndarray], np.ndarray]:
+    """Live features of a for calibration and for controls, none for both; live features of b."""
+    folded = matching(pair, "folded")
+    if folded is None:
+        raise _no_matching(pair)
+    live = [np.flatnonzero(side.status == "live") for side in (folded.a, folded.b)]
+    mixed = np.random.default_rng([seed, *pair[0].encode()]).permutation(live[0])
+    return np.array_split(mixed, 2), live[1]
 
 
 def _pairs(
@@ -107,13 +126,11 @@ def _pairs(
             for name, some in named.items()
         }
         # The same features of a start for all its targets.
-        start = np.random.default_rng([config.seed, int.from_bytes(pair[0].encode())])
+        start = np.random.default_rng([config.seed, *pair[0].encode()])
         return pairs_of(*pair, ways, config.samples, start, strata=1)
     folded = matching(pair, "folded")
     if folded is None:
-        raise InputError(
-            f"needed the folded matching of {pair[0]}--{pair[1]}, found none; run saematch run again"
-        )
+        raise _no_matching(pair)
     if config.experiment == "layers":
         others = {name: matching(pair, name) for name in config.strategies if name != "folded"}
         ways = {"folded": folded} | {k: m for k, m in others.items() if m is not None}
@@ -122,6 +139,12 @@ def _pairs(
         (EXAMPLES, EXAMPLES) if config.experiment == "examples" else (config.samples, MSE_STRATA)
     )
     return pairs_of(*pair, {"folded": folded}, count, generator, "mse_decoder", strata)
+
+
+def _no_matching(pair: Pair) -> InputError:
+    return InputError(
+        f"needed the folded matching of {pair[0]}--{pair[1]}, found none; run saematch run again"
+    )
 
 
 def with_texts(run: Run, config: JudgeConfig, sample: Sequence[Compared]) -> dict[str, Any]:
