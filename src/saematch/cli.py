@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from saematch import __version__, cli_evaluation
+from saematch import __version__, cli_evaluation, cli_figures
 from saematch.errors import SaematchError, UsageError
 
 if TYPE_CHECKING:
@@ -241,6 +241,7 @@ def run(
 
 app.command()(cli_evaluation.evaluate)
 app.command()(cli_evaluation.findings)
+app.command()(cli_figures.figures)
 
 
 @app.command()
