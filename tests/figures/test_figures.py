@@ -162,7 +162,7 @@ def test_quantiles_are_the_tables(run: Run) -> None:
             rows = rows_of(run, measure, corpus=corpus, a=a, b=b)
             rows = rows[rows["strategy"].str.startswith("quantile")].sort_values("strategy")
             points = drawn(ax, f"{a}→{b}")
-            np.testing.assert_allclose(points[:, 0], [0, 0.5, 1])
+            np.testing.assert_allclose(points[:, 0], [0, 0.5, 1], atol=0.04)
             np.testing.assert_allclose(points[:, 1], rows["value"])
     assert "Not measured" in caption_of(figure)[1]
 

@@ -262,3 +262,11 @@ def test_help_does_not_wait_for_figures() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--only" in done.stdout
+
+
+def test_the_document_lists_every_figure() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "figures.md").read_text()
+    for one in FIGURES:
+        assert f"| {one.number} | `{one.name}` | {one.shows} | `{one.command}` |" in document
+    numbers = {number.split()[0] for one in FIGURES for number in one.numbers}
+    assert numbers == {str(n) for n in (1, *range(3, 9), *range(10, 20))}

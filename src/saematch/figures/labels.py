@@ -33,6 +33,8 @@ PANELS = 3
 """Layer pairs of figure 6: the first, the middle and the last that were judged."""
 EXACT = replace(STRATEGY_LINES["folded"], label="exact matching (folded)")
 COMPOSED = STRATEGY_LINES["composition"]
+WIDEST = 5.2
+"""Inches of a panel of bars."""
 SHARE_INTERVALS = "Bars: 95% intervals."
 
 
@@ -49,7 +51,7 @@ def judged_shares(run: "Run") -> Figure:
         s for s in STRATEGY_LINES if any(s in set(rows["strategy"]) for rows in shares.values())
     ]
     figure, axes = new_figure(
-        max(6.2, 0.8 + len(names) * (1.6 + 0.3 * len(pairs))), 0.6 + 2.7 * len(found),
+        max(6.2, 0.8 + len(names) * min(1.6 + 0.3 * len(pairs), WIDEST)), 0.6 + 2.7 * len(found),
         columns=max(len(names), 1), rows=len(found), share=True,
     )  # fmt: skip
     missing, grid = {}, iter(axes)

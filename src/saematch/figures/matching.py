@@ -59,7 +59,7 @@ def mse_by_pair(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Fig
         ax.set_title(words, fontsize=TEXT_SIZE + 1)
         ax.set_ylim(bottom=0)
         label_pairs(ax, arrows(pairs))
-    axes[0].set_ylabel("mean squared error of matched pairs\n(folded weights)", fontsize=TEXT_SIZE)
+    axes[0].set_ylabel("mean squared error\n(folded weights)", fontsize=TEXT_SIZE)
     legend_below(figure, axes, 6)
     return figure
 

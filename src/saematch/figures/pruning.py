@@ -112,11 +112,12 @@ def mixed_quantiles(run: "Run") -> Figure:
 
     def draw(ax: Axes, measure: str, corpus: str) -> None:
         here = found[measure][found[measure]["corpus"] == corpus]
-        for pair, line in lines.items():
+        for number, (pair, line) in enumerate(lines.items()):
             rows = here[(here["a"] == pair[0]) & (here["b"] == pair[1])]
             by_share = rows.set_index(rows["strategy"].map(_share))
             by_share = by_share[["value", "low", "high"]].reindex(shares)
-            draw_line(ax, line, shares, by_share)
+            x = np.array(shares) + 0.15 * dodge(number, len(lines))
+            draw_line(ax, line, x, by_share)
             unknown = by_share.index[by_share["value"].isna()]
             missing[f"{PANELS[measure]} of {line.label} on {corpus}"] = [f"{q:g}" for q in unknown]
         ax.set_xlabel("share of pairs mixed in, least MSE first", fontsize=TEXT_SIZE)

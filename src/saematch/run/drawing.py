@@ -91,7 +91,8 @@ def _keep(held: RunDirectory, run: Run, figure: "PaperFigure", reads: Sequence[K
         _take_away(held, names)
         return Drawn(*said, (), error.needed, error.command)
     for name, data in zip(names, (to_svg(drawn).encode(), to_png(drawn)), strict=True):
-        held.keep(name, data, inputs, reads)
+        # Which tables they were is in `inputs`; named for every file they would swell the manifest.
+        held.keep(name, data, inputs)
     return Drawn(*said, names)
 
 
