@@ -349,10 +349,11 @@ def test_tokens_stand_for_descriptions(matched: Path, tmp_path: Path) -> None:
 def test_several_judges_stand_below_each_other(copied: Path) -> None:
     judge(copied, ("llm-gpt-4o-mini", "human"))
     run = open_run(copied)
-    assert len(judged_shares(run).axes) == 4
+    shares = judged_shares(run)
+    assert len(shares.axes) == 4
     assert len(persistence(run).axes) == 6
     assert len(mse_by_label(run).axes) == 6
-    assert "human" in judged_shares(run).axes[0].get_title()
+    assert "human" in shares.axes[0].get_title()
 
 
 def test_the_command_makes_the_same_run(tmp_path: Path, matched: Path) -> None:
@@ -376,3 +377,12 @@ def test_numbers_and_names(run: Run) -> None:
         draw(run, 7)
     with pytest.raises(UsageError, match="found '99'"):
         draw(run, 99)
+
+
+def test_a_run_by_one_part_is_drawn_once(whole: Path) -> None:
+    run = open_run(whole)
+    run.__dict__["config"] = RunConfig(run.config.suite, parts={"decoder": 1.0})
+    found = [str(line.get_label()) for line in draw(run, 12).axes[0].lines]
+    assert found == ["decoder", "encoder only", "chance (folded)"]
+    rows = rows_of(run, "matching_score", corpus="code", strategy="folded", parts="decoder")
+    agrees(draw(run, 12).axes[0], "decoder", rows, [0, 1])

@@ -132,7 +132,7 @@ def test_strangers_text_stays_text(copied: Path) -> None:
 
 
 def test_same_run_same_bytes(whole: Path) -> None:
-    for name in ("norms", "judged-shares", "sorted-pairs", "mse-by-label", "paths"):
+    for name in ("judged-shares", "mse-by-label", "paths"):
         one, other = (draw(open_run(whole), name) for _ in range(2))
         assert to_svg(one) == to_svg(other), name
         if name == "mse-by-label":

@@ -58,12 +58,14 @@ def score_by_parts(run: "Run") -> Figure:
 
     Raises NotInRunError where single parts were not measured.
     """
+    slug = run.config.slug
+    lines = {name: line for name, line in PART_LINES.items() if name != slug}
+    lines[""] = replace(PART_LINES[""], label=slug.replace("+", ", "))
     found = {}
-    for parts in PART_LINES:
-        rows = on_text(run, SCORE, parts or run.config.slug)
+    for parts in lines:
+        rows = on_text(run, SCORE, parts or slug)
         found[parts] = rows[rows["strategy"] == "folded"]
-    lines = {**PART_LINES, "": replace(PART_LINES[""], label=run.config.slug.replace("+", ", "))}
-    if found["decoder"].empty and found["encoder"].empty:
+    if all(rows.empty for parts, rows in found.items() if parts):
         needed = "matching scores by decoder alone and encoder alone"
         raise NotInRunError(run, needed, command(run, "evaluate", "--other-parts"))
     return _by_corpus(
