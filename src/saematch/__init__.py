@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from saematch.paths import FeaturePaths, chain
     from saematch.permutation import compose, inverse, permute_features
     from saematch.pricing import price_curve
+    from saematch.run.read import Run, open_run
     from saematch.sae import SAE, FoldedSAE, fold_thresholds
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ _HOMES = {
     "saematch.paths": ("FeaturePaths", "chain"),
     "saematch.permutation": ("compose", "inverse", "permute_features"),
     "saematch.pricing": ("price_curve",),
+    "saematch.run.read": ("Run", "open_run"),
     "saematch.sae": ("SAE", "FoldedSAE", "fold_thresholds"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -57,6 +59,7 @@ __all__ = [
     "FoldedSAE",
     "InputError",
     "Matching",
+    "Run",
     "SaematchError",
     "Suite",
     "UnsupportedError",
@@ -74,6 +77,7 @@ __all__ = [
     "match",
     "match_pairs",
     "measure",
+    "open_run",
     "permute_features",
     "price_curve",
     "pw_mcc",

@@ -223,7 +223,8 @@ def next_steps(out: Path) -> None:
     """What to try after the demo."""
     CONSOLE.print(
         f"\nNext: open {out / 'report.html'} in a browser, or follow a feature:\n"
-        f"  saematch paths {out} --feature 12/345"
+        f"  saematch paths {out} --feature 12/345\n"
+        f"or draw the paper's figures from it:\n  saematch figures {out}"
     )
 
 

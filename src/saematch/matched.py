@@ -172,6 +172,11 @@ class Matching:
             }
         )
 
+    def _repr_html_(self) -> str:
+        from saematch.notebook import matching_html
+
+        return matching_html(self)
+
     def __repr__(self) -> str:
         row = self.summary()
         proof = "" if self.gap is None else f", {describe_gap(self.gap)}"

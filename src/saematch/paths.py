@@ -47,6 +47,11 @@ class FeaturePaths:
     def __len__(self) -> int:
         return len(self.features)
 
+    def _repr_html_(self) -> str:
+        from saematch.notebook import paths_html
+
+        return paths_html(self)
+
     def position(self, key: str | int) -> int:
         """The column of a layer; raises UsageError naming the layers there are."""
         matches = [

@@ -199,7 +199,7 @@ def test_a_change_makes_anew_exactly_what_depends_on_it(
         return sorted(memory.executed)
 
     measures = ["collect_measures", "merge_sources"]
-    assert len(again()) == 2 * 3 + 1 + 2
+    assert len(again()) == 2 * 4 + 3 + 1 + 2
     assert again() == []
     assert again(strategies="folded,random") == [*measures[:1], *["match_pair"] * 2, measures[1]]
     assert again(strategies="folded,random", random_draws=4) == [
@@ -209,7 +209,7 @@ def test_a_change_makes_anew_exactly_what_depends_on_it(
     assert again(candidates=2) == ["find_candidates", "find_candidates"]
     assert again(candidates=2, far="3,5") == [
         "collect_measures", "compose_pair", "find_candidates", "match_pair", "measure_consistency",
-        "merge_sources",
+        "measure_growth", "merge_sources",
     ]  # fmt: skip
     assert again(candidates=2, parts="decoder").count("match_pair") == 2
     assert again(candidates=2, parts="decoder") == []
@@ -225,7 +225,7 @@ def test_a_changed_checkpoint_makes_anew_what_reads_it(tmp_path: Path) -> None:
     run(config, tmp_path / "run", execute=memory)
     assert sorted(memory.executed) == [
         "chain_paths", "collect_measures", "find_candidates", "match_pair", "measure_consistency",
-        "merge_sources",
+        "measure_growth", "measure_norms", "merge_sources",
     ]  # fmt: skip
     run(config, tmp_path / "fresh")
     assert contents(tmp_path / "run") == contents(tmp_path / "fresh")

@@ -1,7 +1,28 @@
-"""Figures: a run's tables in, a matplotlib Figure out; one function a figure."""
+"""Figures: a run in, a matplotlib Figure out; one function a figure of the paper (paper.py).
 
+    from saematch.figures import draw
+    draw(open_run("DIR"), "mse")          # or 3, its number in the paper
+
+`matching.py` and `evaluation.py` also draw the report's figures, from tables.
+"""
+
+from saematch.figures.captions import caption_of
+from saematch.figures.data import NotInRunError
 from saematch.figures.evaluation import measured_by_pair
 from saematch.figures.matching import certain_share, cost_distribution, mse_by_pair
-from saematch.figures.style import to_svg
+from saematch.figures.output import to_png, to_svg
+from saematch.figures.paper import FIGURES, PaperFigure, draw
 
-__all__ = ["certain_share", "cost_distribution", "measured_by_pair", "mse_by_pair", "to_svg"]
+__all__ = [
+    "FIGURES",
+    "NotInRunError",
+    "PaperFigure",
+    "caption_of",
+    "certain_share",
+    "cost_distribution",
+    "draw",
+    "measured_by_pair",
+    "mse_by_pair",
+    "to_png",
+    "to_svg",
+]

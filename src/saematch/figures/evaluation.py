@@ -1,7 +1,6 @@
 """Figures of an evaluation on text."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -9,8 +8,11 @@ from matplotlib.figure import Figure
 from saematch.figures.style import (
     STRATEGY_LINES,
     TEXT_SIZE,
+    arrows,
+    dodge,
     draw_strategy,
     label_pairs,
+    legend_below,
     new_figure,
 )
 
@@ -29,22 +31,18 @@ def measured_by_pair(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -
     `measures`: rows of evaluation/measures.parquet of one corpus and one slug of parts.
     """
     figure, axes = new_figure(10.5, 3.6, columns=len(PANELS))
-    handles: dict[str, Any] = {}
     for ax, (measure, words) in zip(axes, PANELS.items(), strict=True):
         rows = measures[measures["measure"] == measure]
-        for strategy in STRATEGY_LINES:
-            draw_strategy(ax, rows[rows["strategy"] == strategy], strategy, pairs)
+        drawn = [name for name in STRATEGY_LINES if name in set(rows["strategy"])]
+        for number, name in enumerate(drawn):
+            mine = rows[rows["strategy"] == name]
+            draw_strategy(ax, mine, name, pairs, dodge(number, len(drawn)))
         ax.set_ylabel(words, fontsize=TEXT_SIZE)
-        label_pairs(ax, [f"{a}→{b}" for a, b in pairs])
+        label_pairs(ax, arrows(pairs))
         low, high = ax.get_ylim()
         if measure == "explained_variance":
             ax.set_ylim(max(low, LOWEST_EXPLAINED), 1)
         else:
             ax.set_ylim(min(low, 0) if measure == "delta_loss" else 0, high)
-        found, labels = ax.get_legend_handles_labels()
-        handles |= dict(zip(labels, found, strict=True))
-    figure.legend(
-        list(handles.values()), list(handles), loc="outside lower center", ncols=5, frameon=False,
-        fontsize=8,
-    )  # fmt: skip
+    legend_below(figure, axes)
     return figure

@@ -1,39 +1,66 @@
 """Figures of matchings from the weights alone."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from saematch.figures.captions import caption, not_measured
+from saematch.figures.data import adjacent, gaps, suite_facts
 from saematch.figures.style import (
     STRATEGY_LINES,
     TEXT_SIZE,
+    arrows,
+    dodge,
     draw_strategy,
     label_pairs,
+    legend_below,
     new_figure,
 )
 
+if TYPE_CHECKING:
+    from saematch.run import Run
+
 PARTS = {"decoder": "decoder", "encoder": "encoder", "bias": "encoder bias"}
+
+
+def mse(run: "Run") -> Figure:
+    """Figure 3: MSE of decoder, encoder and bias per adjacent layer pair and strategy."""
+    measures, pairs = run.measures(), adjacent(run)
+    measures = measures[measures["corpus"] == ""]
+    rows = measures[measures["measure"] == "mse_decoder"]
+    missing = {name: gaps(rows[rows["strategy"] == name], pairs) for name in run.config.strategies}
+    draws = " Range of random: its least and greatest draw." * ("random" in run.config.strategies)
+    return caption(
+        mse_by_pair(measures, pairs),
+        "MSE of matched pairs by part (SAE Match, figure 3)",
+        suite_facts(run),
+        "Mean squared difference of matched live pairs, all strategies measured on folded weights; "
+        f"from the weights alone, no text was read.{draws}",
+        not_measured(missing, len(pairs)),
+    )
 
 
 def mse_by_pair(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Figure:
     """MSE of decoder, encoder and bias per layer pair and strategy (the paper's figure 3).
 
     `measures`: rows of evaluation/measures.parquet; means over live pairs, on folded weights.  The
-    random strategy's band is its least and greatest draw.
+    random strategy's range is its least and greatest draw.
     """
     figure, axes = new_figure(10.5, 3.2, columns=len(PARTS))
     for ax, (part, words) in zip(axes, PARTS.items(), strict=True):
         rows = measures[measures["measure"] == f"mse_{part}"]
-        for strategy in STRATEGY_LINES:
-            draw_strategy(ax, rows[rows["strategy"] == strategy], strategy, pairs)
+        drawn = [name for name in STRATEGY_LINES if name in set(rows["strategy"])]
+        for number, name in enumerate(drawn):
+            mine = rows[rows["strategy"] == name]
+            draw_strategy(ax, mine, name, pairs, dodge(number, len(drawn)))
         ax.set_title(words, fontsize=TEXT_SIZE + 1)
         ax.set_ylim(bottom=0)
-        label_pairs(ax, [f"{a}→{b}" for a, b in pairs])
-    axes[0].set_ylabel("mean squared error of matched pairs\n(folded weights)", fontsize=TEXT_SIZE)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+        label_pairs(ax, arrows(pairs))
+    axes[0].set_ylabel("mean squared error\n(folded weights)", fontsize=TEXT_SIZE)
+    legend_below(figure, axes, 6)
     return figure
 
 
@@ -54,7 +81,7 @@ def cost_distribution(costs: dict[tuple[str, str], np.ndarray]) -> Figure:
             ax.plot(position, middle, "o", color="white", markeredgecolor="black", markersize=4)
     ax.set_ylabel("cost of a live pair (folded weights)", fontsize=TEXT_SIZE)
     ax.set_ylim(bottom=0)
-    label_pairs(ax, [f"{a}→{b}" for a, b in costs])
+    label_pairs(ax, arrows(list(costs)))
     return figure
 
 
@@ -66,5 +93,5 @@ def certain_share(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> F
     ax.bar(range(len(pairs)), values, color=STRATEGY_LINES["folded"].color, width=0.7)
     ax.set_ylim(0, 1)
     ax.set_ylabel("share of live pairs proven certain", fontsize=TEXT_SIZE)
-    label_pairs(ax, [f"{a}→{b}" for a, b in pairs])
+    label_pairs(ax, arrows(pairs))
     return figure

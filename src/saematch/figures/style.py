@@ -1,12 +1,13 @@
 """How all figures look: one colour, marker and dash a strategy, everywhere the same.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; markers and dashes carry the
-same distinction in greyscale.
+Colours of strategies are Okabe and Ito's, which colour-blind readers can tell apart; those of corpora
+are Paul Tol's muted ones with hollow markers, so that a corpus is never taken for a strategy.  Markers
+and dashes carry every distinction once more, for greyscale.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from saematch.figures.captions import label, text_width
+
 
 @dataclass(frozen=True)
 class Line:
-    """How a strategy is drawn."""
+    """How a strategy, a corpus or a part is drawn."""
 
     label: str
     color: str
     marker: str
     dashes: Any
+    hollow: bool = False
+    """Its markers are white inside: corpora."""
 
 
 STRATEGY_LINES = {
@@ -34,18 +39,55 @@ STRATEGY_LINES = {
     "composition": Line("composition", "#CC79A7", "D", (0, (1, 1))),
     "correlation": Line("correlation argmax", "#56B4E9", "P", (0, (5, 1, 1, 1))),
     "reconstruct_previous": Line("reconstruct previous", "#000000", "<", "--"),
-    "reconstruct_current": Line("reconstruct current", "#000000", ">", "-"),
-    "layer_drop": Line("layer drop", "#000000", "", ":"),
+    "reconstruct_current": Line("reconstruct current", "#000000", "X", "-"),
+    "layer_drop": Line("layer drop", "#555555", "d", ":"),
     "ridge": Line("ridge map", "#B8860B", "*", "-."),
 }
+PART_LINES = {
+    "": Line("all parts", "#0072B2", "o", "-"),
+    "decoder": Line("decoder only", "#5BA3D0", "^", "--"),
+    "encoder": Line("encoder only", "#00304A", "s", ":"),
+}
+"""Shades of the colour of `folded`, which matches by all of them."""
+CHANCE_LINE = Line("chance (folded)", "#7F7F7F", "_", ":")
+WEIGHTS_LINE = Line("the SAEs", "#000000", "o", "-")
+"""What is a property of the SAEs, not of a matching."""
+_CORPUS_STYLES = (
+    ("#332288", "o", "-"),
+    ("#AA4499", "s", "--"),
+    ("#117733", "^", "-."),
+    ("#882255", "D", ":"),
+    ("#999933", "v", (0, (4, 1.5))),
+    ("#44AA99", "P", (0, (5, 1, 1, 1))),
+)
+LABEL_FILLS = {
+    "same": ("SAME", "#0B5C8F", ""),
+    "maybe": ("MAYBE", "#8DC1E2", "////"),
+    "different": ("DIFFERENT", "#F1F1F1", ".."),
+}
+"""Name, colour and hatch of the judge's labels: the surer that two features mean the same, the darker."""
 
-TEXT_SIZE = 9
+TEXT_SIZE = 9.0
+SMALL = 8.0
+HANDLE, COLUMN = 3.2, 3.0
+"""In a legend: length of a line, and space around an entry, in units of its text's size."""
 
 
-def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """An empty figure, width and height in inches, without pyplot's global state."""
+def corpus_line(number: int, name: str) -> Line:
+    """How the corpus of this number is drawn; after six they come round again."""
+    return Line(label(name), *_CORPUS_STYLES[number % len(_CORPUS_STYLES)], hollow=True)
+
+
+def new_figure(
+    width: float, height: float, columns: int = 1, rows: int = 1, share: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure and its axes, row by row, without pyplot's global state; sizes in inches.
+
+    `share`: the axes of a row have one y axis.
+    """
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = list(figure.subplots(1, columns, squeeze=False)[0])
+    sharey: Any = "row" if share else False
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel())
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=TEXT_SIZE)
@@ -54,47 +96,99 @@ def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, l
     return figure, axes
 
 
-def draw_strategy(
-    ax: Axes, rows: pd.DataFrame, strategy: str, pairs: Sequence[tuple[str, str]]
-) -> None:
-    """A strategy's values at each layer pair, and the band between `low` and `high` where it has one.
+def dodge(number: int, of: int) -> float:
+    """How far to the side the points of a line stand, so that intervals do not hide each other."""
+    return (number - (of - 1) / 2) * min(0.07, 0.5 / max(of, 1))
 
-    `rows`: a row a pair of evaluation/measures.parquet; nothing is drawn where none has a value.
+
+def draw_line(
+    ax: Axes,
+    line: Line,
+    x: Sequence[float] | np.ndarray,
+    rows: pd.DataFrame,
+    breaks: Sequence[int] = (),
+) -> None:
+    """Values at `x`, each with its interval where it has one; nothing where none is known.
+
+    `rows`: columns value, low, high, in the order of `x`; a missing value is a gap.  `breaks`: places
+    after which the line is cut, since what follows belongs to something else.
     """
-    line = STRATEGY_LINES[strategy]
-    chosen = rows.set_index(["a", "b"]).reindex(pd.MultiIndex.from_tuples(pairs))
-    if chosen["value"].isna().all():
+    table = rows[["value", "low", "high"]].to_numpy(dtype=float)
+    if np.isnan(table[:, 0]).all():
         return
-    x = np.arange(len(pairs))
+    value, low, high = np.insert(table, [n + 1 for n in breaks], np.nan, axis=0).T
+    place = np.insert(np.asarray(x, dtype=float), [n + 1 for n in breaks], np.nan)
     ax.plot(
-        x,
-        chosen["value"],
+        place,
+        value,
         color=line.color,
         marker=line.marker,
         linestyle=line.dashes,
         label=line.label,
+        markerfacecolor="white" if line.hollow else line.color,
         markersize=4,
         linewidth=1.4,
     )
-    if chosen["low"].notna().any():
-        low, high = chosen["low"].astype(float), chosen["high"].astype(float)
-        ax.fill_between(x, low, high, color=line.color, alpha=0.2, linewidth=0)
+    known = np.isfinite(low) & np.isfinite(high) & np.isfinite(value)
+    if known.any():
+        ax.vlines(place[known], low[known], high[known], color=line.color, linewidth=1)
 
 
-def label_pairs(ax: Axes, pairs: Sequence[str]) -> None:
+def draw_strategy(
+    ax: Axes,
+    rows: pd.DataFrame,
+    strategy: str,
+    pairs: Sequence[tuple[str, str]],
+    offset: float = 0.0,
+    line: Line | None = None,
+) -> None:
+    """A strategy's values at each layer pair, with the range from `low` to `high` where it has one.
+
+    `rows`: a row a pair of evaluation/measures.parquet; a pair without one is a gap, and pairs that
+    share no SAE are not joined.  `line`: default, the strategy's own.
+    """
+    chosen = rows.set_index(["a", "b"])[["value", "low", "high"]]
+    chosen = chosen.reindex(pd.MultiIndex.from_tuples(pairs))
+    x = np.arange(len(pairs)) + offset
+    draw_line(ax, line or STRATEGY_LINES[strategy], x, chosen, breaks_of(pairs))
+
+
+def breaks_of(pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """Places after which a chain of pairs ends."""
+    return [n for n, (one, other) in enumerate(pairwise(pairs)) if one[1] != other[0]]
+
+
+def arrows(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Pairs as people read them."""
+    return [f"{a}→{b}" for a, b in pairs]
+
+
+def label_pairs(ax: Axes, pairs: Sequence[str], name: str = "layer pair") -> None:
     """Layer pairs along the x axis, upright where they would touch; every second one of many."""
     step = 1 if len(pairs) <= 14 else 2
-    rotation = 0 if len(pairs) <= 3 else 60
-    ax.set_xticks(range(0, len(pairs), step), list(pairs)[::step], rotation=rotation)
-    ax.set_xlabel("layer pair", fontsize=TEXT_SIZE)
+    rotation = 0 if len(pairs) <= 3 and max(map(len, pairs), default=0) < 8 else 60
+    labels = [label(pair) for pair in pairs][::step]
+    ax.set_xticks(range(0, len(pairs), step), labels, rotation=rotation)
+    if rotation and max(map(len, labels), default=0) > 8:
+        for text in ax.get_xticklabels():
+            text.set(ha="right", rotation_mode="anchor")
+    ax.set_xlim(-0.5, len(pairs) - 0.5)
+    ax.set_xlabel(name, fontsize=TEXT_SIZE)
 
 
-def to_svg(figure: Figure) -> str:
-    """The figure as an <svg> element to be put into a page; the same bytes for the same figure."""
-    import matplotlib as mpl
-
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "saematch", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+def legend_below(figure: Figure, axes: Sequence[Axes], columns: int = 5) -> None:
+    """One legend for all axes, below them, in at most so many columns; none for a single line."""
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        found, labels = ax.get_legend_handles_labels()
+        handles |= dict(zip(labels, found, strict=True))
+    if len(handles) < 2:
+        return
+    room = figure.get_size_inches()[0] * 72
+    longest = max(text_width(name, SMALL) for name in handles)
+    fits = int(room / (longest + SMALL * (HANDLE + COLUMN)))
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center",
+        ncols=max(1, min(columns, len(handles), fits)), frameon=False, fontsize=SMALL,
+        handlelength=HANDLE,
+    )  # fmt: skip

@@ -20,7 +20,7 @@ from saematch.run.config import RunConfig
 from saematch.run.directory import KeptFile, RunDirectory
 from saematch.run.inputs import examine
 from saematch.run.manifest import package_versions
-from saematch.run.plan import MEASURES_NAME, SOURCES, WEIGHTS_NAME, Step, consistency_name, plan
+from saematch.run.plan import MEASURES_NAME, SOURCES, WEIGHTS_NAME, Step, plan, weight_sources
 from saematch.run.read import Run, open_run
 from saematch.run.schema import SCHEMA_VERSION, canonical_json, decode
 from saematch.run.stages import MergeTask, Output, merge_sources
@@ -126,17 +126,18 @@ def hash_of_inputs(step: Step, reads: Sequence[KeptFile]) -> str:
 def merge_measures(held: RunDirectory, execute: Execute = execute_here) -> bool:
     """Bring `evaluation/measures.parquet` up to date with its sources; whether it was made anew.
 
-    Sources are `evaluation/measures/*.parquet`: `weights`, a `consistency-{a}--{b}` for every pair
-    of the run, and whatever later stages keep there, as long as every file it was made from is
-    still the one recorded.
+    Sources are `evaluation/measures/*.parquet`: those from the weights of the run's pairs, and
+    whatever later stages keep there, as long as every file it was made from is still the one
+    recorded.  A run of an earlier saematch may lack a source from weights until it is run again.
     """
     _, details = decode(held.read(WEIGHTS_NAME))
-    ours = [WEIGHTS_NAME, *(consistency_name(a, b) for a, b in details["pairs"])]
+    finished = held.names(SOURCES)
+    ours = [name for name in weight_sources(details["pairs"]) if name in finished]
     others = [
         name
-        for name in held.names(SOURCES)
+        for name in finished
         if name not in ours
-        and not name.startswith(f"{SOURCES}consistency-")
+        and not name.startswith((f"{SOURCES}consistency-", f"{SOURCES}norms-"))
         and is_current(held, name)
     ]
     return make(held, Step(MEASURES_NAME, merge_sources, MergeTask(), (*ours, *others)), execute)

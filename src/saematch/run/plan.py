@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from saematch.run import stages
+from saematch.run import norm_stages, stages
 from saematch.run.config import RunConfig
 from saematch.run.directory import KeptFile
 from saematch.run.stages import Output
@@ -53,6 +53,22 @@ def consistency_name(a: str, b: str) -> str:
     return f"{SOURCES}consistency-{a}--{b}.parquet"
 
 
+def norms_name(*keys: str) -> str:
+    """Path of the table with the norms of an SAE, or their growth from one SAE to another."""
+    return f"{SOURCES}norms-{'--'.join(keys)}.parquet"
+
+
+def weight_sources(pairs: Sequence[Sequence[str]]) -> list[str]:
+    """Paths of the tables of measures that come from the weights of a run's pairs, in order."""
+    keys = dict.fromkeys(key for pair in pairs for key in pair)
+    return [
+        WEIGHTS_NAME,
+        *(consistency_name(a, b) for a, b in pairs),
+        *(norms_name(key) for key in keys),
+        *(norms_name(a, b) for a, b in pairs),
+    ]
+
+
 def plan(
     config: RunConfig,
     members: Mapping[str, Member],
@@ -68,6 +84,7 @@ def plan(
     adjacent = [pair for keys in chains for pair in pairwise(keys)]
     steps: list[Step] = []
     notes: list[str] = []
+    measured: set[str] = set()
     if config.unmatched_cost is not None:
         complete = [s for s in config.strategies if _price(config, s) is None]
         if complete:
@@ -76,6 +93,11 @@ def plan(
                 f"{', '.join(complete)} match all, so their means are over other pairs"
             )
     for a, b in [*adjacent, *far]:
+        for key in (a, b):
+            if key not in measured:
+                norms = norm_stages.NormsTask(members[key], config.scale)
+                steps.append(Step(norms_name(key), norm_stages.measure_norms, norms))
+                measured.add(key)
         steps += _pair_steps(config, members[a], members[b], widths[a] == widths[b])
         if "naive" in config.strategies and widths[a] != widths[b]:
             notes.append(
@@ -133,6 +155,9 @@ def _pair_steps(config: RunConfig, a: Member, b: Member, equal_widths: bool) -> 
     steps.append(Step(candidates_name(a.key, b.key), stages.find_candidates, candidates))
     consistency = stages.ConsistencyTask(a, b, config.seed)
     steps.append(Step(consistency_name(a.key, b.key), stages.measure_consistency, consistency))
+    growth = norm_stages.NormGrowthTask(a, b, config.scale)
+    matching = matching_name(a.key, b.key, "folded", config.slug)
+    steps.append(Step(norms_name(a.key, b.key), norm_stages.measure_growth, growth, (matching,)))
     return steps
 
 

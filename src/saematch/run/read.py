@@ -26,6 +26,11 @@ class Run:
 
     directory: RunDirectory
 
+    def _repr_html_(self) -> str:
+        from saematch.notebook import run_html
+
+        return run_html(self)
+
     @property
     def path(self) -> Path:
         return self.directory.path

@@ -324,6 +324,18 @@ WEIGHT_MEASURES: Mapping[str, tuple[str, str]] = {
     "gap": ("relative", "distance from the proven lower bound on the total; at most 1e-6: optimal"),
     "slack": ("as total_cost, of the problem that was solved", "the same distance, absolute"),
     "certain_share": ("0 to 1", "share of live-live pairs that every optimal matching has"),
+    "threshold": (
+        "activation",
+        "mean threshold of live features; null: no thresholds; a and b are one SAE",
+    ),
+    "decoder_norm": (
+        "folded weight",
+        "mean norm of folded decoder rows of live features; a and b are one SAE",
+    ),
+    "decoder_norm_ratio": (
+        "ratio",
+        "norm of the partner's folded decoder row over the feature's, geometric mean over live-live pairs",
+    ),
     "pw_mcc": (
         "0 to 1",
         "mean absolute decoder cosine under the one-to-one matching that makes it greatest",

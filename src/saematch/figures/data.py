@@ -1,0 +1,148 @@
+"""What figures need of a run, and the error that says which command would make it."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from saematch.errors import InputError
+from saematch.run.evaluation_summary import corpora_of
+from saematch.run.pipeline import is_current
+from saematch.run.schema import decode
+
+if TYPE_CHECKING:
+    from saematch.run import Run
+
+Pair = tuple[str, str]
+INTERVALS = "Bars through points: 95% intervals, bootstrap over documents."
+ARMS = ("reconstruct_current", "reconstruct_previous", "folded", "unfolded", "layer_drop")
+"""What the paper prunes a layer by."""
+
+
+class NotInRunError(InputError):
+    """A run lacks what a figure shows."""
+
+    def __init__(self, run: "Run", needed: str, command: str) -> None:
+        super().__init__(f"needed {needed} in {run.path}, found none; try: {command}")
+        self.needed = needed
+        self.command = command
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a run was measured on."""
+
+    name: str
+    origin: str
+    """Where its texts come from; says where they stand in for others."""
+    model: str
+    documents: int
+    tokens: int
+    """BOS left out."""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.origin}; {self.documents} documents, {self.tokens:,} tokens)"
+
+
+def command(run: "Run", verb: str, flags: str = "") -> str:
+    """A command on this run's directory, as one would type it."""
+    return " ".join(filter(None, ("saematch", verb, shlex.quote(str(run.path)), flags)))
+
+
+def run_command(run: "Run") -> str:
+    """The command that makes this run again, going on from what is finished."""
+    from saematch.run.config import RunConfig
+
+    default = RunConfig(run.config.suite).to_dict()
+    words = ["saematch", "run"]
+    for name, value in run.config.to_dict().items():
+        if name == "suite" or value != default[name]:
+            words += [f"--{name.replace('_', '-')}", shlex.quote(_flag(value))]
+    return " ".join([*words, "--out", shlex.quote(str(run.path))])
+
+
+def adjacent(run: "Run") -> list[Pair]:
+    """Adjacent pairs of all chains, in order of depth."""
+    return [pair for chain in run.chains for pair in pairwise(chain)]
+
+
+def suite_facts(run: "Run") -> str:
+    """The sentence that says which SAEs: every caption opens with it."""
+    saes = [run.manifest["saes"][key] for key in run.keys]
+    layers = [sae["layer"] for sae in saes]
+    widths = sorted({sae["d_sae"] for sae in saes})
+    width = f"{widths[0]:,}" + (f" to {widths[-1]:,}" if len(widths) > 1 else "")
+    blocks = f"blocks {min(layers)} to {max(layers)}, {len(saes)} SAEs, {width} features each"
+    return f"{suite_name(run)}: {blocks}."
+
+
+def suite_name(run: "Run") -> str:
+    """The suite's reference; of a folder on this machine only its own name."""
+    suite = run.config.suite
+    return Path(suite).name if suite.startswith(("/", ".", "~")) else suite
+
+
+def corpora(run: "Run") -> dict[str, Corpus]:
+    """What the run was measured on, by name; raises NotInRunError where on nothing."""
+    measures = run.measures()
+    found = {}
+    for name, about in corpora_of(run).items():
+        here = measures[(measures["corpus"] == name) & (measures["a"] == measures["b"])]
+        if here.empty:
+            continue  # of matchings that were made anew since
+        sizes = (int(here[size].max()) for size in ("documents", "tokens"))
+        found[name] = Corpus(name, about["origin"], about["model"]["name"], *sizes)
+    if not found:
+        raise NotInRunError(run, "measures on text", command(run, "evaluate"))
+    return found
+
+
+def corpora_facts(run: "Run") -> str:
+    """The sentence that says on which texts and by which model."""
+    found = corpora(run)
+    model = next(iter(found.values())).model
+    return f"{model} on {'; '.join(map(str, found.values()))}."
+
+
+def on_text(run: "Run", measure: str, parts: str | None = None) -> pd.DataFrame:
+    """Rows of a measure on text: interventions and strategies by the run's parts, or by others."""
+    rows = run.measures()
+    kept = rows["parts"].isin(["", run.config.slug] if parts is None else [parts])
+    return rows[(rows["corpus"] != "") & (rows["measure"] == measure) & kept]
+
+
+def gaps(rows: pd.DataFrame, pairs: Sequence[Pair]) -> list[str]:
+    """Names of pairs without a value; rows of one measure, strategy and corpus."""
+    rows = rows[rows["value"].notna()]
+    known = set(zip(rows["a"], rows["b"], strict=True))
+    return [f"{a}→{b}" for a, b in pairs if (a, b) not in known]
+
+
+def read(run: "Run", name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """A table of the run by its name, and what it says beside its rows."""
+    table, details = decode(run.directory.read(name))
+    return table.to_pandas(), details
+
+
+def current(run: "Run", prefix: str) -> list[str]:
+    """Tables whose names start so; those of files that were made anew since are left out."""
+    return [name for name in run.directory.names(prefix) if is_current(run.directory, name)]
+
+
+def live_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a matching's table whose two features are live."""
+    return table[(table["status"] == "live") & (table["partner_status"] == "live")]
+
+
+def _flag(value: Any) -> str:
+    if isinstance(value, dict):
+        return ",".join(k if w == 1 else f"{k}@{w:g}" for k, w in value.items())
+    if isinstance(value, (list, tuple)):
+        if value and isinstance(value[0], (list, tuple)):
+            return ";".join(",".join(map(str, pair)) for pair in value)
+        return ",".join(map(str, value))
+    return str(value)

@@ -1,0 +1,137 @@
+"""Figure 1: the residual stream grows with depth, and thresholds and folded decoder rows with it."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from saematch.evaluation.measuring import Values, draw_weights, interval
+from saematch.figures.captions import caption, not_measured
+from saematch.figures.data import (
+    INTERVALS,
+    NotInRunError,
+    adjacent,
+    command,
+    corpora,
+    corpora_facts,
+    read,
+    run_command,
+    suite_facts,
+)
+from saematch.figures.style import (
+    STRATEGY_LINES,
+    TEXT_SIZE,
+    WEIGHTS_LINE,
+    arrows,
+    breaks_of,
+    corpus_line,
+    dodge,
+    draw_line,
+    draw_strategy,
+    label_pairs,
+    legend_below,
+    new_figure,
+)
+from saematch.run.evaluation_plan import corpus_slug, stream_name
+from saematch.run.evaluation_summary import corpora_of
+
+if TYPE_CHECKING:
+    from saematch.run import Run
+
+
+def norms(run: "Run") -> Figure:
+    """Norm of the residual stream by layer; mean threshold; how both change from layer to layer.
+
+    Raises NotInRunError for a run that was not evaluated, or whose SAEs' norms were not measured.
+    """
+    measures = run.measures()
+    weights = measures[measures["corpus"] == ""]
+    if "decoder_norm_ratio" not in set(weights["measure"]):
+        raise NotInRunError(run, "thresholds and folded decoder norms", run_command(run))
+    found = {name: stream_norms(run, name) for name in corpora(run)}
+    if not any(found.values()):
+        raise NotInRunError(run, "residual streams", command(run, "evaluate"))
+    keys = [key for chain in run.chains for key in chain]
+    ends = [n - 1 for n in accumulate(len(chain) for chain in run.chains)][:-1]
+    pairs = adjacent(run)
+    figure, axes = new_figure(10.5, 3.5, columns=3)
+    missing: dict[str, list[str]] = {}
+    for number, (name, values) in enumerate(found.items()):
+        line, aside = corpus_line(number, f"residual stream, {name}"), dodge(number, len(found))
+        x = np.arange(len(keys)) + aside
+        draw_line(axes[0], line, x, _spans([values.get(key) for key in keys]), ends)
+        steps = _spans([_growth(values.get(a), values.get(b)) for a, b in pairs])
+        x = np.arange(len(pairs)) + aside
+        draw_line(axes[2], line, x, steps, breaks_of(pairs))
+        missing[f"the stream on {name}"] = [f"layer {key}" for key in keys if key not in values]
+    thresholds = weights[weights["measure"] == "threshold"].set_index("a").reindex(keys)
+    draw_line(
+        axes[1], replace(WEIGHTS_LINE, label="thresholds"), np.arange(len(keys)), thresholds, ends
+    )
+    none = thresholds["value"].isna().all()
+    threshold = "these SAEs have no thresholds" if none else "mean threshold of live features"
+    ratios = weights[weights["measure"] == "decoder_norm_ratio"]
+    matched = replace(STRATEGY_LINES["folded"], label="matched folded decoder norms")
+    draw_strategy(axes[2], ratios, "folded", pairs, line=matched)
+    axes[2].axhline(1, color="black", linewidth=0.8)
+    for ax, words in zip(
+        axes,
+        (
+            "residual norm\n(root mean square)",
+            "mean threshold\n(activation)",
+            "norm over that\nat the layer before",
+        ),
+        strict=True,
+    ):
+        ax.set_ylabel(words, fontsize=TEXT_SIZE)
+        label_pairs(ax, keys if ax is not axes[2] else arrows(pairs), "layer")
+    axes[2].set_xlabel("layer pair", fontsize=TEXT_SIZE)
+    for ax in axes[:2]:
+        ax.set_ylim(bottom=0)
+    legend_below(figure, axes)
+    return caption(
+        figure,
+        "Norms by layer (SAE Match, figure 1)",
+        suite_facts(run),
+        "Left: norm of the residual stream, without tokens whose norm exceeds 10 medians of their "
+        f"document; {corpora_facts(run)} {INTERVALS}",
+        f"Middle: {threshold}. Right: change from layer to layer; of the SAEs "
+        "the geometric mean, over live matched pairs, of the "
+        "partner's folded decoder norm over the feature's.",
+        not_measured(missing, len(keys)),
+    )
+
+
+def stream_norms(run: "Run", corpus: str) -> dict[str, Values]:
+    """Root mean square norm of the residual stream by SAE on a corpus: as it is, then of every
+    bootstrap draw of documents (the draws of the corpus's other measures)."""
+    slug = corpus_slug(corpus)
+    seeds = corpora_of(run)[corpus]["seed"], zlib.crc32(corpus.encode())
+    found = {}
+    for key in run.keys:
+        name = stream_name(slug, key)
+        if run.directory.record(name) is None:
+            continue
+        table, _ = read(run, name)
+        weights = draw_weights(len(table), seeds)
+        sums = (weights @ table[f"typical_{of}"].to_numpy() for of in ("stream_square", "tokens"))
+        square, tokens = sums
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found[key] = np.sqrt(square / tokens)
+    return found
+
+
+def _growth(before: Values | None, after: Values | None) -> Values | None:
+    if before is None or after is None or len(before) != len(after):
+        return None
+    return after / before
+
+
+def _spans(values: Sequence[Values | None]) -> pd.DataFrame:
+    spans = [(np.nan, None, None) if one is None else interval(one) for one in values]
+    return pd.DataFrame(spans, columns=["value", "low", "high"]).astype(float)

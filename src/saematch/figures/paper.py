@@ -1,0 +1,141 @@
+"""The figures of the SAE Match paper, as this package draws them from a run directory."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+
+from saematch.errors import UsageError
+from saematch.figures import labels, matching, norms, paths, pruning, scores, sorted_pairs, sparsity
+
+if TYPE_CHECKING:
+    from saematch.run import Run
+
+
+@dataclass(frozen=True)
+class PaperFigure:
+    """One figure: what it shows, what it needs, what makes that."""
+
+    numbers: tuple[str, ...]
+    """In the paper; 13 is 11 on another suite, as 19 is 18."""
+    name: str
+    """Of its files and for `--only`."""
+    draw: Callable[["Run"], Figure]
+    """Raises NotInRunError where the run lacks what it needs."""
+    shows: str
+    needs: str
+    command: str
+    """The command that makes what it needs; DIR stands for the run directory."""
+
+    @property
+    def number(self) -> str:
+        """As people say it: '4 and 7 left'."""
+        return " and ".join(self.numbers)
+
+    def is_called(self, wanted: str) -> bool:
+        """Whether this is its name or (one of) its numbers; `7` is both halves."""
+        return wanted in (self.name, *self.numbers, *(n.split()[0] for n in self.numbers))
+
+
+_EVALUATE = "saematch evaluate DIR"
+_JUDGE = "saematch judge DIR"
+_RUN = "saematch run --suite SUITE --out DIR"
+
+FIGURES: Sequence[PaperFigure] = (
+    PaperFigure(
+        ("1",), "norms", norms.norms,
+        "per layer: norm of the residual stream and mean threshold; growth of the norm and of matched "
+        "folded decoder norms",
+        "norms of the SAEs and of the residual stream", _EVALUATE,
+    ),
+    PaperFigure(
+        ("3",), "mse", matching.mse,
+        "MSE of decoder, encoder and bias per layer pair, by strategy, on folded weights",
+        "matchings", _RUN,
+    ),
+    PaperFigure(
+        ("4", "7 left"), "judged-shares", labels.judged_shares,
+        "shares of the judge's DIFFERENT, MAYBE and SAME per layer pair, by strategy",
+        "judgements of the experiment 'layers'", _JUDGE,
+    ),
+    PaperFigure(
+        ("5",), "sorted-pairs", sorted_pairs.sorted_pairs,
+        "all live pairs of one layer pair by decoder MSE, with examples from low to high",
+        "matchings; descriptions are shown where there are some", _RUN,
+    ),
+    PaperFigure(
+        ("6",), "mse-by-label", labels.mse_by_label,
+        "distribution of decoder MSE by the judge's label, three layer pairs",
+        "judgements of the experiment 'mse'", _JUDGE,
+    ),
+    PaperFigure(
+        ("7 right",), "matching-score", scores.matching_score,
+        "matching score per layer pair: folded, unfolded, cosine, and chance",
+        "measures on text", _EVALUATE,
+    ),
+    PaperFigure(
+        ("8",), "persistence", labels.persistence,
+        "judge's mean label from start layers to each later layer: exact and composition",
+        "judgements of the experiment 'persistence'", _JUDGE,
+    ),
+    PaperFigure(
+        ("10",), "pruned-by-corpus", pruning.pruned_by_corpus,
+        "explained variance and ΔL of encode-permute-decode per layer pair, a line a corpus",
+        "measures on text", _EVALUATE,
+    ),
+    PaperFigure(
+        ("11", "13"), "pruned-by-strategy", pruning.pruned_by_strategy,
+        "the same for reconstructions, matched features and a dropped layer",
+        "measures on text", _EVALUATE,
+    ),
+    PaperFigure(
+        ("12",), "score-by-parts", scores.score_by_parts,
+        "matching score by decoder alone, encoder alone and all parts",
+        "measures on text of other parts", _EVALUATE,
+    ),
+    PaperFigure(
+        ("14",), "against-l0", sparsity.against_l0,
+        "explained variance and ΔL against the mean L0 of the SAEs of two adjacent layers",
+        "an evaluated run over SAEs of several L0s", f"{_RUN}; {_EVALUATE}",
+    ),
+    PaperFigure(
+        ("15",), "even-l0", sparsity.even_l0,
+        "L0 by layer of the suite and of SAEs chosen for even L0; explained variance of both",
+        "measures on text; a choice needs several SAEs a layer", _EVALUATE,
+    ),
+    PaperFigure(
+        ("16", "17"), "mixed-quantiles", pruning.mixed_quantiles,
+        "explained variance and ΔL against the MSE quantile mixed in, a line a layer pair",
+        "measures at quantiles", f"{_EVALUATE} --quantiles {pruning.QUANTILES}",
+    ),
+    PaperFigure(
+        ("18", "19"), "paths", paths.followed,
+        "single features through the layers, with descriptions where there are some",
+        "paths", _RUN,
+    ),
+)  # fmt: skip
+"""In the paper's order."""
+
+
+def chosen_figures(wanted: Sequence[str]) -> list[PaperFigure]:
+    """The figures of these names or numbers (`7` is both halves), in the paper's order; all of them
+    where none are named.  Raises UsageError naming those there are."""
+    if not wanted:
+        return list(FIGURES)
+    for one in wanted:
+        if not any(figure.is_called(one) for figure in FIGURES):
+            there = ", ".join(f"{figure.number} {figure.name}" for figure in FIGURES)
+            raise UsageError(f"needed figures among {there}; found '{one}'")
+    return [figure for figure in FIGURES if any(map(figure.is_called, wanted))]
+
+
+def draw(run: "Run", figure: str | int) -> Figure:
+    """A figure by its name or number.  Raises UsageError where there is none, or where a number is
+    that of two; NotInRunError where the run lacks what it shows."""
+    found = chosen_figures([str(figure)])
+    if len(found) > 1:
+        raise UsageError(
+            f"needed one figure, found {figure}, which is {' and '.join(one.name for one in found)}"
+        )
+    return found[0].draw(run)

@@ -1,0 +1,210 @@
+"""Figures 10, 11, 13, 16 and 17: a layer replaced by features of the one before it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from saematch.figures.captions import caption, label, not_measured
+from saematch.figures.data import (
+    ARMS,
+    INTERVALS,
+    NotInRunError,
+    adjacent,
+    command,
+    corpora,
+    corpora_facts,
+    gaps,
+    on_text,
+    suite_facts,
+)
+from saematch.figures.style import (
+    STRATEGY_LINES,
+    TEXT_SIZE,
+    Line,
+    arrows,
+    corpus_line,
+    dodge,
+    draw_line,
+    draw_strategy,
+    label_pairs,
+    legend_below,
+    new_figure,
+)
+
+if TYPE_CHECKING:
+    from saematch.run import Run
+
+PANELS: Mapping[str, str] = {
+    "explained_variance": "explained variance",
+    "delta_loss": "ΔL (nats a token)",
+}
+LOWEST = -1.0
+"""Explained variance below this is cut off: it says no more than that a reconstruction failed."""
+QUANTILES = "0,0.25,0.5,0.75,1"
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "d")
+DASHES = ("-", "--", "-.", ":")
+MATCHED = (
+    "Features of the earlier layer, permuted, through the decoder of the later one, whose block is "
+    "skipped (encode-permute-decode)."
+)
+
+
+def pruned_by_corpus(run: "Run") -> Figure:
+    """Figure 10: explained variance and ΔL of encode-permute-decode per layer pair, a line a corpus."""
+    pairs, names = adjacent(run), list(corpora(run))
+    figure, axes = new_figure(8.6, 3.3, columns=len(PANELS))
+    missing: dict[str, list[str]] = {}
+    for ax, (measure, words) in zip(axes, PANELS.items(), strict=True):
+        rows = _measured(run, measure, ["folded"])
+        for number, corpus in enumerate(names):
+            mine, aside = rows[rows["corpus"] == corpus], dodge(number, len(names))
+            draw_strategy(ax, mine, "folded", pairs, aside, corpus_line(number, corpus))
+            missing[f"{words} on {corpus}"] = gaps(mine, pairs)
+        label_pairs(ax, arrows(pairs))
+        _finish(ax, measure)
+    legend_below(figure, axes)
+    title = "Encode-permute-decode by layer and corpus (SAE Match, figure 10)"
+    return _captioned(run, figure, title, MATCHED, not_measured(missing, len(pairs)))
+
+
+def pruned_by_strategy(run: "Run") -> Figure:
+    """Figures 11 and 13: the same for matched features, plain reconstructions and a dropped layer."""
+    pairs = adjacent(run)
+    found = {measure: _measured(run, measure, ARMS) for measure in PANELS}
+    missing: dict[str, list[str]] = {}
+
+    def draw(ax: Axes, measure: str, corpus: str) -> None:
+        rows = found[measure]
+        for number, strategy in enumerate(ARMS):
+            mine = rows[(rows["corpus"] == corpus) & (rows["strategy"] == strategy)]
+            draw_strategy(ax, mine, strategy, pairs, dodge(number, len(ARMS)))
+            of = f"{PANELS[measure]} of {STRATEGY_LINES[strategy].label} on {corpus}"
+            missing[of] = gaps(mine, pairs)
+        label_pairs(ax, arrows(pairs))
+
+    figure = panels(run, draw)
+    title = "A layer replaced, by strategy (SAE Match, figures 11 and 13)"
+    return _captioned(run, figure, title, MATCHED, not_measured(missing, len(pairs)))
+
+
+def mixed_quantiles(run: "Run") -> Figure:
+    """Figures 16 and 17: explained variance and ΔL against the quantile of pairs mixed in (eq. 6).
+
+    Raises NotInRunError where fewer than two quantiles were measured.
+    """
+    pairs = adjacent(run)
+    found = {measure: on_text(run, measure) for measure in PANELS}
+    found = {
+        name: rows[rows["strategy"].str.startswith("quantile(")] for name, rows in found.items()
+    }
+    shares = sorted({_share(name) for rows in found.values() for name in rows["strategy"]})
+    if len(shares) < 2:
+        needed = "measures at MSE quantiles"
+        raise NotInRunError(run, needed, command(run, "evaluate", f"--quantiles {QUANTILES}"))
+    lines = depth_lines(pairs)
+    missing: dict[str, list[str]] = {}
+
+    def draw(ax: Axes, measure: str, corpus: str) -> None:
+        here = found[measure][found[measure]["corpus"] == corpus]
+        for number, (pair, line) in enumerate(lines.items()):
+            rows = here[(here["a"] == pair[0]) & (here["b"] == pair[1])]
+            by_share = rows.set_index(rows["strategy"].map(_share))
+            by_share = by_share[["value", "low", "high"]].reindex(shares)
+            x = np.array(shares) + 0.15 * dodge(number, len(lines))
+            draw_line(ax, line, x, by_share)
+            unknown = by_share.index[by_share["value"].isna()]
+            missing[f"{PANELS[measure]} of {line.label} on {corpus}"] = [f"{q:g}" for q in unknown]
+        ax.set_xlabel("share of pairs mixed in, least MSE first", fontsize=TEXT_SIZE)
+        ax.set_xticks(shares, [f"{share:g}" for share in shares])
+
+    figure = panels(run, draw)
+    text = (
+        "The share of pairs of least decoder MSE goes through the matched decoder, the others through "
+        "their own; the block of the later layer is skipped."
+    )
+    title = "Only the best pairs mixed in (SAE Match, figures 16 and 17)"
+    return _captioned(run, figure, title, text, not_measured(missing, len(shares)))
+
+
+def panels(
+    run: "Run", draw: Callable[[Axes, str, str], None], measures: Mapping[str, str] = PANELS
+) -> Figure:
+    """A row a measure, a column a corpus; `draw(axes, measure, corpus)` fills each.
+
+    `measures`: what stands at the y axis of each.
+    """
+    names = list(corpora(run))
+    figure, axes = new_figure(
+        max(6.4, 3.5 * len(names)), 5.4, columns=len(names), rows=len(measures), share=True
+    )
+    grid = iter(axes)
+    for row, (measure, words) in enumerate(measures.items()):
+        for column, corpus in enumerate(names):
+            ax = next(grid)
+            draw(ax, measure, corpus)
+            if row == 0:
+                ax.set_title(label(corpus), fontsize=TEXT_SIZE)
+            if row < len(measures) - 1:
+                ax.set_xlabel("")
+                ax.tick_params(labelbottom=False)
+            if column == 0:
+                ax.set_ylabel(words, fontsize=TEXT_SIZE)
+    for row, measure in enumerate(measures):
+        _limit(axes[row * len(names)], measure)
+    legend_below(figure, axes)
+    return figure
+
+
+def depth_lines(pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Line]:
+    """A line a layer pair, from dark to light with depth."""
+    found = {}
+    for number, (a, b) in enumerate(pairs):
+        color = to_hex(colormaps["cividis"](0.9 * number / max(len(pairs) - 1, 1)))
+        dashes = DASHES[number % len(DASHES)]
+        found[a, b] = Line(f"{a}→{b}", color, MARKERS[number % len(MARKERS)], dashes)
+    return found
+
+
+def _measured(run: "Run", measure: str, strategies: Sequence[str]) -> pd.DataFrame:
+    rows = on_text(run, measure)
+    rows = rows[rows["strategy"].isin(strategies)]
+    if rows.empty:
+        raise NotInRunError(run, f"{PANELS[measure]} on text", command(run, "evaluate"))
+    return rows
+
+
+def _finish(ax: Axes, measure: str) -> None:
+    ax.set_ylabel(PANELS[measure], fontsize=TEXT_SIZE)
+    _limit(ax, measure)
+
+
+def _limit(ax: Axes, measure: str) -> None:
+    low, high = ax.get_ylim()
+    if measure == "explained_variance":
+        ax.set_ylim(max(low, LOWEST), 1)
+    else:
+        ax.set_ylim(min(low, 0), high)
+
+
+def _captioned(run: "Run", figure: Figure, title: str, *sentences: str) -> Figure:
+    lowest = min(
+        (
+            np.nanmin(line.get_ydata())
+            for ax in figure.axes
+            for line in ax.lines
+            if np.isfinite(line.get_ydata()).any()
+        ),
+        default=0.0,
+    )
+    cut = f"Explained variance below {LOWEST:g} is cut off." if lowest < LOWEST else ""
+    return caption(figure, title, suite_facts(run), corpora_facts(run), *sentences, INTERVALS, cut)
+
+
+def _share(strategy: str) -> float:
+    return float(strategy.removeprefix("quantile(").removesuffix(")"))

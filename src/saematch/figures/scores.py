@@ -1,0 +1,107 @@
+"""Figures 7 (right) and 12: how often matched features fire together."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from saematch.figures.captions import caption, label, not_measured
+from saematch.figures.data import (
+    INTERVALS,
+    NotInRunError,
+    adjacent,
+    command,
+    corpora,
+    corpora_facts,
+    gaps,
+    on_text,
+    suite_facts,
+)
+from saematch.figures.style import (
+    CHANCE_LINE,
+    PART_LINES,
+    STRATEGY_LINES,
+    TEXT_SIZE,
+    Line,
+    arrows,
+    dodge,
+    draw_strategy,
+    label_pairs,
+    legend_below,
+    new_figure,
+)
+
+if TYPE_CHECKING:
+    from saematch.run import Run
+
+SCORE = "matching_score"
+MEANING = (
+    "Matching score: joint firings of matched features over firings of the earlier one. Chance: the "
+    "score of the folded pairs if the two fired independently at the same rates."
+)
+
+
+def matching_score(run: "Run") -> Figure:
+    """Figure 7 (right): matching score per layer pair, unfolded and folded, beside chance."""
+    rows = on_text(run, SCORE)
+    lines = {name: STRATEGY_LINES[name] for name in ("folded", "unfolded", "cosine")}
+    found = {name: rows[rows["strategy"] == name] for name in lines}
+    return _by_corpus(
+        run, found, lines, "Matching score by layer (SAE Match, figure 7, right)"
+    )  # fmt: skip
+
+
+def score_by_parts(run: "Run") -> Figure:
+    """Figure 12: matching score of folded matchings by decoder alone, encoder alone and all parts.
+
+    Raises NotInRunError where single parts were not measured.
+    """
+    slug = run.config.slug
+    lines = {name: line for name, line in PART_LINES.items() if name != slug}
+    lines[""] = replace(PART_LINES[""], label=slug.replace("+", ", "))
+    found = {}
+    for parts in lines:
+        rows = on_text(run, SCORE, parts or slug)
+        found[parts] = rows[rows["strategy"] == "folded"]
+    if all(rows.empty for parts, rows in found.items() if parts):
+        needed = "matching scores by decoder alone and encoder alone"
+        raise NotInRunError(run, needed, command(run, "evaluate", "--other-parts"))
+    return _by_corpus(
+        run, found, lines, "Matching score by parts of the cost (SAE Match, figure 12)"
+    )
+
+
+def _by_corpus(
+    run: "Run", found: Mapping[str, pd.DataFrame], lines: Mapping[str, Line], title: str
+) -> Figure:
+    """A panel a corpus, a line a key of `found`, and chance."""
+    names, pairs = list(corpora(run)), adjacent(run)
+    if all(rows.empty for rows in found.values()):
+        raise NotInRunError(run, "matching scores", command(run, "evaluate"))
+    chance = on_text(run, "chance")
+    chance = chance[chance["strategy"] == "folded"]
+    figure, axes = new_figure(max(6.4, 3.5 * len(names)), 3.3, columns=len(names), share=True)
+    missing = {}
+    for ax, corpus in zip(axes, names, strict=True):
+        for number, (key, rows) in enumerate(found.items()):
+            mine, aside = rows[rows["corpus"] == corpus], dodge(number, len(found) + 1)
+            draw_strategy(ax, mine, "folded", pairs, aside, lines[key])
+            missing[f"{lines[key].label} on {corpus}"] = gaps(mine, pairs)
+        here = chance[chance["corpus"] == corpus]
+        draw_strategy(ax, here, "folded", pairs, dodge(len(found), len(found) + 1), CHANCE_LINE)
+        ax.set_title(label(corpus), fontsize=TEXT_SIZE)
+        label_pairs(ax, arrows(pairs))
+    axes[0].set_ylim(bottom=0)
+    axes[0].set_ylabel("matching score", fontsize=TEXT_SIZE)
+    legend_below(figure, axes)
+    return caption(
+        figure,
+        title,
+        suite_facts(run),
+        corpora_facts(run),
+        MEANING,
+        INTERVALS,
+        not_measured(missing, len(pairs)),
+    )
