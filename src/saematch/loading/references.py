@@ -27,7 +27,7 @@ KINDS = (
     "local path"
 )
 
-_HUB = re.compile(r"hf://([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?(?:/(.*))?")
+HUB_REFERENCE = re.compile(r"hf://([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?(?:/(.*))?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
@@ -159,7 +159,7 @@ def _files_of(registered: registry.Registered) -> tuple[str, ...]:
 
 
 def _locate_hub(reference: str) -> Place:
-    match = _HUB.fullmatch(reference)
+    match = HUB_REFERENCE.fullmatch(reference)
     if not match:
         raise UsageError(f"needed hf://owner/repo[@revision]/path, found '{reference}'")
     repository, revision, path = match[1], match[2], (match[3] or "").strip("/")

@@ -45,6 +45,8 @@ class Registered:
     model: str | None
     norm_scaling_factor: float | None
     overrides: Mapping[str, Any]
+    neuronpedia: str | None = None
+    """`model/source` of the descriptions that Neuronpedia has of exactly this checkpoint."""
 
     @property
     def reference(self) -> str:
@@ -122,6 +124,17 @@ def find_all(release: str, pattern: str) -> tuple[Registered, ...]:
     return tuple(chosen)
 
 
+@cache
+def find_described() -> tuple[Registered, ...]:
+    """Every line that says where Neuronpedia describes its checkpoint, in the registry's order."""
+    return tuple(
+        _registered(release, line)
+        for release, entry in read_registry().items()
+        for line in entry["saes"]
+        if line.get("neuronpedia")
+    )
+
+
 def load_through_saelens(registered: Registered, checkpoint: Checkpoint) -> SAE:
     """Let SAELens download and read the SAE, and convert the object it makes.
 
@@ -181,4 +194,5 @@ def _registered(release: str, line: Mapping[str, Any]) -> Registered:
         model=entry.get("model"),
         norm_scaling_factor=line.get("norm_scaling_factor"),
         overrides=entry.get("config_overrides") or {},
+        neuronpedia=line.get("neuronpedia"),
     )
