@@ -64,11 +64,22 @@ def describe(
     ] = None,
     offline: Annotated[
         bool,
-        typer.Option("--offline", help="Bundled stand-ins of the corpora; do not try the Hub."),
+        typer.Option(
+            "--offline", help="Bundled stand-ins of the corpora, downloads of before; no network."
+        ),
     ] = False,
     any_model: Annotated[
         bool, typer.Option("--any-model", help="Take a model of another name than SAEs record.")
     ] = False,
+    allow_other_sae: Annotated[
+        bool,
+        typer.Option(
+            "--allow-other-sae", help="Take Neuronpedia's descriptions of another SAE of the layer."
+        ),
+    ] = False,
+    neuronpedia_url: Annotated[
+        str | None, typer.Option(help="A mirror of Neuronpedia's exports, up to and with /v1.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Describe the features of a run: what they fire on, where, what they promote."""
@@ -93,6 +104,8 @@ def describe(
         attention=attention,
         offline=offline,
         any_model=any_model,
+        allow_other_sae=allow_other_sae,
+        neuronpedia_url=neuronpedia_url,
     )
     quiet_libraries()
     with display.steps(quiet=as_json) as tell:

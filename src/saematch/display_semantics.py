@@ -34,7 +34,7 @@ def described_json(run: "Run") -> dict[str, Any]:
 def described_summary(run: "Run") -> None:
     """A line an SAE and source, and an example of each; descriptions from halves are left out."""
     rows = new_table("SAE", "source", "described", "of", "tokens read")
-    examples = []
+    examples, notes = [], []
     for (key, source), found in described(run).items():
         if source[-2:] in ("-0", "-1"):
             continue
@@ -48,10 +48,13 @@ def described_summary(run: "Run") -> None:
             "" if tokens is None else f"{tokens:,}",
         )
         examples.append(f"{key}/{_example(found)}")
+        notes += [f"{key}, {source}: {note}" for note in found.about.get("notes", [])]
     CONSOLE.print(rows)
     CONSOLE.print("For example:")
     for example in examples[:3]:
         CONSOLE.print(f"  {escape(example)}")
+    for note in notes:
+        CONSOLE.print(f"[yellow]note:[/] {escape(note)}")
     CONSOLE.print(
         f"Tables: {escape(str(run.path))}/descriptions, contexts, features\n"
         f"Next: saematch judge {escape(str(run.path))}"

@@ -26,9 +26,12 @@ class DescribeConfig(ModelSettings):
     seed: int = 0
     """Of the documents' order."""
     offline: bool = False
-    """Take the bundled stand-ins of `web`, `wiki` and `code` without trying the Hub."""
+    """Take the bundled stand-ins of `web`, `wiki` and `code`, and what was downloaded from Neuronpedia
+    before, without trying the network."""
     allow_other_sae: bool = False
     """Take Neuronpedia's descriptions of another SAE of the same layer."""
+    neuronpedia_url: str | None = None
+    """Where its exports lie; none: Neuronpedia's own."""
 
     def __post_init__(self) -> None:
         for name, lowest in {"documents": 1, "tokens": 3, "contexts": 1, "batch_tokens": 1}.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 from saematch.language_model import Documents, LanguageModel, load_corpus
 from saematch.run.describe_config import DescribeConfig
+from saematch.run.describing_neuronpedia import NEURONPEDIA, describe_from_neuronpedia
 from saematch.run.directory import RunDirectory
 from saematch.run.evaluated_run import members_of
 from saematch.run.evaluation_plan import hash_of
@@ -70,8 +71,11 @@ def describe(
         left = dict(members)
         if config.source == "auto":
             left = {key: member for key, member in members.items() if not _ship(held, member)}
-        if left:
-            _Describing(held, run, left, config, progress, model).run()
+        describing = _Describing(held, run, left, config, progress, model)
+        if config.source == NEURONPEDIA:
+            describe_from_neuronpedia(held, members, config, describing.tell)
+        elif left:
+            describing.run()
         write_report(held)
         forget_loaded()
     return open_run(directory)
@@ -108,7 +112,7 @@ class _Describing:
             run.config.scale,
             config,
             model,
-            self._tell,
+            self.tell,
             self._note,
         )
 
@@ -116,7 +120,7 @@ class _Describing:
         config = self.config
         corpora = []
         for name in config.corpora:
-            self._tell(f"reading {name}")
+            self.tell(f"reading {name}")
             corpora.append(load_corpus(name, config.documents, config.seed, config.offline or None))
         base = {
             "model": self.model.identity,
@@ -144,10 +148,10 @@ class _Describing:
             {key: self.model.saes[key].sae for key in missing},
             config.contexts,
             config.batch_tokens,
-            lambda done: self._tell(f"reading: {done} of {count} documents"),
+            lambda done: self.tell(f"reading: {done} of {count} documents"),
         )
         for key, found in described.items():
-            self._tell(f"describing the features of {key}")
+            self.tell(f"describing the features of {key}")
             self._keep(key, missing[key], model, texts, found)
 
     def _keep(
@@ -180,6 +184,6 @@ class _Describing:
     def _note(self, *notes: str) -> None:
         self.notes += [note for note in notes if note not in self.notes]
 
-    def _tell(self, what: str) -> None:
+    def tell(self, what: str) -> None:
         if self.progress is not None:
             self.progress(0, 1, what)
