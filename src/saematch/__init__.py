@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from saematch.pricing import price_curve
     from saematch.run.read import Run, open_run
     from saematch.sae import SAE, FoldedSAE, fold_thresholds
+    from saematch.semantics.chat import Chat
+    from saematch.semantics.embedding_judge import EmbeddingJudge
+    from saematch.semantics.judge import judge
+    from saematch.semantics.llm_judge import LLMJudge
 
 __version__ = "0.1.0"
 
@@ -46,6 +50,10 @@ _HOMES = {
     "saematch.pricing": ("price_curve",),
     "saematch.run.read": ("Run", "open_run"),
     "saematch.sae": ("SAE", "FoldedSAE", "fold_thresholds"),
+    "saematch.semantics.chat": ("Chat",),
+    "saematch.semantics.embedding_judge": ("EmbeddingJudge",),
+    "saematch.semantics.judge": ("judge",),
+    "saematch.semantics.llm_judge": ("LLMJudge",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -53,11 +61,14 @@ __all__ = [
     "SAE",
     "Assignment",
     "Certified",
+    "Chat",
     "Consistency",
     "Dense",
+    "EmbeddingJudge",
     "FeaturePaths",
     "FoldedSAE",
     "InputError",
+    "LLMJudge",
     "Matching",
     "Run",
     "SaematchError",
@@ -72,6 +83,7 @@ __all__ = [
     "fold_thresholds",
     "inspect_sae",
     "inverse",
+    "judge",
     "load_sae",
     "load_suite",
     "match",

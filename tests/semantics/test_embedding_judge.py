@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+import saematch as sm
 from saematch.errors import InputError, UsageError
 from saematch.semantics.embedding_judge import EmbeddingJudge, Thresholds
 from saematch.semantics.judging import Label, Outcome, Question
@@ -45,13 +46,13 @@ def test_thresholds_are_where_same_is_a_third_and_two_thirds_probable() -> None:
     # Of two normals with means 0 and 1 the log odds at x are x - 1/2, however many there are of each.
     assert found.same == pytest.approx(0.5 + math.log(2), abs=0.05)
     assert found.different == pytest.approx(0.5 - math.log(2), abs=0.05)
-    labels = [found.label(x) for x in (-5, 0.5, 5)]
+    labels = [found.label(x) for x in (-5.0, 0.5, 5.0)]
     assert labels == [Label.DIFFERENT, Label.MAYBE, Label.SAME]
 
 
 def test_scores_that_tell_nothing_leave_all_maybe() -> None:
     upside_down = Thresholds.between([0.1, 0.2], [0.8, 0.9])
-    assert {upside_down.label(x) for x in (-1, 0, 1)} == {Label.MAYBE}
+    assert {upside_down.label(x) for x in (-1.0, 0.0, 1.0)} == {Label.MAYBE}
     judge = EmbeddingJudge(thresholds=upside_down)
     assert judge.identity["thresholds"] == ["-inf", "inf"]
 
@@ -59,6 +60,16 @@ def test_scores_that_tell_nothing_leave_all_maybe() -> None:
 def test_separable_scores_have_thresholds_between_them() -> None:
     found = Thresholds.between([0.8, 0.9], [0.1, 0.2])
     assert 0.1 < found.different < found.same < 0.9
+
+
+def test_pairs_of_ones_own_as_a_table() -> None:
+    calibrated = EmbeddingJudge().calibrated(CLOSE, FAR)
+    table = sm.judge([(one.first, one.second) for one in (*CLOSE, *FAR)], calibrated)
+    assert table["label"].tolist() == ["SAME"] * 3 + ["DIFFERENT"] * 3
+    np.testing.assert_allclose(table["score"], calibrated.scores([*CLOSE, *FAR]), atol=1e-6)
+    assert table["first"].tolist() == [one.first for one in (*CLOSE, *FAR)]
+    with pytest.raises(UsageError, match="pairs of two texts"):
+        sm.judge([("one",)], calibrated)
 
 
 def test_bad_input() -> None:
