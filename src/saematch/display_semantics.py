@@ -12,6 +12,7 @@ from saematch.errors import UsageError
 from saematch.run.described import Described, described
 from saematch.run.evaluation_summary import spanned
 from saematch.run.judged import Judged, judged, judged_by
+from saematch.semantics.descriptions import printable
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -54,7 +55,7 @@ def described_summary(run: "Run") -> None:
     for example in examples[:3]:
         CONSOLE.print(f"  {escape(example)}")
     for note in notes:
-        CONSOLE.print(f"[yellow]note:[/] {escape(note)}")
+        CONSOLE.print(f"[yellow]note:[/] {escape(printable(note))}")
     CONSOLE.print(
         f"Tables: {escape(str(run.path))}/descriptions, contexts, features\n"
         f"Next: saematch judge {escape(str(run.path))}"
@@ -63,7 +64,7 @@ def described_summary(run: "Run") -> None:
 
 def _example(found: Described) -> str:
     feature, text = found.example
-    return f"{feature}  {text}" if text else ""
+    return f"{feature}  {printable(text)}" if text else ""
 
 
 def intent_shown(

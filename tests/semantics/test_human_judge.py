@@ -36,3 +36,16 @@ def test_stopping_keeps_what_was_answered() -> None:
     for typed in (("s", "q"), ("s",)):
         found, _ = sitting(*typed)
         assert list(found) == [0]
+
+
+def test_a_description_cannot_move_the_cursor() -> None:
+    evil = Question("\x1b[2J gone", "back\rwards \u202e turned")
+    shown: list[str] = []
+
+    def ask(text: str) -> str:
+        shown.append(text)
+        return "q"
+
+    HumanJudge(ask).judge([evil], lambda *_: None)
+    assert "\\x1b[2J gone" in shown[0]
+    assert not {"\x1b", "\r", "\u202e"} & set(shown[0])

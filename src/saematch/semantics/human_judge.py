@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from saematch.semantics.descriptions import printable
 from saematch.semantics.judging import Judgement, Keep, Label, Outcome, Question
 
 KEYS = {"d": Label.DIFFERENT, "m": Label.MAYBE, "s": Label.SAME, "1": Label.DIFFERENT,
@@ -28,7 +29,8 @@ class HumanJudge:
     def judge(self, questions: Sequence[Question], keep: Keep) -> None:
         for number, question in enumerate(questions):
             shown = (
-                f"\n[{number + 1} of {len(questions)}]\n  A: {question.first}\n  B: {question.second}\n"
+                f"\n[{number + 1} of {len(questions)}]\n  A: {printable(question.first)}\n"
+                f"  B: {printable(question.second)}\n"
                 "Do they mean the same?  d different, m maybe, s same, q stop: "
             )
             started = time.monotonic()
