@@ -180,6 +180,7 @@ def persistence(run: "Run") -> Figure:
     every = pd.concat(
         [rows[rows["strategy"].isin(["exact", "composition"])] for rows in means.values()]
     )
+    every = every[every["a"] != ""]  # the rows over all starts together are not drawn
     starts = [key for key in run.keys if key in set(every["a"])]
     figure, axes = new_figure(
         max(6.2, 3.3 * len(starts)), 0.5 + 2.8 * len(found), columns=max(len(starts), 1),
@@ -199,6 +200,7 @@ def persistence(run: "Run") -> Figure:
                 of = f"{strategy} by {judge}"
                 known = rows[rows["strategy"] == strategy]
                 missing[of] = [*missing.get(of, []), *gaps(known, wanted)]
+            _draw_controls(ax, rows)
             ax.set_title(_title(f"from layer {start}", judge, found), fontsize=TEXT_SIZE)
             label_pairs(ax, [key for _, key in pairs], "to layer")
             ax.set_ylim(1, 3)
@@ -212,6 +214,21 @@ def persistence(run: "Run") -> Figure:
         suite_facts(run),
         judges_facts(found),
         f"A point: {counts(every)}. Exact: layers matched directly; composition: through the layers "
-        f"between. {SHARE_INTERVALS}",
+        f"between. Horizontal: the judge's controls, a feature described twice (ceiling) and two at random "
+        f"(floor). {SHARE_INTERVALS}",
         not_measured(missing, -1),
     )
+
+
+def _draw_controls(ax: Axes, rows: pd.DataFrame) -> None:
+    """What the judge says of a feature and itself, and of features drawn at random."""
+    for kind, words, dashes in (
+        ("control: same", "a feature and itself", (0, (1, 1))),
+        ("control: different", "two features at random", (0, (4, 3))),
+    ):
+        mine = rows[rows["strategy"] == kind]
+        if len(mine):
+            ax.axhspan(*mine[["low", "high"]].iloc[0], color="0.5", alpha=0.18, linewidth=0)
+            ax.axhline(
+                mine["value"].iloc[0], color="0.35", linestyle=dashes, label=words, linewidth=1
+            )
