@@ -85,8 +85,7 @@ def record(index: int | str, description: str | None, **more: Any) -> dict[str, 
 def serving() -> Iterator[LocalNeuronpedia]:
     """The server, while it runs; its `url` is the root of both kinds of address."""
     site = LocalNeuronpedia()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(site))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _handler(site))
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.02))
     thread.start()
     site.url = f"http://127.0.0.1:{server.server_port}"
@@ -96,6 +95,13 @@ def serving() -> Iterator[LocalNeuronpedia]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed or had enough is part of the tests: no traceback."""
 
 
 def _handler(site: LocalNeuronpedia) -> Callable[..., BaseHTTPRequestHandler]:

@@ -14,22 +14,19 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from saematch.errors import InputError, MissingDependencyError, UnsupportedError, UsageError
-from saematch.loading.layers import layer_of_path
+from saematch.errors import InputError, MissingDependencyError, UsageError
 from saematch.loading.origin import Origin, origin_of, without_weights
-from saematch.loading.registry import REFUSED_LOADERS, Registered, find_described
+from saematch.loading.registry import Registered, find_described
 from saematch.sae import SAE
+from saematch.semantics.neuronpedia_agreement import disagreement, layer_of_line, width_agrees
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What ids at Neuronpedia are made of; nothing that could lead out of a folder or an address."""
 EXAMPLE = "gemma-2-2b/4-gemmascope-res-16k"
-MODEL_ALIASES = {"gpt2": "gpt2-small"}
-"""The Hub's name of a model to the registry's, where they differ by more than the owner."""
 LISTED = 6
 """Candidates named in a message."""
 
 _SPARSITY = re.compile(r"(?<![A-Za-z0-9])((?:average_)?l0_)(?:\d+|big|medium|small)(?=$|[_/])")
-_WIDTH = re.compile(r"(?<![A-Za-z0-9])(\d+)([km])(?![A-Za-z0-9])")
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def _candidates(
         and here.is_at(line.repository, seen_as(line.path))
     ]
     if origin.repository is None:
-        found = [line for line in found if _disagreement(line, sae) is None]
+        found = [line for line in found if disagreement(line, sae) is None]
         by_name = [line for line in found if _stands_in_path(line, here, seen_as)]
         found = by_name or [line for line in found if _is_recognised(line, sae)]
     return list({line.neuronpedia: line for line in found}.values())
@@ -140,24 +137,8 @@ def _stands_in_path(line: Registered, here: Origin, seen_as: Callable[[str], str
 
 def _is_recognised(line: Registered, sae: SAE) -> bool:
     """Whether more than a path's end says that the line is the SAE's: layer and model or width."""
-    known = sae.model_name is not None or _width_agrees(line, sae) is True
-    return known and _layer(line) is not None
-
-
-def _disagreement(line: Registered, sae: SAE) -> str | None:
-    """What of an SAE is certainly not as the line says; None: nothing."""
-    layer = _layer(line)
-    if layer is not None and layer != sae.layer:
-        return f"layer {layer}, where this SAE is of layer {sae.layer}"
-    if _width_agrees(line, sae) is False:
-        return f"another width, where this SAE has {sae.d_sae:,} features"
-    if _is_of_sublayer(line):
-        return "an SAE that does not read the residual stream between blocks"
-    if sae.model_name is not None and line.model is not None:
-        ours, theirs = _model(sae.model_name), _model(line.model)
-        if ours != theirs:
-            return f"model {theirs}, where this SAE is of {ours}"
-    return None
+    known = sae.model_name is not None or width_agrees(line, sae) is True
+    return known and layer_of_line(line) is not None
 
 
 def _named(
@@ -176,7 +157,7 @@ def _named(
         )
     if origin is not None and origin.is_at(line.repository, line.path):
         return _described_by(line)
-    other = _disagreement(line, sae)
+    other = disagreement(line, sae)
     known = origin is not None and origin.repository is not None
     if origin is not None and not known:
         # A local path that is the described one but for its sparsity says itself that it is not.
@@ -274,37 +255,3 @@ def _called(sae: SAE, origin: Origin | None) -> str:
 
 def _any_sparsity(path: str) -> str:
     return _SPARSITY.sub(r"\1*", path)
-
-
-def _layer(line: Registered) -> int | None:
-    try:
-        return line.layer
-    except (InputError, UsageError):
-        return None
-
-
-def _is_of_sublayer(line: Registered) -> bool:
-    if line.loader in REFUSED_LOADERS:
-        return True
-    try:
-        layer_of_path(_checkpoint(line))
-    except (InputError, UsageError) as error:
-        return isinstance(error, UnsupportedError)
-    return False
-
-
-def _width_agrees(line: Registered, sae: SAE) -> bool | None:
-    """Whether the width in the id (`16k`, `131k`, `1m`) is the SAE's; None: the id has none."""
-    stated = {match[0] for match in _WIDTH.finditer(parse_id(str(line.neuronpedia)).source)}
-    if not stated:
-        return None
-    # 131,072 features are written 131k by most and 128k by some.
-    ours = {f"{sae.d_sae // unit}k" for unit in (1000, 1024)}
-    ours |= {f"{sae.d_sae // unit}m" for unit in (1000**2, 1024**2)}
-    return bool(stated & ours)
-
-
-def _model(name: str) -> str:
-    """A model's name without owner and case."""
-    short = name.rpartition("/")[2].casefold()
-    return MODEL_ALIASES.get(short, short)

@@ -1,0 +1,64 @@
+"""Whether an SAE can be the checkpoint of a line of SAELens's registry, by what both say of it."""
+
+import re
+
+from saematch.errors import InputError, UnsupportedError, UsageError
+from saematch.loading.layers import layer_of_path
+from saematch.loading.registry import REFUSED_LOADERS, Registered
+from saematch.sae import SAE
+
+MODEL_ALIASES = {"gpt2": "gpt2-small"}
+"""The Hub's name of a model to the registry's, where they differ by more than the owner."""
+
+_WIDTH = re.compile(r"(?<![A-Za-z0-9])(\d+)([km])(?![A-Za-z0-9])")
+
+
+def disagreement(line: Registered, sae: SAE) -> str | None:
+    """What of an SAE is certainly not as the line says; None: nothing."""
+    layer = layer_of_line(line)
+    if layer is not None and layer != sae.layer:
+        return f"layer {layer}, where this SAE is of layer {sae.layer}"
+    if width_agrees(line, sae) is False:
+        return f"another width, where this SAE has {sae.d_sae:,} features"
+    if _is_of_sublayer(line):
+        return "an SAE that does not read the residual stream between blocks"
+    if sae.model_name is not None and line.model is not None:
+        ours, theirs = _model(sae.model_name), _model(line.model)
+        if ours != theirs:
+            return f"model {theirs}, where this SAE is of {ours}"
+    return None
+
+
+def layer_of_line(line: Registered) -> int | None:
+    """The layer of the line's checkpoint; None where its path and id say none."""
+    try:
+        return line.layer
+    except (InputError, UsageError):
+        return None
+
+
+def _is_of_sublayer(line: Registered) -> bool:
+    if line.loader in REFUSED_LOADERS:
+        return True
+    try:
+        layer_of_path(f"{line.repository}/{line.path}")
+    except (InputError, UsageError) as error:
+        return isinstance(error, UnsupportedError)
+    return False
+
+
+def width_agrees(line: Registered, sae: SAE) -> bool | None:
+    """Whether the width in the id (`16k`, `131k`, `1m`) is the SAE's; None: the id has none."""
+    stated = {match[0] for match in _WIDTH.finditer(str(line.neuronpedia).rpartition("/")[2])}
+    if not stated:
+        return None
+    # 131,072 features are written 131k by most and 128k by some.
+    ours = {f"{sae.d_sae // unit}k" for unit in (1000, 1024)}
+    ours |= {f"{sae.d_sae // unit}m" for unit in (1000**2, 1024**2)}
+    return bool(stated & ours)
+
+
+def _model(name: str) -> str:
+    """A model's name without owner and case."""
+    short = name.rpartition("/")[2].casefold()
+    return MODEL_ALIASES.get(short, short)
