@@ -8,31 +8,43 @@ Prints a line of JSON: all seconds, those of loading the model apart.
 import argparse
 import json
 import time
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
+from saematch import load_suite
+from saematch.loading import source_files
+from saematch.run.shipped import FOLDER
 from saematch.semantics.embedding_judge import OFFLINE, EmbeddingJudge, Thresholds
+from saematch.semantics.firing import HALVES
 from saematch.semantics.judging import Question
-from saematch.semantics.summaries import describe_tokens
 
 
-def texts(count: int) -> list[str]:
-    """Descriptions as long as real ones, all different."""
-    generator = np.random.default_rng(0)
-    syllables = np.array(["ca", "to", "ri", "men", "sol", "ver", "ing", "ex", "ple", "un"])
-
-    def words() -> list[str]:
-        return [" " + "".join(generator.choice(syllables, 3)) for _ in range(5)]
-
-    return [describe_tokens(words(), words()) for _ in range(count)]
+def texts(suite: str) -> list[str]:
+    """Descriptions from either half of the texts, as a judge compares them, in random order."""
+    found = {
+        text
+        for entry in load_suite(suite).entries
+        for half in range(HALVES)
+        for text in pq.read_table(
+            Path(source_files(entry.reference)[0]).parent
+            / f"{FOLDER}/descriptions-activations-{half}.parquet"
+        )["text"].to_pylist()
+    }
+    return np.random.default_rng(0).permutation(sorted(found)).tolist()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=10_000)
+    parser.add_argument(
+        "--suite", default="bundled:smollm2-135m", help="One that ships descriptions."
+    )
     parser.add_argument("--model", default=OFFLINE)
     given = parser.parse_args()
-    some = texts(2 * given.pairs)
+    some = texts(given.suite)[: 2 * given.pairs]
+    assert len(some) == 2 * given.pairs, f"{len(some)} texts are too few"
     questions = [Question(a, b) for a, b in zip(some[::2], some[1::2], strict=True)]
     started = time.monotonic()
     judge = EmbeddingJudge(given.model, Thresholds(0.3, 0.6))
