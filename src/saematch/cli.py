@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from saematch import __version__, cli_evaluation, cli_figures, cli_semantics
+from saematch import __version__, cli_evaluation, cli_explorer, cli_figures, cli_semantics
 from saematch.errors import SaematchError, UsageError
 
 if TYPE_CHECKING:
@@ -246,6 +246,7 @@ app.command()(cli_semantics.describe)
 app.command()(cli_semantics.explain)
 app.command()(cli_semantics.judge)
 app.command()(cli_figures.figures)
+app.command()(cli_explorer.explore)
 
 
 @app.command()
