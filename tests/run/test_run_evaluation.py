@@ -16,7 +16,7 @@ from saematch.display_evaluation import findings_text
 from saematch.errors import InputError, UsageError
 from saematch.evaluation import collecting
 from saematch.language_model import LanguageModel
-from saematch.run import RunConfig, evaluation_corpus, open_run, run
+from saematch.run import RunConfig, evaluation_corpus, model_of_run, open_run, run
 from saematch.run.evaluating import evaluate
 from saematch.run.evaluation_config import EvaluationConfig
 from saematch.run.findings import findings
@@ -233,6 +233,20 @@ def test_out_of_memory_goes_on_with_half(
         pq.read_schema(directory / "evaluation/measures/corpus-web.parquet").metadata[b"saematch"]
     )
     assert any("out of memory: went on with batches of 40" in note for note in about["notes"])
+
+
+def test_saes_are_checked_one_at_a_time(model, suite, tmp_path, monkeypatch) -> None:
+    """Those of a large model do not fit into the host's memory together."""
+    directory = matched(suite, tmp_path / "run")
+    real, together = model_of_run.check_belongs, []
+
+    def check(model, saes, *rest):
+        together.append(len(saes))
+        return real(model, saes, *rest)
+
+    monkeypatch.setattr(model_of_run, "check_belongs", check)
+    evaluate(directory, dataclasses.replace(SMALL, corpora=("web",), causal_pairs=0), model=model)
+    assert together == [1, 1, 1]
 
 
 def test_your_own_text(model: LanguageModel, suite, tmp_path) -> None:
