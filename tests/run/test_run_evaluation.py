@@ -19,6 +19,7 @@ from saematch.language_model import LanguageModel
 from saematch.run import RunConfig, evaluation_corpus, model_of_run, open_run, run
 from saematch.run.evaluating import evaluate
 from saematch.run.evaluation_config import EvaluationConfig
+from saematch.run.finding import find
 from saematch.run.findings import findings
 from saematch.run.headline import headline
 from saematch.run.schema import (
@@ -408,6 +409,26 @@ def test_a_difference_of_nothing_bears_nothing_out(evaluated: Evaluated) -> None
     found = {one.name: one for one in findings(evaluated, early=evaluated)}
     assert (found["c"].value, found["c"].low, found["c"].high) == (0, 0, 0)
     assert found["c"].verdict == "does not hold"
+
+
+def test_a_runs_own_first_blocks(finished: Path, evaluated: Evaluated, monkeypatch) -> None:
+    found = find(finished, early_layers=4)
+    by_name = {one.name: one for one in found.findings}
+    scores = [evaluated.mean("matching_score", "folded", pairs=[p]) for p in evaluated.adjacent]
+    assert by_name["c"].value == pytest.approx(scores[0][0] - scores[1][0])  # type: ignore[index]
+    assert "3→4 minus 4→5" in by_name["c"].effect
+    assert "all SAEs here have about the same" in by_name["c"].effect
+    monkeypatch.setattr(Evaluated, "l0", lambda self, key: 100.0 if key == "3" else 30.0)
+    (c,) = (one for one in find(finished, early_layers=4).findings if one.name == "c")
+    assert "a run over SAEs chosen so" in c.effect
+    part = evaluated.within(3, 4)
+    rows = evaluated.run.measures()
+    rows = rows[(rows["measure"] == "causal_agreement") & (rows["strategy"] == "cosine")]
+    assert part.agreements["cosine"][0] == pytest.approx(rows[rows["b"] == "4"]["value"].mean())
+    with pytest.raises(UsageError, match="within layers 3 to 3"):
+        find(finished, early_layers=3)
+    with pytest.raises(UsageError, match="take one away"):
+        find(finished, early=finished, early_layers=4)
 
 
 def test_the_verdict_follows_the_interval(evaluated: Evaluated, monkeypatch) -> None:
