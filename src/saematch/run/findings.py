@@ -115,7 +115,7 @@ def first_layers(main: Evaluated, early: Evaluated | None) -> Finding:
 
 def _evenness(*runs: Evaluated) -> str:
     levels = [[one.l0(key) for key in pair] for one in runs for pair in one.adjacent]
-    if max(max(pair) / min(pair) for pair in levels) <= EVEN:
+    if all(max(pair) <= EVEN * min(pair) for pair in levels):
         return "all SAEs here have about the same"
     return "it takes a run over SAEs chosen so, beside this one (figure 15)"
 
