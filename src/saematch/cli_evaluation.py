@@ -161,6 +161,10 @@ def findings(
     early: Annotated[
         Path | None, typer.Option(help="An evaluated run over the first blocks, for (c) and (e).")
     ] = None,
+    early_layers: Annotated[
+        int | None,
+        typer.Option(help="The last of the first blocks, where the run itself has them."),
+    ] = None,
     l0_series: Annotated[
         Path | None,
         typer.Option(help="An evaluated run over SAEs of several L0s at two layers, for (g)."),
@@ -183,22 +187,15 @@ def findings(
     from saematch.display_evaluation import findings_shown, findings_text
     from saematch.language_model import load_language_model
     from saematch.loading import load_sae
-    from saematch.run import open_run
-    from saematch.run.findings import findings as found_in
-    from saematch.run.findings_judge import judged_findings
-    from saematch.run.headline import headline, reference
-    from saematch.run.sums import Evaluated
+    from saematch.run.finding import find
+    from saematch.run.headline import reference
 
     quiet_libraries()
     with display.steps(quiet=as_json) as tell:
         say = (lambda what: tell(0, 1, what)) if tell is not None else (lambda _: None)
         say("reading what was evaluated")
-        main = Evaluated(open_run(directory))
-        others = [None if one is None else Evaluated(open_run(one)) for one in (early, l0_series)]
-        found = sorted(
-            [*found_in(main, *others), *judged_findings(main.run)], key=lambda one: one.name
-        )
-        lines = headline(main)
+        answer = find(directory, early, l0_series, early_layers)
+        main, lines, found = answer.main, answer.lines, answer.findings
         references = {
             "ceiling (another seed)": second_seed,
             "floor (untrained)": untrained,

@@ -7,10 +7,11 @@ from core_builders import make_sae, relabelled
 from tiny_models import WIDTH, tiny_model
 
 from saematch import SAE, fold_thresholds, match
+from saematch.evaluation import fitting
 from saematch.evaluation.activations import encode_sparse
 from saematch.evaluation.arms import PairInputs, arms_of
 from saematch.evaluation.collecting import Collected, collect, typical_rows
-from saematch.evaluation.fitting import CorrelationSums, RidgeSums
+from saematch.evaluation.fitting import CorrelationSums, RidgeSums, fit
 from saematch.evaluation.tables import CorpusMeasures
 from saematch.language_model import Corpus, Documents
 from saematch.permutation import UNMATCHED
@@ -317,7 +318,9 @@ def test_ridge_recovers_a_linear_map() -> None:
     torch.testing.assert_close(explained, x @ weight + bias, rtol=0.1, atol=0.3)
 
 
-def test_correlation_is_the_argmax_of_numpy() -> None:
+@pytest.mark.parametrize("block_entries", [8, 24, 1 << 24])
+def test_correlation_is_the_argmax_of_numpy(block_entries: int, monkeypatch) -> None:
+    monkeypatch.setattr(fitting, "BLOCK_ENTRIES", block_entries)
     a, b = torch.rand(300, 7).relu(), torch.rand(300, 9).relu()
     b[:, 4] = 2 * a[:, 2] + 0.01 * torch.rand(300)
     b[:, 5] = 0
@@ -331,6 +334,30 @@ def test_correlation_is_the_argmax_of_numpy() -> None:
     assert found[:6].tolist() == columns[table.argmax(axis=1)].tolist()
     assert found[2] == 4
     assert found[6] == UNMATCHED
+
+
+def test_pairs_whose_sums_do_not_fit_together_are_fitted_in_passes(monkeypatch) -> None:
+    """Sums of one pair of 16,384 features take 1 GiB, and a suite has dozens of pairs."""
+    saes = {str(layer): sae(layer, layer) for layer in range(4)}
+    pairs = [("0", "1"), ("1", "2"), ("2", "3")]
+    texts = [documents(tuple(f"{text} {n}" for n in range(4) for text in TEXTS))]
+    calls = []
+
+    def fitted():
+        calls.clear()
+        ridges, correlations, notes = fit(MODEL, texts, saes, pairs, 64, progress=calls.append)
+        assert not notes
+        return ridges, correlations, sum(calls)
+
+    ridges, correlations, read = fitted()
+    assert read == len(texts[0])
+    # Room for one pair: 24 × 24 float32 and two 16 × 16 float64.
+    monkeypatch.setattr(fitting, "SUMS_BYTES", 7000)
+    ridges_again, correlations_again, read = fitted()
+    assert read == 3 * len(texts[0])
+    for pair in pairs:
+        assert torch.equal(ridges[pair].weight, ridges_again[pair].weight)
+        assert correlations[pair].tolist() == correlations_again[pair].tolist()
 
 
 def test_typical_rows_are_judged_within_their_document() -> None:

@@ -16,9 +16,10 @@ from saematch.display_evaluation import findings_text
 from saematch.errors import InputError, UsageError
 from saematch.evaluation import collecting
 from saematch.language_model import LanguageModel
-from saematch.run import RunConfig, evaluation_corpus, open_run, run
+from saematch.run import RunConfig, evaluation_corpus, model_of_run, open_run, run
 from saematch.run.evaluating import evaluate
 from saematch.run.evaluation_config import EvaluationConfig
+from saematch.run.finding import find
 from saematch.run.findings import findings
 from saematch.run.headline import headline
 from saematch.run.schema import (
@@ -235,6 +236,20 @@ def test_out_of_memory_goes_on_with_half(
     assert any("out of memory: went on with batches of 40" in note for note in about["notes"])
 
 
+def test_saes_are_checked_one_at_a_time(model, suite, tmp_path, monkeypatch) -> None:
+    """Those of a large model do not fit into the host's memory together."""
+    directory = matched(suite, tmp_path / "run")
+    real, together = model_of_run.check_belongs, []
+
+    def check(model, saes, *rest):
+        together.append(len(saes))
+        return real(model, saes, *rest)
+
+    monkeypatch.setattr(model_of_run, "check_belongs", check)
+    evaluate(directory, dataclasses.replace(SMALL, corpora=("web",), causal_pairs=0), model=model)
+    assert together == [1, 1, 1]
+
+
 def test_your_own_text(model: LanguageModel, suite, tmp_path) -> None:
     text = tmp_path / "my notes.txt"
     text.write_text("A long text about bridges, and who counted them. " * 20)
@@ -394,6 +409,26 @@ def test_a_difference_of_nothing_bears_nothing_out(evaluated: Evaluated) -> None
     found = {one.name: one for one in findings(evaluated, early=evaluated)}
     assert (found["c"].value, found["c"].low, found["c"].high) == (0, 0, 0)
     assert found["c"].verdict == "does not hold"
+
+
+def test_a_runs_own_first_blocks(finished: Path, evaluated: Evaluated, monkeypatch) -> None:
+    found = find(finished, early_layers=4)
+    by_name = {one.name: one for one in found.findings}
+    scores = [evaluated.mean("matching_score", "folded", pairs=[p]) for p in evaluated.adjacent]
+    assert by_name["c"].value == pytest.approx(scores[0][0] - scores[1][0])  # type: ignore[index]
+    assert "3→4 minus 4→5" in by_name["c"].effect
+    assert "all SAEs here have about the same" in by_name["c"].effect
+    monkeypatch.setattr(Evaluated, "l0", lambda self, key: 100.0 if key == "3" else 30.0)
+    (c,) = (one for one in find(finished, early_layers=4).findings if one.name == "c")
+    assert "a run over SAEs chosen so" in c.effect
+    part = evaluated.within(3, 4)
+    rows = evaluated.run.measures()
+    rows = rows[(rows["measure"] == "causal_agreement") & (rows["strategy"] == "cosine")]
+    assert part.agreements["cosine"][0] == pytest.approx(rows[rows["b"] == "4"]["value"].mean())
+    with pytest.raises(UsageError, match="within layers 3 to 3"):
+        find(finished, early_layers=3)
+    with pytest.raises(UsageError, match="take one away"):
+        find(finished, early=finished, early_layers=4)
 
 
 def test_the_verdict_follows_the_interval(evaluated: Evaluated, monkeypatch) -> None:

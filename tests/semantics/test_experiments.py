@@ -71,6 +71,12 @@ def test_controls() -> None:
     assert PAIR not in {one.kind for one in found}
 
 
+def test_few_features_are_shared_out_among_the_controls() -> None:
+    """Otherwise all are compared with themselves, and no judge can be calibrated."""
+    found = controls_of("1", "2", np.arange(9), np.arange(5), 60, np.random.default_rng(0))
+    assert [one.kind for one in found] == [SAME] * 5 + [DIFFERENT] * 4
+
+
 def test_a_sample_as_large_as_said_is_as_sure_as_said() -> None:
     labels = np.repeat([1, 3], 50)  # as spread as labels can be
     deviation = labels.std() / np.sqrt(100)

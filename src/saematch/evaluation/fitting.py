@@ -27,6 +27,10 @@ TOKENS_PER_DIMENSION = 20
 """Tokens that a linear map needs for every dimension it maps from."""
 CORRELATION_ENTRIES = 1 << 30
 """Pairs of features up to which correlations are kept: 4 GiB."""
+SUMS_BYTES = 4 << 30
+"""Of sums that are held at once; where pairs need more, the model reads the documents again."""
+BLOCK_ENTRIES = 1 << 24
+"""Correlations looked at at once, in float64."""
 
 
 def fitting_documents(texts: Sequence[Corpus], model: LanguageModel) -> list[Documents]:
@@ -86,17 +90,38 @@ class CorrelationSums:
     def permutation(self) -> Permutation:
         """Row-wise argmax, the lowest index of equal ones; -1 for a feature that never varied."""
         n = self.tokens
-        covariance = self.ab.double() / n - torch.outer(self.a / n, self.b / n)
         std_a = (self.a_square / n - (self.a / n).square()).clamp(min=0).sqrt()
         std_b = (self.b_square / n - (self.b / n).square()).clamp(min=0).sqrt()
-        usable = std_b > 0
-        score = covariance[:, usable] / std_b[usable]
+        columns = (std_b > 0).nonzero()[:, 0]
+        mean_b, std_b = self.b[columns] / n, std_b[columns]
         found = np.full(len(std_a), UNMATCHED, dtype=np.int64)
-        if bool(usable.any()):
-            columns = usable.nonzero()[:, 0]
-            found[:] = columns[score.argmax(dim=1)].cpu().numpy()
+        step = max(1, BLOCK_ENTRIES // max(1, len(std_b)))
+        for first in range(0, len(std_a) if len(columns) else 0, step):
+            rows = slice(first, first + step)
+            products = self.ab[rows][:, columns].double() / n
+            score = (products - torch.outer(self.a[rows] / n, mean_b)) / std_b
+            found[rows] = columns[score.argmax(dim=1)].cpu().numpy()
         found[(std_a == 0).cpu().numpy()] = UNMATCHED
         return found
+
+
+def passes(
+    pairs: Sequence[Pair], saes: Mapping[str, SAE], *, ridge: bool, correlation: bool
+) -> list[list[Pair]]:
+    """The pairs in groups whose sums are held at once: one pass of the model over the documents each."""
+    groups: list[list[Pair]] = []
+    held = 0
+    for a, b in pairs:
+        entries = saes[a].d_sae * saes[b].d_sae
+        mine = 4 * entries if correlation and entries <= CORRELATION_ENTRIES else 0
+        if ridge:
+            mine += 8 * saes[a].d_model * (saes[a].d_model + saes[b].d_model)
+        if not groups or held + mine > SUMS_BYTES:
+            groups.append([])
+            held = 0
+        groups[-1].append((a, b))
+        held += mine
+    return groups
 
 
 @torch.no_grad()
@@ -113,7 +138,7 @@ def fit(
 ) -> tuple[dict[Pair, LinearMap], dict[Pair, Permutation], list[str]]:
     """Ridge maps and correlation maps by pair, and notes on what could not be fitted.
 
-    Only blocks up to the last layer run.
+    Only blocks up to the last layer run; `progress` is told of the documents of each batch of each pass.
     """
     notes: list[str] = []
     tokens = sum(some.tokens for some in documents)
@@ -123,18 +148,40 @@ def fit(
         notes.append(
             f"ridge is not measured: it needs {needed} tokens of other documents, found {tokens}"
         )
-    ridges: dict[Pair, RidgeSums] = {}
-    correlations: dict[Pair, CorrelationSums] = {}
-    for a, b in pairs:
-        if ridge:
-            ridges[a, b] = RidgeSums(saes[a].d_model, saes[b].d_model, model.device)
-        d_a, d_b = saes[a].d_sae, saes[b].d_sae
-        if correlation and d_a * d_b > CORRELATION_ENTRIES:
-            notes.append(f"correlation is not measured for {a}--{b}: {d_a} × {d_b} does not fit")
-        elif correlation and tokens:
-            correlations[a, b] = CorrelationSums(d_a, d_b, model.device)
-    if not ridges and not correlations:
-        return {}, {}, notes
+    ridges: dict[Pair, LinearMap] = {}
+    correlations: dict[Pair, Permutation] = {}
+    for group in passes(pairs, saes, ridge=ridge, correlation=correlation):
+        ridge_sums: dict[Pair, RidgeSums] = {}
+        correlation_sums: dict[Pair, CorrelationSums] = {}
+        for a, b in group:
+            if ridge:
+                ridge_sums[a, b] = RidgeSums(saes[a].d_model, saes[b].d_model, model.device)
+            d_a, d_b = saes[a].d_sae, saes[b].d_sae
+            if correlation and d_a * d_b > CORRELATION_ENTRIES:
+                notes.append(
+                    f"correlation is not measured for {a}--{b}: {d_a} × {d_b} does not fit"
+                )
+            elif correlation and tokens:
+                correlation_sums[a, b] = CorrelationSums(d_a, d_b, model.device)
+        if not ridge_sums and not correlation_sums:
+            continue
+        used = {key: saes[key] for pair in group for key in pair}
+        _add_up(model, documents, used, ridge_sums, correlation_sums, batch_tokens, progress)
+        ridges |= {pair: sums.solve() for pair, sums in ridge_sums.items()}
+        correlations |= {pair: sums.permutation() for pair, sums in correlation_sums.items()}
+    return ridges, correlations, notes
+
+
+def _add_up(
+    model: LanguageModel,
+    documents: Sequence[Documents],
+    saes: Mapping[str, SAE],
+    ridges: Mapping[Pair, RidgeSums],
+    correlations: Mapping[Pair, CorrelationSums],
+    batch_tokens: int,
+    progress: Callable[[int], None],
+) -> None:
+    """One pass of the model over the documents."""
     blocks = sorted({sae.layer for sae in saes.values()})
     for some in documents:
         for batch in batches(some, batch_tokens, range(len(some))):
@@ -153,8 +200,3 @@ def fit(
                 for (a, b), sums in correlations.items():
                     sums.add(dense[a], dense[b])
             progress(len(batch.documents))
-    return (
-        {pair: sums.solve() for pair, sums in ridges.items()},
-        {pair: sums.permutation() for pair, sums in correlations.items()},
-        notes,
-    )

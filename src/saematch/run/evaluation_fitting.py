@@ -6,7 +6,12 @@ from functools import cached_property
 from typing import Any
 
 from saematch.evaluation.arms import CORRELATION
-from saematch.evaluation.fitting import TOKENS_PER_DIMENSION, fit, fitting_documents
+from saematch.evaluation.fitting import (
+    TOKENS_PER_DIMENSION,
+    fit,
+    fitting_documents,
+    passes,
+)
 from saematch.evaluation.interventions import LinearMap
 from saematch.language_model import Corpus, load_corpus
 from saematch.measuring import measure
@@ -78,13 +83,15 @@ class Fitting:
             of.held.keep(plan.correlation_name(pair, of.slug), data, hashes[pair])
 
     def _fit(
-        self, pairs: Sequence[Pair], **which: bool
+        self, pairs: Sequence[Pair], *, ridge: bool, correlation: bool
     ) -> tuple[dict[Pair, LinearMap], dict[Pair, Permutation]]:
         of = self.of
         documents = fitting_documents(self.texts, of.model.load())
         keys = {key for pair in pairs for key in pair}
         saes = {key: of.model.saes[key].sae for key in of.keys if key in keys}
-        total = sum(len(some) for some in documents)
+        total = len(passes(pairs, saes, ridge=ridge, correlation=correlation)) * sum(
+            len(some) for some in documents
+        )
         read = 0
 
         def tell(count: int) -> None:
@@ -93,7 +100,14 @@ class Fitting:
             of.tell(f"fitting to {read} of {total} other documents")
 
         ridges, correlations, notes = fit(
-            of.model.load(), documents, saes, pairs, of.config.batch_tokens, **which, progress=tell
+            of.model.load(),
+            documents,
+            saes,
+            pairs,
+            of.config.batch_tokens,
+            ridge=ridge,
+            correlation=correlation,
+            progress=tell,
         )
         of.note(*notes)
         return ridges, correlations

@@ -90,9 +90,11 @@ class ModelOfRun:
                 attention=self._settings.attention,
             )
         if not self._on_device:
-            saes = [member.load() for member in self._members]
-            self._note(*check_belongs(self._loaded, saes, self._settings.any_model))
-            for member in self._members:
+            found: dict[str, FoldedSAE] = {}
+            for member in self._members:  # one at a time: together they may be larger than memory
+                checked = check_belongs(self._loaded, [member.load()], self._settings.any_model)
+                self._note(*checked)
                 folded = member.folded(self._scale)
-                self._on_device[member.key] = on_device(folded, self._loaded.device)
+                found[member.key] = on_device(folded, self._loaded.device)
+            self._on_device = found
         return self._loaded

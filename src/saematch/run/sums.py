@@ -1,5 +1,6 @@
 """A run's evaluations as their documents' sums, from which any mean and its interval follow."""
 
+import copy
 import zlib
 from collections.abc import Sequence
 from functools import cached_property
@@ -75,6 +76,23 @@ class Evaluated:
         return list(
             dict.fromkeys((arm.strategy, arm.parts) for task in self.tasks for arm in task.arms)
         )
+
+    def within(self, first: int, last: int) -> "Evaluated":
+        """The same, with means over adjacent pairs of these layers alone.
+
+        Raises UsageError where there are none.
+        """
+        layer = {key: sae["layer"] for key, sae in self.run.manifest["saes"].items()}
+        kept = [(a, b) for a, b in self.adjacent if first <= layer[a] and layer[b] <= last]
+        if not kept:
+            raise UsageError(
+                f"needed pairs of adjacent SAEs within layers {first} to {last} in {self.run.path}, "
+                f"found only those of {', '.join(f'{a}→{b}' for a, b in self.adjacent)}"
+            )
+        part = copy.copy(self)
+        part.adjacent = kept
+        part.__dict__.pop("agreements", None)  # a mean over adjacent pairs
+        return part
 
     @property
     def texts(self) -> dict[str, tuple[Any, ...]]:

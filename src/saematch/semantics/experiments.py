@@ -94,9 +94,11 @@ def controls_of(
     generator: np.random.Generator,
     prefix: str = "",
 ) -> list[Compared]:
-    """Features of a compared with themselves, and with features of b drawn at random; `count` of each."""
+    """Features of a compared with themselves, and with features of b drawn at random; `count` of each,
+    or half of what there are."""
     found = []
     mine = generator.permutation(live_a)
+    count = min(count, -(-len(mine) // 2))
     for kind, features in ((SAME, mine[:count]), (DIFFERENT, mine[count : 2 * count])):
         for feature in features.tolist():
             partner = feature if kind == SAME else int(generator.choice(live_b))
