@@ -71,13 +71,14 @@ def evaluate(
     from saematch.run.config import parse_far
     from saematch.run.evaluating import evaluate as evaluate_run
     from saematch.run.evaluation_config import EvaluationConfig
+    from saematch.run.evaluation_summary import corpora_of
 
     config = EvaluationConfig(
         model=model,
         corpora=split(corpora),
         documents=documents,
         tokens=tokens,
-        strategies=None if strategies is None else split(strategies),
+        strategies=split(strategies) or None if strategies is not None else None,
         pairs=None if pairs is None else parse_far(pairs),
         quantiles=() if quantiles is None else tuple(_number(one) for one in split(quantiles)),
         causal_pairs=causal_pairs,
@@ -96,7 +97,10 @@ def evaluate(
     if as_json:
         measures = run.measures()
         measures = measures[measures["corpus"] != ""]
-        value: Any = {"measures": json.loads(measures.to_json(orient="records"))}
+        value: Any = {
+            "corpora": corpora_of(run),
+            "measures": json.loads(measures.to_json(orient="records")),
+        }
         typer.echo(json.dumps(value, indent=1))
     else:
         evaluation_summary(run)

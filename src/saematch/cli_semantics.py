@@ -126,12 +126,12 @@ def judge(
         ),
     ] = "layers",
     judge: Annotated[
-        Literal["embedding", "llm", "human"],
+        Literal["embedding", "llm", "human"] | None,
         typer.Option(
             help="embedding: sentence embeddings; llm: a language model, named by --model; human: you, in "
-            "this terminal."
+            "this terminal.  [default: llm with --model, else embedding]"
         ),
-    ] = "embedding",
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="The language model that judges, as its endpoint names it.")
     ] = None,
@@ -198,10 +198,9 @@ def judge(
     human = by_hand or judge == "human"
     chosen: Judge = HumanJudge(input) if human else EmbeddingJudge(embedding_model)
     if judge == "llm" or model is not None or base_url is not None:
-        if human:
-            raise UsageError(
-                "needed one judge, found a language model and --by-hand; take one away"
-            )
+        if human or judge == "embedding":
+            other = "--by-hand" if by_hand else f"--judge {judge}"
+            raise UsageError(f"needed one judge, found a language model and {other}; take one away")
         chosen = LLMJudge(
             _chat(
                 model,

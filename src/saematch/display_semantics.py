@@ -85,11 +85,14 @@ def intent_shown(
             f"{intent.without_text:,} of them without a description.  Not asked yet: "
             f"{len(intent.to_ask):,} questions; now: {len(questions):,}."
         )
-        CONSOLE.print(
-            f"A mean label of one strategy at one layer pair is of at most {intent.a_mean} features: its "
-            f"95% interval reaches ±{intent.half_width_of_mean:.2f} at most (a share: "
-            f"±{intent.half_width_of_share:.2f})."
-        )
+        if len(questions) < len(intent.to_ask):
+            CONSOLE.print("Of a part of the questions intervals are wider than of all.")
+        elif intent.a_mean:
+            CONSOLE.print(
+                f"A mean label of one strategy at one layer pair is of at least {intent.a_mean} features: "
+                f"its 95% interval reaches ±{intent.half_width_of_mean:.2f} at most (a share: "
+                f"±{intent.half_width_of_share:.2f})."
+            )
     if not questions or not isinstance(judge, LLMJudge):
         return True
     return _agreed(judge.estimate(questions), judge.chat.endpoint, yes, spinner)

@@ -74,6 +74,7 @@ def test_explained_by_a_server_then_judged(directory: Path) -> None:
     def write(one: Asked) -> Say:
         asked.append(one.user)
         assert "<<" in one.user
+        assert '"promoted": []' in one.user  # they are no evidence of either half
         return Say('{"description": "thing ' + str(len(asked)) + '"}')
 
     with serving(write) as server:
@@ -91,7 +92,18 @@ def test_explained_by_a_server_then_judged(directory: Path) -> None:
         assert all(one.pair["first"].startswith("thing") for one in server.asked)
     sample = pq.read_table(directory / "judging/layers/sample.parquet").to_pandas()
     assert (sample["kind"] == "same").any()
-    assert "cannot tell" in judged_by(open_run(directory), "layers", "llm-writer").verdict
+    assert "4 controls of a kind" in judged_by(open_run(directory), "layers", "llm-writer").verdict
+    # Another experiment's descriptions come beside those that are there.
+    before = {
+        half: descriptions_of(open_run(directory), f"model-{half}", "3").texts for half in (0, 1)
+    }
+    with serving(write) as server:
+        mse = ("--experiment", "mse", "--samples", "12", "--controls", "4", "--pairs", "3,4")
+        flags = (*mse, "--model", "writer", "--base-url", server.url, "--yes")
+        call("explain", str(directory), *flags)
+    for half, texts in before.items():
+        after = descriptions_of(open_run(directory), f"model-{half}", "3").texts
+        assert texts.items() <= after.items()
 
 
 def test_what_failed_is_asked_again(directory: Path) -> None:

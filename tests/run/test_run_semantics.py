@@ -219,6 +219,40 @@ def test_nothing_is_asked_without_agreement(directory: Path) -> None:
     assert scripted.asked == []
 
 
+def test_a_sample_that_is_drawn_anew_takes_other_judges_along(directory: Path) -> None:
+    judge(directory, JudgeConfig("mse", samples=20, controls=12), Scripted(name="first"))
+    before = contents(directory)
+    # Nobody agreed: nothing changes, the sample least of all.
+    small = JudgeConfig("mse", samples=10, controls=12)
+    judge(directory, small, Scripted(name="second"), agree=lambda _: False)
+    assert contents(directory) == before
+    judge(directory, small, Scripted(name="second"))
+    run_now = open_run(directory)
+    for name in ("first", "second"):
+        table = labelled_sample(run_now, "mse", name)
+        mine = table[(table["kind"] == PAIR) & ~table["swapped"] & table["label"].notna()]
+        found = judged_by(run_now, "mse", name)
+        row = found.results[(found.results["strategy"] == "folded") & (found.results["a"] == "")]
+        assert row[row["measure"] == "mean"]["judged"].item() == len(mine)
+        expected = np.mean([Label(label).value_in_means for label in mine["label"]])
+        assert found.span("mean", "folded")[0] == pytest.approx(expected)
+
+
+def test_persistence_asks_about_the_same_features_at_every_layer(directory: Path) -> None:
+    judge(directory, JudgeConfig("persistence", samples=15, controls=12), Scripted())
+    table = pq.read_table(directory / "judging/persistence/sample.parquet").to_pandas()
+    pairs = table[(table["kind"] == PAIR) & ~table["swapped"]]
+    for _, of_start in pairs.groupby("a"):
+        sets = [set(rows["feature"]) for _, rows in of_start.groupby(["b", "strategy"])]
+        assert all(one == sets[0] for one in sets)
+        assert len(sets[0]) == 15
+
+
+def test_questions_in_part(directory: Path) -> None:
+    with pytest.raises(UsageError, match="at least one question"):
+        judge(directory, JudgeConfig(samples=12, controls=6), Scripted(), at_most=-3)
+
+
 def test_at_most_and_agreement_of_judges(directory: Path) -> None:
     config = JudgeConfig(samples=20, controls=10)
     judge(directory, config, Scripted())
@@ -259,7 +293,7 @@ class Planted:
 
 def plant(directory: Path, experiment: str, label_of) -> None:
     config = JudgeConfig(experiment, samples=40, controls=40, swapped=0.0)
-    judge(directory, config, Scripted(), agree=lambda _: False)  # draws the sample alone
+    judge(directory, config, Scripted(), at_most=1)  # draws the sample
     judge(directory, config, Planted(directory, experiment, label_of))
 
 

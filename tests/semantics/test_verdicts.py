@@ -10,6 +10,7 @@ from saematch.semantics.experiments import DIFFERENT, PAIR, SAME
 from saematch.semantics.judging import Judgement, Label, Outcome
 from saematch.semantics.verdicts import Answer, auc, kappa, results, verdict
 
+RATINGS = st.sampled_from([1.0, 2.0, 3.0])
 LABELS = st.sampled_from(list(Label))
 
 
@@ -27,8 +28,8 @@ def value_of(rows, measure: str, strategy: str = "", a: str = "") -> float:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(1, 3), min_size=1, max_size=9), st.lists(st.integers(1, 3), min_size=1))
-def test_auc(same: list[int], different: list[int]) -> None:
+@given(st.lists(RATINGS, min_size=1, max_size=9), st.lists(RATINGS, min_size=1))
+def test_auc(same: list[float], different: list[float]) -> None:
     truth = [1] * len(same) + [0] * len(different)
     value, low, high = auc(same, different, 0)
     assert value == pytest.approx(roc_auc_score(truth, [*same, *different]))

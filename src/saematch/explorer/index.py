@@ -166,7 +166,7 @@ class Index:
         """One INSERT for an SAE, of whatever is there of it."""
         sae = self.run.manifest["saes"][key]
         values: list[Any] = [key, sae["layer"], sae["d_sae"]]
-        columns = dict.fromkeys(OF_A_FEATURE, "NULL")
+        columns: dict[str, str] = dict.fromkeys(OF_A_FEATURE, "NULL")
         joins = []
 
         def join(alias: str, table: str, file: str | None, /, **names: str) -> None:

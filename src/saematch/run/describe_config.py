@@ -33,6 +33,12 @@ class DescribeConfig(ModelSettings):
     neuronpedia_url: str | None = None
     """Where its exports lie; none: Neuronpedia's own."""
 
+    @property
+    def asks_for_texts(self) -> bool:
+        """Whether the texts are others than usual: what ships was made of texts of its own."""
+        own = (self.corpora, self.documents, self.tokens, self.contexts, self.seed)
+        return own != (("web", "wiki", "code"), 100, 256, 5, 0)
+
     def __post_init__(self) -> None:
         for name, lowest in {"documents": 1, "tokens": 3, "contexts": 1, "batch_tokens": 1}.items():
             if getattr(self, name) < lowest:

@@ -69,7 +69,7 @@ def describe(
         run = open_run(directory)
         members, _ = members_of(held, run)
         left = dict(members)
-        if config.source == "auto":
+        if config.source == "auto" and not config.asks_for_texts:
             left = {key: member for key, member in members.items() if not _ship(held, member)}
         describing = _Describing(held, run, left, config, progress, model)
         if config.source == NEURONPEDIA:

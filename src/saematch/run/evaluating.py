@@ -19,12 +19,13 @@ from saematch.run import evaluation_plan as plan
 from saematch.run import evaluation_stages as evaluation
 from saematch.run import stages
 from saematch.run.config import parts_slug
+from saematch.run.currency import is_current
 from saematch.run.directory import RunDirectory
 from saematch.run.evaluated_run import EvaluatedRun
 from saematch.run.evaluation_config import EvaluationConfig
 from saematch.run.evaluation_corpus import CorpusEvaluation
 from saematch.run.evaluation_fitting import Fitting, read_texts
-from saematch.run.pipeline import Progress, is_current, make, merge_measures, write_report
+from saematch.run.pipeline import Progress, make, merge_measures, write_report
 from saematch.run.plan import Step, matching_name
 from saematch.run.read import Run, open_run
 from saematch.run.suite import forget_loaded

@@ -11,7 +11,7 @@ from typing import Any
 
 from saematch import files
 from saematch.errors import InputError
-from saematch.run.describing import contexts_name, descriptions_name, features_name
+from saematch.run.describing import contexts_name, descriptions_name
 from saematch.run.directory import RunDirectory
 from saematch.run.evaluation_plan import hash_of
 from saematch.run.judge_config import JudgeConfig
@@ -112,13 +112,13 @@ def _requests(held: RunDirectory, wanted: list[tuple[str, int]]) -> Iterator[_Re
         features = {feature for of, feature in wanted if of == key}
         rows = decode(held.read(name))[0].to_pandas()
         rows = rows[rows["feature"].isin(features)].sort_values(["feature", "half", "rank"])
-        promoted = decode(held.read(features_name(key)))[0].column("promotes").to_pylist()
         for (feature, half), group in rows.groupby(["feature", "half"]):  # pyright: ignore
             contexts = [
                 list(zip(tokens, activations, strict=True))
                 for tokens, activations in zip(group["tokens"], group["activations"], strict=True)
             ]
-            request = ExplanationRequest(int(feature), contexts, promoted[int(feature)])
+            # Without the promoted tokens: the same in both halves, they would tell a feature again.
+            request = ExplanationRequest(int(feature), contexts)
             yield _Request(key, int(half), request)
 
 
@@ -136,18 +136,19 @@ def _keep_descriptions(
     held: RunDirectory, requests: list[_Request], explainer: str, model: str, journal: Journal
 ) -> None:
     """Tables of either half, and of both: the first half's description stands for a feature."""
-    by_key: dict[str, list[tuple[int, Description]]] = {}
+    by_key: dict[str, dict[tuple[int, int], Description]] = {}
     for one in requests:
         found = journal.get(explainer, one.question)
         if found is not None and found.outcome is Outcome.JUDGED:
             description = Description(one.request.feature, found.reason, MODEL, model, "")
-            by_key.setdefault(one.key, []).append((one.half, description))
+            by_key.setdefault(one.key, _kept_before(held, one.key, explainer))
+            by_key[one.key][one.half, one.request.feature] = description
     for key, some in by_key.items():
         tables = {
-            half_source(MODEL, half): [one for of, one in some if of == half]
+            half_source(MODEL, half): [some[at] for at in sorted(some) if at[0] == half]
             for half in range(HALVES)
         }
-        tables[MODEL] = sorted((one for _, one in some), key=lambda one: one.feature)
+        tables[MODEL] = [some[at] for at in sorted(some, key=lambda at: at[::-1])]
         for source, descriptions in tables.items():
             columns: dict[str, Any] = {
                 name: [getattr(one, name) for one in descriptions] for name in DESCRIPTIONS.names
@@ -156,3 +157,19 @@ def _keep_descriptions(
             data = DESCRIPTIONS.encode(columns, {"explainer": explainer, "model": model})
             inputs = hash_of(stage="explained", data=files.sha256(data))
             held.keep(descriptions_name(source, key), data, inputs)
+
+
+def _kept_before(
+    held: RunDirectory, key: str, explainer: str
+) -> dict[tuple[int, int], Description]:
+    """What the same model wrote for other experiments, by half and feature."""
+    found: dict[tuple[int, int], Description] = {}
+    for half in range(HALVES):
+        name = descriptions_name(half_source(MODEL, half), key)
+        if held.record(name) is None:
+            continue
+        table, about = decode(held.read(name))
+        if about.get("explainer") == explainer:
+            for row in table.to_pylist():
+                found[half, row["feature"]] = Description(**{**row, "source": MODEL})
+    return found

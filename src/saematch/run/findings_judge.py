@@ -33,10 +33,11 @@ def judged_findings(run: "Run") -> list[Finding]:
 def best_judge(run: "Run", experiment: str) -> Judged | None:
     """The judge whose labels decide; None where the experiment was not judged."""
     found = [one for one in judged(run) if one.experiment == experiment]
-    for prefix in PREFERRED:
-        for one in found:
-            if one.judge.startswith(prefix):
-                return one
+    for able in (True, False):  # a judge that cannot tell stands behind any that can
+        for prefix in PREFERRED:
+            for one in found:
+                if one.tells is able and one.judge.startswith(prefix):
+                    return one
     return None
 
 
@@ -54,13 +55,13 @@ def persistence(run: "Run") -> list[Finding]:
     means = _Distances(run, judge)
     last = max(means.distances)
     whose = f"mean label (1 to 3) of {judge.judge}"
-    curve = ", ".join(f"{means.of(COMPOSITION, d)[0]:.2f}" for d in means.distances)
+    curve = ", ".join(f"{means.of(COMPOSITION, d, last)[0]:.2f}" for d in means.distances)
     found = [
         directed(
             "d1",
             claims["d1"],
             f"{whose} {last} layers on minus 1 layer on; composition, layer by layer: {curve}",
-            means.of(COMPOSITION, last) - means.of(COMPOSITION, 1),
+            means.of(COMPOSITION, last, last) - means.of(COMPOSITION, 1, last),
             -1,
         )
     ]
@@ -78,13 +79,17 @@ def persistence(run: "Run") -> list[Finding]:
     if last < 3:
         return found + [_open(n, claims[n], "four layers on a chain") for n in ("d3", "d4")]
     near = means.of(EXACT, 2) - means.of(COMPOSITION, 2)
-    away = means.of(EXACT, last) - means.of(COMPOSITION, last)
+    both = (
+        means.of(EXACT, distance, last) - means.of(COMPOSITION, distance, last)
+        for distance in (last, 2)
+    )
+    away, before = both
     effect = f"{whose}, exact minus composition, 2 layers on; close: at most {CLOSE}"
     value, low, high = interval(near)
     close = high is not None and high <= CLOSE
     found.append(Finding("d3", claims["d3"], effect, value, low, high, HOLDS if close else FAILS))
     effect = f"{whose}, exact minus composition, {last} layers on, less the same 2 layers on"
-    found.append(directed("d4", claims["d4"], effect, away - near, 1))
+    found.append(directed("d4", claims["d4"], effect, away - before, 1))
     return found
 
 
@@ -138,7 +143,7 @@ def cost(run: "Run") -> Finding:
         with np.errstate(divide="ignore", invalid="ignore"):
             means.append((weights @ (relative * mine)) / (weights @ mine.astype(float)))
     steps = [means[0] - means[1], means[1] - means[2]]
-    worst = min(steps, key=lambda step: step[0])
+    worst = np.minimum(*steps)  # in every draw: both steps must fall
     effect = (
         "decoder MSE over the mean of its layer pair, by label of "
         f"{judge.judge}: {', '.join(f'{label} {m[0]:.3f}' for label, m in zip(Label, means))}; least fall "
@@ -164,10 +169,14 @@ class _Distances:
         self.weights = draw_weights(int(pairs["unit"].max()) + 1, 0)
         self.distances = sorted(int(d) for d in pairs["distance"].unique())
 
-    def of(self, strategy: str, distance: int) -> Values:
+    def of(self, strategy: str, distance: int, reaching: int | None = None) -> Values:
+        """`reaching`: from the starts alone that have a layer at this distance too, to compare the two."""
         rows = self.pairs[
             (self.pairs["strategy"] == strategy) & (self.pairs["distance"] == distance)
         ]
+        if reaching is not None:
+            starts = self.pairs[self.pairs["distance"] == reaching]["a"].unique()
+            rows = rows[rows["a"].isin(starts)]
         weights = self.weights[:, rows["unit"].to_numpy()]
         with np.errstate(divide="ignore", invalid="ignore"):
             return weights @ rows["value"].to_numpy(dtype=float) / weights.sum(axis=1)

@@ -41,6 +41,8 @@ class JudgeConfig:
             )
         if self.samples < STRATA:
             raise UsageError(f"needed samples from {STRATA}, found {self.samples}")
+        if self.seed < 0:
+            raise UsageError(f"needed a seed from 0, found {self.seed}")
         if self.controls < 1:
             raise UsageError(f"needed controls from 1, found {self.controls}")
         if not 0 <= self.swapped <= 1:

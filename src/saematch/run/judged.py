@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from saematch.errors import UsageError
+from saematch.run.currency import is_current
 from saematch.run.judgements import FOLDER, JUDGEMENTS_NAME, results_name, sample_name
 from saematch.run.schema import decode
 
@@ -69,14 +70,15 @@ def judged(run: "Run") -> list[Judged]:
     found = []
     for name in run.directory.names(FOLDER):
         experiment, file = name.removeprefix(FOLDER).split("/")
-        if file != "sample.parquet":
+        # Results of a sample that was drawn anew since are of other questions.
+        if file != "sample.parquet" and is_current(run.directory, name):
             found.append(_read(run, experiment, file.removesuffix(".parquet")))
     return found
 
 
 def judged_by(run: "Run", experiment: str, judge: str) -> Judged:
     """One of them; raises UsageError naming what there is."""
-    if run.directory.record(results_name(experiment, judge)) is None:
+    if not is_current(run.directory, results_name(experiment, judge)):
         there = ", ".join(f"{one.judge} in {one.experiment}" for one in judged(run))
         raise UsageError(
             f"needed results of {judge} in {experiment}, found {there or 'none'}; "

@@ -31,13 +31,13 @@ def experiments_of(held: RunDirectory) -> list[str]:
     ]
 
 
-def results_names(held: RunDirectory, experiment: str) -> dict[str, str]:
-    """The keys in the journal of the judges of an experiment, by their names."""
+def results_about(held: RunDirectory, experiment: str) -> dict[str, dict[str, Any]]:
+    """Judge, identity and key in the journal of the judges of an experiment, by their names."""
     found = {}
     for name in held.names(f"{FOLDER}{experiment}/"):
         if name != sample_name(experiment):
             about = decode(held.read(name))[1]
-            found[about["judge"]] = about["judge_key"]
+            found[about["judge"]] = {k: about[k] for k in ("judge", "identity", "judge_key")}
     return found
 
 
@@ -102,11 +102,12 @@ def encode_judgements(held: RunDirectory, journal: Journal) -> bytes:
     rows: dict[str, list[Any]] = {name: [] for name in JUDGEMENTS.names}
     for experiment in experiments_of(held):
         sample = decode(held.read(sample_name(experiment)))[0].to_pylist()
-        for judge, key in sorted(results_names(held, experiment).items()):
+        for judge, about in sorted(results_about(held, experiment).items()):
+            key = about["judge_key"]
             for row in sample:
                 question = question_of(row)
                 judgement = None if question is None else journal.get(key, question)
-                if judgement is None:
+                if judgement is None or row["kind"].startswith(CALIBRATION):
                     continue
                 values = {
                     **vars(judgement),

@@ -7,6 +7,7 @@
 4. Results with intervals and the judge's quality; all judgements in one table; the report.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from saematch import files
+from saematch.errors import UsageError
 from saematch.run.directory import RunDirectory
 from saematch.run.evaluated_run import members_of
 from saematch.run.evaluation_plan import hash_of
@@ -24,10 +26,11 @@ from saematch.run.judgements import (
     answers_of,
     encode_judgements,
     encode_results,
+    experiments_of,
     kappas,
     question_of,
+    results_about,
     results_name,
-    results_names,
     sample_name,
 )
 from saematch.run.kept import kept_matching
@@ -67,7 +70,7 @@ class Intent:
     to_ask: Sequence[Question]
     """Different questions that this judge has not answered yet."""
     a_mean: int
-    """Features behind the mean of one strategy at one pair of SAEs, at most."""
+    """Features behind the mean of one strategy at one pair of SAEs, the fewest of all; 0: some have none."""
 
     @property
     def half_width_of_mean(self) -> float:
@@ -94,6 +97,8 @@ def judge(
 
     Raises InputError for a run without matchings or descriptions, and for a journal that was altered.
     """
+    if at_most is not None and at_most < 1:
+        raise UsageError(f"needed at least one question to ask, found {at_most}")
     with RunDirectory(directory).holding() as held:
         _Experiment(held, open_run(directory), config, progress).run(the_judge, agree, at_most)
         forget_loaded()
@@ -117,7 +122,8 @@ class _Experiment:
         self.held, self.of, self.config, self.progress = held, run, config, progress
 
     def run(self, the_judge: Judge, agree: Callable[[Intent], bool], at_most: int | None) -> None:
-        rows = self._sample()
+        data = self._sample()
+        rows = decode(data)[0].to_pylist()
         if isinstance(the_judge, EmbeddingJudge):
             self._tell("setting the thresholds of the judge")
             the_judge = the_judge.calibrated(*_calibration(rows))
@@ -126,6 +132,7 @@ class _Experiment:
             intent = _intent(rows, lambda question: journal.has(judge_key, question))
             if not agree(intent):
                 return
+            self._keep_sample(data)
             questions = list(intent.to_ask)[:at_most]
 
             def keep(number: int, judgement: Judgement) -> None:
@@ -148,16 +155,16 @@ class _Experiment:
         self._tell("drawing the sample")
         return compared_features(self.of, self.config, self._matching)
 
-    def _sample(self) -> list[dict[str, Any]]:
+    def _sample(self) -> bytes:
         """Step 1."""
-        config = self.config
-        columns = with_texts(self.of, config, self.compared())
-        data = SAMPLE.encode(columns, {"config": _plain(config)})
-        name = sample_name(config.experiment)
+        columns = with_texts(self.of, self.config, self.compared())
+        return SAMPLE.encode(columns, {"config": _plain(self.config)})
+
+    def _keep_sample(self, data: bytes) -> None:
+        name = sample_name(self.config.experiment)
         inputs = hash_of(stage="sample", sample=files.sha256(data))
         if not self.held.is_finished(name, inputs):
             self.held.keep(name, data, inputs)
-        return decode(data)[0].to_pylist()
 
     def _match_directly(self, pairs: Sequence[Pair]) -> None:
         """Far pairs matched directly, and the adjacent matchings composed."""
@@ -179,33 +186,32 @@ class _Experiment:
     def _keep_results(
         self, rows: Sequence[Mapping[str, Any]], the_judge: Judge, journal: Journal
     ) -> None:
-        """Step 4, of whatever was answered."""
+        """Step 4, of whatever was answered; those of other judges too, whose sample may have changed."""
         config, held = self.config, self.held
-        judge_key = key_of(the_judge.identity)
-        answers = answers_of(rows, judge_key, journal)
-        reference = COMPOSITION if config.experiment == "persistence" else "folded"
-        found = results(answers, config.seed, reference)
-        others = {
-            name: key
-            for name, key in results_names(held, config.experiment).items()
-            if name != the_judge.name
+        judges = {
+            **results_about(held, config.experiment),
+            the_judge.name: {
+                "judge": the_judge.name,
+                "identity": dict(the_judge.identity),
+                "judge_key": key_of(the_judge.identity),
+            },
         }
-        found += kappas(rows, judge_key, others, journal, config.seed)
-        tells, sentence = verdict(found)
-        about = {
-            "judge": the_judge.name,
-            "identity": dict(the_judge.identity),
-            "judge_key": judge_key,
-            "config": _plain(config),
-            "tells": tells,
-            "verdict": sentence,
-        }
-        data = encode_results(found, about)
         sample = held.kept(sample_name(config.experiment))
-        name = results_name(config.experiment, the_judge.name)
-        held.keep(name, data, hash_of(stage="results", data=files.sha256(data)), [sample])
+        reference = COMPOSITION if config.experiment == "persistence" else "folded"
+        for name, about in judges.items():
+            key = about["judge_key"]
+            found = results(answers_of(rows, key, journal), config.seed, reference)
+            others = {o: of["judge_key"] for o, of in judges.items() if o != name}
+            found += kappas(rows, key, others, journal, config.seed)
+            tells, sentence = verdict(found)
+            about = {**about, "config": _plain(config), "tells": tells, "verdict": sentence}
+            data = encode_results(found, about)
+            inputs = hash_of(stage="results", data=files.sha256(data))
+            held.keep(results_name(config.experiment, name), data, inputs, [sample])
         data = encode_judgements(held, journal)
-        held.keep(JUDGEMENTS_NAME, data, hash_of(stage="judgements", data=files.sha256(data)))
+        samples = [held.kept(sample_name(one)) for one in experiments_of(held)]
+        inputs = hash_of(stage="judgements", data=files.sha256(data))
+        held.keep(JUDGEMENTS_NAME, data, inputs, samples)
 
     def _tell(self, what: str) -> None:
         if self.progress is not None:
@@ -232,13 +238,16 @@ def _intent(rows: Sequence[Mapping[str, Any]], is_answered: Callable[[Question],
     order = np.random.default_rng(0).permutation(len(questions))
     waiting = list(questions)
     pairs = [row for row in asked if row["kind"] == PAIR and not row["swapped"]]
-    places = [(row["strategy"], row["a"], row["b"]) for row in pairs]
+    counts = Counter({(row["strategy"], row["a"], row["b"]): 0 for row in pairs})
+    counts.update(
+        (row["strategy"], row["a"], row["b"]) for row in pairs if question_of(row) is not None
+    )
     return Intent(
         pairs=len(pairs),
         controls=sum(row["kind"] != PAIR for row in asked),
-        without_text=sum(question_of(row) is None for row in asked),
+        without_text=sum(question_of(row) is None and not row["swapped"] for row in asked),
         to_ask=[waiting[number] for number in order.tolist()],
-        a_mean=max((places.count(place) for place in set(places)), default=0),
+        a_mean=min(counts.values(), default=0),
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from saematch import __version__, files
 from saematch.errors import UsageError
 from saematch.run.config import RunConfig
+from saematch.run.currency import is_current
 from saematch.run.directory import KeptFile, RunDirectory
 from saematch.run.inputs import examine
 from saematch.run.manifest import package_versions
@@ -141,18 +142,6 @@ def merge_measures(held: RunDirectory, execute: Execute = execute_here) -> bool:
         and is_current(held, name)
     ]
     return make(held, Step(MEASURES_NAME, merge_sources, MergeTask(), (*ours, *others)), execute)
-
-
-def is_current(held: RunDirectory, name: str) -> bool:
-    """Whether the outputs that an output was made from, and those they were, are still the same."""
-    record = held.record(name)
-    if record is None:
-        return False
-    now = {other: held.record(other) for other in record.depends}
-    return all(
-        kept is not None and kept.sha256 == record.depends[other] and is_current(held, other)
-        for other, kept in now.items()
-    )
 
 
 def report_code() -> list[str]:

@@ -24,12 +24,18 @@ from saematch.semantics.experiments import (
     also_swapped,
     controls_of,
     pairs_of,
+    partners_of,
 )
 from saematch.semantics.firing import HALVES
 
 Pair = tuple[str, str]
 MatchingOf = Callable[[Pair, str], Matching | None]
 """A run's matching of a pair by a strategy; None where it has none."""
+_HOW = {
+    "activations": "describe DIR",
+    "neuronpedia": "describe DIR --source neuronpedia",
+    "model": "explain DIR --model MODEL",
+}
 MSE_PAIRS = 3
 MSE_STRATA = 10
 EXAMPLES = 8
@@ -125,9 +131,11 @@ def _pairs(
             name: next(one for way in some if (one := matching(pair, way)) is not None)
             for name, some in named.items()
         }
-        # The same features of a start for all its targets.
+        # The same features of a start for all its targets, whatever they cost there.
         start = np.random.default_rng([config.seed, *pair[0].encode()])
-        return pairs_of(*pair, ways, config.samples, start, strata=1)
+        live = start.permutation(np.flatnonzero(ways[EXACT].a.status == "live"))
+        chosen = [(int(feature), 0) for feature in np.sort(live[: config.samples])]
+        return partners_of(*pair, ways, chosen)
     folded = matching(pair, "folded")
     if folded is None:
         raise _no_matching(pair)
@@ -197,7 +205,7 @@ class _Texts:
             there = sorted({name for _, name in described(run)})
             raise InputError(
                 f"needed descriptions of the features of {key} from {source}, found "
-                f"{', '.join(there) or 'none'}; make them with: saematch describe {run.path}"
+                f"{', '.join(there) or 'none'}; make them with: saematch {_HOW[source]}"
             )
         several: dict[int, list[str]] = {}
         for description in one.descriptions:

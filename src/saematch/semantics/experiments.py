@@ -51,6 +51,7 @@ def strata_of(
     Every stratum gives the same number; fewer than `count` in all where there are not so many.
     """
     features = np.flatnonzero(eligible)
+    strata = max(1, min(strata, len(features)))
     order = features[np.argsort(values[features], kind="stable")]
     parts = np.array_split(order, strata)
     each = min(-(-count // strata), *(len(part) for part in parts))
@@ -76,6 +77,13 @@ def pairs_of(
     """
     first = next(iter(matchings.values()))
     chosen = strata_of(getattr(first, by), first.live, count, strata, generator)
+    return partners_of(a, b, matchings, chosen)
+
+
+def partners_of(
+    a: str, b: str, matchings: Mapping[str, Matching], chosen: Sequence[tuple[int, int]]
+) -> list[Compared]:
+    """The pairs of the chosen (feature, stratum) under each strategy."""
     return [
         Compared(PAIR, strategy, a, b, feature, int(partner), float(mse), stratum)
         for strategy, matching in matchings.items()

@@ -20,6 +20,8 @@ ResultRow = tuple[str, str, str, str, float, float | None, float | None, int]
 """strategy, a, b, measure, value, low, high, judged."""
 CONTROLS = {SAME: "control: same", DIFFERENT: "control: different"}
 """What stands for a strategy in the rows of controls."""
+LEAST_CONTROLS = 10
+"""Of each kind: fewer, and a judge that guesses would often seem to tell."""
 CHANCE = 0.5
 """AUC of a judge that cannot tell."""
 
@@ -97,9 +99,10 @@ def quality(answers: Sequence[Answer], seed: int) -> list[ResultRow]:
         shift = np.array([x.label.value_in_means - y.label.value_in_means for x, y in both])  # pyright: ignore[reportOptionalMemberAccess]
         rows.append(("", "", "", "order_bias", *mean_span(shift, seed), len(both)))
         rows.append(("", "", "", "order_changed", *mean_span(shift != 0, seed), len(both)))
-    counted = [one for one in answers if not one.kind.startswith(CALIBRATION)]
-    no_text = np.array([not one.askable for one in counted])
-    rows.append(("", "", "", "no_description", *mean_span(no_text, seed), len(counted)))
+    counted = [one for one in answers if not one.kind.startswith(CALIBRATION) and not one.swapped]
+    if counted:
+        no_text = np.array([not one.askable for one in counted])
+        rows.append(("", "", "", "no_description", *mean_span(no_text, seed), len(counted)))
     asked = [one.judgement for one in counted if one.judgement is not None]
     if asked:
         unread = np.array([one.outcome is not Outcome.JUDGED for one in asked])
@@ -114,6 +117,12 @@ def verdict(rows: Sequence[ResultRow]) -> tuple[bool, str]:
         return False, (
             "it is not known whether the judge can tell: no feature could be compared with itself, "
             "described from other contexts"
+        )
+    fewest = min(row[7] for row in rows if row[0] in CONTROLS.values() and row[3] == "mean")
+    if fewest < LEAST_CONTROLS:
+        return False, (
+            f"it is not known whether the judge can tell: {fewest} controls of a kind were judged, and "
+            f"{LEAST_CONTROLS} are needed"
         )
     value, low, high = found[4:7]
     if low is None or low <= CHANCE:
