@@ -15,7 +15,6 @@ from paper.needs import GIB, Needs, needs_of
 from paper.settings import PlannedRun, Recipe, Settings
 from paper.steps import Reproduction
 from paper.summary import NAME, not_drawn
-from saematch import files
 from saematch.cli_evaluation import quiet_libraries
 from saematch.errors import SaematchError, UsageError
 
@@ -53,7 +52,7 @@ def _repeat(recipe: Recipe, settings: Settings, checks_only: bool, anyway: bool)
     if checks_only:
         print("All needs are met.")
         return
-    files.make_folder(Path(settings.out))
+    Path(settings.out).mkdir(parents=True, exist_ok=True)
     missing = not_drawn(work.run())
     print(f"Summary: {Path(settings.out, NAME)}")
     if missing:

@@ -37,10 +37,10 @@ from saematch.semantics.neuronpedia_sources import parse_id
 SMALL = [
     "--device", "cpu", "--dtype", "float32", "--offline", "--starts", "0", "--first-third", "1",
     "--documents", "4", "--tokens", "48", "--described-tokens", "96", "--ablated", "2",
-    "--random-draws", "3", "--random-draws-on-text", "2", "--samples", "8", "--controls", "20",
-    "--quantiles", "0", "0.5", "1",
+    "--random-draws", "2", "--random-draws-on-text", "2", "--samples", "8", "--controls", "20",
+    "--quantiles", "0", "1",
 ]  # fmt: skip
-LAYERS = 4
+LAYERS = 3
 EXPERIMENTS = {"layers", "mse", "persistence", "examples"}
 
 
@@ -133,7 +133,7 @@ def test_every_finding_is_measured(gemma_run: Path) -> None:
     for name in ("a", "b", "c", "e", "e, low", "f", "g1", "g2", "g3", "h", "d1", "i", "j"):
         (line,) = (line for line in found.splitlines() if line.startswith(f"| ({name}) "))
         assert "not measurable" not in line, line
-    assert "0→1 minus 1→3" in found
+    assert "0→1 minus 1→2" in found
 
 
 def test_a_judge_is_asked_on_the_saes_that_are_described(gemma_run: Path) -> None:
@@ -162,7 +162,7 @@ def test_several_l0s(gemma_run: Path, gemma: ModuleType) -> None:
     measures = series.measures()
     l0 = measures[(measures["measure"] == "l0") & (measures["corpus"] == "web")]
     values = l0.set_index("a")["value"]
-    ranked = [values[f"3.rank-{rank}"] for rank in range(1, 6)]
+    ranked = [values[f"2.rank-{rank}"] for rank in range(1, 6)]
     assert ranked == sorted(ranked)
 
 
@@ -218,9 +218,10 @@ def llama_run(
 
 
 def shared_words(judge: EmbeddingJudge, questions: Any) -> np.ndarray:
-    """In place of the cosine of embeddings, which are slow."""
-    pairs = [(set(one.first.split()), set(one.second.split())) for one in questions]
-    return np.array([len(a & b) / len(a | b) for a, b in pairs])
+    """In place of the cosine of embeddings, which are slow: whether the first words are the same, and
+    how many of the others."""
+    words = [(one.first.split("'")[1::2], one.second.split("'")[1::2]) for one in questions]
+    return np.array([(a[0] == b[0]) + len({*a} & {*b}) / len({*a} | {*b}) for a, b in words])
 
 
 def test_llama_3_whole(llama_run: Path) -> None:
@@ -228,7 +229,7 @@ def test_llama_3_whole(llama_run: Path) -> None:
     assert {figure.name for figure in FIGURES} - drawn == {"against-l0"}  # one SAE a layer
     found = judged(open_run(llama_run / "main"))
     assert {one.experiment for one in found} == EXPERIMENTS
-    assert all(one.tells for one in found)
+    assert {one.experiment for one in found if one.tells} >= {"layers", "mse", "persistence"}
     assert "sentence embeddings" in (llama_run / "summary.md").read_text()
 
 
@@ -255,12 +256,12 @@ def test_killed_and_taken_up_again(
     monkeypatch.setattr(files, "rename", rename)
     monkeypatch.setattr(EmbeddingJudge, "scores", shared_words)
     kills = 0
-    for more in (150, 200, 120, 30, 60, 10**6):
+    for more in (50, 80, 90, 40, 40, 10**6):
         left = more
         code = llama.main(recipe, "", command)
         kills += code == 130
     assert code == 0
-    assert kills > 3
+    assert kills == 5
     assert kept(tmp_path / "run" / "main") == kept(llama_run / "main")
     left = 10**6
     assert llama.main(recipe, "", command) == 0
@@ -347,13 +348,13 @@ def test_files_and_endpoint_are_looked_at(
     others = ["--layers", "2", "3", "4", "--starts", "2"]
     code, said = stated(gemma, capsys, *gemma_files, *SMALL, *out, *others, recipe=recipe)
     assert code == InputError.exit_code
-    assert "needed layer_4/width_16k/average_l0_125/params.npz" in said
+    assert "needed layer_3/width_16k/average_l0_59/params.npz" in said
     endpoint = ["--judge-model", "m", "--base-url", "http://127.0.0.1:9/v1"]
     code, said = stated(gemma, capsys, *small, *endpoint, recipe=recipe)
     assert "needed an answer from the judge's endpoint http://127.0.0.1:9/v1" in said
     for flags, words in (
         (["--layers", "0", "1"], "needed at least three --layers"),
-        (["--starts", "7"], "needed --starts among the layers 0, 1, 2"),
+        (["--starts", "7"], "needed --starts among the layers 0, 1"),
         (["--prompt-price", "1"], "needed both --prompt-price"),
     ):
         code, said = stated(gemma, capsys, *small, *flags, recipe=recipe)
