@@ -1,6 +1,7 @@
 """Figures as files: the same bytes, well formed, nothing outside, no stranger's markup."""
 
 import json
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -270,3 +271,22 @@ def test_the_document_lists_every_figure() -> None:
         assert f"| {one.number} | `{one.name}` | {one.shows} | `{one.command}` |" in document
     numbers = {number.split()[0] for one in FIGURES for number in one.numbers}
     assert numbers == {str(n) for n in (1, *range(3, 9), *range(10, 20))}
+
+
+def test_the_last_bits_of_a_layout_change_no_byte() -> None:
+    """The solver of layouts does not repeat them, and matplotlib's ids hashed them."""
+
+    def svg(nudge: float) -> str:
+        figure = Figure(figsize=(3, 2))
+        ax = figure.add_axes((0.1 + nudge, 0.1, 0.8, 0.8))
+        ax.plot([0, 1, 2], [1, 3, 2], marker="o")
+        return to_svg(figure)
+
+    text = svg(0)
+    assert text == svg(1e-15) == svg(3e-14)
+    assert text != svg(0.01)
+    ids = set(re.findall(r'id="([A-Za-z][0-9a-f]{10}-\d+)"', text))
+    used = set(re.findall(r"#([A-Za-z][0-9a-f]{10}-\d+)", text))
+    assert used
+    assert used <= ids
+    assert not ids & set(re.findall(r'id="([^"]+)"', svg(0.01))) & used

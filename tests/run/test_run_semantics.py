@@ -182,7 +182,8 @@ def test_experiments(directory: Path, experiment: str) -> None:
         for row in sample.to_pylist()
         if row["text_a"] and row["text_b"] and not row["kind"].startswith("calibration")
     ]
-    assert len(table) == len(askable)
+    # Of a calibration pair the texts may have been asked as others'.
+    assert (~table["kind"].str.startswith("calibration")).sum() == len(askable)
     mine = table[(table["strategy"] == "folded") & ~table["swapped"] & table["label"].notna()]
     if experiment == "layers":
         expected = np.mean([Label(label).value_in_means for label in mine["label"]])
