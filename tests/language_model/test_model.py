@@ -124,3 +124,10 @@ def test_a_saved_model_loads_by_path(tmp_path) -> None:
     model = load_language_model(str(tmp_path), device="cpu", dtype="bfloat16")
     assert model.dtype == torch.bfloat16
     assert model.bos_token_id == 1
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda", "nonsense:0"])
+def test_a_device_that_is_not_there(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="needed a device of cpu or cuda"):
+        load_language_model("smollm2", device=device)

@@ -153,6 +153,7 @@ def load_language_model(
     if dtype not in ("float32", "bfloat16"):
         raise UsageError(f"needed a dtype of float32 or bfloat16, found '{dtype}'")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    _check_device(device)
     if name == EMBEDDED or (name == SMOLLM2_NAME and embedded_is_here()):
         model, tokenizer = load_smollm2(device)
         if attention is not None:
@@ -188,6 +189,14 @@ def embedded_is_here() -> bool:
     except (MissingDependencyError, InputError):
         return False
     return True
+
+
+def _check_device(device: str) -> None:
+    there = "cuda there is" if torch.cuda.is_available() else "no cuda device is there"
+    if device.partition(":")[0] not in ("cpu", "cuda") or (
+        device.startswith("cuda") and not torch.cuda.is_available()
+    ):
+        raise UsageError(f"needed a device of cpu or cuda, found '{device}', and {there}; try cpu")
 
 
 def _not_loaded(name: str, error: Exception) -> InputError:
