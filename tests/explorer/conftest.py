@@ -1,20 +1,18 @@
 """A small run with everything in it, a page over it, and a browser that fails on any error."""
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from described_runs import SMALL
+from explored_pages import serving
 from playwright.sync_api import Page, sync_playwright
 from tiny_models import tiny_model
 from tiny_suites import write_suite
 
 from saematch.explorer.index import Index
-from saematch.explorer.server import application
 from saematch.run import RunConfig, run
 from saematch.run.describing import describe
 from saematch.run.evaluating import evaluate
@@ -71,39 +69,18 @@ def index(whole_run: Path) -> Iterator[Index]:
     opened.close()
 
 
-@contextmanager
-def serving(directory: Path, other: Path | None = None) -> Iterator[str]:
-    """The address of a page over a run."""
-    import uvicorn
-
-    opened = [Index.of(one) for one in (directory, other) if one is not None]
-    server = uvicorn.Server(
-        uvicorn.Config(application(*opened), host="127.0.0.1", port=0, log_level="warning")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        thread.join(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        server.should_exit = True
-        thread.join()
-        for one in opened:
-            one.close()
-
-
 @pytest.fixture(scope="session")
 def address(whole_run: Path) -> Iterator[str]:
     with serving(whole_run) as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Debian's; where it is missing the browser tests fail: make test installs it."""
+    """Debian's; where it is missing the browser tests fail: make test installs it.
+
+    Closed with its module: while it is open an event loop runs, and other tests start their own.
+    """
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     assert path is not None, "needed chromium, found none; try: apt-get install chromium"
     with sync_playwright() as playwright:

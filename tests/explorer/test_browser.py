@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import serving
+from explored_pages import serving
 from playwright.sync_api import Page, expect
 from typer.testing import CliRunner
 

@@ -74,7 +74,7 @@ def test_a_selection_as_a_file(address: str) -> None:
 
 
 def test_a_table_that_cannot_be_read_is_no_traceback(copied_run: Path) -> None:
-    from conftest import serving
+    from explored_pages import serving
 
     path = copied_run / "contexts/4.parquet"
     path.write_bytes(b"x" * path.stat().st_size)
