@@ -70,7 +70,7 @@ def test_folded_costs_least_of_all_one_to_one_strategies(
     others += [match(a, b, parts=parts, strategy="random", seed=s) for s in range(4)]
     if d_a == d_b:
         others.append(match(a, b, parts=parts, strategy="naive"))
-    assert total(least) == pytest.approx(least.assignment.primal, rel=1e-5, abs=1e-9)  # type: ignore
+    assert total(least) == pytest.approx(least.assignment.primal, rel=1e-5, abs=1e-9)
     for other in others:
         assert other.matched.sum() == min(d_a, d_b)
         assert total(least) <= total(other) * (1 + 1e-6)
@@ -83,7 +83,7 @@ def test_folded_costs_least_of_all_one_to_one_strategies(
 def test_the_cost_is_the_formula_whatever_the_strategy(
     strategy: str, weights: dict[str, float]
 ) -> None:
-    found = match(A, B, parts=weights, strategy=strategy)  # type: ignore[arg-type]
+    found = match(A, B, parts=weights, strategy=strategy)
     expected = cost_by_hand(A, B, found.permutation, weights)
     np.testing.assert_allclose(found.cost, expected, rtol=1e-9)
     assert found.parts == weights
@@ -156,7 +156,7 @@ def test_shares_sum_to_one(parts: Sequence[str] | Mapping[str, float]) -> None:
 @pytest.mark.parametrize("strategy", ["folded", "unfolded", "random"])
 @pytest.mark.parametrize(("a", "b"), [(A, WIDE), (WIDE, A)])
 def test_different_widths_match_the_smaller_side_completely(strategy: str, a: SAE, b: SAE) -> None:
-    found = match(a, b, strategy=strategy)  # type: ignore[arg-type]
+    found = match(a, b, strategy=strategy)
     matched = found.permutation != -1
     assert found.permutation.shape == (a.d_sae,)
     assert matched.sum() == 12
@@ -185,8 +185,8 @@ def test_the_other_direction_is_the_inverse(seed: int, d_a: int, d_b: int) -> No
 @pytest.mark.parametrize("strategy", ["folded", "unfolded", "cosine"])
 def test_relabelling_b_relabels_the_permutation(strategy: str) -> None:
     order = torch.randperm(17, generator=torch.Generator().manual_seed(3))
-    one = match(A, WIDE, strategy=strategy)  # type: ignore[arg-type]
-    two = match(A, relabelled(WIDE, order), strategy=strategy)  # type: ignore[arg-type]
+    one = match(A, WIDE, strategy=strategy)
+    two = match(A, relabelled(WIDE, order), strategy=strategy)
     assert order[torch.from_numpy(two.permutation)].tolist() == one.permutation.tolist()
     np.testing.assert_allclose(two.cost, one.cost)
 
@@ -311,7 +311,7 @@ def test_a_uniform_threshold_is_noted_for_decoder_only() -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_different_d_model_is_an_error(strategy: str) -> None:
     with pytest.raises(UsageError, match="6 and 5"):
-        match(A, make_sae(d_model=5), strategy=strategy)  # type: ignore[arg-type]
+        match(A, make_sae(d_model=5), strategy=strategy)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_without_thresholds_only_folded_needs_a_scale() -> None:
     with pytest.raises(UsageError, match="decoder_norm, activation or none"):
         match(a, b)
     for strategy in ("unfolded", "naive", "random", "cosine"):
-        assert match(a, b, strategy=strategy).scale == "none"  # type: ignore[arg-type]
+        assert match(a, b, strategy=strategy).scale == "none"
     assert match(a, b, scale="decoder_norm").scale == "decoder_norm"
     raw, folded = match(a, b, strategy="unfolded"), match(a, b, scale="none")
     assert raw.permutation.tolist() == folded.permutation.tolist()

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from saematch import __version__, cli_evaluation, cli_explorer, cli_figures, cli_semantics
+from saematch import (
+    __version__,
+    cli_describing,
+    cli_evaluation,
+    cli_explorer,
+    cli_figures,
+    cli_judging,
+)
 from saematch.errors import SaematchError, UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +70,7 @@ def demo(out: Out = Path("saematch-demo"), as_json: Json = False) -> None:
     """Run the whole main job on the bundled suite of real SAEs (SmolLM2-135M, blocks 12 to 19)."""
     run("bundled:smollm2-135m", out=out, far="12,14", as_json=as_json)
     cli_evaluation.demo(out, as_json)
-    cli_semantics.demo(out, as_json)
+    cli_judging.demo(out, as_json)
     if not as_json:
         from saematch import display
 
@@ -242,9 +249,9 @@ def run(
 
 app.command()(cli_evaluation.evaluate)
 app.command()(cli_evaluation.findings)
-app.command()(cli_semantics.describe)
-app.command()(cli_semantics.explain)
-app.command()(cli_semantics.judge)
+app.command()(cli_describing.describe)
+app.command()(cli_describing.explain)
+app.command()(cli_judging.judge)
 app.command()(cli_figures.figures)
 app.command()(cli_explorer.explore)
 

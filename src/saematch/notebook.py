@@ -5,7 +5,6 @@ The curve is written as SVG by hand, since matplotlib takes longer to import tha
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +74,7 @@ def run_html(run: "Run") -> str:
         **_means(folded[folded["corpus"] == ""], ("mse_decoder", "certain_share")),
         **_means(texts, ("explained_variance", "matching_score")),
     }
-    pairs = [pair for keys in run.chains for pair in pairwise(keys)]
+    pairs = run.adjacent
     facts: dict[str, Any] = {
         "directory": str(run.path),
         "measured on": ", ".join(dict.fromkeys(texts["corpus"])) or "no text: saematch evaluate",
@@ -143,4 +142,4 @@ def _means(rows: Any, names: Sequence[str]) -> dict[tuple[str, str, str], float]
     """By pair and measure; over corpora."""
     rows = rows[rows["measure"].isin(names)]
     means = rows.groupby(["a", "b", "measure"])["value"].mean().dropna()
-    return {tuple(map(str, key)): float(value) for key, value in means.items()}  # type: ignore[misc]
+    return {(a, b, measure): float(value) for (a, b, measure), value in means.items()}

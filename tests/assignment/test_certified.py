@@ -371,7 +371,7 @@ def test_prices_far_above_every_cost_lose_nothing(price: float) -> None:
 def test_settings_that_there_are_not(settings: dict[str, Any], said: str) -> None:
     # The constructor's own types are checked in tests, before it can say so itself.
     with pytest.raises(UsageError, match=said):
-        Certified.__post_init__(types.SimpleNamespace(**{**vars(Certified()), **settings}))  # type: ignore
+        Certified.__post_init__(types.SimpleNamespace(**{**vars(Certified()), **settings}))
 
 
 @pytest.mark.parametrize("duals", [np.full(60, np.nan), np.zeros(59), np.zeros(())])

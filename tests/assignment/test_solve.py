@@ -293,4 +293,4 @@ def test_numpy_arrays_are_factors_too() -> None:
 def test_solvers_that_are_none(solver: object) -> None:
     rows, columns = random_factors(4, 5, 3, seed=0)
     with pytest.raises((UsageError, TypeError)):
-        solve(rows, columns, solver)  # type: ignore[arg-type]
+        solve(rows, columns, solver)

@@ -218,7 +218,7 @@ def test_shares_are_stacked(run: Run) -> None:
     for ax, strategy in zip(figure.axes, ("folded", "unfolded"), strict=True):
         for bars, measure in zip(ax.containers, LABEL_FILLS, strict=True):
             rows = table[(table["strategy"] == strategy) & (table["measure"] == measure)]
-            heights = [bar.get_height() for bar in bars]  # type: ignore[attr-defined]
+            heights = [bar.get_height() for bar in bars]
             assert np.isnan(heights[1])  # 4→5 was judged by nobody
             np.testing.assert_allclose([heights[0], heights[2]], rows["value"])
             ends = rows[["low", "high"]].to_numpy()

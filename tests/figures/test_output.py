@@ -76,11 +76,11 @@ def stays_inside(figure: Figure) -> None:
     below = words.get_window_extent(renderer)
     for ax in figure.axes:
         if ax.axison:
-            assert ax.get_tightbbox(renderer).y0 >= below.y1 - 1, ax  # type: ignore[union-attr]
+            assert ax.get_tightbbox(renderer).y0 >= below.y1 - 1, ax
     for legend in figure.legends:
         box = legend.get_window_extent(renderer)
         assert box.y0 >= below.y1 - 1
-        assert all(ax.get_tightbbox(renderer).y0 >= box.y1 - 1 for ax in figure.axes)  # type: ignore[union-attr]
+        assert all(ax.get_tightbbox(renderer).y0 >= box.y1 - 1 for ax in figure.axes)
 
 
 @pytest.fixture(params=EVERYWHERE)

@@ -50,7 +50,7 @@ def test_the_hub_where_it_is_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         sys.modules,
         "datasets",
-        types.SimpleNamespace(load_dataset=load_dataset),  # type: ignore
+        types.SimpleNamespace(load_dataset=load_dataset),
     )
     monkeypatch.setattr(corpora, "hub_is_reachable", lambda: True)
     corpus = load_corpus("code", 4, seed=7, offline=False)
@@ -71,7 +71,7 @@ def test_a_hub_that_breaks_off_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         sys.modules,
         "datasets",
-        types.SimpleNamespace(load_dataset=load_dataset),  # type: ignore
+        types.SimpleNamespace(load_dataset=load_dataset),
     )
     monkeypatch.setattr(corpora, "hub_is_reachable", lambda: True)
     with pytest.raises(InputError, match="reset by peer; try again, or set HF_HUB_OFFLINE=1"):

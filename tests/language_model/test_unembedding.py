@@ -13,7 +13,7 @@ from saematch.language_model.unembedding import promoted_tokens
 def straight(kind: str, model: torch.nn.Module, rows: np.ndarray) -> np.ndarray:
     """Logits of the rows in float64, but for a factor of each row and what every row shares."""
     parts = {name: value.detach().double().numpy() for name, value in model.named_parameters()}
-    head = model.get_output_embeddings().weight.detach().double().numpy()  # type: ignore
+    head = model.get_output_embeddings().weight.detach().double().numpy()
     if kind == "gpt2":
         centred = rows - rows.mean(axis=1, keepdims=True)
         return centred * parts["transformer.ln_f.weight"] @ head.T

@@ -49,7 +49,7 @@ def _quick() -> Iterator[None]:
     """One thread, no waiting for the disk, and a report in one line: it is tested elsewhere."""
     torch.set_num_threads(1)
     report = types.ModuleType("saematch.run.report")
-    report.render_report = lambda run: f"<p>{len(run.measures())} measures</p>"  # type: ignore
+    report.render_report = lambda run: f"<p>{len(run.measures())} measures</p>"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "fsync", lambda path: None)
         patch.setitem(sys.modules, "saematch.run.report", report)

@@ -53,7 +53,7 @@ def quick_folder(tmp_path: Path) -> Iterator[Path]:
 def plain_report() -> Iterator[None]:
     """A report in one line: the real one is slow to make some hundred times."""
     report = types.ModuleType("saematch.run.report")
-    report.render_report = lambda run: f"<p>{len(run.measures())} measures</p>"  # type: ignore
+    report.render_report = lambda run: f"<p>{len(run.measures())} measures</p>"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "saematch.run.report", report)
         patch.setattr(saematch.run, "report", report, raising=False)

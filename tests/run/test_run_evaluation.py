@@ -400,7 +400,7 @@ def test_every_finding_has_a_verdict(evaluated: Evaluated) -> None:
         one = found[name]
         assert one.verdict in ("holds", "does not hold")
         assert None not in (one.value, one.low, one.high)
-        assert one.low <= one.value <= one.high  # type: ignore[operator]
+        assert one.low <= one.value <= one.high
     # Naive is not there where widths differ.
     assert found["a"].verdict == "not measurable here"
 
@@ -415,7 +415,7 @@ def test_a_runs_own_first_blocks(finished: Path, evaluated: Evaluated, monkeypat
     found = find(finished, early_layers=4)
     by_name = {one.name: one for one in found.findings}
     scores = [evaluated.mean("matching_score", "folded", pairs=[p]) for p in evaluated.adjacent]
-    assert by_name["c"].value == pytest.approx(scores[0][0] - scores[1][0])  # type: ignore[index]
+    assert by_name["c"].value == pytest.approx(scores[0][0] - scores[1][0])
     assert "3→4 minus 4→5" in by_name["c"].effect
     assert "all SAEs here have about the same" in by_name["c"].effect
     monkeypatch.setattr(Evaluated, "l0", lambda self, key: 100.0 if key == "3" else 30.0)

@@ -36,14 +36,14 @@ def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory, plain_report
 
 def value(run: Run, a: str, b: str, strategy: str, measure: str, column: str = "value") -> float:
     table = run.measures().set_index(["a", "b", "strategy", "measure"])
-    return table.loc[(a, b, strategy, measure), column]  # type: ignore
+    return table.loc[(a, b, strategy, measure), column]
 
 
 @pytest.mark.parametrize("pair", [("3", "4"), ("4", "5"), ("3", "5")])
 def test_matchings_are_those_of_match(finished: Run, suite: Path, pair: tuple[str, str]) -> None:
     saes = load_suite(str(suite))
     for strategy in ("folded", "unfolded", "cosine", "random"):
-        expected = match(saes.load(pair[0]), saes.load(pair[1]), strategy=strategy)  # type: ignore
+        expected = match(saes.load(pair[0]), saes.load(pair[1]), strategy=strategy)
         table = finished.matching_table(*pair, strategy)
         frame = expected.to_frame()
         for column in ("partner", "status", "cost", "mse_decoder", "cosine", "certain"):

@@ -11,19 +11,19 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from saematch.errors import MissingDependencyError, UsageError
+from saematch.run.described import SHOWN_FIRST, descriptions_of
+from saematch.run.findings_judge import best_judge
 from saematch.run.plan import PATHS_NAME, candidates_name, matching_name
 from saematch.run.read import Run, open_run
 
 MEMORY = "256MB"
 THREADS = 2
-SOURCES = ("neuronpedia", "model", "activations")
-"""Descriptions, the preferred first."""
 
 _FEATURES = """
 CREATE TABLE features (
@@ -101,14 +101,10 @@ class Index:
         self._problem(f"{name}: {found}; delete it and run the same saematch command again")
         return None
 
-    @property
-    def adjacent(self) -> list[tuple[str, str]]:
-        return [pair for chain in self.chains for pair in pairwise(chain)]
-
-    @property
-    def chains(self) -> tuple[tuple[str, ...], ...]:
-        """Empty where the paths are not there yet."""
-        return self.run.chains if self.file(PATHS_NAME) else ()
+    @cached_property
+    def adjacent(self) -> tuple[tuple[str, str], ...]:
+        """Read once; empty where the paths are not there yet."""
+        return self.run.adjacent if self.file(PATHS_NAME) else ()
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -144,18 +140,14 @@ class Index:
     def _about(self) -> None:
         directory = self.run.directory
         there = {name.split("/")[1].partition("--")[0] for name in directory.names("descriptions/")}
-        self.source = next((one for one in SOURCES if one in there), "")
+        self.source = next((one for one in SHOWN_FIRST if one in there), "")
         slug = f"/{self.run.config.slug}/"
         found = {name.split("/")[1] for name in directory.names("matchings/") if slug in name}
         self.strategies = tuple(sorted(found, key=lambda one: (one != "folded", one)))
         with self._said("judgements"):
-            from saematch.run.findings_judge import best_judge
-
             best = best_judge(self.run, "layers")
             self.judge = best.judge if best is not None else ""
         if self.source == "neuronpedia":
-            from saematch.run.described import descriptions_of
-
             for key in self.keys:
                 with self._said(f"descriptions of {key}"):
                     of = descriptions_of(self.run, self.source, key)
@@ -181,7 +173,7 @@ class Index:
         if after is not None:
             live = "status = 'live' AND partner_status = 'live'"
             matched = (
-                f"(SELECT *, CASE WHEN {live} THEN percent_rank() OVER (PARTITION BY {live} ORDER BY cost) "
+                f"(SELECT *, CASE WHEN {live} THEN cume_dist() OVER (PARTITION BY {live} ORDER BY cost) "
                 "END AS quantile FROM read_parquet(?))"
             )
             join(

@@ -8,6 +8,7 @@ from typing import Any
 
 from saematch.errors import UsageError
 from saematch.explorer.index import Index
+from saematch.run.steps import doubts_of
 
 PAGE = 50
 MOST = 5_000
@@ -23,7 +24,6 @@ COLUMNS = (
 )
 _PLACE = re.compile(r"\s*(-?[\w.]+)\s*/\s*(\d+)\s*")
 BARS = 24
-BANDS = 10
 
 
 @dataclass(frozen=True)
@@ -122,16 +122,14 @@ def _step(index: Index, before: Mapping[str, Any], here: Mapping[str, Any]) -> d
             "f.key = ? AND f.feature = c.candidate WHERE c.feature = ? AND c.candidate <> ? ORDER BY rank",
             [near, here["key"], before["feature"], here["feature"]],
         )
-    doubts = []
-    if "live" not in (before["status"],) or here["status"] != "live":
-        which = before if before["status"] != "live" else here
-        doubts.append(f"feature {which['key']}/{which['feature']} is {which['status']}")
-    if step["quantile"] is not None and step["quantile"] > 0.9:
-        doubts.append("among the dearest tenth of the live pairs")
-    if others and step["cost"] is not None and others[0]["cost"] < step["cost"]:
-        doubts.append("another feature is nearer, but was given to a third")
-    if step["cost"] is not None and not step["certain"]:
-        doubts.append("an equally good matching may pair it otherwise")
+    doubts = [
+        f"feature {one['key']}/{one['feature']} is {one['status']}"
+        for one in (before, here)
+        if one["status"] != "live"
+    ][:1]
+    cost = step["cost"]
+    extra = others[0]["cost"] - cost if others and cost is not None else None
+    doubts += doubts_of(cost, step["quantile"], extra, bool(step["certain"]))
     return {**step, "runners_up": [_plain(one) for one in others], "doubts": doubts}
 
 
@@ -223,8 +221,9 @@ def compare(index: Index, asked: Mapping[str, str], most: int = PAGE) -> dict[st
     base = (
         "FROM read_parquet(?) x JOIN read_parquet(?) y USING (feature) "
         f"LEFT JOIN {score if scored else none} s USING (feature) "
-        f"LEFT JOIN {score if scored else none} t USING (feature) WHERE x.status = 'live'"
+        f"LEFT JOIN {score if scored else none} t USING (feature) "
     )
+    live = "WHERE x.status = 'live'"
     values: list[Any] = [*files]
     if scored:
         values += [scored, a, b, first, scored, a, b, second]
@@ -233,21 +232,21 @@ def compare(index: Index, asked: Mapping[str, str], most: int = PAGE) -> dict[st
         f"SELECT count(*) AS live, count(*) FILTER ({apart}) AS apart, "
         f"count(*) FILTER ({apart} AND s.score > t.score) AS first_better, "
         f"count(*) FILTER ({apart} AND s.score < t.score) AS second_better, "
-        f"count(*) FILTER ({apart} AND s.score = t.score) AS alike {base}",
+        f"count(*) FILTER ({apart} AND s.score = t.score) AS alike {base} {live}",
         values,
     )[0]
     page = max(1, int(_number(asked, "page", 1.0)))
+    texts = (
+        "LEFT JOIN features d ON d.key = ? AND d.feature = x.feature "
+        "LEFT JOIN features p ON p.key = ? AND p.feature = x.partner "
+        "LEFT JOIN features q ON q.key = ? AND q.feature = y.partner "
+    )
     rows = index.ask(
         "SELECT x.feature, x.partner AS first_partner, y.partner AS second_partner, x.cost AS first_cost, "
         "y.cost AS second_cost, s.score AS first_score, t.score AS second_score, s.phi AS first_phi, "
         f"t.phi AS second_phi, d.text AS text, p.text AS first_text, q.text AS second_text {base} "
-        f"AND {apart}".replace(
-            "WHERE x.status",
-            "LEFT JOIN features d ON d.key = ? AND d.feature = x.feature "
-            "LEFT JOIN features p ON p.key = ? AND p.feature = x.partner "
-            "LEFT JOIN features q ON q.key = ? AND q.feature = y.partner WHERE x.status",
-        )
-        + " ORDER BY abs(coalesce(s.score - t.score, 0)) DESC, x.feature LIMIT ? OFFSET ?",
+        f"{texts} {live} AND {apart} "
+        "ORDER BY abs(coalesce(s.score - t.score, 0)) DESC, x.feature LIMIT ? OFFSET ?",
         [*values, a, b, b, most, (page - 1) * most],
     )
     return {

@@ -42,9 +42,9 @@ STATIC = {
     "icon.svg": "image/svg+xml",
 }
 FORMATS = {
-    "csv": ("text/csv; charset=utf-8", "(FORMAT csv, HEADER)"),
-    "json": ("application/json", "(FORMAT json, ARRAY true)"),
-    "parquet": ("application/vnd.apache.parquet", "(FORMAT parquet)"),
+    "csv": "text/csv; charset=utf-8",
+    "json": "application/json",
+    "parquet": "application/vnd.apache.parquet",
 }
 
 
@@ -153,7 +153,7 @@ def application(index: Index, other: Index | None = None) -> Any:
         return await guarded(
             lambda asked: taken_away(index, asked, form),
             request,
-            lambda data: Response(data, media_type=FORMATS[form][0], headers=disposition),
+            lambda data: Response(data, media_type=FORMATS[form], headers=disposition),
         )
 
     async def guarded(

@@ -3,15 +3,14 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from saematch.errors import InputError
+from saematch.run.currency import is_current
 from saematch.run.evaluation_summary import corpora_of
-from saematch.run.pipeline import is_current
 from saematch.run.schema import decode
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def run_command(run: "Run") -> str:
 
 def adjacent(run: "Run") -> list[Pair]:
     """Adjacent pairs of all chains, in order of depth."""
-    return [pair for chain in run.chains for pair in pairwise(chain)]
+    return list(run.adjacent)
 
 
 def suite_facts(run: "Run") -> str:

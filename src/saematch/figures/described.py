@@ -8,12 +8,11 @@ import pandas as pd
 
 from saematch.figures.captions import plain
 from saematch.figures.data import current, read
+from saematch.run.described import SHOWN_FIRST
 
 if TYPE_CHECKING:
     from saematch.run import Run
 
-SOURCES = ("neuronpedia", "model", "activations")
-"""Whose description is shown, the first that describes the SAE; halves (`model-0`) are for judges."""
 TOKENS = 4
 """Tokens that stand for a feature without a description."""
 
@@ -48,7 +47,7 @@ def described(run: "Run") -> Described:
     }
     features = set(current(run, "features/"))
     for key in run.keys:
-        source = next((one for one in SOURCES if (one, key) in descriptions), None)
+        source = next((one for one in SHOWN_FIRST if (one, key) in descriptions), None)
         if source is not None:
             table, _ = read(run, descriptions[source, key])
             first = table.drop_duplicates("feature")

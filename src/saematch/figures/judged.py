@@ -6,22 +6,21 @@ import pandas as pd
 
 from saematch.figures.captions import plain
 from saematch.figures.data import NotInRunError, command, current, read
+from saematch.run.judgements import JUDGEMENTS_NAME, sample_name
 
 if TYPE_CHECKING:
     from saematch.run import Run
 
-JUDGEMENTS_NAME = "judgements.parquet"
-SAMPLE = "sample"
-
 
 def results(run: "Run", experiment: str) -> dict[str, pd.DataFrame]:
     """The measures of labels by judge; raises NotInRunError where nobody judged the experiment."""
-    prefix = f"judging/{experiment}/"
+    sample = sample_name(experiment)
+    prefix = sample.rpartition("/")[0] + "/"
     found = {
         name.removeprefix(prefix).removesuffix(".parquet"): read(run, name)[0]
         for name in current(run, prefix)
+        if name != sample
     }
-    found.pop(SAMPLE, None)
     if not found:
         needed = f"judgements of the experiment '{experiment}'"
         raise NotInRunError(run, needed, command(run, "judge"))
@@ -34,7 +33,7 @@ def labelled(run: "Run", experiment: str) -> pd.DataFrame:
 
     Raises NotInRunError where nobody judged the experiment.
     """
-    name = f"judging/{experiment}/{SAMPLE}.parquet"
+    name = sample_name(experiment)
     there = {*current(run, name), *current(run, JUDGEMENTS_NAME)}
     if {name, JUDGEMENTS_NAME} <= there:
         sample, judgements = read(run, name)[0], read(run, JUDGEMENTS_NAME)[0]

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from saematch.run.read import Run
 
 FOLDER = "descriptions/"
+SHOWN_FIRST = ("neuronpedia", "model", "activations")
+"""Sources whose descriptions are shown, the preferred first; halves (`model-0`) are for judges."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 
 from saematch.errors import InputError, UsageError
 from saematch.evaluation.arms import CORRELATION
@@ -109,7 +108,7 @@ class EvaluatedRun:
             self.progress(0, 1, what)
 
     def _pairs(self) -> list[Pair]:
-        adjacent = [pair for keys in self.run.chains for pair in pairwise(keys)]
+        adjacent = self.run.adjacent
         entries = [member.entry for member in self.members.values()]
         if self.config.pairs is None:
             return [*adjacent, *(pair for pair in self.run.pairs if pair not in adjacent)]

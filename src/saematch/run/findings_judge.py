@@ -79,11 +79,10 @@ def persistence(run: "Run") -> list[Finding]:
     if last < 3:
         return found + [_open(n, claims[n], "four layers on a chain") for n in ("d3", "d4")]
     near = means.of(EXACT, 2) - means.of(COMPOSITION, 2)
-    both = (
+    away, before = (
         means.of(EXACT, distance, last) - means.of(COMPOSITION, distance, last)
         for distance in (last, 2)
     )
-    away, before = both
     effect = f"{whose}, exact minus composition, 2 layers on; close: at most {CLOSE}"
     value, low, high = interval(near)
     close = high is not None and high <= CLOSE

@@ -5,6 +5,7 @@ Every file is checked against the manifest when it is read.  No lock is needed: 
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,11 @@ class Run:
         several SAEs."""
         _, details = self._table(PATHS_NAME)
         return tuple(tuple(keys) for keys in details["chains"])
+
+    @property
+    def adjacent(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of SAEs that follow each other on a chain, in order of depth."""
+        return tuple(pair for keys in self.chains for pair in pairwise(keys))
 
     def matching_table(
         self, a: str | int, b: str | int, strategy: str = "folded"

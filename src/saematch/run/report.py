@@ -7,7 +7,6 @@ Jinja's escaping, and the page's script writes it as text nodes only.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +46,7 @@ def render_report(run: "Run") -> str:
 def context(run: "Run") -> dict[str, Any]:
     """Everything that the template shows, as plain values."""
     measures = run.measures()
-    adjacent = [pair for chain in run.chains for pair in pairwise(chain)]
+    adjacent = run.adjacent
     steps = followed_steps(run)
     searchable = sum(len(path) for path in steps.values()) <= EMBEDDED_STEPS
     return {

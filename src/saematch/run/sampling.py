@@ -6,7 +6,6 @@ for being seen in the same places; a feature is its own control from the two hal
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -44,10 +43,6 @@ CALIBRATION_PAIRS = 200
 EXACT, COMPOSITION = "exact", "composition"
 
 
-def adjacent_pairs(run: Run) -> list[Pair]:
-    return [pair for keys in run.chains for pair in pairwise(keys)]
-
-
 def persistence_pairs(run: Run, config: JudgeConfig) -> list[Pair]:
     """From each start to every later SAE of its chain."""
     found: list[Pair] = []
@@ -70,7 +65,7 @@ def pairs_for(run: Run, config: JudgeConfig) -> list[Pair]:
     """The pairs of SAEs that an experiment is about."""
     if config.experiment == "persistence":
         return persistence_pairs(run, config)
-    adjacent = adjacent_pairs(run)
+    adjacent = list(run.adjacent)
     if config.pairs is not None:
         wanted: list[Pair] = [(run.key(a), run.key(b)) for a, b in config.pairs]
         missing = [pair for pair in wanted if pair not in run.pairs]
@@ -103,7 +98,7 @@ def compared_features(run: Run, config: JudgeConfig, matching: MatchingOf) -> li
 def _calibration(run: Run, config: JudgeConfig, matching: MatchingOf) -> list[Compared]:
     """The same in every experiment, so that the same thresholds judge all of them."""
     generator = np.random.default_rng([config.seed, 1])
-    pairs = adjacent_pairs(run)
+    pairs = run.adjacent
     each = -(-CALIBRATION_PAIRS // len(pairs))
     found = []
     for pair in pairs:

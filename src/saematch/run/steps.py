@@ -39,16 +39,22 @@ class Step:
     @property
     def doubts(self) -> tuple[str, ...]:
         """Why to doubt the step, in words; empty where nothing speaks against it."""
-        found = []
-        if self.status != "live":
-            found.append(f"the feature is {self.status}")
-        if self.quantile is not None and self.quantile > DEAR_QUANTILE:
-            found.append("among the dearest tenth of the live pairs")
-        if self.extra_cost is not None and self.extra_cost < 0:
-            found.append("another feature is nearer, but was given to a third")
-        if self.cost is not None and not self.certain:
-            found.append("an equally good matching may pair it otherwise")
-        return tuple(found)
+        found = [f"the feature is {self.status}"] if self.status != "live" else []
+        return (*found, *doubts_of(self.cost, self.quantile, self.extra_cost, self.certain))
+
+
+def doubts_of(
+    cost: float | None, quantile: float | None, extra_cost: float | None, certain: bool
+) -> tuple[str, ...]:
+    """Why to doubt a step whose features are live; the arguments are those of `Step`."""
+    found = []
+    if quantile is not None and quantile > DEAR_QUANTILE:
+        found.append("among the dearest tenth of the live pairs")
+    if extra_cost is not None and extra_cost < 0:
+        found.append("another feature is nearer, but was given to a third")
+    if cost is not None and not certain:
+        found.append("an equally good matching may pair it otherwise")
+    return tuple(found)
 
 
 @dataclass(frozen=True)

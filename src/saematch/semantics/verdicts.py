@@ -6,6 +6,7 @@ questions.  Strategies are compared on features that were judged under both.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -135,8 +136,13 @@ def verdict(rows: Sequence[ResultRow]) -> tuple[bool, str]:
 
 def mean_span(values: np.ndarray, seed: int) -> Span:
     """A mean and its interval."""
-    weights = draw_weights(len(values), seed)
-    return interval(weights @ values.astype(float) / len(values))
+    return interval(_weights(len(values), seed) @ values.astype(float) / len(values))
+
+
+@lru_cache(maxsize=2)
+def _weights(count: int, seed: int) -> np.ndarray:
+    """Drawn once for all measures of the same questions."""
+    return draw_weights(count, seed)
 
 
 def auc(same: Sequence[float], different: Sequence[float], seed: int) -> Span:

@@ -1,0 +1,113 @@
+"""Flags that `saematch explain` and `saematch judge` share, and what they add up to."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from saematch.cli_evaluation import split
+from saematch.errors import UsageError
+
+if TYPE_CHECKING:
+    from saematch.run.judge_config import JudgeConfig
+    from saematch.semantics.chat import Chat
+
+Experiment = Annotated[
+    Literal["layers", "mse", "persistence", "examples"],
+    typer.Option(
+        help="layers: every two layers, by strategy; mse: by decoder MSE; persistence: from a layer "
+        "to each later one; examples: from low to high MSE."
+    ),
+]
+Samples = Annotated[int, typer.Option(help="Features of each pair of layers.")]
+Controls = Annotated[int, typer.Option(help="Controls of each kind.")]
+Strategies = Annotated[str, typer.Option(help="Compared by layers, where the run has them.")]
+Pairs = Annotated[
+    str | None,
+    typer.Option(help="Layer pairs, 12,13 or 12,13;13,14.  [default: by experiment]"),
+]
+Starts = Annotated[
+    str | None, typer.Option(help="Layers that persistence starts from, e.g. 12,14.")
+]
+Seed = Annotated[int, typer.Option(help="Of the sample.")]
+USUAL_STRATEGIES = "folded,unfolded,cosine,random"
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(help="Endpoint that speaks OpenAI's protocol, e.g. http://localhost:8000/v1."),
+]
+KeyVariable = Annotated[
+    str, typer.Option(help="Environment variable that holds the API key; never the key itself.")
+]
+Concurrency = Annotated[int, typer.Option(help="Calls under way at once.")]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait for a reply.")]
+PromptPrice = Annotated[
+    float | None,
+    typer.Option(help="Money per million tokens read, to show and bound what it costs."),
+]
+CompletionPrice = Annotated[float | None, typer.Option(help="The same of tokens written.")]
+MaxCalls = Annotated[int | None, typer.Option(help="Budget in calls.")]
+MaxCost = Annotated[float | None, typer.Option(help="Budget in money; needs both prices.")]
+Stream = Annotated[bool, typer.Option("--stream", help="Let replies come in pieces.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask without asking you first.")]
+
+
+def sample_of(
+    experiment: str,
+    samples: int,
+    controls: int,
+    strategies: str,
+    pairs: str | None,
+    starts: str | None,
+    seed: int,
+    descriptions: str = "activations",
+) -> "JudgeConfig":
+    """The experiment that the flags name."""
+    from saematch.run.config import parse_far
+    from saematch.run.judge_config import JudgeConfig
+
+    return JudgeConfig(
+        experiment=experiment,
+        descriptions=descriptions,
+        samples=samples,
+        controls=controls,
+        strategies=split(strategies),
+        pairs=None if pairs is None else parse_far(pairs),
+        starts=None if starts is None else split(starts),
+        seed=seed,
+    )
+
+
+def chat_of(
+    model: str | None,
+    base_url: str | None,
+    key_variable: str,
+    concurrency: int,
+    timeout: float,
+    prices: tuple[float | None, float | None],
+    max_calls: int | None,
+    max_cost: float | None,
+    stream: bool,
+) -> "Chat":
+    """The model behind an endpoint that the flags name; raises UsageError where they contradict."""
+    from saematch.semantics.chat import OPENAI, Chat
+    from saematch.semantics.spending import Prices
+
+    if model is None:
+        raise UsageError(
+            "needed the name of a language model, found none; try --model gpt-4o-mini, or what your "
+            "endpoint serves"
+        )
+    prompt, completion = prices
+    if (prompt is None) != (completion is None):
+        raise UsageError("needed both --prompt-price and --completion-price, found one; give both")
+    known = None if prompt is None or completion is None else Prices(prompt, completion)
+    return Chat(
+        model,
+        base_url or OPENAI,
+        key_variable=key_variable,
+        concurrency=concurrency,
+        timeout=timeout,
+        prices=known,
+        max_calls=max_calls,
+        max_cost=max_cost,
+        stream=stream,
+    )
