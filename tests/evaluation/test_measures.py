@@ -8,9 +8,9 @@ from tiny_models import WIDTH, tiny_model
 
 from saematch import SAE, fold_thresholds, match
 from saematch.evaluation import fitting
-from saematch.evaluation.activations import encode_sparse
+from saematch.evaluation.activations import encode_sparse, typical_rows
 from saematch.evaluation.arms import PairInputs, arms_of
-from saematch.evaluation.collecting import Collected, collect, typical_rows
+from saematch.evaluation.collecting import Collected, collect
 from saematch.evaluation.fitting import CorrelationSums, RidgeSums, fit
 from saematch.evaluation.tables import CorpusMeasures
 from saematch.language_model import Corpus, Documents

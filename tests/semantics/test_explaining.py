@@ -94,6 +94,40 @@ def test_reading(reply: str, text: str) -> None:
     assert read_description(reply) == text
 
 
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ("Sure! Here is the description:\nnames of rivers", "names of rivers"),
+        ("Sure, here's a description: names of rivers", "names of rivers"),
+        ("Here is what they share:\n\n**Description:** names of rivers", "names of rivers"),
+        ("Certainly!\nnames of rivers", "names of rivers"),
+        ('Of course. {"description": "names of rivers"}', "names of rivers"),
+        ("this is, in French: c'est", "this is, in French: c'est"),
+        ("sure and certain words", "sure and certain words"),
+        ("sorry and other regrets", "sorry and other regrets"),
+        ("cannot, do not and other negations", "cannot, do not and other negations"),
+    ],
+)
+def test_what_is_said_before_a_description_is_none_of_it(reply: str, text: str) -> None:
+    assert read_description(reply) == text
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "I cannot help with that.",
+        "I'm sorry, but I can't describe this.",
+        "I am unable to see a pattern.",
+        "Sorry, no.",
+        "Unfortunately the pieces have nothing in common.",
+        "As an AI language model, I do not know.",
+        '{"description": "I cannot help with that request."}',
+    ],
+)
+def test_a_refusal_is_no_description(reply: str) -> None:
+    assert read_description(reply) == ""
+
+
 @given(st.text(max_size=500))
 def test_a_description_is_one_sane_line(reply: str) -> None:
     for text in (read_description(reply), read_description(json.dumps({"description": reply}))):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import WIDTH, tiny_model
 
+from saematch.evaluation import activations
 from saematch.language_model import Corpus, Documents
 from saematch.semantics import firing
 from saematch.semantics.firing import NONE, Window, watch
@@ -35,20 +36,27 @@ DOCUMENTS = documents_of(
 
 
 def straight(sae, documents: Documents) -> list[np.ndarray]:
-    """[tokens, d_sae] activations of each document, alone, BOS's set to zero."""
+    """[tokens, d_sae] activations of each document, alone; BOS's and outlying tokens' set to zero."""
     found = []
     for ids in documents.token_ids:
         with torch.no_grad():
             stream = MODEL.capture(torch.tensor([ids]), [sae.layer])[sae.layer][0]
             active = sae.encode(stream).numpy().copy()
         active[0] = 0
+        norms = stream.double().norm(dim=1).numpy()
+        typical = norms <= activations.OUTLYING * np.sort(norms[1:])[(len(norms) - 2) // 2]
+        active[~typical] = 0
         found.append(active)
     return found
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_contexts_are_the_strongest_of_each_half(batch_tokens: int, count: int) -> None:
+@pytest.mark.parametrize("outlying", [1.05, 10.0])
+def test_contexts_are_the_strongest_of_each_half(
+    batch_tokens: int, count: int, outlying: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activations, "OUTLYING", outlying)
     window = Window(3, 2)
     found = watch(MODEL, DOCUMENTS, SAES, count, window, batch_tokens)
     for key, sae in SAES.items():
@@ -80,11 +88,14 @@ def test_contexts_are_the_strongest_of_each_half(batch_tokens: int, count: int) 
                     )
 
 
-def test_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("outlying", [1.05, 10.0])
+def test_statistics(outlying: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activations, "OUTLYING", outlying)
     monkeypatch.setattr(firing, "WAITING_ENTRIES", 50)
     _, statistics = watch(MODEL, DOCUMENTS, SAES, batch_tokens=40)["1"]
     active = straight(A, DOCUMENTS)
-    assert statistics.tokens == DOCUMENTS.tokens
+    assert statistics.tokens + statistics.outlying == DOCUMENTS.tokens
+    assert (statistics.outlying > 0) == (outlying < 2)
     together = np.concatenate(active)
     assert statistics.firings.tolist() == (together > 0).sum(axis=0).tolist()
     np.testing.assert_allclose(statistics.total, together.sum(axis=0), rtol=1e-4)

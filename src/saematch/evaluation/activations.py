@@ -1,15 +1,17 @@
 """Feature activations of many tokens, as the few that are not zero."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from saematch.sae import SAE
 
 ENTRIES = 1 << 25
 """Activations held densely at a time: 128 MiB."""
+OUTLYING = 10.0
+"""A token whose residual norm exceeds so many times the median of its document is outlying."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +24,13 @@ class SparseActivations:
     """float32, positive."""
     n_tokens: int
     d_sae: int
+
+    def of_tokens(self, kept: Bool[Tensor, " n_tokens"]) -> "SparseActivations":
+        """As if nothing fired on the other tokens."""
+        here = kept.to(self.token.device)[self.token]
+        return replace(
+            self, token=self.token[here], feature=self.feature[here], value=self.value[here]
+        )
 
     def dense(self) -> Float[Tensor, "n_tokens d_sae"]:
         out = torch.zeros(self.n_tokens, self.d_sae, device=self.value.device)
@@ -47,3 +56,10 @@ def encode_sparse(sae: SAE, rows: Float[Tensor, "n d_model"]) -> SparseActivatio
         len(rows),
         sae.d_sae,
     )
+
+
+def typical_rows(x: Float[Tensor, "n d"], document: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """Rows whose norm is at most `OUTLYING` times the median of their document."""
+    norms = x.norm(dim=1)
+    limit = torch.stack([norms[document == n].median() for n in range(int(document.max()) + 1)])
+    return norms <= OUTLYING * limit[document]

@@ -20,14 +20,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from saematch.errors import InputError
-from saematch.evaluation.activations import SparseActivations, encode_sparse
+from saematch.evaluation.activations import SparseActivations, encode_sparse, typical_rows
 from saematch.evaluation.interventions import Intervention, PairRows
 from saematch.language_model import Batch, Documents, LanguageModel, batches
 from saematch.permutation import Permutation
 from saematch.sae import SAE
-
-OUTLYING = 10.0
-"""A token whose residual norm exceeds so many times the median of its document is outlying."""
 
 Pair = tuple[str, str]
 Row = dict[str, Any]
@@ -233,13 +230,6 @@ def loss_by_document(logits: Float[Tensor, "batch s v"], batch: Batch) -> Float[
         predicted = logits[row, 1 : length - 1].float()
         losses.append(torch.nn.functional.cross_entropy(predicted, target, reduction="none"))
     return np.array([float(loss.double().sum()) for loss in losses])
-
-
-def typical_rows(x: Float[Tensor, "n d"], document: Int64[Tensor, " n"]) -> Tensor:
-    """[n] bool: rows whose norm is at most `OUTLYING` times the median of their document."""
-    norms = x.norm(dim=1)
-    limit = torch.stack([norms[document == n].median() for n in range(int(document.max()) + 1)])
-    return norms <= OUTLYING * limit[document]
 
 
 def joint(

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saematch.evaluation.activations import encode_sparse
-from saematch.evaluation.collecting import Pair, typical_rows
+from saematch.evaluation.activations import encode_sparse, typical_rows
+from saematch.evaluation.collecting import Pair
 from saematch.evaluation.interventions import LinearMap
 from saematch.language_model import Corpus, Documents, LanguageModel, batches
 from saematch.permutation import UNMATCHED, Permutation

@@ -7,6 +7,7 @@ corpora describes every SAE that has no description from the same texts yet.
 from pathlib import Path
 from typing import Any
 
+from saematch.evaluation.activations import OUTLYING
 from saematch.language_model import Documents, LanguageModel, load_corpus
 from saematch.run.describe_config import DescribeConfig
 from saematch.run.describing_neuronpedia import NEURONPEDIA, describe_from_neuronpedia
@@ -128,6 +129,7 @@ class _Describing:
             "documents": config.documents,
             "tokens": config.tokens,
             "contexts": config.contexts,
+            "outlying": OUTLYING,
         }
         missing = {}
         for key, member in self.members.items():
@@ -167,6 +169,7 @@ class _Describing:
             "origin": texts.documents.origin,
             "documents": len(texts.documents),
             "tokens": found.statistics.tokens,
+            "outlying": found.statistics.outlying,
             "model": self.model.identity,
             "notes": self.notes,
             "sae": self.members[key].sha256,

@@ -43,6 +43,16 @@ SCHEMA: dict[str, Any] = {
 _PREFIX = re.compile(
     r"(?i)[\s*_#>`-]*(?:(?:feature )?description|answer|explanation)[*_`]* ?:[*_`]*"
 )
+_CHATTER = re.compile(
+    r"(?i)[\s*_#>`-]*(?:(?:sure|certainly|of course|okay|ok|absolutely|great)(?:[!.,]| thing[!.,]?)\s*)?"
+    r"(?:(?:here(?: is|['’]s| are)|below is)\b[^:\n]{0,80}:[*_`]*)?"
+)
+_REFUSAL = re.compile(
+    r"(?i)(?:i(?: am|['’]?m) (?:(?:very|really|so) )?(?:sorry|afraid|unable)\b|sorry[,.!]"
+    r"|unfortunately\b|as an? (?:ai|language model)\b|no description\b"
+    r"|i (?:can ?not|can['’]t|do not|don['’]t|won['’]t|will not|must decline)\b)"
+)
+"""How a reply begins that declines: it would stand as a description for good."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +135,20 @@ def read_description(reply: str) -> str:
         value = _object_in(text)
         found = value.get("description") if isinstance(value, Mapping) else None
         if isinstance(found, str):
-            return _one_line(found)
+            return _description_in(found)
         if text.lstrip("`json \n").startswith("{"):
             return ""  # half an object, or another one
     lines = [line for line in text.splitlines() if line.strip(" `*_#>-\t")]
-    lines = [line for line in (_PREFIX.sub("", line, count=1) for line in lines) if line.strip()]
-    return _one_line(lines[0]) if lines else ""
+    for line in lines:
+        rest = _PREFIX.sub("", _CHATTER.sub("", line, count=1), count=1)
+        if rest.strip(" `*_#>-\t"):
+            return _description_in(rest)
+    return ""
+
+
+def _description_in(text: str) -> str:
+    line = _one_line(text)
+    return "" if _REFUSAL.match(line) else line
 
 
 def _object_in(text: str) -> Any:

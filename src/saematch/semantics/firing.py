@@ -1,6 +1,8 @@
 """Where features fire most, from one pass over documents, in memory that text does not let grow.
 
 1. Run the model over a batch of documents as far as the last layer in question; encode each stream.
+   Tokens of outlying norm are left out: on the few on which a model parks its attention features fire
+   tens of times as strongly as on any other, and say nothing of what they mean.
 2. Of every document keep, for each feature, the token on which it fires most: contexts are of different
    documents.  Documents are dealt into two halves by their number, and each half keeps its own best
    `count` contexts a feature: a feature described from the one half and from the other is the control
@@ -16,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 
-from saematch.evaluation.activations import SparseActivations, encode_sparse
+from saematch.evaluation.activations import SparseActivations, encode_sparse, typical_rows
 from saematch.language_model import Documents, LanguageModel, batches
 from saematch.sae import SAE
 
@@ -67,7 +69,9 @@ class FiringStatistics:
     """How often, how strongly and on which tokens features fire."""
 
     tokens: int
-    """Read, BOS left out."""
+    """Read, BOS and outlying ones left out."""
+    outlying: int
+    """Tokens that were left out since their norm exceeds `OUTLYING` medians of their document."""
     firings: Int64[np.ndarray, " d_sae"]
     total: Float64[np.ndarray, " d_sae"]
     """Sum of activations."""
@@ -131,8 +135,10 @@ def watch(
             document = np.array(batch.documents)[row.numpy()]
             for key, sae in saes.items():
                 stream = streams[sae.layer]
-                active = encode_sparse(sae, stream[counted.to(stream.device)].float())
-                watched[key].add(active, document, place, ids)
+                rows = stream[counted.to(stream.device)].float()
+                typical = typical_rows(rows, row.to(rows.device))
+                active = encode_sparse(sae, rows).of_tokens(typical)
+                watched[key].add(active, int(typical.sum()), document, place, ids)
         done += len(batch.documents)
         progress(done)
     return {key: one.result() for key, one in watched.items()}
@@ -147,7 +153,7 @@ class _Watched:
         self.document = np.full(shape, NONE, dtype=np.int64)
         self.position = np.zeros(shape, dtype=np.int64)
         self.activations = np.zeros((*shape, window.length), dtype=np.float32)
-        self.tokens = 0
+        self.tokens = self.outlying = 0
         self.firings = np.zeros(d_sae, dtype=np.int64)
         self.total = np.zeros(d_sae)
         self.greatest = np.zeros(d_sae, dtype=np.float32)
@@ -156,12 +162,21 @@ class _Watched:
         self.waiting: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(
-        self, active: SparseActivations, document: np.ndarray, place: np.ndarray, ids: np.ndarray
+        self,
+        active: SparseActivations,
+        typical: int,
+        document: np.ndarray,
+        place: np.ndarray,
+        ids: np.ndarray,
     ) -> None:
-        """Take in the tokens of some whole documents: their document, place in it and id."""
+        """Take in the tokens of some whole documents: their document, place in it and id.
+
+        `typical`: how many of them are not outlying; on the others nothing may fire.
+        """
         token, feature = active.token.cpu().numpy(), active.feature.cpu().numpy()
         value = active.value.cpu().numpy()
-        self.tokens += active.n_tokens
+        self.tokens += typical
+        self.outlying += active.n_tokens - typical
         self.firings += np.bincount(feature, minlength=self.d_sae)
         self.total += np.bincount(feature, weights=value, minlength=self.d_sae)
         np.maximum.at(self.greatest, feature, value)
@@ -271,7 +286,7 @@ class _Watched:
         sums = TokenSums(group // HALVES, group % HALVES, token, self.mass)
         contexts = Contexts(self.document, self.position, self.activations, self.window)
         return contexts, FiringStatistics(
-            self.tokens, self.firings, self.total, self.greatest, sums
+            self.tokens, self.outlying, self.firings, self.total, self.greatest, sums
         )
 
 

@@ -8,12 +8,14 @@
    the last line.  A label within a sentence is no verdict.
 5. One label in all verdicts is the label.  Where they differ, the last line may settle it by saying that it
    is final; else there is none.
+6. A label that what follows takes back, by naming another in capitals or by words such as 'wait', is none.
 """
 
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from saematch.semantics.judging import Label
@@ -37,6 +39,13 @@ _VERDICT = re.compile(
 _VALUE = re.compile(
     r"(?ai)([123])|(?:([123]) ?[:.=-]? ?)?(DIFFERENT|MAYBE|SAME)(?: ?\(([123])\)| ?[:=-] ?([123]))?"
 )
+_NEGATION = re.compile(r"(?i)(?:\b(?:not|never|neither|nor|no|cannot)|n['’]t)\W*$")
+"""At the end of a line, whatever the next one says."""
+_SECOND_THOUGHT = re.compile(
+    r"(?i)\b(?:wait|hmm+|correction|on (?:second thought|reflection)|scratch that|take (?:that|it) back|"
+    r"reconsider(?:ing)?|my mistake|i was wrong|chang(?:e|ed|ing) my mind|should (?:rather|instead) be)\b"
+    r"|(?:^|[.!?\n])\s*(?:no|actually)\b"
+)
 _DECORATION = re.compile(r"[*_`#>]+|^\s*-\s")
 _FENCED = re.compile(r"\s*```\w*\s*\n(.*)\n\s*```\s*", re.DOTALL)
 
@@ -54,6 +63,8 @@ class Reading:
 class _Verdict:
     label: Label | None
     """None: a verdict that is no label, or two."""
+    end: int
+    """Where it ends in the text that was read."""
     reason: str = ""
     final: bool = False
 
@@ -70,9 +81,13 @@ def read_label(reply: str, prompt: str = "", descriptions: Sequence[str] = ()) -
     whole = _object_at((fenced[1] if fenced else text).strip(), 0)
     if whole is not None and whole[1]:
         own = text not in {one.strip() for one in descriptions} and _is_own(whole[0])
-        return _one_label([_verdict_of(whole[0])] if own else [])
+        return _one_label([_verdict_of(whole[0], len(text))] if own else [])
     text = _without_repetition(text, prompt, descriptions)
-    return _one_label([*_objects(text), *_lines(text, descriptions)])
+    verdicts = [*_objects(text), *_lines(text, descriptions)]
+    read = _one_label(verdicts)
+    if read is None or _is_taken_back(read.label, text[max(one.end for one in verdicts) :]):
+        return None
+    return read
 
 
 def _one_label(verdicts: Sequence[_Verdict]) -> Reading | None:
@@ -84,6 +99,14 @@ def _one_label(verdicts: Sequence[_Verdict]) -> Reading | None:
     if label is None or any(verdict.label is not label for verdict in verdicts):
         return None
     return Reading(label, next((v.reason for v in verdicts if v.reason), ""))
+
+
+def _is_taken_back(label: Label, after: str) -> bool:
+    """Whether what follows the last verdict names another label, or has second thoughts."""
+    others = {one.value for one in Label} - {label.value}
+    return not others.isdisjoint(re.findall(r"\b[A-Z]+\b", after)) or bool(
+        _SECOND_THOUGHT.search(after)
+    )
 
 
 def _without_repetition(text: str, prompt: str, descriptions: Sequence[str]) -> str:
@@ -110,8 +133,10 @@ def _without_repetition(text: str, prompt: str, descriptions: Sequence[str]) -> 
 
 
 def _lines(text: str, descriptions: Sequence[str]) -> Iterator[_Verdict]:
-    lines = [_plain(line) for line in text.splitlines()]
-    lines = [line for line in lines if line]
+    ends = accumulate(len(line) for line in text.splitlines(keepends=True))
+    said = [(_plain(line), end) for line, end in zip(text.splitlines(), ends, strict=True)]
+    said = [one for one in said if one[0]]
+    lines = [line for line, _ in said]
     words = {word.upper() for word in _WORD.findall(text)}
     # A word alone may also stand for a description that is this word.
     shown_words = {_plain(one).strip("'\". ").upper() for one in descriptions}
@@ -120,19 +145,23 @@ def _lines(text: str, descriptions: Sequence[str]) -> Iterator[_Verdict]:
             continue
         last = number == len(lines) - 1
         if found := _VERDICT.fullmatch(line):
-            yield _Verdict(_agreed(found[2], found[3]), final=last and found[1] is not None)
+            final = last and found[1] is not None
+            denied = number > 0 and _NEGATION.search(lines[number - 1]) is not None
+            label = None if denied else _agreed(found[2], found[3])
+            yield _Verdict(label, said[number][1], final=final)
         elif found := _BARE.fullmatch(line):
             alone = found[1].upper() not in shown_words and _stands_alone(lines, number)
             final = found[1].isupper() and last
             if not alone or not (final or len(words) == 1):
-                yield _Verdict(None)
+                yield _Verdict(None, said[number][1])
             elif number == 0 or last:
-                yield _Verdict(_agreed(found[1], found[2]))
+                yield _Verdict(_agreed(found[1], found[2]), said[number][1])
 
 
 def _stands_alone(lines: Sequence[str], number: int) -> bool:
     """Whether a line is no part of a sentence that was broken into lines."""
-    before = number == 0 or lines[number - 1][-1] in ".!?:;)\"'”’}"
+    earlier = lines[number - 1] if number else ""
+    before = not earlier or (earlier[-1] in ".!?:;)\"'”’}" and not _NEGATION.search(earlier))
     after = number == len(lines) - 1 or not lines[number + 1][0].islower()
     return before and after
 
@@ -157,11 +186,11 @@ def _objects(text: str) -> Iterator[_Verdict]:
             return
         found = _object_at(text, place)
         if found is not None and _label_fields(found[0]) and _is_own(found[0]):
-            yield _verdict_of(found[0])
+            yield _verdict_of(found[0], found[2])
         # What stands within an object is not looked at again: it may be a question repeated.
         place = text.find("{", place + 1 if found is None else found[2])
     if place >= 0:
-        yield _Verdict(None)
+        yield _Verdict(None, len(text))
 
 
 def _object_at(text: str, place: int) -> tuple[list[tuple[str, Any]], bool, int] | None:
@@ -183,11 +212,11 @@ def _label_fields(fields: Sequence[tuple[str, Any]]) -> list[Any]:
     return [value for key, value in fields if key.strip().lower() == "label"]
 
 
-def _verdict_of(fields: Sequence[tuple[str, Any]]) -> _Verdict:
+def _verdict_of(fields: Sequence[tuple[str, Any]], end: int) -> _Verdict:
     labels = {_label_in(value) for value in _label_fields(fields)}
     reasons = [value for key, value in fields if key == "reason" and isinstance(value, str)]
     label = labels.pop() if len(labels) == 1 else None
-    return _Verdict(label, reasons[0][:REASON_CHARACTERS] if reasons else "")
+    return _Verdict(label, end, reasons[0][:REASON_CHARACTERS] if reasons else "")
 
 
 def _label_in(value: Any) -> Label | None:
