@@ -68,7 +68,7 @@ def evaluate(
     """Measure a run's matchings on its language model: explained variance, loss, joint firings."""
     from saematch import display
     from saematch.display_evaluation import evaluation_summary
-    from saematch.run.config import parse_far
+    from saematch.run.config import parse_pairs
     from saematch.run.evaluating import evaluate as evaluate_run
     from saematch.run.evaluation_config import EvaluationConfig
     from saematch.run.evaluation_summary import corpora_of
@@ -79,7 +79,7 @@ def evaluate(
         documents=documents,
         tokens=tokens,
         strategies=split(strategies) or None if strategies is not None else None,
-        pairs=None if pairs is None else parse_far(pairs),
+        pairs=None if pairs is None else parse_pairs(pairs, "pairs"),
         quantiles=() if quantiles is None else tuple(_number(one) for one in split(quantiles)),
         causal_pairs=causal_pairs,
         other_parts=other_parts,

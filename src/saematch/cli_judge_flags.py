@@ -61,7 +61,7 @@ def sample_of(
     descriptions: str = "activations",
 ) -> "JudgeConfig":
     """The experiment that the flags name."""
-    from saematch.run.config import parse_far
+    from saematch.run.config import parse_pairs
     from saematch.run.judge_config import JudgeConfig
 
     return JudgeConfig(
@@ -70,7 +70,7 @@ def sample_of(
         samples=samples,
         controls=controls,
         strategies=split(strategies),
-        pairs=None if pairs is None else parse_far(pairs),
+        pairs=None if pairs is None else parse_pairs(pairs, "pairs"),
         starts=None if starts is None else split(starts),
         seed=seed,
     )

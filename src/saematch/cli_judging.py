@@ -81,7 +81,8 @@ def judge(
     import json
 
     from saematch import display
-    from saematch.display_semantics import intent_shown, judged_json, judged_names, judged_summary
+    from saematch.display_semantics import intent_shown, judged_json, judged_summary
+    from saematch.run.judged import name_in
     from saematch.run.judging import judge as judge_run
     from saematch.semantics.embedding_judge import EmbeddingJudge
     from saematch.semantics.human_judge import HumanJudge
@@ -121,12 +122,13 @@ def judge(
             agree=lambda intent: intent_shown(intent, chosen, at_most, yes, tell, quiet=as_json),
             at_most=at_most,
         )
-    if judged_names(run, experiment).count(chosen.name) == 0:
+    name = name_in(run, experiment, chosen)
+    if name is None:
         return  # nothing was asked
     if as_json:
-        typer.echo(json.dumps(judged_json(run, experiment, chosen.name), indent=1))
+        typer.echo(json.dumps(judged_json(run, experiment, name), indent=1))
     else:
-        judged_summary(run, experiment, chosen.name)
+        judged_summary(run, experiment, name)
 
 
 def demo(directory: Path, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from saematch.display import CONSOLE, SIGNS, Spinner, new_table
 from saematch.errors import UsageError
 from saematch.run.described import Described, described
 from saematch.run.evaluation_summary import spanned
-from saematch.run.judged import Judged, judged, judged_by
+from saematch.run.judged import Judged, judged_by
 from saematch.semantics.descriptions import printable
 
 if TYPE_CHECKING:
@@ -122,11 +122,6 @@ def _agreed(estimate: "Estimate", endpoint: str, yes: bool, spinner: Spinner | N
         )
     with spinner.still() if spinner else nullcontext():
         return typer.confirm("Go on?", err=True)
-
-
-def judged_names(run: "Run", experiment: str) -> list[str]:
-    """Judges with results in an experiment."""
-    return [one.judge for one in judged(run) if one.experiment == experiment]
 
 
 def judged_json(run: "Run", experiment: str, judge: str) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from saematch.run.config import (
     DATA_FREE_STRATEGIES,
     PARTS,
     RunConfig,
-    parse_far,
     parse_layers,
+    parse_pairs,
     parse_parts,
     parts_slug,
 )
@@ -82,7 +82,7 @@ def test_toml(tmp_path: Path) -> None:
 def test_flags() -> None:
     assert parse_layers("12,14-16") == (12, 14, 15, 16)
     assert parse_layers("-1-2") == (-1, 0, 1, 2)
-    assert parse_far("12,14;13,15.x") == (("12", "14"), ("13", "15.x"))
+    assert parse_pairs("12,14;13,15.x") == (("12", "14"), ("13", "15.x"))
     assert parse_parts("decoder,encoder@2") == {"decoder": 1.0, "encoder": 2.0}
 
 

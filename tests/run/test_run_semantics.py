@@ -18,7 +18,7 @@ from saematch.run.described import descriptions_of
 from saematch.run.describing import describe, names_from_activations
 from saematch.run.findings_judge import judged_findings
 from saematch.run.judge_config import JudgeConfig
-from saematch.run.judged import judged, judged_by, labelled_sample
+from saematch.run.judged import judged, judged_by, labelled_sample, name_in
 from saematch.run.judgements import question_of
 from saematch.run.judging import JOURNAL, Intent, judge
 from saematch.run.schema_semantics import (
@@ -31,7 +31,7 @@ from saematch.run.schema_semantics import (
     SAMPLE,
 )
 from saematch.run.shipped import FOLDER, shipped_name
-from saematch.semantics.experiments import DIFFERENT, PAIR, SAME
+from saematch.semantics.experiments import CALIBRATION, DIFFERENT, PAIR, SAME
 from saematch.semantics.judging import Judgement, Keep, Label, Outcome, Question
 
 pytestmark = pytest.mark.usefixtures("plain_report")
@@ -54,13 +54,20 @@ class Scripted:
 
     name = "scripted"
 
-    def __init__(self, fail_after: int | None = None, wrong: bool = False, name: str = "scripted"):
+    def __init__(
+        self,
+        fail_after: int | None = None,
+        wrong: bool = False,
+        name: str = "scripted",
+        endpoint: str = "",
+    ):
         self.asked: list[Question] = []
         self.fail_after, self.wrong, self.name = fail_after, wrong, name
+        self.endpoint = endpoint
 
     @property
     def identity(self) -> dict[str, str]:
-        return {"kind": "scripted", "name": self.name}
+        return {"kind": "scripted", "name": self.name, "endpoint": self.endpoint}
 
     def judge(self, questions: Sequence[Question], keep: Keep) -> None:
         for number, question in enumerate(questions):
@@ -264,6 +271,21 @@ def test_at_most_and_agreement_of_judges(directory: Path) -> None:
     assert found.span("kappa_scripted")[0] > 0.9  # they follow the same rule
 
 
+def test_judges_of_one_name_keep_their_own_results(directory: Path) -> None:
+    config = JudgeConfig("mse", samples=10, controls=10)
+    here, there = Scripted(endpoint="here"), Scripted(endpoint="there", wrong=True)
+    names = []
+    for one in (here, there, here):
+        names.append(name_in(judge(directory, config, one), "mse", one))
+    assert names == ["scripted", "scripted-2", "scripted"]
+    found = open_run(directory)
+    assert {one.judge for one in judged(found)} == {"scripted", "scripted-2"}
+    labels = [labelled_sample(found, "mse", name)["label"].dropna() for name in names[:2]]
+    assert set(labels[0]) > {"MAYBE"} == set(labels[1])
+    assert judged_by(found, "mse", "scripted-2").about["judge"] == "scripted-2"
+    assert name_in(found, "mse", Scripted(endpoint="elsewhere")) is None
+
+
 def test_a_judge_that_cannot_tell(directory: Path) -> None:
     for experiment in ("layers", "mse", "persistence"):
         config = JudgeConfig(experiment, samples=20, controls=20)
@@ -343,6 +365,17 @@ def test_controls_are_of_different_documents(directory: Path) -> None:
         assert row["text_b"] == texts[1, row["b"]].get(row["partner"])
         if row["kind"] == SAME:
             assert (row["a"], row["feature"]) == (row["b"], row["partner"])
+    ends = {
+        calibrates: {
+            place
+            for row in sample
+            if row["kind"] != PAIR and row["kind"].startswith(CALIBRATION) is calibrates
+            for place in ((row["a"], row["feature"]), (row["b"], row["partner"]))
+        }
+        for calibrates in (True, False)
+    }
+    assert ends[True]
+    assert not ends[True] & ends[False]
 
 
 def test_bad_input(directory: Path, chain_of_four: Path, tmp_path: Path) -> None:
@@ -357,6 +390,10 @@ def test_bad_input(directory: Path, chain_of_four: Path, tmp_path: Path) -> None
         judge(directory, JudgeConfig("persistence", starts=("99",)), Scripted())
     with pytest.raises(UsageError, match="later ones"):
         judge(directory, JudgeConfig("persistence", starts=("6",)), Scripted())
+    with pytest.raises(UsageError, match="no pairs for persistence"):
+        JudgeConfig("persistence", pairs=(("3", "4"),))
+    with pytest.raises(UsageError, match="no layers to start from for layers"):
+        JudgeConfig(starts=("3",))
     for wrong in ({"experiment": "x"}, {"samples": 1}, {"controls": 0}, {"strategies": ("x",)}):
         with pytest.raises(UsageError, match="needed"):
             JudgeConfig(**wrong)

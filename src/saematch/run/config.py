@@ -148,19 +148,19 @@ def parse_parts(value: Any) -> dict[str, float]:
     return part_weights(weights)
 
 
-def parse_far(value: Any) -> tuple[tuple[str, str], ...]:
+def parse_pairs(value: Any, setting: str = "far") -> tuple[tuple[str, str], ...]:
     """Pairs of SAE keys or layers from `12,14` (several: `12,14;13,15`) or a sequence of pairs."""
     expected = "pairs of layers such as 12,14"
     items: Sequence[Any] = value.split(";") if isinstance(value, str) else value
     if not isinstance(items, Sequence):
-        raise _unusable("far", expected, value)
+        raise _unusable(setting, expected, value)
     pairs = []
     for item in items:
         pair = item.split(",") if isinstance(item, str) else item
         if not isinstance(pair, Sequence) or len(pair) != 2:
-            raise _unusable("far", expected, item)
+            raise _unusable(setting, expected, item)
         if not all(type(end) is int or (isinstance(end, str) and end.strip()) for end in pair):
-            raise _unusable("far", expected, item)
+            raise _unusable(setting, expected, item)
         pairs.append((str(pair[0]).strip(), str(pair[1]).strip()))
     return tuple(dict.fromkeys(pairs))
 
@@ -235,7 +235,7 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "parts": parse_parts,
     "scale": _scale,
     "unmatched_cost": parse_unmatched_cost,
-    "far": parse_far,
+    "far": parse_pairs,
     "random_draws": _count("random_draws", least=1),
     "seed": _count("seed", least=0),
     "candidates": _count("candidates", least=1),

@@ -39,6 +39,14 @@ class JudgeConfig:
             raise UsageError(
                 f"needed an experiment among {', '.join(EXPERIMENTS)}, found '{self.experiment}'"
             )
+        if self.experiment == "persistence" and self.pairs is not None:
+            raise UsageError(
+                "needed no pairs for persistence, found some; give the layers that it starts from"
+            )
+        if self.experiment != "persistence" and self.starts is not None:
+            raise UsageError(
+                f"needed no layers to start from for {self.experiment}, found some; they are for persistence"
+            )
         if self.samples < STRATA:
             raise UsageError(f"needed samples from {STRATA}, found {self.samples}")
         if self.seed < 0:

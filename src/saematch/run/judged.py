@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from saematch.errors import UsageError
 from saematch.run.currency import is_current
-from saematch.run.judgements import FOLDER, JUDGEMENTS_NAME, results_name, sample_name
+from saematch.run.judgements import (
+    FOLDER,
+    JUDGEMENTS_NAME,
+    name_of,
+    results_about,
+    results_name,
+    sample_name,
+)
 from saematch.run.schema import decode
+from saematch.semantics.judging import Judge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,6 +93,12 @@ def judged_by(run: "Run", experiment: str, judge: str) -> Judged:
             f"try: saematch judge {run.path} --experiment {experiment}"
         )
     return _read(run, experiment, judge)
+
+
+def name_in(run: "Run", experiment: str, judge: Judge) -> str | None:
+    """What a judge's results of an experiment are called; None where there are none of this sample."""
+    name = name_of(results_about(run.directory, experiment), judge)
+    return name if is_current(run.directory, results_name(experiment, name)) else None
 
 
 def labelled_sample(run: "Run", experiment: str, judge: str) -> "pd.DataFrame":

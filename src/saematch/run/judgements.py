@@ -8,7 +8,7 @@ from saematch.run.schema import decode
 from saematch.run.schema_semantics import JUDGEMENTS, RESULTS
 from saematch.semantics.experiments import CALIBRATION
 from saematch.semantics.journal import Journal
-from saematch.semantics.judging import Question
+from saematch.semantics.judging import Judge, Question
 from saematch.semantics.verdicts import Answer, ResultRow, kappa
 
 JUDGEMENTS_NAME = "judgements.parquet"
@@ -39,6 +39,23 @@ def results_about(held: RunDirectory, experiment: str) -> dict[str, dict[str, An
             about = decode(held.read(name))[1]
             found[about["judge"]] = {k: about[k] for k in ("judge", "identity", "judge_key")}
     return found
+
+
+def name_of(judges: Mapping[str, Mapping[str, Any]], judge: Judge) -> str:
+    """What the results of a judge are called beside those of others (`results_about`) of an experiment.
+
+    Its own name; with a number behind it where another judge has that one: the same model at another
+    endpoint, or asked in another way.  Thresholds follow from the sample and make no other judge.
+    """
+    number, name = 1, judge.name
+    while name in judges and _lasting(judges[name]["identity"]) != _lasting(judge.identity):
+        number += 1
+        name = f"{judge.name}-{number}"
+    return name
+
+
+def _lasting(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in identity.items() if name != "thresholds"}
 
 
 def question_of(row: Mapping[str, Any]) -> Question | None:

@@ -28,6 +28,7 @@ from saematch.run.judgements import (
     encode_results,
     experiments_of,
     kappas,
+    name_of,
     question_of,
     results_about,
     results_name,
@@ -188,10 +189,11 @@ class _Experiment:
     ) -> None:
         """Step 4, of whatever was answered; those of other judges too, whose sample may have changed."""
         config, held = self.config, self.held
-        judges = {
-            **results_about(held, config.experiment),
-            the_judge.name: {
-                "judge": the_judge.name,
+        judges = results_about(held, config.experiment)
+        name = name_of(judges, the_judge)
+        judges |= {
+            name: {
+                "judge": name,
                 "identity": dict(the_judge.identity),
                 "judge_key": key_of(the_judge.identity),
             },

@@ -28,6 +28,8 @@ from saematch.semantics.experiments import (
 from saematch.semantics.firing import HALVES
 
 Pair = tuple[str, str]
+_Ends = tuple[np.ndarray, np.ndarray]
+"""Features of the one SAE and of the other."""
 MatchingOf = Callable[[Pair, str], Matching | None]
 """A run's matching of a pair by a strategy; None where it has none."""
 _HOW = {
@@ -90,8 +92,8 @@ def compared_features(run: Run, config: JudgeConfig, matching: MatchingOf) -> li
     found += also_swapped(found, main, config.swapped, generator)
     each = -(-config.controls // len(pairs))
     for pair in pairs:
-        aside, live = _set_aside(pair, config.seed, matching)
-        found += controls_of(*pair, aside[1], live, each, generator)
+        _, of_controls = _set_aside(pair, config.seed, matching)
+        found += controls_of(*pair, *of_controls, each, generator)
     return found + _calibration(run, config, matching)
 
 
@@ -102,19 +104,26 @@ def _calibration(run: Run, config: JudgeConfig, matching: MatchingOf) -> list[Co
     each = -(-CALIBRATION_PAIRS // len(pairs))
     found = []
     for pair in pairs:
-        aside, live = _set_aside(pair, config.seed, matching)
-        found += controls_of(*pair, aside[0], live, each, generator, CALIBRATION)
+        of_calibration, _ = _set_aside(pair, config.seed, matching)
+        found += controls_of(*pair, *of_calibration, each, generator, CALIBRATION)
     return found
 
 
-def _set_aside(pair: Pair, seed: int, matching: MatchingOf) -> tuple[list[np.ndarray], np.ndarray]:
-    """Live features of a for calibration and for controls, none for both; live features of b."""
+def _set_aside(pair: Pair, seed: int, matching: MatchingOf) -> tuple[_Ends, _Ends]:
+    """Live features of both SAEs for calibration, and for controls; none is in both, in any pair."""
     folded = matching(pair, "folded")
     if folded is None:
         raise _no_matching(pair)
-    live = [np.flatnonzero(side.status == "live") for side in (folded.a, folded.b)]
-    mixed = np.random.default_rng([seed, *pair[0].encode()]).permutation(live[0])
-    return np.array_split(mixed, 2), live[1]
+    (calibration_a, controls_a), (calibration_b, controls_b) = (
+        np.array_split(
+            np.random.default_rng([seed, *key.encode()]).permutation(
+                np.flatnonzero(side.status == "live")
+            ),
+            2,
+        )
+        for key, side in zip(pair, (folded.a, folded.b), strict=True)
+    )
+    return (calibration_a, calibration_b), (controls_a, controls_b)
 
 
 def _pairs(

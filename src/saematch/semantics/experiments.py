@@ -107,7 +107,8 @@ def controls_of(
     found = []
     mine = generator.permutation(live_a)
     count = min(count, -(-len(mine) // 2))
-    for kind, features in ((SAME, mine[:count]), (DIFFERENT, mine[count : 2 * count])):
+    others = mine[count : 2 * count] if len(live_b) else mine[:0]
+    for kind, features in ((SAME, mine[:count]), (DIFFERENT, others)):
         for feature in features.tolist():
             partner = feature if kind == SAME else int(generator.choice(live_b))
             other = a if kind == SAME else b
