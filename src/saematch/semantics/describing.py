@@ -23,11 +23,11 @@ from saematch.semantics.summaries import (
     LICENCE,
     PROMOTES,
     TypicalTokens,
-    describe_tokens,
     first_of_window,
     typical_tokens,
     window_of,
 )
+from saematch.semantics.token_lists import describe_tokens
 
 ACTIVATIONS = "activations"
 

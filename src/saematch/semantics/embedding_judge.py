@@ -1,5 +1,8 @@
 """A judge without a language model: the cosine of two descriptions' sentence embeddings.
 
+Of a description that lists tokens the tokens alone are embedded: on the bundled suite what all such
+descriptions share took the AUC of controls from 0.94 to 0.89.
+
 Its thresholds come from controls: on pairs that are the same by construction and pairs drawn at random a
 logistic regression says how probable 'same' is at each cosine, both being equally frequent.  Under 1/3
 the label is DIFFERENT, over 2/3 SAME, between them MAYBE; a cosine that tells nothing leaves all MAYBE.
@@ -20,6 +23,7 @@ from jaxtyping import Float64
 
 from saematch.errors import InputError, MissingDependencyError, UsageError
 from saematch.semantics.judging import Judgement, Keep, Label, Outcome, Question
+from saematch.semantics.token_lists import words_in
 
 OFFLINE = "minilm"
 """The name of the model that comes in a PyPI package: all-MiniLM-L6-v2."""
@@ -91,7 +95,12 @@ class EmbeddingJudge:
         thresholds = self.thresholds
         given = None if thresholds is None else [thresholds.different, thresholds.same]
         finite = None if given is None else [x if math.isfinite(x) else str(x) for x in given]
-        return {"kind": "embedding", "model": self.model, "thresholds": finite}
+        return {
+            "kind": "embedding",
+            "model": self.model,
+            "embedded": "words_in",
+            "thresholds": finite,
+        }
 
     def calibrated(
         self, same: Sequence[Question], different: Sequence[Question]
@@ -105,13 +114,15 @@ class EmbeddingJudge:
         """Cosines; each text is embedded once."""
         if not questions:
             return np.zeros(0)
-        texts = sorted({text for one in questions for text in (one.first, one.second)})
+        pairs = [(words_in(one.first), words_in(one.second)) for one in questions]
+        texts = sorted({text for pair in pairs for text in pair})
         rows = self._model.encode(
             texts, batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False
         )
         place = {text: number for number, text in enumerate(texts)}
-        first = rows[[place[one.first] for one in questions]].astype(np.float64)
-        second = rows[[place[one.second] for one in questions]].astype(np.float64)
+        first, second = (
+            rows[[place[pair[side]] for pair in pairs]].astype(np.float64) for side in (0, 1)
+        )
         return np.einsum("qd,qd->q", first, second)
 
     def judge(self, questions: Sequence[Question], keep: Keep) -> None:

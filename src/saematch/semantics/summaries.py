@@ -1,12 +1,11 @@
-"""A short description of a feature without a language model, from where it fires and what it promotes.
+"""Which tokens tell what a feature is about, without a language model: token_lists.py puts them in words.
 
-`fires on ' Paris', ' London' amid ' capital', ' city'; promotes ' France', ' England'`: the tokens with most
-of its activation; tokens that stand in its contexts more often than chance, by number of contexts
-times the logarithm of rarity; the tokens that its decoder row raises most.
+The tokens with most of its activation; tokens that stand in its contexts more often than chance, by number
+of contexts times the logarithm of rarity; the tokens that its decoder row raises most.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
 
@@ -29,20 +28,6 @@ class TypicalTokens:
     fires_on: tuple[tuple[int, float], ...]
     """Ids and their shares of its activation."""
     amid: tuple[int, ...]
-
-
-def describe_tokens(
-    fires_on: Sequence[str], amid: Sequence[str] = (), promotes: Sequence[str] = ()
-) -> str:
-    """The description; '' where the feature was not seen to fire."""
-    if not fires_on:
-        return ""
-    text = f"fires on {_listed(fires_on)}"
-    if amid:
-        text += f" amid {_listed(amid)}"
-    if promotes:
-        text += f"; promotes {_listed(promotes)}"
-    return text
 
 
 def typical_tokens(
@@ -93,7 +78,3 @@ def _surprising(
         if times >= LEAST_CONTEXTS
     )
     return tuple(token for score, token in scored[:AMID] if score < 0)
-
-
-def _listed(tokens: Sequence[str]) -> str:
-    return ", ".join(repr(token) for token in tokens)

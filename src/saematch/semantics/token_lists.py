@@ -1,0 +1,43 @@
+"""A description that lists tokens, as text and back.
+
+`fires on ' Paris', ' London' amid ' capital', ' city'; promotes ' France', ' England'`
+"""
+
+import ast
+import re
+from collections.abc import Sequence
+
+# As repr writes a token, and nothing that Python would not read as a string.
+_ESCAPE = r"""\\(?:[\\'"nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})"""
+_TOKEN = rf"""(?:'(?:[^'\\\n\r\0]|{_ESCAPE})*'|"(?:[^"\\\n\r\0]|{_ESCAPE})*")"""
+_LIST = rf"{_TOKEN}(?:, {_TOKEN})*"
+_DESCRIPTION = re.compile(rf"fires on {_LIST}(?: amid {_LIST})?(?:; promotes {_LIST})?")
+
+
+def describe_tokens(
+    fires_on: Sequence[str], amid: Sequence[str] = (), promotes: Sequence[str] = ()
+) -> str:
+    """The description; '' where the feature was not seen to fire."""
+    if not fires_on:
+        return ""
+    text = f"fires on {_listed(fires_on)}"
+    if amid:
+        text += f" amid {_listed(amid)}"
+    if promotes:
+        text += f"; promotes {_listed(promotes)}"
+    return text
+
+
+def words_in(description: str) -> str:
+    """The tokens of such a description, blanks between them; any other text as it is.
+
+    What every description of this kind shares (quotes, commas, "fires on") makes all of them alike.
+    """
+    if not _DESCRIPTION.fullmatch(description):
+        return description
+    tokens = [ast.literal_eval(literal) for literal in re.findall(_TOKEN, description)]
+    return " ".join(" ".join(tokens).split()) or description
+
+
+def _listed(tokens: Sequence[str]) -> str:
+    return ", ".join(repr(token) for token in tokens)
