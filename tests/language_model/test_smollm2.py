@@ -1,12 +1,13 @@
 """The embedded model: found without importing its package, converted once, really a language model."""
 
+import re
 import sys
 
 import pytest
 import torch
 
 from saematch.errors import InputError, MissingDependencyError
-from saematch.language_model import load_smollm2, smollm2, smollm2_checkpoint
+from saematch.language_model import load_language_model, load_smollm2, smollm2, smollm2_checkpoint
 
 
 def test_the_package_is_never_imported() -> None:
@@ -40,3 +41,16 @@ def test_converted_once_and_predicts_text() -> None:
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0, -1]
     assert tokenizer.decode([int(logits.argmax())]).strip() == "Paris"
+
+
+def test_tokens_read_as_their_text_and_parts_of_characters_as_bytes() -> None:
+    model = load_language_model("smollm2")
+    text = "naïve ☃ a 日本語 🙂 ὕδωρ\n"
+    ids = model.tokenizer(text)["input_ids"]
+    shown = [model.token_text(token) for token in ids]
+    assert any(one.startswith("<0x") for one in shown)
+    parts = re.split("<0x(..)>", "".join(shown))
+    found = b"".join(
+        bytes.fromhex(part) if place % 2 else part.encode() for place, part in enumerate(parts)
+    )
+    assert found.decode() == text

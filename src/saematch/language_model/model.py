@@ -179,7 +179,18 @@ def _token_text(tokenizer: Any, token_id: int) -> str:
     if piece.startswith("\u2581"):  # SentencePiece's mark of a space, which decoding drops
         return piece.replace("\u2581", " ")
     text = tokenizer.decode([token_id])
-    return piece if "\ufffd" in text else text  # part of a character
+    return _with_bytes(piece) if "\ufffd" in text else text
+
+
+def _with_bytes(piece: str) -> str:
+    """A piece of a byte-level vocabulary that holds part of a character: such bytes as `<0xE2>`."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    byte_of = {shown: byte for byte, shown in bytes_to_unicode().items()}
+    if not byte_of.keys() >= set(piece):
+        return piece
+    text = bytes(byte_of[one] for one in piece).decode("utf-8", "surrogateescape")
+    return "".join(f"<0x{ord(c) - 0xDC00:02X}>" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text)
 
 
 def embedded_is_here() -> bool:

@@ -86,20 +86,23 @@ def describe_features(
 
     `progress` is told how many documents were read.
     """
+    # First: a model whose unembedding cannot be read should say so before the long pass.
+    promoted = {
+        key: model.promoted_tokens(sae.W_dec, PROMOTES).numpy() for key, sae in saes.items()
+    }
     watched = watch(
         model, texts.documents, saes, contexts, batch_tokens=batch_tokens, progress=progress
     )
-    return {key: _described(model, texts, saes[key], *found) for key, found in watched.items()}
+    return {key: _described(model, texts, promoted[key], *found) for key, found in watched.items()}
 
 
 def _described(
     model: LanguageModel,
     texts: ReadTexts,
-    sae: SAE,
+    promoted: Int64[np.ndarray, "d_sae count"],
     contexts: Contexts,
     statistics: FiringStatistics,
 ) -> DescribedFeatures:
-    promoted = model.promoted_tokens(sae.W_dec, PROMOTES).numpy()
     typical = typical_tokens(contexts, statistics, texts.documents)
     descriptions: dict[str, Sequence[Description]] = {
         ACTIVATIONS: _in_words(model, typical, ACTIVATIONS, promoted)
