@@ -40,12 +40,13 @@ def straight(sae, documents: Documents) -> list[np.ndarray]:
     found = []
     for ids in documents.token_ids:
         with torch.no_grad():
-            stream = MODEL.capture(torch.tensor([ids]), [sae.layer])[sae.layer][0]
-            active = sae.encode(stream).numpy().copy()
+            streams = MODEL.capture(torch.tensor([ids]), [one.layer for one in SAES.values()])
+            active = sae.encode(streams[sae.layer][0]).numpy().copy()
         active[0] = 0
-        norms = stream.double().norm(dim=1).numpy()
-        typical = norms <= activations.OUTLYING * np.sort(norms[1:])[(len(norms) - 2) // 2]
-        active[~typical] = 0
+        for one in streams.values():
+            norms = one[0].double().norm(dim=1).numpy()
+            median = np.sort(norms[1:])[(len(norms) - 2) // 2]
+            active[norms > activations.OUTLYING * median] = 0
         found.append(active)
     return found
 

@@ -1,8 +1,8 @@
 """Where features fire most, from one pass over documents, in memory that text does not let grow.
 
 1. Run the model over a batch of documents as far as the last layer in question; encode each stream.
-   Tokens of outlying norm are left out: on the few on which a model parks its attention features fire
-   tens of times as strongly as on any other, and say nothing of what they mean.
+   Tokens whose norm is outlying at any of the layers are left out: on the few on which a model parks its
+   attention features fire tens of times as strongly as on any other, and say nothing of what they mean.
 2. Of every document keep, for each feature, the token on which it fires most: contexts are of different
    documents.  Documents are dealt into two halves by their number, and each half keeps its own best
    `count` contexts a feature: a feature described from the one half and from the other is the control
@@ -71,7 +71,8 @@ class FiringStatistics:
     tokens: int
     """Read, BOS and outlying ones left out."""
     outlying: int
-    """Tokens that were left out since their norm exceeds `OUTLYING` medians of their document."""
+    """Tokens that were left out since their norm exceeds `OUTLYING` medians of their document at this or
+    another watched layer."""
     firings: Int64[np.ndarray, " d_sae"]
     total: Float64[np.ndarray, " d_sae"]
     """Sum of activations."""
@@ -133,11 +134,13 @@ def watch(
             place = counted.nonzero()[:, 1].numpy()
             ids = batch.token_ids[counted].numpy()
             document = np.array(batch.documents)[row.numpy()]
+            rows = {
+                block: stream[counted.to(stream.device)].float()
+                for block, stream in streams.items()
+            }
+            typical = torch.stack([typical_rows(x, row.to(x.device)) for x in rows.values()]).all(0)
             for key, sae in saes.items():
-                stream = streams[sae.layer]
-                rows = stream[counted.to(stream.device)].float()
-                typical = typical_rows(rows, row.to(rows.device))
-                active = encode_sparse(sae, rows).of_tokens(typical)
+                active = encode_sparse(sae, rows[sae.layer]).of_tokens(typical)
                 watched[key].add(active, int(typical.sum()), document, place, ids)
         done += len(batch.documents)
         progress(done)
