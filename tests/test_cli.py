@@ -269,3 +269,17 @@ def test_a_run_at_a_price_says_what_dies(suite: Path, tmp_path: Path, call: Call
     code, printed, _ = call("paths", str(out), "--feature", f"3/{feature}")
     assert code == 0
     assert "(dies)" in printed
+
+
+def test_an_interrupt_is_no_success(
+    suite: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("saematch.run.describing.describe", interrupted)
+    monkeypatch.setattr(sys, "argv", ["saematch", "describe", str(suite)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 130
+    assert "interrupted; what was finished is kept" in capsys.readouterr().err

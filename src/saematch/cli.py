@@ -41,7 +41,7 @@ Parts = Annotated[
 ]
 Scale = Annotated[
     Literal["threshold", "decoder_norm", "none"] | None,
-    typer.Option(help="What to fold into the weights.  [default: threshold]"),
+    typer.Option(help="What to fold into the weights.  Default: threshold."),
 ]
 Out = Annotated[Path, typer.Option("--out", help="The run directory.")]
 UnmatchedCost = Annotated[
@@ -52,6 +52,8 @@ UnmatchedCost = Annotated[
     ),
 ]
 ALL_PARTS = "decoder,encoder,bias"
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
 
 
 @app.callback(invoke_without_command=True)
@@ -310,14 +312,18 @@ def main() -> None:
     """The entry point: runs the command and turns errors into one or two lines and an exit code."""
     debug = "--debug" in sys.argv
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except Exception as error:
         if debug:
             traceback.print_exc()
         raise SystemExit(_report(error)) from None
     except KeyboardInterrupt:
+        code = INTERRUPTED
+    # Typer hands back the code of an Exit, and makes one of an interrupt.
+    if code == INTERRUPTED:
         typer.echo("saematch: interrupted; what was finished is kept", err=True)
-        raise SystemExit(130) from None
+    if code:
+        raise SystemExit(code)
 
 
 def _report(error: Exception) -> int:

@@ -6,7 +6,6 @@ import typer
 
 from saematch.cli_evaluation import Directory, Json, quiet_libraries, split
 from saematch.cli_judge_flags import (
-    USUAL_STRATEGIES,
     BaseUrl,
     CompletionPrice,
     Concurrency,
@@ -37,7 +36,7 @@ def describe(
     ] = "auto",
     model: Annotated[
         str | None,
-        typer.Option(help="Name on the Hub, path, or smollm2.  [default: what the SAEs record]"),
+        typer.Option(help="Name on the Hub, path, or smollm2.  Default: what the SAEs record."),
     ] = None,
     corpora: Annotated[
         str, typer.Option(help="Among web,wiki,code, or files and folders of your own text.")
@@ -119,12 +118,12 @@ def explain(
     ],
     base_url: BaseUrl = None,
     experiment: Experiment = "layers",
-    samples: Samples = 100,
-    controls: Controls = 100,
-    strategies: Strategies = USUAL_STRATEGIES,
+    samples: Samples = None,
+    controls: Controls = None,
+    strategies: Strategies = None,
     pairs: Pairs = None,
     starts: Starts = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     key_variable: KeyVariable = "OPENAI_API_KEY",
     concurrency: Concurrency = 16,
     timeout: Timeout = 60.0,
@@ -133,20 +132,32 @@ def explain(
     max_calls: MaxCalls = None,
     max_cost: MaxCost = None,
     stream: Stream = False,
+    for_embedding: Annotated[
+        bool,
+        typer.Option(
+            "--for-embedding",
+            help="Also the features that the embedding judge sets its thresholds on: some hundreds more.",
+        ),
+    ] = False,
     yes: Yes = False,
 ) -> None:
     """Let a language model describe the features that an experiment will ask a judge about."""
     from saematch import display
     from saematch.display_semantics import described_summary, explaining_shown
-    from saematch.run.explaining import explain_features
+    from saematch.run.explaining import MODEL, explain_features
 
-    config = sample_of(experiment, samples, controls, strategies, pairs, starts, seed)
+    config = sample_of(directory, experiment, samples, controls, strategies, pairs, starts, seed)
     prices = prompt_price, completion_price
     chat = chat_of(
         model, base_url, key_variable, concurrency, timeout, prices, max_calls, max_cost, stream
     )
     with display.steps() as tell:
         run = explain_features(
-            directory, config, chat, tell, agree=lambda intent: explaining_shown(intent, yes, tell)
+            directory,
+            config,
+            chat,
+            tell,
+            agree=lambda intent: explaining_shown(intent, yes, tell),
+            calibration=for_embedding,
         )
-    described_summary(run)
+    described_summary(run, MODEL)

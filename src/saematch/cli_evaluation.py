@@ -17,7 +17,7 @@ def evaluate(
     directory: Directory,
     model: Annotated[
         str | None,
-        typer.Option(help="Name on the Hub, path, or smollm2.  [default: what the SAEs record]"),
+        typer.Option(help="Name on the Hub, path, or smollm2.  Default: what the SAEs record."),
     ] = None,
     corpora: Annotated[
         str, typer.Option(help="Among web,wiki,code, or files and folders of your own text.")

@@ -1,5 +1,7 @@
 """Flags that `saematch explain` and `saematch judge` share, and what they add up to."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -18,18 +20,26 @@ Experiment = Annotated[
         "to each later one; examples: from low to high MSE."
     ),
 ]
-Samples = Annotated[int, typer.Option(help="Features of each pair of layers.")]
-Controls = Annotated[int, typer.Option(help="Controls of each kind.")]
-Strategies = Annotated[str, typer.Option(help="Compared by layers, where the run has them.")]
+_KEPT = "Default: as the sample was drawn before, else "
+Samples = Annotated[
+    int | None,
+    typer.Option(help=f"Features of each pair of layers, from 4.  {_KEPT}100."),
+]
+Controls = Annotated[int | None, typer.Option(help=f"Controls of each kind, from 1.  {_KEPT}100.")]
+Strategies = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Compared by layers, where the run has them.  {_KEPT}folded,unfolded,cosine,random."
+    ),
+]
 Pairs = Annotated[
     str | None,
-    typer.Option(help="Layer pairs, 12,13 or 12,13;13,14.  [default: by experiment]"),
+    typer.Option(help=f"Layer pairs, 12,13 or 12,13;13,14.  {_KEPT}by experiment."),
 ]
 Starts = Annotated[
     str | None, typer.Option(help="Layers that persistence starts from, e.g. 12,14.")
 ]
-Seed = Annotated[int, typer.Option(help="Of the sample.")]
-USUAL_STRATEGIES = "folded,unfolded,cosine,random"
+Seed = Annotated[int | None, typer.Option(help=f"Of the sample.  {_KEPT}0.")]
 BaseUrl = Annotated[
     str | None,
     typer.Option(help="Endpoint that speaks OpenAI's protocol, e.g. http://localhost:8000/v1."),
@@ -51,29 +61,33 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask without asking you f
 
 
 def sample_of(
+    directory: Path,
     experiment: str,
-    samples: int,
-    controls: int,
-    strategies: str,
+    samples: int | None,
+    controls: int | None,
+    strategies: str | None,
     pairs: str | None,
     starts: str | None,
-    seed: int,
-    descriptions: str = "activations",
+    seed: int | None,
+    descriptions: str | None = None,
 ) -> "JudgeConfig":
-    """The experiment that the flags name."""
+    """The sample that the flags name; what they leave open is as the run's sample was drawn before."""
     from saematch.run.config import parse_pairs
+    from saematch.run.directory import RunDirectory
     from saematch.run.judge_config import JudgeConfig
+    from saematch.run.judgements import kept_config
 
-    return JudgeConfig(
-        experiment=experiment,
-        descriptions=descriptions,
-        samples=samples,
-        controls=controls,
-        strategies=split(strategies),
-        pairs=None if pairs is None else parse_pairs(pairs, "pairs"),
-        starts=None if starts is None else split(starts),
-        seed=seed,
-    )
+    given = {
+        "descriptions": descriptions,
+        "samples": samples,
+        "controls": controls,
+        "strategies": None if strategies is None else split(strategies),
+        "pairs": None if pairs is None else parse_pairs(pairs, "pairs"),
+        "starts": None if starts is None else split(starts),
+        "seed": seed,
+    }
+    before = kept_config(RunDirectory(directory), experiment) or JudgeConfig(experiment)
+    return replace(before, **{name: one for name, one in given.items() if one is not None})
 
 
 def chat_of(

@@ -7,7 +7,6 @@ import typer
 
 from saematch.cli_evaluation import Directory, Json, quiet_libraries
 from saematch.cli_judge_flags import (
-    USUAL_STRATEGIES,
     BaseUrl,
     CompletionPrice,
     Concurrency,
@@ -41,7 +40,7 @@ def judge(
         Literal["embedding", "llm", "human"] | None,
         typer.Option(
             help="embedding: sentence embeddings; llm: a language model, named by --model; human: you, in "
-            "this terminal.  [default: llm with --model, else embedding]"
+            "this terminal.  Default: llm with --model, else embedding."
         ),
     ] = None,
     model: Annotated[
@@ -61,20 +60,31 @@ def judge(
         bool, typer.Option("--by-hand", help="The same as --judge human --at-most 50.")
     ] = False,
     descriptions: Annotated[
-        Literal["activations", "model", "neuronpedia"], typer.Option(help="Whose descriptions.")
-    ] = "activations",
-    samples: Samples = 100,
-    controls: Controls = 100,
-    strategies: Strategies = USUAL_STRATEGIES,
+        Literal["activations", "model", "neuronpedia"] | None,
+        typer.Option(
+            help="Whose descriptions.  Default: those of the sample drawn before, else activations."
+        ),
+    ] = None,
+    samples: Samples = None,
+    controls: Controls = None,
+    strategies: Strategies = None,
     pairs: Pairs = None,
     starts: Starts = None,
     embedding_model: Annotated[
         str, typer.Option(help="A model of sentence-transformers: name, path, or minilm.")
     ] = "minilm",
+    redraw: Annotated[
+        bool,
+        typer.Option(
+            "--redraw",
+            help="Draw another sample in place of the one that other judges had; their results are then "
+            "of what they answered of it.",
+        ),
+    ] = False,
     at_most: Annotated[
         int | None, typer.Option(help="Questions to ask in this call; default: all.")
     ] = None,
-    seed: Seed = 0,
+    seed: Seed = None,
     as_json: Json = False,
 ) -> None:
     """Ask a judge whether matched features mean the same, controls mixed in."""
@@ -89,7 +99,9 @@ def judge(
     from saematch.semantics.judging import Judge
     from saematch.semantics.llm_judge import LLMJudge
 
-    config = sample_of(experiment, samples, controls, strategies, pairs, starts, seed, descriptions)
+    config = sample_of(
+        directory, experiment, samples, controls, strategies, pairs, starts, seed, descriptions
+    )
     human = by_hand or judge == "human"
     chosen: Judge = HumanJudge(input) if human else EmbeddingJudge(embedding_model)
     if judge == "llm" or model is not None or base_url is not None:
@@ -121,6 +133,7 @@ def judge(
             tell,
             agree=lambda intent: intent_shown(intent, chosen, at_most, yes, tell, quiet=as_json),
             at_most=at_most,
+            redraw=redraw,
         )
     name = name_in(run, experiment, chosen)
     if name is None:
@@ -137,7 +150,9 @@ def demo(directory: Path, as_json: bool) -> None:
     from saematch.display_semantics import judged_summary
     from saematch.run.describe_config import DescribeConfig
     from saematch.run.describing import describe as describe_run
+    from saematch.run.directory import RunDirectory
     from saematch.run.judge_config import JudgeConfig
+    from saematch.run.judgements import kept_config
     from saematch.run.judging import judge as judge_run
     from saematch.semantics.embedding_judge import EmbeddingJudge
 
@@ -146,7 +161,9 @@ def demo(directory: Path, as_json: bool) -> None:
     try:
         with display.steps(quiet=as_json) as tell:
             describe_run(directory, DescribeConfig(model="smollm2", offline=True), tell)
-            run = judge_run(directory, JudgeConfig(samples=24, controls=70), chosen, tell)
+            before = kept_config(RunDirectory(directory), "layers")
+            sample = before or JudgeConfig(samples=24, controls=70)
+            run = judge_run(directory, sample, chosen, tell)
     except MissingDependencyError as error:
         typer.echo(f"saematch: the judge was left out: {error}", err=True)
         return

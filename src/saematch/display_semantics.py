@@ -32,8 +32,11 @@ def described_json(run: "Run") -> dict[str, Any]:
     }
 
 
-def described_summary(run: "Run") -> None:
-    """A line an SAE and source, and an example of each; descriptions from halves are left out."""
+def described_summary(run: "Run", source_made: str = "") -> None:
+    """A line an SAE and source, and an example of each; descriptions from halves are left out.
+
+    `source_made`: of the descriptions that were made just now, where a judge must be told so.
+    """
     rows = new_table("SAE", "source", "described", "of", "tokens read")
     examples, notes = [], []
     for (key, source), found in described(run).items():
@@ -59,6 +62,7 @@ def described_summary(run: "Run") -> None:
     CONSOLE.print(
         f"Tables: {escape(str(run.path))}/descriptions, contexts, features\n"
         f"Next: saematch judge {escape(str(run.path))}"
+        + (f" --descriptions {source_made}" if source_made else "")
     )
 
 
@@ -161,13 +165,14 @@ def judged_summary(run: "Run", experiment: str, judge: str) -> None:
 
 def _quality(found: Judged) -> None:
     said = {
-        "order_bias": "order bias {} in the mean label",
-        "order_changed": "{} of labels change with the order",
+        "order_bias": "order bias {} in the mean label of {} pairs asked both ways",
+        "order_changed": "{} of their labels change",
         "no_description": "{} of questions without a description",
         "unreadable": "{} of answers without a label",
     }
+    asked = dict(zip(found.results["measure"], found.results["judged"], strict=True))
     parts = [
-        text.format(spanned(span, True))
+        text.format(spanned(span, True), asked[measure])
         for measure, text in said.items()
         if (span := found.span(measure)) is not None
     ]

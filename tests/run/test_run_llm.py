@@ -80,6 +80,7 @@ def test_explained_by_a_server_then_judged(directory: Path) -> None:
     with serving(write) as server:
         call("explain", str(directory), *flags, "--base-url", server.url, "--yes")
         count = len(asked)
+        assert len(set(asked)) == count  # equal contexts of several features are asked about once
         call("explain", str(directory), *flags, "--base-url", server.url, "--yes")
         assert len(asked) == count
     run = open_run(directory)

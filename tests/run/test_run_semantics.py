@@ -232,9 +232,16 @@ def test_a_sample_that_is_drawn_anew_takes_other_judges_along(directory: Path) -
     before = contents(directory)
     # Nobody agreed: nothing changes, the sample least of all.
     small = JudgeConfig("mse", samples=10, controls=12)
-    judge(directory, small, Scripted(name="second"), agree=lambda _: False)
+    judge(directory, small, Scripted(name="second"), agree=lambda _: False, redraw=True)
     assert contents(directory) == before
-    judge(directory, small, Scripted(name="second"))
+    # Nor do settings of another sample take away what another judge's results are of.
+    with pytest.raises(
+        UsageError, match=r"that first judged \(samples 20\).*\(samples 10\).*--redraw"
+    ):
+        judge(directory, small, Scripted(name="second"))
+    assert contents(directory) == before
+    judge(directory, JudgeConfig("mse", samples=11, controls=12), Scripted(name="first"))
+    judge(directory, small, Scripted(name="second"), redraw=True)
     run_now = open_run(directory)
     for name in ("first", "second"):
         table = labelled_sample(run_now, "mse", name)
@@ -407,3 +414,11 @@ def test_bad_input(directory: Path, chain_of_four: Path, tmp_path: Path) -> None
     path.write_text("nonsense\n")
     with pytest.raises(InputError, match="line 1"):
         judge(directory, JudgeConfig(samples=12), Scripted())
+
+
+def test_a_missing_output_names_the_command_that_makes_it(directory: Path) -> None:
+    (directory / "descriptions/activations-0--3.parquet").unlink()
+    with pytest.raises(
+        InputError, match="found no such file; make it again with saematch describe"
+    ):
+        judge(directory, JudgeConfig(samples=12, controls=6), Scripted())

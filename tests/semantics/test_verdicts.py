@@ -87,12 +87,23 @@ def test_a_judge_that_cannot_tell_is_said_to(tells: bool) -> None:
     different = [labels[k] for k in generator.integers(3, size=40)]
     answers = [answer(SAME, label, n) for n, label in enumerate(same)]
     answers += [answer(DIFFERENT, label, n) for n, label in enumerate(different)]
-    found, sentence = verdict(results(answers, 0, "folded"))
+    found, sentence = verdict(results(answers, 0, "folded"), answers)
     assert found is tells
     assert ("cannot tell" in sentence) is not tells
 
 
 def test_without_controls_nothing_is_known_of_the_judge() -> None:
-    found, sentence = verdict(results([answer(PAIR, Label.SAME)], 0, "folded"))
-    assert not found
-    assert "not known" in sentence
+    pair = answer(PAIR, Label.SAME)
+    unasked = answer(SAME, None, judgement=None)
+    unread = [answer(SAME, None), answer(DIFFERENT, Label.SAME)]
+    for answers, why in (
+        ([pair], "no feature could be compared with itself"),
+        ([pair, answer(DIFFERENT, Label.SAME)], "no feature could be compared with itself"),
+        ([pair, answer(SAME, None, askable=False)], "no feature could be compared with itself"),
+        ([pair, unasked], "none of its controls was asked"),
+        ([pair, *unread], "of 2 controls that were asked 1 were given a label"),
+    ):
+        found, sentence = verdict(results(answers, 0, "folded"), answers)
+        assert not found
+        assert "not known" in sentence
+        assert why in sentence

@@ -45,6 +45,15 @@ KNOWN_NAMES = {
     "export",
 }
 """What may stand in a run directory; anything else in a folder without a manifest is not ours."""
+_COMMANDS = {
+    "features": "describe",
+    "contexts": "describe",
+    "descriptions": "describe",
+    "judging": "judge",
+    "judgements.parquet": "judge",
+    "evaluation": "evaluate",
+}
+"""What makes an output anew, by its first folder; the rest `saematch run` makes."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,10 @@ class KeptFile:
         try:
             data = self.path.read_bytes()
         except OSError:
-            raise InputError(f"needed {self.path}, found no such file; run again") from None
+            raise InputError(
+                f"needed {self.path}, found no such file; make it again with saematch "
+                f"{_COMMANDS.get(self.name.split('/')[0], 'run')}"
+            ) from None
         if files.sha256(data) != self.sha256:
             raise altered_error(self.path)
         return data

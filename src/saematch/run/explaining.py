@@ -1,7 +1,8 @@
 """`saematch explain`: a language model writes descriptions of the features that an experiment asks about.
 
 Every feature is described twice, from the contexts of either half of the documents, so that it can be its
-own control.  Answers go to a journal as they come; a run that is killed never pays for one twice.
+own control.  The same contexts are asked about once, whichever features they are of.  Answers go to a
+journal as they come: after a kill only calls that were under way are made again.
 """
 
 from collections.abc import Callable, Iterator
@@ -58,31 +59,40 @@ def explain_features(
     chat: Chat,
     progress: Progress | None = None,
     agree: Callable[[ExplainingIntent], bool] = lambda _: True,
+    calibration: bool = False,
 ) -> Run:
     """Describe the features of an experiment's sample; `agree` is shown what will be asked.
+
+    `calibration`: also those that the embedding judge sets its thresholds on; others do not need them.
 
     Raises InputError for a run whose features were not described from activations, and what `Chat.ask`
     raises; what was answered before stands.
     """
     with RunDirectory(directory).holding() as held:
         run = open_run(directory)
-        wanted = sorted(draw_sample(held, run, config, progress))
+        wanted = sorted(draw_sample(held, run, config, calibration, progress))
         requests = list(_requests(held, wanted))
         identity = {"model": chat.model, "endpoint": chat.host, "temperature": chat.temperature}
         explainer = key_of(identity)
         with Journal(held.file(JOURNAL)) as journal:
-            left = [one for one in requests if not journal.has(explainer, one.question)]
-            estimate = estimate_explaining(chat, [one.request for one in left])
-            if not agree(ExplainingIntent(len(wanted), len(requests) - len(left), estimate)):
+            new = {
+                question: one.request
+                for one in requests
+                if not journal.has(explainer, question := one.question)
+            }
+            questions, left = list(new), list(new.values())
+            answered = sum(one.question not in new for one in requests)
+            estimate = estimate_explaining(chat, left)
+            if not agree(ExplainingIntent(len(wanted), answered, estimate)):
                 return run
 
             def keep(number: int, found: Explanation) -> None:
-                journal.add(explainer, left[number].question, _kept(found))
+                journal.add(explainer, questions[number], _kept(found))
                 if progress is not None:
                     progress(0, 1, f"described {number + 1} of {len(left)}")
 
             try:
-                explain(chat, [one.request for one in left], keep)
+                explain(chat, left, keep)
             finally:
                 _keep_descriptions(held, requests, explainer, chat.model, journal)
         write_report(held)

@@ -1,6 +1,8 @@
 """What `saematch judge` asks, as one value."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from saematch.errors import UsageError
 from saematch.semantics.experiments import STRATA
@@ -63,3 +65,18 @@ class JudgeConfig:
                 f"needed strategies among {', '.join(STRATEGIES)}, naive, correlation, found "
                 f"'{unknown[0]}'"
             )
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it; `of_plain` is the way back."""
+        return {name: _changed(value, list) for name, value in vars(self).items()}
+
+    @classmethod
+    def of_plain(cls, values: Mapping[str, Any]) -> "JudgeConfig":
+        return cls(**{name: _changed(value, tuple) for name, value in values.items()})
+
+
+def _changed(value: Any, kind: type) -> Any:
+    """Sequences within sequences as another kind of sequence."""
+    if isinstance(value, (list, tuple)):
+        return kind(_changed(one, kind) for one in value)
+    return value

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saematch.run.directory import RunDirectory
+from saematch.run.judge_config import JudgeConfig
 from saematch.run.schema import decode
 from saematch.run.schema_semantics import JUDGEMENTS, RESULTS
 from saematch.semantics.experiments import CALIBRATION
@@ -31,6 +32,23 @@ def experiments_of(held: RunDirectory) -> list[str]:
     ]
 
 
+def kept_config(held: RunDirectory, experiment: str) -> JudgeConfig | None:
+    """The settings of an experiment's sample; None where none was drawn."""
+    name = sample_name(experiment)
+    if held.record(name) is None:
+        return None
+    return JudgeConfig.of_plain(decode(held.read(name))[1]["config"])
+
+
+def same_judge(identity: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Thresholds follow from the sample, and make no other judge."""
+    first, second = (
+        {name: value for name, value in one.items() if name != "thresholds"}
+        for one in (identity, other)
+    )
+    return first == second
+
+
 def results_about(held: RunDirectory, experiment: str) -> dict[str, dict[str, Any]]:
     """Judge, identity and key in the journal of the judges of an experiment, by their names."""
     found = {}
@@ -45,17 +63,13 @@ def name_of(judges: Mapping[str, Mapping[str, Any]], judge: Judge) -> str:
     """What the results of a judge are called beside those of others (`results_about`) of an experiment.
 
     Its own name; with a number behind it where another judge has that one: the same model at another
-    endpoint, or asked in another way.  Thresholds follow from the sample and make no other judge.
+    endpoint, or asked in another way.
     """
     number, name = 1, judge.name
-    while name in judges and _lasting(judges[name]["identity"]) != _lasting(judge.identity):
+    while name in judges and not same_judge(judges[name]["identity"], judge.identity):
         number += 1
         name = f"{judge.name}-{number}"
     return name
-
-
-def _lasting(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in identity.items() if name != "thresholds"}
 
 
 def question_of(row: Mapping[str, Any]) -> Question | None:

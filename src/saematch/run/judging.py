@@ -7,6 +7,7 @@
 4. Results with intervals and the judge's quality; all judgements in one table; the report.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,10 +29,12 @@ from saematch.run.judgements import (
     encode_results,
     experiments_of,
     kappas,
+    kept_config,
     name_of,
     question_of,
     results_about,
     results_name,
+    same_judge,
     sample_name,
 )
 from saematch.run.kept import kept_matching
@@ -90,27 +93,45 @@ def judge(
     progress: Progress | None = None,
     agree: Callable[[Intent], bool] = lambda _: True,
     at_most: int | None = None,
+    redraw: bool = False,
 ) -> Run:
     """Run an experiment; what an earlier call asked is not asked again.
 
     `agree` is shown what will be asked, and nothing is asked where it says no.  `at_most`: questions to ask
     in this call, drawn at random.  An error of the judge, or a kill, leaves what was answered in the journal.
+    An experiment has one sample, which all its judges share; `redraw`: let another take its place, and
+    the results of other judges be of what they answered of it.
 
-    Raises InputError for a run without matchings or descriptions, and for a journal that was altered.
+    Raises UsageError for settings of another sample than other judges had, InputError for a run without
+    matchings or descriptions, and for a journal that was altered.
     """
     if at_most is not None and at_most < 1:
         raise UsageError(f"needed at least one question to ask, found {at_most}")
     with RunDirectory(directory).holding() as held:
-        _Experiment(held, open_run(directory), config, progress).run(the_judge, agree, at_most)
+        experiment = _Experiment(held, open_run(directory), config, progress)
+        if not redraw:
+            experiment.check_sample(the_judge)
+        experiment.run(the_judge, agree, at_most)
         forget_loaded()
     return open_run(directory)
 
 
 def draw_sample(
-    held: RunDirectory, run: Run, config: JudgeConfig, progress: Progress | None = None
+    held: RunDirectory,
+    run: Run,
+    config: JudgeConfig,
+    calibration: bool,
+    progress: Progress | None = None,
 ) -> set[tuple[str, int]]:
-    """The features, by key and number, that an experiment asks about; the directory must be held."""
-    compared = _Experiment(held, run, config, progress).compared()
+    """The features, by key and number, that an experiment asks about; the directory must be held.
+
+    `calibration`: those that thresholds are set on too, which only the embedding judge needs.
+    """
+    compared = [
+        one
+        for one in _Experiment(held, run, config, progress).compared()
+        if calibration or not one.kind.startswith(CALIBRATION)
+    ]
     ends = {(one.a, one.feature) for one in compared} | {(one.b, one.partner) for one in compared}
     forget_loaded()
     return ends
@@ -148,6 +169,27 @@ class _Experiment:
                 self._keep_results(rows, the_judge, journal)
         write_report(self.held)
 
+    def check_sample(self, the_judge: Judge) -> None:
+        """Raises UsageError where other judges' results are of a sample that this one would replace."""
+        config, name = self.config, self.config.experiment
+        kept = kept_config(self.held, name)
+        if kept is None or kept == config:
+            return
+        others = [
+            judge
+            for judge, about in results_about(self.held, name).items()
+            if not same_judge(about["identity"], the_judge.identity)
+        ]
+        if others:
+            old, new = kept.plain(), config.plain()
+            differ = [setting for setting in new if new[setting] != old[setting]]
+            raise UsageError(
+                f"needed the sample of {name} that {', '.join(others)} judged "
+                f"({_listed(old, differ)}), found other settings ({_listed(new, differ)}); leave them "
+                "away to judge the same sample, or add --redraw for another: results of other judges are "
+                "then of what they answered of it"
+            )
+
     def compared(self) -> list[Compared]:
         """The sample without texts; makes what the experiment needs of matchings."""
         pairs = pairs_for(self.of, self.config)
@@ -159,7 +201,7 @@ class _Experiment:
     def _sample(self) -> bytes:
         """Step 1."""
         columns = with_texts(self.of, self.config, self.compared())
-        return SAMPLE.encode(columns, {"config": _plain(self.config)})
+        return SAMPLE.encode(columns, {"config": self.config.plain()})
 
     def _keep_sample(self, data: bytes) -> None:
         name = sample_name(self.config.experiment)
@@ -202,11 +244,14 @@ class _Experiment:
         reference = COMPOSITION if config.experiment == "persistence" else "folded"
         for name, about in judges.items():
             key = about["judge_key"]
-            found = results(answers_of(rows, key, journal), config.seed, reference)
+            answers = answers_of(rows, key, journal)
+            if key != key_of(the_judge.identity) and all(one.judgement is None for one in answers):
+                continue  # of another sample; out of date, and no results of this one
+            found = results(answers, config.seed, reference)
             others = {o: of["judge_key"] for o, of in judges.items() if o != name}
             found += kappas(rows, key, others, journal, config.seed)
-            tells, sentence = verdict(found)
-            about = {**about, "config": _plain(config), "tells": tells, "verdict": sentence}
+            tells, sentence = verdict(found, answers)
+            about = {**about, "config": config.plain(), "tells": tells, "verdict": sentence}
             data = encode_results(found, about)
             inputs = hash_of(stage="results", data=files.sha256(data))
             held.keep(results_name(config.experiment, name), data, inputs, [sample])
@@ -253,10 +298,5 @@ def _intent(rows: Sequence[Mapping[str, Any]], is_answered: Callable[[Question],
     )
 
 
-def _plain(config: JudgeConfig) -> dict[str, Any]:
-    return {
-        name: [list(one) if isinstance(one, tuple) else one for one in value]
-        if isinstance(value, tuple)
-        else value
-        for name, value in vars(config).items()
-    }
+def _listed(values: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {json.dumps(values[name])}" for name in names)

@@ -162,10 +162,14 @@ def _no_matching(pair: Pair) -> InputError:
 def with_texts(run: Run, config: JudgeConfig, sample: Sequence[Compared]) -> dict[str, Any]:
     """Columns of `judging/{experiment}/sample.parquet`.
 
-    Raises InputError where an SAE of the sample has no descriptions from that source.
+    Raises InputError where an SAE of the sample has no descriptions from that source; one that only
+    calibration pairs are of may be without.
     """
+    needed = {
+        key for one in sample if not one.kind.startswith(CALIBRATION) for key in (one.a, one.b)
+    }
     keys = dict.fromkeys(key for one in sample for key in (one.a, one.b))
-    texts = {key: _Texts.of(run, config.descriptions, key) for key in keys}
+    texts = {key: _Texts.of(run, config.descriptions, key, key in needed) for key in keys}
 
     def partner_text(one: Compared) -> str | None:
         of = texts[one.b]
@@ -199,12 +203,14 @@ class _Texts:
     """Of a feature that is compared with itself: from other contexts, or by another explainer."""
 
     @classmethod
-    def of(cls, run: Run, source: str, key: str) -> "_Texts":
+    def of(cls, run: Run, source: str, key: str, needed: bool) -> "_Texts":
         halves = [descriptions_of(run, half_source(source, half), key) for half in range(HALVES)]
         first, other = halves
         if first is not None and other is not None:
             return cls(first.texts, other.texts, other.texts)
         one = descriptions_of(run, source, key)
+        if one is None and not needed:
+            return cls({}, {}, {})
         if one is None:
             there = sorted({name for _, name in described(run)})
             raise InputError(

@@ -79,5 +79,5 @@ def _decoded(line: bytes, path: Path, number: int) -> tuple[str, str, Judgement]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"needed a judgement in line {number} of {path}, found something else ({error}); "
-            "move the file away to ask again"
+            "delete that line, and it alone is asked again"
         ) from None

@@ -111,14 +111,14 @@ def quality(answers: Sequence[Answer], seed: int) -> list[ResultRow]:
     return rows
 
 
-def verdict(rows: Sequence[ResultRow]) -> tuple[bool, str]:
-    """Whether the judge can tell the controls apart, and the sentence that says so."""
+def verdict(rows: Sequence[ResultRow], answers: Sequence[Answer]) -> tuple[bool, str]:
+    """Whether the judge can tell the controls apart, and the sentence that says so.
+
+    `rows`: the `results` of `answers`.
+    """
     found = next((row for row in rows if row[3] == "auc"), None)
     if found is None:
-        return False, (
-            "it is not known whether the judge can tell: no feature could be compared with itself, "
-            "described from other contexts"
-        )
+        return False, f"it is not known whether the judge can tell: {_why_unknown(answers)}"
     fewest = min(row[7] for row in rows if row[0] in CONTROLS.values() and row[3] == "mean")
     if fewest < LEAST_CONTROLS:
         return False, (
@@ -132,6 +132,21 @@ def verdict(rows: Sequence[ResultRow]) -> tuple[bool, str]:
             "of the pairs mean nothing"
         )
     return True, f"the judge tells its controls apart: AUC {value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _why_unknown(answers: Sequence[Answer]) -> str:
+    """Why there is no AUC: there must be both kinds of controls, asked and read."""
+    controls = [one for one in answers if one.kind in CONTROLS and one.askable]
+    if not any(one.kind == SAME for one in controls):
+        return "no feature could be compared with itself, described from other contexts"
+    asked = [one for one in controls if one.judgement is not None]
+    if not asked:
+        return "none of its controls was asked yet"
+    read = sum(one.label is not None for one in asked)
+    return (
+        f"of {len(asked)} controls that were asked {read} were given a label that could be read, and both "
+        "kinds are needed"
+    )
 
 
 def mean_span(values: np.ndarray, seed: int) -> Span:
