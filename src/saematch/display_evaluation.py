@@ -68,9 +68,7 @@ def findings_shown(
     for one in found:
         style = {"holds": "green", "does not hold": "red"}.get(one.verdict, "yellow")
         CONSOLE.print(f"\n[bold]({one.name})[/] {one.claim}: [{style}]{one.verdict}[/]")
-        CONSOLE.print(
-            f"    {spanned(_span(one))}: {one.effect}" if one.effect else f"    {one.needs}"
-        )
+        CONSOLE.print(f"    {spanned(_span(one))}: {one.said}" if one.effect else f"    {one.said}")
     CONSOLE.print(f"\nWritten to {path}")
 
 
@@ -89,8 +87,7 @@ def findings_text(main: "Evaluated", lines: "list[Line]", found: "list[Finding]"
         "| finding of the paper | here | measured | what |",
         "| --- | --- | --- | --- |",
         *(
-            f"| ({one.name}) {one.claim} | **{one.verdict}** | {spanned(_span(one))} | "
-            f"{one.effect or one.needs} |"
+            f"| ({one.name}) {one.claim} | **{one.verdict}** | {spanned(_span(one))} | {one.said} |"
             for one in found
         ),
     ]
@@ -100,8 +97,9 @@ def findings_text(main: "Evaluated", lines: "list[Line]", found: "list[Finding]"
 def _where(main: "Evaluated") -> str:
     about = next(iter(main.about.values()))
     first, last = main.adjacent[0][0], main.adjacent[-1][1]
+    texts = ", ".join(f"{corpus} ({of['origin']})" for corpus, of in main.about.items())
     return (
-        f"{first}→{last} of {main.run.config.suite} ({len(main.adjacent)}) and {', '.join(main.about)}, "
+        f"{first}→{last} of {main.run.config.suite} ({len(main.adjacent)}) and {texts}, "
         f"{about['documents']} documents × {about['tokens']} tokens each"
     )
 

@@ -344,6 +344,17 @@ def test_findings_that_were_planted(directory: Path) -> None:
     )  # three layers on all are DIFFERENT, as random ones are
     assert verdicts["d3"] == "holds"
     assert verdicts["d4"] == "does not hold"
+    answers = labelled_sample(open_run(directory), "persistence", "llm-planted")
+    answers = answers[(answers["kind"] == PAIR) & answers["label"].notna()]
+    answers = answers[(answers["a"] + answers["b"]).isin(["35", "46"])]  # two layers on
+    values = {
+        way: {(r.a, r.feature): Label(r.label).value_in_means for r in rows.itertuples()}
+        for way, rows in answers.groupby("strategy")
+    }
+    both = [k for k in values["exact"] if k in values["composition"]]
+    apart = np.mean([values["exact"][k] - values["composition"][k] for k in both])
+    assert found["d3"].value == pytest.approx(apart)
+    assert f"the same {len(both)} features of 3, 4" in found["d3"].effect
     table = labelled_sample(open_run(directory), "layers", "llm-planted")
     table = table[(table["kind"] == PAIR) & table["label"].notna()]
     by = {

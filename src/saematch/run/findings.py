@@ -1,11 +1,11 @@
 """The paper's findings on a run of one's own: what was measured, and whether it holds.
 
-A claim about a difference holds where the whole 95% interval lies on the claim's side.  Nothing is
-called undecided: an interval that reaches over zero does not bear the claim out.  What was not
-measured is said to be not measurable here, with what would have to be run.
+A claim about a difference holds where the whole 95% interval lies on the claim's side; one that the
+interval does not bear out does not hold, and is said to be open where the interval reaches both sides.
+What was not measured is said to be not measurable here, with what would have to be run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +14,10 @@ from saematch.evaluation.measuring import Values, interval
 from saematch.run.sums import Evaluated, difference
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not measurable here"
+BOTH_SIDES = (
+    "open: the interval reaches both sides, which neither bears the claim out nor refutes it; more "
+    "documents or samples narrow it"
+)
 NEAR = 1.25
 """A loss approaches another where it is at most so many times as high."""
 ALIKE = 0.05
@@ -24,6 +28,8 @@ EVEN = 1.5
 """Mean L0 of adjacent SAEs that differs by at most this factor is about the same."""
 PEAK = (50.0, 100.0)
 """Mean L0 that counts as near 70."""
+
+NO_INTERVAL = "open: without an interval, which more documents or samples give, nothing is decided"
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,12 @@ class Finding:
     high: float | None
     verdict: str
     needs: str = ""
-    """What would have to be run, where it was not measurable."""
+    """What would have to be run, where it was not measurable, or could decide what is open."""
+
+    @property
+    def said(self) -> str:
+        """What was measured, and what is missing."""
+        return "; ".join(one for one in (self.effect, self.needs) if one)
 
 
 def findings(
@@ -128,13 +139,11 @@ def pruning(main: Evaluated, early: Evaluated | None) -> list[Finding]:
         found = [_open("e", claim, "losses of folded and reconstruct_previous")]
     else:
         ratio = folded / previous
-        value, low, high = interval(ratio)
         effect = (
             f"ΔL {folded[0]:.2f} over {previous[0]:.2f} nats a token (ratio; layer drop costs "
             f"{_first(main.mean('delta_loss', 'layer_drop', ''))})"
         )
-        verdict = HOLDS if high is not None and high <= NEAR else FAILS
-        found = [Finding("e", claim, effect, value, low, high, verdict)]
+        found = [bounded("e", claim, effect, ratio, NEAR, -1)]
     claim = "at low layers encode-permute-decode costs more loss than reconstruct-previous"
     if early is None:
         return [*found, _open("e, low", claim, "a run over the first blocks, given with --early")]
@@ -155,14 +164,13 @@ def parts(main: Evaluated) -> Finding:
     if whole is None or decoder is None or encoder is None:
         return _open("f", claim, "evaluation with other parts")
     near, far = decoder / whole - 1, encoder / whole - 1
-    value, low, high = interval(far)
     effect = (
         f"decoder alone {near[0]:+.1%} of all parts' score, encoder alone {far[0]:+.1%} (as a share; "
         "the interval is of the latter)"
     )
     close = bool(np.abs(near[1:]).max() <= ALIKE) if len(near) > 1 else abs(near[0]) <= ALIKE
-    verdict = HOLDS if close and high is not None and high <= -MUCH else FAILS
-    return Finding("f", claim, effect, value, low, high, verdict)
+    found = bounded("f", claim, effect, far, -MUCH, -1)
+    return found if close else replace(found, verdict=FAILS, needs="")
 
 
 def sparsity(series: Evaluated | None) -> list[Finding]:
@@ -194,14 +202,11 @@ def sparsity(series: Evaluated | None) -> list[Finding]:
     }
     steps = [b - a for one in losses.values() for a, b in pairwise(one)]
     worst = max(steps, key=lambda step: step[0])
-    value, low, high = interval(worst)
     said = "; ".join(
         f"{name} " + ", ".join(f"{one[0]:.2f}" for one in some) for name, some in losses.items()
     )
-    falls = all(step[0] < 0 for step in steps)
     effect = f"greatest step from one L0 to the next; ΔL from the lowest L0 on: {said}"
-    verdict = HOLDS if falls and high is not None and high < 0 else FAILS
-    found.append(Finding("g2", claims[1], effect, value, low, high, verdict))
+    found.append(directed("g2", claims[1], effect, worst, -1))
     margins = [
         matched - other[n]
         for name, other in losses.items()
@@ -231,9 +236,21 @@ def quantiles(main: Evaluated) -> Finding:
 
 
 def directed(name: str, claim: str, effect: str, values: Values, side: int) -> Finding:
+    """`side`: of zero on which the claim has the values."""
+    return bounded(name, claim, effect, values, 0.0, side)
+
+
+def bounded(name: str, claim: str, effect: str, values: Values, bound: float, side: int) -> Finding:
+    """`side`: of the bound on which the claim has the values; the bound itself is on it where it is not 0."""
     value, low, high = interval(values)
-    holds = low is not None and high is not None and (low > 0 if side > 0 else high < 0)
-    return Finding(name, claim, effect, value, low, high, HOLDS if holds else FAILS)
+    if low is None or high is None:
+        return Finding(name, claim, effect, value, low, high, FAILS, NO_INTERVAL)
+    near, far = (low, high) if side > 0 else (-high, -low)
+    bound *= side
+    holds = near > bound or (near == bound and bound != 0)
+    undecided = not holds and far > bound
+    verdict = HOLDS if holds else FAILS
+    return Finding(name, claim, effect, value, low, high, verdict, BOTH_SIDES if undecided else "")
 
 
 def _open(name: str, claim: str, needs: str) -> Finding:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from saematch.evaluation.measuring import Values, draw_weights, interval
-from saematch.run.findings import FAILS, HOLDS, OPEN, Finding, directed
+from saematch.evaluation.measuring import Values, draw_weights
+from saematch.run.findings import OPEN, Finding, bounded, directed
 from saematch.run.judged import Judged, judged, labelled_sample
 from saematch.run.sampling import COMPOSITION, EXACT
 from saematch.semantics.experiments import DIFFERENT, PAIR
@@ -56,15 +56,11 @@ def persistence(run: "Run") -> list[Finding]:
     last = max(means.distances)
     whose = f"mean label (1 to 3) of {judge.judge}"
     curve = ", ".join(f"{means.of(COMPOSITION, d, last)[0]:.2f}" for d in means.distances)
-    found = [
-        directed(
-            "d1",
-            claims["d1"],
-            f"{whose} {last} layers on minus 1 layer on; composition, layer by layer: {curve}",
-            means.of(COMPOSITION, last, last) - means.of(COMPOSITION, 1, last),
-            -1,
-        )
-    ]
+    fall, on = means.gain((1, COMPOSITION, last), (-1, COMPOSITION, 1))
+    effect = (
+        f"{whose} {last} layers on minus 1 layer on, {on}; composition, layer by layer: {curve}"
+    )
+    found = [directed("d1", claims["d1"], effect, fall, -1)]
     far = min(USEFUL, last)
     floor = means.of_random()
     found.append(
@@ -78,17 +74,15 @@ def persistence(run: "Run") -> list[Finding]:
     )
     if last < 3:
         return found + [_open(n, claims[n], "four layers on a chain") for n in ("d3", "d4")]
-    near = means.of(EXACT, 2) - means.of(COMPOSITION, 2)
-    away, before = (
-        means.of(EXACT, distance, last) - means.of(COMPOSITION, distance, last)
-        for distance in (last, 2)
+    apart = [(1, EXACT, 2), (-1, COMPOSITION, 2)]
+    near, on = means.gain(*apart)
+    effect = f"{whose}, exact minus composition, 2 layers on, {on}; close: at most {CLOSE}"
+    found.append(bounded("d3", claims["d3"], effect, near, CLOSE, -1))
+    drift, on = means.gain(
+        (1, EXACT, last), (-1, COMPOSITION, last), *((-sign, way, n) for sign, way, n in apart)
     )
-    effect = f"{whose}, exact minus composition, 2 layers on; close: at most {CLOSE}"
-    value, low, high = interval(near)
-    close = high is not None and high <= CLOSE
-    found.append(Finding("d3", claims["d3"], effect, value, low, high, HOLDS if close else FAILS))
-    effect = f"{whose}, exact minus composition, {last} layers on, less the same 2 layers on"
-    found.append(directed("d4", claims["d4"], effect, away - before, 1))
+    effect = f"{whose}, exact minus composition, {last} layers on, less the same 2 layers on, {on}"
+    found.append(directed("d4", claims["d4"], effect, drift, 1))
     return found
 
 
@@ -165,6 +159,7 @@ class _Distances:
         # A feature of a start is one unit: its labels at all distances are drawn together.
         pairs["unit"] = pairs.groupby(["a", "feature"]).ngroup()
         self.pairs = pairs
+        self.by_unit = pairs.pivot_table("value", "unit", ["strategy", "distance"])
         self.weights = draw_weights(int(pairs["unit"].max()) + 1, 0)
         self.distances = sorted(int(d) for d in pairs["distance"].unique())
 
@@ -179,6 +174,18 @@ class _Distances:
         weights = self.weights[:, rows["unit"].to_numpy()]
         with np.errstate(divide="ignore", invalid="ignore"):
             return weights @ rows["value"].to_numpy(dtype=float) / weights.sum(axis=1)
+
+    def gain(self, *terms: tuple[int, str, int]) -> tuple[Values, str]:
+        """Mean of a sum of labels, each a sign, strategy and distance, over the features that have all of
+        them; and in words which these are."""
+        columns = [(strategy, distance) for _, strategy, distance in terms]
+        there = self.by_unit.reindex(columns=columns).dropna()
+        values = there.to_numpy(dtype=float) @ np.array([sign for sign, _, _ in terms], dtype=float)
+        weights = self.weights[:, there.index.to_numpy(dtype=int)]
+        starts = self.pairs[self.pairs["unit"].isin(there.index)]["a"].unique()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = weights @ values / weights.sum(axis=1)
+        return mean, f"the same {len(there)} features of {', '.join(starts)}"
 
     def of_random(self) -> Values:
         if not len(self.random):
