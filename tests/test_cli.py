@@ -283,3 +283,11 @@ def test_an_interrupt_is_no_success(
         main()
     assert stopped.value.code == 130
     assert "interrupted; what was finished is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["describe", "judge", "evaluate", "figures"])
+def test_where_no_run_is_nothing_is_made(call: Call, tmp_path: Path, command: str) -> None:
+    code, _, err = call(command, str(tmp_path / "nothing"))
+    assert code == 3
+    assert "needed a run" in err
+    assert not (tmp_path / "nothing").exists()

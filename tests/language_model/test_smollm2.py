@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from saematch.errors import InputError, MissingDependencyError
+from saematch.errors import InputError, MissingDependencyError, UsageError
 from saematch.language_model import load_language_model, load_smollm2, smollm2, smollm2_checkpoint
 
 
@@ -54,3 +54,11 @@ def test_tokens_read_as_their_text_and_parts_of_characters_as_bytes() -> None:
         bytes.fromhex(part) if place % 2 else part.encode() for place, part in enumerate(parts)
     )
     assert found.decode() == text
+
+
+def test_an_attention_that_is_not_there_is_refused_in_words() -> None:
+    assert load_language_model("smollm2", attention="eager").model.config._attn_implementation == (
+        "eager"
+    )
+    with pytest.raises(UsageError, match="such as eager or sdpa, found 'nope'"):
+        load_language_model("smollm2", attention="nope")

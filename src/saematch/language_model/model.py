@@ -143,8 +143,9 @@ def load_language_model(
     `device`: default `cuda` where there is one.  `dtype`: float32 or bfloat16.  `attention`: the
     implementation that transformers should use.
 
-    Raises InputError for a model that is not there or may not be read (naming the page where a
-    licence is accepted), MissingDependencyError naming the extra that brings what is missing.
+    Raises UsageError for a dtype, device or attention that is not to be had, InputError for a model that is
+    not there or may not be read (naming the page where a licence is accepted), MissingDependencyError
+    naming the extra that brings what is missing.
     """
     try:
         import transformers
@@ -156,19 +157,16 @@ def load_language_model(
     _check_device(device)
     if name == EMBEDDED or (name == SMOLLM2_NAME and embedded_is_here()):
         model, tokenizer = load_smollm2(device)
-        if attention is not None:
-            model.set_attn_implementation(attention)
+        _set_attention(model, attention)
         model = model.to(getattr(torch, dtype))
         return LanguageModel(model, tokenizer, SMOLLM2_NAME, smollm2_weights_sha256())
-    settings: dict[str, Any] = {"dtype": getattr(torch, dtype)}
-    if attention is not None:
-        settings["attn_implementation"] = attention
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name)
         automatic: Any = transformers.AutoModelForCausalLM
-        model = automatic.from_pretrained(name, **settings)
+        model = automatic.from_pretrained(name, dtype=getattr(torch, dtype))
     except Exception as error:
         raise _not_loaded(name, error) from error
+    _set_attention(model, attention)
     return LanguageModel(model.to(device).eval(), tokenizer, name)
 
 
@@ -200,6 +198,18 @@ def embedded_is_here() -> bool:
     except (MissingDependencyError, InputError):
         return False
     return True
+
+
+def _set_attention(model: Any, attention: str | None) -> None:
+    if attention is None:
+        return
+    try:
+        model.set_attn_implementation(attention)
+    except (ValueError, ImportError) as error:
+        raise UsageError(
+            f"needed an attention that transformers has here, such as eager or sdpa, found '{attention}' "
+            f"({_first_line(error)[:160]})"
+        ) from error
 
 
 def _check_device(device: str) -> None:

@@ -16,7 +16,7 @@ from saematch.run.evaluated_run import members_of
 from saematch.run.evaluation_plan import hash_of
 from saematch.run.model_of_run import ModelOfRun
 from saematch.run.pipeline import Progress, write_report
-from saematch.run.read import Run, open_run
+from saematch.run.read import Run, holding_run, open_run
 from saematch.run.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES
 from saematch.run.shipped import shipped_descriptions
 from saematch.run.suite import Member, forget_loaded
@@ -66,7 +66,7 @@ def describe(
 
     Raises InputError for SAEs that changed since, a model that is not theirs, a corpus without text.
     """
-    with RunDirectory(directory).holding() as held:
+    with holding_run(directory) as held:
         run = open_run(directory)
         members, _ = members_of(held, run)
         left = dict(members)

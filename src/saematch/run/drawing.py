@@ -14,7 +14,7 @@ from saematch import files
 from saematch.errors import InputError
 from saematch.run.directory import KeptFile, RunDirectory
 from saematch.run.pipeline import REPORT_NAME, Progress
-from saematch.run.read import Run, open_run
+from saematch.run.read import Run, holding_run, open_run
 from saematch.run.schema import canonical_json
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def draw_figures(
 
     chosen = chosen_figures(wanted)
     open_run(directory)  # before a folder without a run is held, and so made one
-    with RunDirectory(directory).holding() as held:
+    with holding_run(directory) as held:
         run = open_run(directory)
         reads = _tables(held)
         found = []

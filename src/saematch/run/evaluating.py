@@ -20,14 +20,13 @@ from saematch.run import evaluation_stages as evaluation
 from saematch.run import stages
 from saematch.run.config import parts_slug
 from saematch.run.currency import is_current
-from saematch.run.directory import RunDirectory
 from saematch.run.evaluated_run import EvaluatedRun
 from saematch.run.evaluation_config import EvaluationConfig
 from saematch.run.evaluation_corpus import CorpusEvaluation
 from saematch.run.evaluation_fitting import Fitting, read_texts
 from saematch.run.pipeline import Progress, make, merge_measures, write_report
 from saematch.run.plan import Step, matching_name
-from saematch.run.read import Run, open_run
+from saematch.run.read import Run, holding_run, open_run
 from saematch.run.suite import forget_loaded
 
 PAIRS_NAME = "evaluation/pairs.parquet"
@@ -46,7 +45,7 @@ def evaluate(
     Raises UsageError for pairs and strategies that the run lacks, InputError for a run without
     matchings, SAEs that changed since, a model that is not theirs, a corpus without text.
     """
-    with RunDirectory(directory).holding() as held:
+    with holding_run(directory) as held:
         of = EvaluatedRun(held, open_run(directory), config, progress, model)
         _compare_parts(of)
         _measure_corpora(of)

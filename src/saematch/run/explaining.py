@@ -18,7 +18,7 @@ from saematch.run.evaluation_plan import hash_of
 from saematch.run.judge_config import JudgeConfig
 from saematch.run.judging import draw_sample
 from saematch.run.pipeline import Progress, write_report
-from saematch.run.read import Run, open_run
+from saematch.run.read import Run, holding_run, open_run
 from saematch.run.schema import decode
 from saematch.run.schema_semantics import DESCRIPTIONS
 from saematch.semantics.chat import Chat
@@ -68,7 +68,7 @@ def explain_features(
     Raises InputError for a run whose features were not described from activations, and what `Chat.ask`
     raises; what was answered before stands.
     """
-    with RunDirectory(directory).holding() as held:
+    with holding_run(directory) as held:
         run = open_run(directory)
         wanted = sorted(draw_sample(held, run, config, calibration, progress))
         requests = list(_requests(held, wanted))

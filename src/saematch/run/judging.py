@@ -40,7 +40,7 @@ from saematch.run.judgements import (
 from saematch.run.kept import kept_matching
 from saematch.run.pipeline import Progress, make, write_report
 from saematch.run.plan import composition_step, matching_name, matching_step
-from saematch.run.read import Run, open_run
+from saematch.run.read import Run, holding_run, open_run
 from saematch.run.sampling import COMPOSITION, Pair, compared_features, pairs_for, with_texts
 from saematch.run.schema import decode
 from saematch.run.schema_semantics import SAMPLE
@@ -107,7 +107,7 @@ def judge(
     """
     if at_most is not None and at_most < 1:
         raise UsageError(f"needed at least one question to ask, found {at_most}")
-    with RunDirectory(directory).holding() as held:
+    with holding_run(directory) as held:
         experiment = _Experiment(held, open_run(directory), config, progress)
         if not redraw:
             experiment.check_sample(the_judge)

@@ -3,6 +3,8 @@
 Every file is checked against the manifest when it is read.  No lock is needed: files appear whole.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -194,6 +196,14 @@ def open_run(directory: str | Path) -> Run:
     if run.manifest["config"] is None:
         raise InputError(f"needed a run in {directory}, found one that was never begun")
     return run
+
+
+@contextmanager
+def holding_run(directory: str | Path) -> Iterator[RunDirectory]:
+    """Be the only writer of a run that is there; raises as `open_run`, then as `RunDirectory.holding`."""
+    open_run(directory)  # first: nothing is made where there is no run
+    with RunDirectory(directory).holding() as held:
+        yield held
 
 
 def _quantile(table: "pd.DataFrame", feature: int) -> float:
