@@ -77,10 +77,10 @@ class Judged:
         return tuple(dict.fromkeys(zip(named["a"], named["b"], strict=True)))
 
 
-def judged(run: "Run") -> list[Judged]:
-    """All results, by experiment and judge."""
+def judged(run: "Run", of: str = "") -> list[Judged]:
+    """All results, or those of one experiment, by experiment and judge."""
     found = []
-    for name in run.directory.names(JUDGING):
+    for name in run.directory.names(f"{JUDGING}{of}/" if of else JUDGING):
         experiment, file = name.removeprefix(JUDGING).split("/")
         # Results of a sample that was drawn anew since are of other questions.
         if file != "sample.parquet" and is_current(run.directory, name):
@@ -90,7 +90,7 @@ def judged(run: "Run") -> list[Judged]:
 
 def best_judge(run: "Run", experiment: str) -> Judged | None:
     """The judge whose labels decide; None where the experiment was not judged."""
-    found = [one for one in judged(run) if one.experiment == experiment]
+    found = judged(run, experiment)
     for able in (True, False):  # a judge that cannot tell stands behind any that can
         for prefix in PREFERRED:
             for one in found:
