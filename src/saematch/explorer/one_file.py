@@ -25,6 +25,9 @@ from saematch.explorer.page import INDEX, page_files
 from saematch.explorer.rows import read_rows
 from saematch.run.names import PATHS_NAME
 
+Progress = Callable[[int, int, str], None]
+"""(features done, features in all, what is being done)."""
+
 CONTEXTS = 3
 """Kept of each feature."""
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "\./([a-z]+)\.js";\n', re.MULTILINE)
@@ -46,7 +49,7 @@ def export_page(
     path: Path,
     features: Sequence[str],
     count: int,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Written:
     """Write the file with the paths through `features`, or, where none is named, the `count` best ones.
 
@@ -60,16 +63,14 @@ def export_page(
     starts = list(features) or _best_paths(explorer, count)
     places: dict[str, tuple[int, int]] = {}
     paths: list[dict[str, Any]] = []
-    for place, start in enumerate(starts):
-        if progress is not None:
-            progress(place, len(starts), "paths")
+    for start in starts:
         if start in places:
             continue
         answer = explorer.ask("path", {"feature": start})
         for here, card in enumerate(answer["cards"]):
             places[f"{card['key']}/{card['feature']}"] = len(paths), here
         paths.append(answer)
-    data = _carried(explorer, paths, places)
+    data = _carried(explorer, paths, places, progress)
     text = _page(data)
     files.write_atomically(path, text)
     return Written(path, len(paths), len(places), len(text))
@@ -98,7 +99,10 @@ def _best_paths(explorer: Explorer, count: int) -> list[str]:
 
 
 def _carried(
-    explorer: Explorer, paths: Sequence[dict[str, Any]], places: Mapping[str, tuple[int, int]]
+    explorer: Explorer,
+    paths: Sequence[dict[str, Any]],
+    places: Mapping[str, tuple[int, int]],
+    progress: Progress | None,
 ) -> dict[str, Any]:
     """`places`: of every feature, the number of its path and its place on it."""
     run = explorer.first.run
@@ -109,8 +113,13 @@ def _carried(
     overview |= {"directory": run.path.name, "missing": [], "problems": [], "second": None}
     carried = {"paths": len(paths), "features": len(places)}
 
-    def each(question: str, **more: str) -> dict[str, Any]:
-        return {name: explorer.ask(question, {"feature": name, **more}) for name in places}
+    each: dict[str, dict[str, Any]] = {"evidence": {}, "candidates": {}, "judgements": {}}
+    for done, name in enumerate(places):
+        if progress is not None:
+            progress(done, len(places), "features")
+        for question, answers in each.items():
+            limit = {"limit": str(CONTEXTS)} if question == "evidence" else {}
+            answers[name] = explorer.ask(question, {"feature": name, **limit})
 
     def asked(question: str, *choices: dict[str, str]) -> dict[str, Any]:
         return {
@@ -124,9 +133,7 @@ def _carried(
         "places": places,
         "answers": {
             "run": {"{}": {**overview, "carried": carried}},
-            "evidence": each("evidence", limit=str(CONTEXTS)),
-            "candidates": each("candidates"),
-            "judgements": each("judgements"),
+            **each,
             "whole": asked("whole", {"measure": "mse"}, {"measure": "cost"}),
             "compare": asked("compare", {}, *({"other": one} for one in others)),
         },

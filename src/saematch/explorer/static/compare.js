@@ -85,14 +85,15 @@ export async function showCompare(place, asked, run) {
   place.append(tableOf("Counts for every two layers", ["layers", "live features", "same partner", "differ", `${answer.one} more`, `${answer.other} more`, "",
     `score, ${answer.one}`, `score, ${answer.other}`, `φ, ${answer.one}`, `φ, ${answer.other}`],
   answer.pairs.map(row => make("tr", {}, make("th", {scope: "row"}, `${row.a} → ${row.b}`),
-    [row.features, row.same, row.differ, row.for_one, row.for_other].map(count => make("td", {}, counted(count))),
-    make("td", {}, answer.corpus ? shares(row) : null),
+    [row.features, row.same, row.differ].map(count => make("td", {}, counted(count))),
+    [row.for_one, row.for_other].map(count => make("td", {}, row.differ > row.unmeasured ? counted(count) : "–")),
+    make("td", {}, row.differ > row.unmeasured ? shares(row) : null),
     [row.score_one, row.score_other, row.phi_one, row.phi_other].map(value => make("td", {}, short(value, 2)))))),
   make("p", {class: "quiet small"}, "Score: the share of a feature’s firings on which its partner fires too, mean over features. "
     + "Cosine and correlation are not one-to-one, so many features may share a partner; always-on partners flatter the score, φ less so."),
   make("h2", {}, "Features"), pagesOf("compare", answer, asked));
   if (!answer.features.length) return;
-  place.append(tableOf("Features and their partners", ["feature", "described as", answer.one, answer.other, "score", "φ"],
+  place.append(tableOf("Features and their partners", ["feature", "described as", answer.one, answer.other, "scores", "φ of each"],
     answer.features.map(row => make("tr", {}, make("th", {scope: "row"}, featureLink(row.key, row.feature)),
       make("td", {class: "meaning"}, row.description ? make("span", {class: "said"}, row.description) : meaning(row, "no description")),
       partner(row, "one"), partner(row, "other"),

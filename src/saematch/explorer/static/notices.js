@@ -4,7 +4,7 @@ import {clear, make} from "./elements.js";
 import {counted, plural} from "./numbers.js";
 
 export function showNotices(place, run) {
-  const open = place.querySelector("details")?.open;
+  const opened = [...place.querySelectorAll("details")].map(one => one.open);
   const found = [];
   for (const [which, one] of [["", run], ["In the second run: ", run.second]]) {
     if (!one) continue;
@@ -18,8 +18,10 @@ export function showNotices(place, run) {
     }
     const lacks = one.missing.map(lack => make("li", {}, lack.what, " ", make("code", {}, lack.command)));
     if (lacks.length) {
-      found.push(make("details", {class: "notice", open: open ?? lacks.length > 2},
-        make("summary", {}, `${which}${lacks.length === 1 ? "one thing is" : `${lacks.length} things are`} missing in this run`),
+      const count = lacks.length === 1 ? "one thing is" : `${lacks.length} things are`;
+      const open = opened.shift() ?? (!which && lacks.length > 2); // as the reader left it
+      found.push(make("details", {class: "notice", open},
+        make("summary", {}, which ? `${which}${count} missing` : `${count[0].toUpperCase()}${count.slice(1)} missing in this run`),
         make("ul", {}, lacks)));
     }
   }

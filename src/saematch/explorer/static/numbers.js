@@ -4,8 +4,8 @@ export function short(value, digits = 3) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e5 || size < 1e-3) return value.toExponential(1).replace("e-", "e−").replace("e+", "e");
-  return Number(value.toPrecision(digits)).toString();
+  if (size >= 1e5 || size < 1e-3) return value.toExponential(1).replace("e+", "e").replaceAll("-", "−");
+  return Number(value.toPrecision(digits)).toString().replace("-", "−");
 }
 
 export function percent(share, digits = 1) {

@@ -79,7 +79,7 @@ function flowChart(answer, chain) {
 
 function bandLegend(quarters) {
   const ranges = {q1: `to ${short(quarters[0])}`, q2: `to ${short(quarters[1])}`, q3: `to ${short(quarters[2])}`, q4: `above ${short(quarters[2])}`};
-  return make("ul", {class: "bands"}, ["q1", "q2", "q3", "q4", "left out", "dies"].map(band =>
+  return make("ul", {class: "bands"}, BANDS.map(band =>
     make("li", {}, make("span", {class: `swatch ${band.replace(" ", "-")}`}), WORDS[band], ranges[band] ? `, cost ${ranges[band]}` : "")));
 }
 
