@@ -73,7 +73,9 @@ class Catalogue:
         """SAEs whose index could not be made, and why, in words."""
         wanted = self.wanted()
         return {
-            key: why for key, (_, path, why) in self._problems.items() if wanted.get(key) == path
+            key: why
+            for key, (_, path, why) in self._problems.copy().items()
+            if wanted.get(key) == path
         }
 
     def wanted(self) -> dict[str, Path]:
@@ -96,7 +98,9 @@ class Catalogue:
         if len(found) < len(wanted) or self._looked_at is not self.run.manifest:
             self._begin()
         partial = {
-            key: made for key, (path, made) in self._partial.items() if wanted.get(key) == path
+            key: made
+            for key, (path, made) in self._partial.copy().items()
+            if wanted.get(key) == path
         }
         return {
             key: str((partial | found)[key]) for key in wanted if key in partial or key in found

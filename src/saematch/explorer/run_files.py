@@ -221,7 +221,7 @@ class RunFiles:
     @property
     def wrong(self) -> list[str]:
         """Files that could not be used when they were last looked at, in words."""
-        found = {**self._missing, **{name: one.wrong for name, one in self._checked.items()}}
+        found = {name: one.wrong for name, one in self._checked.copy().items()} | self._missing
         listed = (name for name in sorted(found) if self.names(name))
         return [found[name] for name in listed if found[name]]
 

@@ -101,6 +101,7 @@ def serve(
             raise UsageError(
                 f"needed a free port, found {port} in use ({error.strerror}); try --port 0"
             ) from error
+        listening.listen()  # who is told the address may ask at once, and waits
         port = listening.getsockname()[1]
         site: Any = application(explorer, port)
         server = uvicorn.Server(
