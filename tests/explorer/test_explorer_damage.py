@@ -151,6 +151,11 @@ def test_results_of_a_judge_that_were_altered_leave_out_its_labels(
 ) -> None:
     assert labels_of(changed)
     [results] = (one for one in (changed / "judging/layers").iterdir() if one.stem != "sample")
+    whole = results.read_bytes()
     wrong_bytes(results)
     assert shown(client_of(first))["labels"].map(empty).all()
     assert "judging/layers" in problems(first)
+    results.write_bytes(whole)
+    first.first.all()
+    assert not shown(client_of(first))["labels"].map(empty).all()
+    assert "judging/layers" not in problems(first)

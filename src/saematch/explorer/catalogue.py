@@ -65,7 +65,7 @@ class Catalogue:
         self._partial: dict[str, tuple[Path, Path]] = {}
         self._worker: threading.Thread | None = None
         self._stopped = False
-        self._known: tuple[Any, dict[str, Path]] | None = None
+        self._known: tuple[Any, tuple[str, ...], dict[str, Path]] | None = None
         self._looked_at: Any = None
 
     @property
@@ -80,16 +80,18 @@ class Catalogue:
 
     def wanted(self) -> dict[str, Path]:
         """The index of every SAE on a chain, by its key in order of depth, made or not."""
-        manifest = self.run.manifest
-        if self._known is None or self._known[0] is not manifest:
+        # Judges are of the manifest too, but for one whose results were mended.
+        manifest, judges = self.run.manifest, tuple(self.run.judges)
+        known = self._known
+        if known is None or known[0] is not manifest or known[1] != judges:
             chained = {key for chain in self.run.chains for key in chain}
             found = {
                 key: self._path(key, sources_of(self.run, key))
                 for key in self.run.keys
                 if key in chained
             }
-            self._known = manifest, found
-        return self._known[1]
+            self._known = known = manifest, judges, found
+        return known[2]
 
     def ready(self) -> dict[str, str]:
         """The indexes that are made, by key; the others are begun in the background."""
