@@ -1,6 +1,7 @@
 """Debian's Chromium, a page that notes what must not happen, and an explorer that is really served."""
 
 import asyncio
+import re
 import shutil
 import socket
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from saematch.explorer.explorer import Explorer
 from saematch.explorer.server import application
@@ -77,3 +78,9 @@ class Watched:
         """No script failed, nothing left the machine; `allowed`: parts of errors that were asked for."""
         assert not self.foreign
         assert [one for one in self.errors if not any(part in one for part in allowed)] == []
+
+
+def opened(watched: Watched, address: str, heading: str | re.Pattern[str]) -> Page:
+    watched.page.goto(address)
+    expect(watched.page.locator("h1")).to_have_text(heading)
+    return watched.page

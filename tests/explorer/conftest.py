@@ -1,4 +1,4 @@
-"""A small synthetic run, and the explorer over it.
+"""A small synthetic run, the explorer over it, and a browser.
 
 All but the run is a module's: the cache is named by the environment, which other tests must not see.
 """
@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from explored_runs import SHAPE, client_of, write_run
+from browsing import Watched, chromium, served
+from damage import hostile
+from explored_runs import SHAPE, Shape, client_of, write_run
+from playwright.sync_api import Browser
 from starlette.testclient import TestClient
 
 from saematch.explorer.explorer import Explorer
@@ -70,3 +73,34 @@ def ask(client: TestClient) -> Callable[..., dict[str, Any]]:
         return reply.json()
 
     return asked
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def strange(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The synthetic run with hostile texts at layer 1."""
+    run = Path(shutil.copytree(synthetic, tmp_path_factory.mktemp("strange") / "run"))
+    hostile(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def site(strange: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    second = write_run(
+        tmp_path_factory.mktemp("second") / "run", Shape(**{**vars(SHAPE), "seed": 9})
+    )
+    with served(strange, second) as address:
+        yield address
+
+
+@pytest.fixture
+def watched(browser: Browser) -> Iterator[Watched]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    watched = Watched(context.new_page())
+    yield watched
+    context.close()

@@ -8,6 +8,10 @@ import pyarrow.parquet as pq
 
 from saematch import files
 from saematch.run.manifest import decode_manifest, encode_manifest
+from saematch.run.schema import decode
+from saematch.run.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES
+
+HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 
 
 def wrong_bytes(path: Path) -> None:
@@ -53,3 +57,22 @@ NO_SUCH_TABLES = (
     pq_bytes(pd.DataFrame({"other": [1]})),
     pq_bytes(pd.DataFrame({"feature": ["a"], "tokens": [1], "text": [2.5]})),
 )
+
+
+def hostile(run: Path) -> None:
+    """Texts that would run where they were not escaped: descriptions, tokens, contexts."""
+    for name, table, columns in (
+        ("descriptions/activations--1.parquet", DESCRIPTIONS, ("text",)),
+        ("features/1.parquet", FEATURES, ("fires_on", "amid", "promotes")),
+        ("contexts/1.parquet", CONTEXTS, ("tokens",)),
+    ):
+        rows, about = decode((run / name).read_bytes())
+        values = rows.to_pydict()
+        for column in columns:
+            values[column] = [
+                HOSTILE if isinstance(one, str) else [HOSTILE for _ in one]
+                for one in values[column]
+            ]
+        if column == "text":
+            values["source"] = ["model"] * len(values["source"])
+        rewrite(run, name.replace("activations", "model"), table.encode(values, about))

@@ -1,93 +1,17 @@
-"""The page in a real browser: what a user does, what a stranger tries, and who can use it."""
+"""The page in a real browser: what a user does, what a stranger tries."""
 
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from importlib.resources import files as package_files
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import pytest
-from browsing import Watched, chromium, served
-from damage import cut_short, rewrite, wrong_bytes
-from explored_runs import SHAPE, Shape, write_run
-from playwright.sync_api import Browser, Page, expect
+from browsing import Watched, opened, served
+from damage import HOSTILE, cut_short, rewrite, wrong_bytes
+from explored_runs import SHAPE
+from playwright.sync_api import expect
 
-from saematch.explorer.explorer import Explorer
-from saematch.explorer.one_file import export_page
 from saematch.run.manifest import encode_manifest
-from saematch.run.schema import decode
-from saematch.run.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES
-
-HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
-VIEWS = {
-    "find": "#/find?text=men&status=live&limit=8",  # a filter that opens the others
-    "follow": "#/follow?feature=1/7",
-    "whole": "#/whole",
-    "compare": "#/compare?limit=5",
-    "runs": "#/runs?limit=5",
-}
-AXE = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
-  .filter(one => ["serious", "critical"].includes(one.impact))
-  .map(one => `${one.id}: ${one.nodes.map(node => node.html).slice(0, 3).join(" ")}`)"""
-
-
-def hostile(run: Path) -> None:
-    """Texts that would run where they were not escaped: descriptions, tokens, contexts."""
-    for name, table, columns in (
-        ("descriptions/activations--1.parquet", DESCRIPTIONS, ("text",)),
-        ("features/1.parquet", FEATURES, ("fires_on", "amid", "promotes")),
-        ("contexts/1.parquet", CONTEXTS, ("tokens",)),
-    ):
-        rows, about = decode((run / name).read_bytes())
-        values = rows.to_pydict()
-        for column in columns:
-            values[column] = [
-                HOSTILE if isinstance(one, str) else [HOSTILE for _ in one]
-                for one in values[column]
-            ]
-        if column == "text":
-            values["source"] = ["model"] * len(values["source"])
-        rewrite(run, name.replace("activations", "model"), table.encode(values, about))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def strange(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The synthetic run with hostile texts at layer 1."""
-    run = Path(shutil.copytree(synthetic, tmp_path_factory.mktemp("strange") / "run"))
-    hostile(run)
-    return run
-
-
-@pytest.fixture(scope="module")
-def site(strange: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    second = write_run(
-        tmp_path_factory.mktemp("second") / "run", Shape(**{**vars(SHAPE), "seed": 9})
-    )
-    with served(strange, second) as address:
-        yield address
-
-
-@pytest.fixture
-def watched(browser: Browser) -> Iterator[Watched]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    watched = Watched(context.new_page())
-    yield watched
-    context.close()
-
-
-def opened(watched: Watched, address: str, heading: str | re.Pattern[str]) -> Page:
-    watched.page.goto(address)
-    expect(watched.page.locator("h1")).to_have_text(heading)
-    return watched.page
 
 
 def test_find_then_follow_then_back(watched: Watched, site: str) -> None:
@@ -245,74 +169,6 @@ def test_a_selection_is_downloaded(watched: Watched, site: str) -> None:
     watched.check()
 
 
-def test_an_exported_file_opens_without_a_server(
-    watched: Watched, strange: Path, tmp_path: Path
-) -> None:
-    explorer = Explorer(strange)
-    try:
-        told = pd.read_parquet(strange / "contexts/1.parquet")["feature"].iloc[0]
-        written = export_page(explorer, tmp_path / "page.html", [f"1/{told}", "0/3"], 5)
-    finally:
-        explorer.close()
-    assert written.bytes == (tmp_path / "page.html").stat().st_size
-    page = opened(watched, f"file://{tmp_path}/page.html", "Find features")
-    expect(page.locator("tbody tr")).to_have_count(written.features)
-    expect(page.locator("#notices")).to_contain_text(
-        f"carries {written.features} features of 2 paths"
-    )
-    page.goto(f"file://{tmp_path}/page.html#/follow?feature=1/{told}")
-    expect(page.locator("li.here .context").first).to_contain_text("<img src=x onerror=")
-    for view, heading in (
-        ("whole", "The whole run"),
-        ("compare?other=naive", "Compare strategies"),
-    ):
-        page.goto(f"file://{tmp_path}/page.html#/{view}")
-        expect(page.locator("h1")).to_have_text(heading)
-    page.goto(f"file://{tmp_path}/page.html#/follow?feature=3/59999")
-    expect(page.get_by_role("alert")).to_contain_text("is not in this file")
-    assert page.evaluate("window.hacked") is None
-    assert str(strange) not in (tmp_path / "page.html").read_text()
-    watched.check()
-
-
-def test_an_exported_file_finds_as_the_server_does(browser: Browser, tmp_path: Path) -> None:
-    shape = Shape(layers=3, features=12, unmatched=0.15)
-    explorer = Explorer(write_run(tmp_path / "small", shape))
-    try:
-        every = [f"{key}/{feature}" for key in "012" for feature in range(shape.features)]
-        export_page(explorer, tmp_path / "all.html", every, 0)
-        page = browser.new_page()
-        page.goto(f"file://{tmp_path}/all.html")
-        source = (package_files("saematch.explorer") / "static" / "embedded.js").read_text()
-        page.evaluate("1")  # the page is there
-        data = page.evaluate("JSON.parse(document.getElementById('carried').textContent)")
-        lonely = browser.new_page()
-        lonely.add_script_tag(content=source.replace("export function", "function"))
-        for asked in (
-            {"text": "men", "sort": "cost", "order": "desc"},
-            {"strategy": "cosine", "mse_max": "0.01", "sort": "mse"},
-            {"pairs": "live", "sort": "margin"},
-            {"pairs": "dies"},
-            {"pairs": "born"},
-            {"differs": "naive", "limit": "7", "offset": "9"},
-            {"certain": "no", "strategy": "unfolded"},
-            {"label": "SAME"},
-            {"density_min": "0.001", "sort": "density"},
-            {"phi_min": "0.2", "sort": "lift", "order": "desc"},
-        ):
-            mine = lonely.evaluate(
-                "([data, asked]) => embeddedAnswer(data, 'features', asked)", [data, asked]
-            )
-            theirs = explorer.ask("features", asked)
-            assert mine["total"] == theirs["total"], asked
-            names = [
-                [(row["key"], row["feature"]) for row in one["features"]] for one in (mine, theirs)
-            ]
-            assert names[0] == names[1], asked
-    finally:
-        explorer.close()
-
-
 def test_outputs_appear_on_the_page_while_a_run_is_written(
     watched: Watched, synthetic: Path, tmp_path: Path
 ) -> None:
@@ -353,63 +209,4 @@ def test_corrupt_files_are_named_and_the_rest_is_shown(
         page.goto(f"{address}#/follow?feature=1/7")
         expect(page.locator("li.here .step, li.here .contexts").last).to_be_visible()
         expect(page.locator("li.here [role=alert]").first).to_contain_text("contexts/1.parquet")
-    watched.check()
-
-
-def test_everything_can_be_reached_by_keyboard(watched: Watched, site: str) -> None:
-    page = opened(watched, site, "Find features")
-    expect(page.locator("tbody tr").first).to_be_visible()
-    page.keyboard.press("Tab")
-    expect(page.locator("#skip")).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.locator("#main")).to_be_focused()
-    assert page.url == site
-    page.keyboard.press("Tab")
-    expect(page.get_by_label("Described with")).to_be_focused()
-    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-    assert outline != "none"
-    page.keyboard.type("0/3")
-    page.keyboard.press("Enter")
-    expect(page.locator("h1")).to_have_text("Follow 0/3")
-    page.locator(".cards h2 a").first.focus()
-    page.keyboard.press("ArrowRight")
-    expect(page.locator(".cards h2 a").nth(1)).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.locator("h1")).to_have_text(re.compile("Follow 1/"))
-    watched.check()
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_serious_barrier_and_no_sideways_scrolling(
-    theme: Any, browser: Browser, site: str
-) -> None:
-    axe = (package_files("axe_playwright_python") / "axe.min.js").read_text()
-    for width in (1280, 380):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=theme, bypass_csp=True
-        )
-        page = context.new_page()
-        for view, address in VIEWS.items():
-            page.goto(site + address)
-            expect(page.locator("main")).to_have_attribute("data-shown", address)
-            if view == "follow":
-                expect(page.locator(".cards .context").first).to_be_visible()
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, view
-            page.evaluate(axe)
-            assert page.evaluate(AXE) == [], (view, width)
-        context.close()
-
-
-def test_the_theme_can_be_chosen_and_stays(watched: Watched, site: str) -> None:
-    page = opened(watched, site, "Find features")
-    paper = "getComputedStyle(document.body).backgroundColor"
-    light = page.evaluate(paper)
-    button = page.locator("#theme")
-    button.click()
-    expect(button).to_have_text("theme: light")
-    button.click()
-    expect(button).to_have_text("theme: dark")
-    assert page.evaluate(paper) != light
-    page.reload()
-    expect(button).to_have_text("theme: dark")
     watched.check()

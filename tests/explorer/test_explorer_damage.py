@@ -12,6 +12,7 @@ from recomputed import features_of, labels_of
 from starlette.testclient import TestClient
 
 from saematch.explorer.explorer import Explorer
+from saematch.explorer.one_file import export_page
 
 SLUG = "decoder+encoder+bias"
 FEATURES = ("fires_on", "promotes", "density", "firings")
@@ -111,6 +112,16 @@ def test_contexts_that_were_altered_are_said_on_their_card(
     assert "contexts/0.parquet" in answer["problems"][0]
     assert {**answer, "contexts": whole["contexts"], "problems": []} == whole
     assert "contexts/0.parquet" in problems(opened)
+
+
+def test_an_exported_file_says_what_is_left_out_and_not_where_the_run_lies(
+    opened: Explorer, changed: Path, tmp_path: Path
+) -> None:
+    cut_short(changed / "contexts/0.parquet")
+    export_page(opened, tmp_path / "page.html", ["0/7"], 1)
+    text = (tmp_path / "page.html").read_text()
+    assert "contexts are left out: needed run/contexts/0.parquet" in text
+    assert str(tmp_path) not in text
 
 
 def test_what_was_altered_after_its_index_was_made_is_named(

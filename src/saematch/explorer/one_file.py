@@ -71,7 +71,7 @@ def export_page(
             places[f"{card['key']}/{card['feature']}"] = len(paths), here
         paths.append(answer)
     data = _carried(explorer, paths, places, progress)
-    text = _page(data)
+    text = _page(data, explorer.first.run.path)
     files.write_atomically(path, text)
     return Written(path, len(paths), len(places), len(text))
 
@@ -109,8 +109,8 @@ def _carried(
     strategies = strategies_of(run)
     others = [one for one in strategies if one != "folded"]
     overview = explorer.ask("run", {})
-    # Where the run lies, and what could be done there, is nothing to those the file is given to.
-    overview |= {"directory": run.path.name, "missing": [], "problems": [], "second": None}
+    # What could be done in the run is nothing to those the file is given to.
+    overview |= {"missing": [], "problems": [], "second": None}
     carried = {"paths": len(paths), "features": len(places)}
 
     each: dict[str, dict[str, Any]] = {"evidence": {}, "candidates": {}, "judgements": {}}
@@ -159,13 +159,15 @@ def _rows(explorer: Explorer, names: list[str], strategies: list[str]) -> list[d
     return found
 
 
-def _page(data: dict[str, Any]) -> bytes:
+def _page(data: dict[str, Any], run: Path) -> bytes:
     script, style = bundled("main"), page_files()["style.css"].decode()
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    # Nor is where it lies, which the words for a file that is wrong would tell.
+    text = text.replace(json.dumps(str(run))[1:-1], json.dumps(run.name)[1:-1])
     replaced = {
         '<meta charset="utf-8">': '<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" '
         f'content="{policy}">',
