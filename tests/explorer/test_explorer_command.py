@@ -28,11 +28,14 @@ def test_a_server_answers_until_it_is_interrupted(synthetic: Path) -> None:
     )  # fmt: skip
     assert server.stdout is not None
     address = server.stdout.readline().split()[0]
-    with urllib.request.urlopen(f"{address}api/run", timeout=30) as reply:
-        assert json.load(reply)["suite"] == "synthetic"
-    server.send_signal(signal.SIGINT)
-    _, error = server.communicate(timeout=20)
-    assert "Traceback" not in error
+    try:
+        with urllib.request.urlopen(f"{address}api/run", timeout=30) as reply:
+            assert json.load(reply)["suite"] == "synthetic"
+        server.send_signal(signal.SIGINT)
+        _, error = server.communicate(timeout=20)
+        assert "Traceback" not in error
+    finally:
+        server.kill()
 
 
 @pytest.mark.parametrize(

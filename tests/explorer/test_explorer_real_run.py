@@ -49,8 +49,9 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("HF_HUB_OFFLINE", "1")
         run(RunConfig(str(suite), random_draws=2), folder / "run")
         config = EvaluationConfig(
-            corpora=("web",), documents=3, tokens=40, causal_pairs=0, other_parts=False
-        )
+            corpora=("web",), documents=2, tokens=20, strategies=("folded",), pairs=(("3", "4"),),
+            causal_pairs=0, other_parts=False,
+        )  # fmt: skip
         evaluate(folder / "run", config, model=model)
         describe(folder / "run", SMALL, model=model)
     judge(folder / "run", JudgeConfig(samples=16, controls=8), Lengths())
