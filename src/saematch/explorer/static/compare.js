@@ -61,7 +61,9 @@ function inWords(answer) {
 function partner(row, side) {
   const to = row[`partner_${side}`];
   return make("td", {}, to === null ? make("span", {class: "quiet"}, "nothing") : featureLink(row.next, to),
-    make("br"), make("span", {class: "quiet small"}, `MSE ${short(row[`mse_${side}`])}`));
+    make("br"), make("span", {class: "quiet small"}, `MSE ${short(row[`mse_${side}`])}`),
+    row[`firings_${side}`] === null ? null : [make("br"), make("span", {class: "small"},
+      `score ${short(row[`score_${side}`], 2)}, φ ${short(row[`phi_${side}`], 2)}`)]);
 }
 
 export async function showCompare(place, asked, run) {
@@ -82,7 +84,7 @@ export async function showCompare(place, asked, run) {
     ["sort", "Sorted by", [["difference", "difference of scores"], ["mse", "decoder MSE"], ["layer", "layer"]], asked.sort ?? "difference"],
   ]), inWords(answer));
   for (const [key, why] of Object.entries(answer.problems)) place.append(make("p", {class: "notice doubt", role: "alert"}, `Layer ${key} is left out: ${why}`));
-  place.append(tableOf("Counts for every two layers", ["layers", "live features", "same partner", "differ", `${answer.one} more`, `${answer.other} more`, "",
+  place.append(tableOf("Counts for every two layers", ["layers", "live features", "same partner", "differ", `${answer.one} more`, `${answer.other} more`, "shares",
     `score, ${answer.one}`, `score, ${answer.other}`, `φ, ${answer.one}`, `φ, ${answer.other}`],
   answer.pairs.map(row => make("tr", {}, make("th", {scope: "row"}, `${row.a} → ${row.b}`),
     [row.features, row.same, row.differ].map(count => make("td", {}, counted(count))),
@@ -93,10 +95,8 @@ export async function showCompare(place, asked, run) {
     + "Cosine and correlation are not one-to-one, so many features may share a partner; always-on partners flatter the score, φ less so."),
   make("h2", {}, "Features"), pagesOf("compare", answer, asked));
   if (!answer.features.length) return;
-  place.append(tableOf("Features and their partners", ["feature", "described as", answer.one, answer.other, "scores", "φ of each"],
+  place.append(tableOf("Features and their partners", ["feature", "described as", answer.one, answer.other],
     answer.features.map(row => make("tr", {}, make("th", {scope: "row"}, featureLink(row.key, row.feature)),
       make("td", {class: "meaning"}, row.description ? make("span", {class: "said"}, row.description) : meaning(row, "no description")),
-      partner(row, "one"), partner(row, "other"),
-      make("td", {}, short(row.score_one, 2), make("br"), short(row.score_other, 2)),
-      make("td", {}, short(row.phi_one, 2), make("br"), short(row.phi_other, 2)))), "pairs"));
+      partner(row, "one"), partner(row, "other"))), "pairs"));
 }
