@@ -1,112 +1,164 @@
-"""How soon the explorer answers on a large run: a synthetic one in exactly the schema of a real one.
+"""The explorer over a large synthetic run: time to the first answers, latency of warm questions, memory.
 
 python benchmarks/explorer.py --layers 26 --features 16384
 
-Starts `saematch explore`, waits for the first answer, then asks 200 questions: half are searches (words,
-tokens, values, pages), a third follow a feature, the rest are contexts.  Prints a line of JSON.
+1. Makes a run in the exact schema of a real one (synthetic_run.py), once; `--keep` keeps it for later.
+2. Starts `saematch explore` with an empty index and waits for the page's first answers.
+3. Lets the index be made, starts again, and asks 200 questions one after another: 90 times find
+   (text, tokens, ranges, sorts, all layers), 70 times follow, 40 times the contexts of a feature.
+
+Prints a line of JSON; times in seconds, memory in MB (resident; most of samples every 50 ms).
 """
 
 import argparse
 import json
-import shutil
+import os
+import random
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import psutil
 from synthetic_run import Shape, write_run
 
-QUESTIONS = 200
+WORDS = ("ca", "men", "sol", "ver", "ing", "ple")
 
 
-def ask(address: str, question: str, **asked: object) -> float:
-    """Seconds that a question takes."""
-    started = time.perf_counter()
-    query = urllib.parse.urlencode({name: str(value) for name, value in asked.items()})
-    with urllib.request.urlopen(f"{address}api/{question}?{query}", timeout=120) as answer:
-        answer.read()
-    return time.perf_counter() - started
+class Server:
+    """`saematch explore` in a process of its own."""
+
+    def __init__(self, run: Path, cache: Path) -> None:
+        self.started = time.monotonic()
+        command = "from saematch.cli import main; main()"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", command, "explore", str(run), "--no-browser", "--port", "0"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "SAEMATCH_CACHE": str(cache)},
+        )
+        assert self._process.stdout is not None
+        self.address = self._process.stdout.readline().split()[0]
+        self.most = 0
+        self._watched = psutil.Process(self._process.pid)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while self._process.poll() is None:
+            try:
+                self.most = max(self.most, self._watched.memory_info().rss)
+            except psutil.NoSuchProcess:
+                return
+            time.sleep(0.05)
+
+    def ask(self, question: str, **asked: Any) -> dict[str, Any]:
+        query = urllib.parse.urlencode(asked)
+        address = f"{self.address}api/{question}?{query}"
+        with urllib.request.urlopen(address, timeout=600) as reply:
+            return json.load(reply)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
 
 
-def mix(layers: int, features: int) -> list[tuple[str, dict[str, object]]]:
-    """The questions, in random order."""
-    random = np.random.default_rng(0)
-    found: list[tuple[str, dict[str, object]]] = []
-    for number in range(QUESTIONS):
-        place = {"key": int(random.integers(layers)), "feature": int(random.integers(features))}
-        searches: list[dict[str, object]] = [
-            {"text": f"{place['key']}/{place['feature']}"},
-            {"text": "the", "sort": "mse"},
-            {"token": " the", "sort": "density", "descending": 1},
-            {"key": place["key"], "mse_min": 0.001, "sort": "margin"},
-            {"sort": "mse", "descending": 1, "page": int(random.integers(1, 40))},
-        ]
-        if number % 2 == 0:
-            found.append(("find", searches[number // 2 % len(searches)]))
+def questions(shape: Shape, draw: random.Random) -> list[tuple[str, dict[str, Any]]]:
+    """200 questions, in a seeded order."""
+
+    def feature() -> str:
+        return f"{draw.randrange(shape.layers)}/{draw.randrange(shape.features)}"
+
+    found: list[tuple[str, dict[str, Any]]] = []
+    sorts = ("layer", "mse", "margin", "density", "cosine")
+    for number in range(90):
+        asked: dict[str, Any] = {"sort": draw.choice(sorts), "order": draw.choice(("asc", "desc"))}
+        kind = number % 3
+        if kind == 0:
+            asked["text"] = f"{draw.choice(WORDS)}{draw.choice(WORDS)}"
+        elif kind == 1:
+            asked["fires"] = "".join(draw.choice(WORDS) for _ in range(draw.randint(1, 3)))
         else:
-            found.append(("follow" if number % 3 else "contexts", place))
-    return [found[n] for n in random.permutation(len(found))]
+            asked |= {"mse_max": round(draw.uniform(0.005, 0.03), 4), "status": "live"}
+        found.append(("features", asked))
+    found += [("path", {"feature": feature()}) for _ in range(70)]
+    found += [("evidence", {"feature": feature()}) for _ in range(40)]
+    draw.shuffle(found)
+    return found
+
+
+def measure(run: Path, shape: Shape) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as cache:
+        server = Server(run, Path(cache))
+        server.ask("run")
+        first = time.monotonic() - server.started
+        server.ask("features")
+        first_page = time.monotonic() - server.started
+        while server.ask("run")["index"]["ready"] < shape.layers:
+            time.sleep(0.1)
+        indexed = time.monotonic() - server.started
+        making = server.most
+        size = sum(path.stat().st_size for path in Path(cache).rglob("*.*"))
+        server.stop()
+        server = Server(run, Path(cache))
+        server.ask("run")
+        again = time.monotonic() - server.started
+        for question, asked in questions(shape, random.Random(1))[:20]:
+            server.ask(question, **asked)
+        took: dict[str, list[float]] = {}
+        for question, asked in questions(shape, random.Random(0)):
+            started = time.monotonic()
+            server.ask(question, **asked)
+            took.setdefault(question, []).append(time.monotonic() - started)
+        asking = server.most
+        others = {}
+        for question in ("whole", "compare"):
+            started = time.monotonic()
+            server.ask(question)
+            others[question] = round(time.monotonic() - started, 3)
+        most = server.most
+        server.stop()
+    every = [one for some in took.values() for one in some]
+    return {
+        "first_answer": round(first, 2),
+        "first_features": round(first_page, 2),
+        "index_made": round(indexed, 1),
+        "first_answer_again": round(again, 2),
+        "p50": round(statistics.median(every), 3),
+        "p95": round(_p95(every), 3),
+        "p95_by_question": {question: round(_p95(some), 3) for question, some in took.items()},
+        "once": others,
+        "memory_making_index": making >> 20,
+        "memory_asking": asking >> 20,
+        "memory_most": most >> 20,
+        "index_mb": size >> 20,
+    }
+
+
+def _p95(values: list[float]) -> float:
+    return statistics.quantiles(values, n=20, method="inclusive")[-1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=26)
-    parser.add_argument("--features", type=int, default=16_384)
-    parser.add_argument("--port", type=int, default=8397)
+    parser.add_argument("--features", type=int, default=16384)
+    parser.add_argument("--contexts", type=int, default=8, help="kept for each feature")
+    parser.add_argument("--keep", type=Path, help="where the run is kept, and found again")
     given = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="saematch-benchmark-"))
-    address = f"http://127.0.0.1:{given.port}/"
-    try:
-        directory = write_run(folder / "run", Shape(given.layers, given.features))
-        command = [str(Path(sys.executable).with_name("saematch")), "explore", str(directory)]
-        command += ["--no-browser", "--port", str(given.port)]
-        started = time.perf_counter()
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            while True:
-                try:
-                    ask(address, "about")
-                    break
-                except OSError:
-                    assert server.poll() is None, "the server ended"
-                    time.sleep(0.02)
-            opened = time.perf_counter() - started
-            questions = mix(given.layers, given.features)
-            for question, asked in questions[:20]:
-                ask(address, question, **asked)
-            took: dict[str, list[float]] = {}
-            for question, asked in questions:
-                took.setdefault(question, []).append(ask(address, question, **asked))
-            every = [seconds for some in took.values() for seconds in some]
-            memory = psutil.Process(server.pid).memory_info().rss
-        finally:
-            server.terminate()
-            server.wait()
-        print(
-            json.dumps(
-                {
-                    "layers": given.layers,
-                    "features": given.features,
-                    "opened_seconds": round(opened, 2),
-                    "p95_ms": round(1000 * float(np.quantile(every, 0.95)), 1),
-                    **{
-                        f"{name}_p95_ms": round(1000 * float(np.quantile(some, 0.95)), 1)
-                        for name, some in sorted(took.items())
-                    },
-                    "memory_mb": round(memory / 1e6),
-                    "run_mb": round(
-                        sum(p.stat().st_size for p in directory.rglob("*") if p.is_file()) / 1e6
-                    ),
-                }
-            )
-        )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    shape = Shape(given.layers, given.features, given.contexts, corpora=("web", "wiki", "code"))
+    with tempfile.TemporaryDirectory() as temporary:
+        run = given.keep or Path(temporary) / "run"
+        if not (run / "manifest.json").exists():
+            write_run(run, shape)
+        size = sum(path.stat().st_size for path in run.rglob("*.parquet"))
+        sizes = {"layers": given.layers, "features": given.features, "run_mb": size >> 20}
+        print(json.dumps({**sizes, "cores": os.cpu_count(), **measure(run, shape)}))
 
 
 if __name__ == "__main__":

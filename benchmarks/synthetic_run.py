@@ -10,26 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from synthetic_meanings import Meanings, made_words
 
 from saematch import files
 from saematch.run.manifest import MANIFEST, empty_manifest, encode_manifest
 from saematch.run.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PAIRS, PATHS, Table
-from saematch.run.schema_semantics import (
-    CONTEXTS,
-    DESCRIPTIONS,
-    FEATURES,
-    JUDGEMENTS,
-    RESULTS,
-    SAMPLE,
-)
 
 SLUG = "decoder+encoder+bias"
 STRATEGIES = ("folded", "unfolded", "naive", "random", "cosine")
 MEASURED = ("folded", "unfolded", "cosine", "correlation")
 """Strategies whose pairs' firings are counted; correlation needs data, so a run without has none."""
-TOKENS = 25
-"""Of one context."""
-JUDGE = "embedding-synthetic"
 
 
 @dataclass(frozen=True)
@@ -51,7 +41,7 @@ class Shape:
     source: str = "activations"
 
 
-class _Writer:
+class _Writer(Meanings):
     """Writes the files of a run, and its manifest at the end."""
 
     def __init__(self, directory: Path, shape: Shape) -> None:
@@ -59,7 +49,7 @@ class _Writer:
         self.random = np.random.default_rng(shape.seed)
         self.keys = [str(layer) for layer in range(shape.layers)]
         self.outputs: dict[str, Any] = {}
-        self.words = _words(self.random, 3000)
+        self.words = made_words(self.random, 3000)
         self.status: dict[str, np.ndarray] = {}
         self.partners: dict[tuple[str, str, str], np.ndarray] = {}
         self.steps: dict[tuple[str, str], dict[str, np.ndarray]] = {}
@@ -87,8 +77,8 @@ class _Writer:
         self._paths()
         if self.shape.described:
             for key in self.keys:
-                self._described(key)
-            self._judged()
+                self.describe(key)
+            self.judge()
         if self.shape.corpora:
             self._pairs()
         self._manifest()
@@ -187,109 +177,6 @@ class _Writer:
         columns = {name: values[order] for name, values in columns.items()}
         self.keep("paths.parquet", PATHS, columns, chains=[self.keys], paths=count)
 
-    def _described(self, key: str) -> None:
-        n, random, words = self.shape.features, self.random, self.words
-        fires = [list(row) for row in words[random.integers(0, len(words), (n, 5))]]
-        promotes = [list(row) for row in words[random.integers(0, len(words), (n, 5))]]
-        amid = [list(row) for row in words[random.integers(0, len(words), (n, 5))]]
-        density = np.clip(random.lognormal(-5.5, 1.5, n), 1e-6, 0.9)
-        density[self.status[key] == "dead"] = 0.0
-        never = density == 0
-        greatest = np.where(never, np.nan, random.lognormal(2.5, 0.5, n))
-        for row in np.flatnonzero(never):
-            fires[row], amid[row] = [], []
-        columns = {
-            "feature": np.arange(n),
-            "firings": np.round(density * 100_000).astype(np.int64),
-            "density": density,
-            "mean_activation": greatest / 3,
-            "greatest_activation": greatest,
-            "fires_on": fires,
-            "fires_on_share": [[0.4, 0.2, 0.1, 0.05, 0.02][: len(row)] for row in fires],
-            "amid": amid,
-            "promotes": promotes,
-        }
-        about = {"corpora": list(self.shape.corpora), "documents": 300, "tokens": 100_000}
-        self.keep(f"features/{key}.parquet", FEATURES, columns, **about)
-        texts = [
-            f"fires on {', '.join(map(repr, one))}; promotes {', '.join(map(repr, other))}"
-            for one, other in zip(fires, promotes, strict=True)
-        ]
-        told = np.flatnonzero(~never)
-        described = {
-            "feature": told,
-            "text": [texts[row] for row in told],
-            "source": [self.shape.source] * len(told),
-            "explainer": ["tokens"] * len(told),
-            "licence": ["CC0-1.0"] * len(told),
-        }
-        name = f"descriptions/{self.shape.source}--{key}.parquet"
-        self.keep(name, DESCRIPTIONS, described, neuronpedia="synthetic/layer")
-        self._contexts(key, told, greatest)
-
-    def _contexts(self, key: str, told: np.ndarray, greatest: np.ndarray) -> None:
-        count = self.shape.contexts
-        rows, random = len(told) * count, self.random
-        some = [list(one) for one in self.words[random.integers(0, len(self.words), (500, TOKENS))]]
-        shades = np.where(random.random((500, TOKENS)) < 0.15, random.random((500, TOKENS)), 0.0)
-        shades[:, TOKENS // 2] = 1.0
-        shades = [list(one) for one in np.round(shades * 10, 2)]
-        chosen = random.integers(0, 500, rows)
-        half = np.tile(np.arange(count) % 2, len(told))
-        columns = {
-            "feature": np.repeat(told, count),
-            "half": half,
-            "rank": np.tile(np.arange(count) // 2 + 1, len(told)),
-            "corpus": np.tile(np.array(self.shape.corpora or ("web",), dtype=object), rows)[:rows],
-            "document": random.integers(0, 300, rows),
-            "position": random.integers(1, 1000, rows),
-            "activation": np.repeat(greatest[told], count) * random.uniform(0.3, 1.0, rows),
-            "place": np.full(rows, TOKENS // 2),
-            "tokens": [some[row] for row in chosen],
-            "activations": [shades[row] for row in chosen],
-        }
-        self.keep(f"contexts/{key}.parquet", CONTEXTS, columns)
-
-    def _judged(self) -> None:
-        sample: dict[str, list[Any]] = {name: [] for name in SAMPLE.names}
-        for a, b in pairwise(self.keys):
-            judged = min(self.shape.judged, self.shape.features)
-            some = self.random.choice(self.shape.features, judged, replace=False)
-            for strategy in ("folded", "unfolded", "cosine"):
-                for feature in some:
-                    partner = int(self.partners[strategy, a, b][feature])
-                    if partner < 0:
-                        continue
-                    row = (
-                        len(sample["question"]), "pair", strategy, a, b, int(feature), partner, 0.01,
-                        0, "one text", "another text", False,
-                    )  # fmt: skip
-                    for name, value in zip(SAMPLE.names, row, strict=True):
-                        sample[name].append(value)
-        count = len(sample["question"])
-        labels = self.random.choice(["SAME", "MAYBE", "DIFFERENT"], count).tolist()
-        answers: dict[str, Any] = {
-            "experiment": ["layers"] * count, "question": sample["question"], "judge": [JUDGE] * count,
-            "outcome": ["judged"] * count, "label": labels, "score": self.random.random(count),
-            "reason": ["since the texts say so"] * count, "prompt": ["which?"] * count,
-            "reply": labels, "model": ["none"] * count, "attempts": [1] * count,
-            "seconds": [0.1] * count, "prompt_tokens": [None] * count,
-            "completion_tokens": [None] * count, "cost": [None] * count,
-            "time": ["2025-01-01T00:00:00"] * count,
-        }  # fmt: skip
-        answers["cost"] = np.full(count, np.nan)
-        self.keep("judging/layers/sample.parquet", SAMPLE, sample)
-        self.keep("judgements.parquet", JUDGEMENTS, answers)
-        results = {"strategy": ["folded"], "a": [""], "b": [""], "measure": ["mean"], "value": [2.0],
-                   "low": [1.9], "high": [2.1], "judged": [count]}  # fmt: skip
-        about = {
-            "judge": JUDGE,
-            "judge_key": "0",
-            "tells": True,
-            "verdict": "the judge tells its controls apart",
-        }
-        self.keep(f"judging/layers/{JUDGE}.parquet", RESULTS, results, **about)
-
     def _pairs(self) -> None:
         random = self.random
         sources = []
@@ -347,12 +234,3 @@ def write_run(directory: Path, shape: Shape = Shape()) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     _Writer(directory, shape).write()
     return directory
-
-
-def _words(random: np.random.Generator, count: int) -> np.ndarray:
-    """Tokens with blanks in front, as many tokenizers have them."""
-    syllables = np.array(
-        ["ca", "to", "ri", "men", "sol", "ver", "ing", "ex", "ple", "un", "Q", "é"]
-    )
-    made = ["".join(random.choice(syllables, random.integers(1, 4))) for _ in range(count)]
-    return np.array([" " + one if n % 3 else one for n, one in enumerate(made)], dtype=object)

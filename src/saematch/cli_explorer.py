@@ -1,58 +1,65 @@
-"""The command that opens a run in a browser: parse, call, print."""
+"""The command that opens the explorer: parse, call, print."""
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from saematch.cli_evaluation import Directory
+from saematch.cli_evaluation import Directory, Json, split
 
 
 def explore(
     directory: Directory,
     other: Annotated[
-        Path | None, typer.Argument(metavar="[OTHER]", help="A second run to compare with.")
+        Path | None,
+        typer.Argument(metavar="[OTHER]", help="A second run of the same SAEs to compare with."),
     ] = None,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0: any that is free.")] = 8321,
+    port: Annotated[
+        int, typer.Option(help="On 127.0.0.1; 0: any that is free.", min=0, max=65535)
+    ] = 8321,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
+    ] = True,
     export: Annotated[
         Path | None,
-        typer.Option(help="Write one HTML file that opens without a server, and stop."),
-    ] = None,
-    features: Annotated[
-        str | None,
         typer.Option(
-            help="Whose paths the file holds, e.g. 12/345,14/7.  [default: 200 of least MSE]"
+            metavar="FILE.html", help="Write one file that opens without a server, and stop."
         ),
     ] = None,
-    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+    features: Annotated[
+        str, typer.Option(help="Whose paths that file holds, e.g. 12/345,14/7.")
+    ] = "",
+    paths: Annotated[
+        int,
+        typer.Option(help="Where none is named: how many of least mean cost.", min=1, max=5000),
+    ] = 100,
+    as_json: Json = False,
 ) -> None:
     """Find and follow features in a web page over a run (on this machine alone)."""
-    from saematch import display, files
-    from saematch.explorer.index import Index
-    from saematch.explorer.page import exported_page
+    from saematch import display
+    from saematch.explorer.explorer import Explorer
+    from saematch.explorer.one_file import export_page
     from saematch.explorer.server import serve
 
-    with display.working("reading the run"):
-        index = Index.of(directory)
-        second = None if other is None else Index.of(other)
+    def tell(address: str) -> None:
+        said = json.dumps({"address": address}) if as_json else address
+        typer.echo(said if as_json else f"{said}  (on this machine only; Ctrl-C stops it)")
+
+    explorer = Explorer(directory, other)
     try:
-        for problem in index.problems:
-            typer.echo(f"saematch: {problem}", err=True)
-        if export is not None:
-            page = exported_page(index, [] if features is None else index.places(features))
-            files.write_atomically(export, page.encode())
-            typer.echo(f"{export}  {len(page.encode()):,} bytes")
+        if export is None:
+            serve(explorer, port, browser, tell)
             return
-
-        def started(address: str) -> None:
-            typer.echo(f"Exploring {directory} at {address}  (Ctrl-C stops)")
-            if browser:
-                import webbrowser
-
-                webbrowser.open(address)
-
-        serve(index, second, port, started)
+        with display.progress(quiet=as_json) as progress:
+            written = export_page(explorer, export, split(features), paths, progress)
     finally:
-        index.close()
-        if second is not None:
-            second.close()
+        explorer.close()
+    if as_json:
+        typer.echo(json.dumps({**dataclasses.asdict(written), "path": str(written.path)}))
+    else:
+        typer.echo(
+            f"{written.path}: {written.paths} paths, {written.features} features, "
+            f"{written.bytes / 1e6:.1f} MB"
+        )

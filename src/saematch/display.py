@@ -224,7 +224,8 @@ def next_steps(out: Path) -> None:
     CONSOLE.print(
         f"\nNext: open {out / 'report.html'} in a browser, or follow a feature:\n"
         f"  saematch paths {out} --feature 12/345\n"
-        f"or draw the paper's figures from it:\n  saematch figures {out}"
+        f"or draw the paper's figures from it:\n  saematch figures {out}\n"
+        f"or look through all of it in a browser:\n  saematch explore {out}"
     )
 
 

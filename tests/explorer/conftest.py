@@ -1,120 +1,106 @@
-"""A small run with everything in it, a page over it, and a browser that fails on any error."""
+"""A small synthetic run, the explorer over it, and a browser.
+
+All but the run is a module's: the cache is named by the environment, which other tests must not see.
+"""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from described_runs import SMALL
-from explored_pages import serving
-from playwright.sync_api import Page, sync_playwright
-from tiny_models import tiny_model
-from tiny_suites import write_suite
+from browsing import Watched, chromium, served
+from damage import hostile
+from explored_runs import SHAPE, Shape, client_of, write_run
+from playwright.sync_api import Browser
+from starlette.testclient import TestClient
 
-from saematch.explorer.index import Index
-from saematch.run import RunConfig, run
-from saematch.run.describing import describe
-from saematch.run.evaluating import evaluate
-from saematch.run.evaluation_config import EvaluationConfig
-from saematch.run.judge_config import JudgeConfig
-from saematch.run.judging import judge
-from saematch.semantics.judging import Judgement, Keep, Label, Outcome, Question
-
-
-class Lengths:
-    """A judge with a rule that needs no model."""
-
-    name = "llm-lengths"
-
-    @property
-    def identity(self) -> dict[str, str]:
-        return {"kind": "lengths"}
-
-    def judge(self, questions: Sequence[Question], keep: Keep) -> None:
-        for number, one in enumerate(questions):
-            apart = abs(len(one.first) - len(one.second))
-            label = Label.SAME if apart < 5 else Label.MAYBE if apart < 20 else Label.DIFFERENT
-            keep(number, Judgement(Outcome.JUDGED, label))
+from saematch.explorer.explorer import Explorer
 
 
 @pytest.fixture(scope="session")
-def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four layers, the last one narrower; matched, evaluated, described and judged."""
-    folder = tmp_path_factory.mktemp("explored")
-    suite = write_suite(folder / "suite", (40, 40, 40, 30), seed=3)
-    model = tiny_model(width=8, blocks=9)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _index_cache(cache_folder: Path) -> Iterator[None]:
+    """Indexes go to a folder of the tests'."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        run(RunConfig(str(suite), random_draws=2), folder / "run")
-        config = EvaluationConfig(
-            corpora=("web",), documents=3, tokens=40, causal_pairs=0, other_parts=False
-        )
-        evaluate(folder / "run", config, model=model)
-        describe(folder / "run", SMALL, model=model)
-    judge(folder / "run", JudgeConfig(samples=16, controls=8), Lengths())
-    return folder / "run"
+        patch.setenv("SAEMATCH_CACHE", str(cache_folder))
+        yield
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with everything in it; copy it to change it."""
+    return write_run(tmp_path_factory.mktemp("synthetic") / "run", SHAPE)
 
 
 @pytest.fixture
-def copied_run(whole_run: Path, tmp_path: Path) -> Path:
-    """One that a test may damage."""
-    return Path(shutil.copytree(whole_run, tmp_path / "run"))
+def changed(synthetic: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(synthetic, tmp_path / "run"))
 
 
-@pytest.fixture(scope="session")
-def index(whole_run: Path) -> Iterator[Index]:
-    opened = Index.of(whole_run)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(scope="session")
-def address(whole_run: Path) -> Iterator[str]:
-    with serving(whole_run) as found:
-        yield found
+@pytest.fixture
+def opened(changed: Path) -> Iterator[Explorer]:
+    explorer = Explorer(changed)
+    yield explorer
+    explorer.close()
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """Debian's; where it is missing the browser tests fail: make test installs it.
+def explorer(synthetic: Path) -> Iterator[Explorer]:
+    with_everything = Explorer(synthetic)
+    with_everything.first.all()
+    yield with_everything
+    with_everything.close()
 
-    Closed with its module: while it is open an event loop runs, and other tests start their own.
-    """
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert path is not None, "needed chromium, found none; try: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+
+@pytest.fixture(scope="module")
+def client(explorer: Explorer) -> TestClient:
+    return client_of(explorer)
+
+
+@pytest.fixture(scope="module")
+def ask(client: TestClient) -> Callable[..., dict[str, Any]]:
+    """Ask a question that must be answered."""
+
+    def asked(question: str, **parameters: Any) -> dict[str, Any]:
+        reply = client.get(f"/api/{question}", params=parameters)
+        assert reply.status_code == 200, reply.text
+        return reply.json()
+
+    return asked
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def strange(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The synthetic run with hostile texts at layer 1."""
+    run = Path(shutil.copytree(synthetic, tmp_path_factory.mktemp("strange") / "run"))
+    hostile(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def site(strange: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    second = write_run(
+        tmp_path_factory.mktemp("second") / "run", Shape(**{**vars(SHAPE), "seed": 9})
+    )
+    with served(strange, second) as address:
+        yield address
 
 
 @pytest.fixture
-def new_page(chromium: Any) -> Iterator[Callable[..., Page]]:
-    """Pages that must not report an error nor ask anything of another machine."""
-    problems: list[str] = []
-    contexts = []
-
-    def make(allowed: Sequence[str] = (), **settings: Any) -> Page:
-        context = chromium.new_context(**settings)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-
-        def note(message: Any) -> None:
-            if message.type == "error" and not any(one in message.text for one in allowed):
-                problems.append(f"console: {message.text}")
-
-        def request(made: Any) -> None:
-            if not made.url.startswith(("http://127.0.0.1:", "file://", "data:", "blob:")):
-                problems.append(f"request: {made.url}")
-
-        page.on("console", note)
-        page.on("pageerror", lambda error: problems.append(f"error: {error}"))
-        page.on("request", request)
-        return page
-
-    yield make
-    for context in contexts:
-        context.close()
-    assert problems == []
+def watched(browser: Browser) -> Iterator[Watched]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    watched = Watched(context.new_page())
+    yield watched
+    context.close()

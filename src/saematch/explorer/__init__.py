@@ -1,5 +1,11 @@
-"""A local web page over a run directory: find features, follow them, see the whole, compare, take away.
+"""The explorer: a local web page over a run directory.
 
-`index.py` reads the run's tables into DuckDB once; `questions.py` answers; `server.py` serves the page and
-the answers on 127.0.0.1; `page.py` puts both into one file that needs no server.
+1. `run_files`: the finished files of a run, each checked against the manifest before it is read.
+2. `database`: DuckDB over those files, locked to their folders.
+3. `catalogue`: a small index, one an SAE, of all that finding and following need of its features;
+   `sources`: the files it is made from, `catalogue_query`: how, `rows`: its single features.
+4. `selection`, `finding`, `following`, `evidence`, `flows`, `comparing`, `two_runs`, `taking`: one
+   question of the page each, answered as plain values; `overview`: what there is and what is missing.
+5. `explorer` names them for the page (`page`: its own files); `server` serves both behind `guard`,
+   `one_file` writes them into a file.
 """

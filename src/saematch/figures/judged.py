@@ -6,7 +6,7 @@ import pandas as pd
 
 from saematch.figures.captions import plain
 from saematch.figures.data import NotInRunError, command, current, read
-from saematch.run.judgements import JUDGEMENTS_NAME, sample_name
+from saematch.run.names import JUDGEMENTS_NAME, sample_name
 
 if TYPE_CHECKING:
     from saematch.run import Run

@@ -7,21 +7,15 @@ dequantise it, and keep the float32 result in the cache, keyed by the file's sha
 
 import hashlib
 import importlib.util
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from saematch.cache import cache_directory
 from saematch.errors import InputError, MissingDependencyError
 
 SMOLLM2_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-
-def cache_directory() -> Path:
-    """The folder for converted models and downloads: `$SAEMATCH_CACHE`, else `~/.cache/saematch`."""
-    configured = os.environ.get("SAEMATCH_CACHE")
-    return Path(configured) if configured else Path.home() / ".cache" / "saematch"
 
 
 def smollm2_gguf() -> Path:

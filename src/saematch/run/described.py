@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from saematch.run.names import DESCRIPTIONS, descriptions_name, split_descriptions_name
 from saematch.run.schema import decode
 from saematch.semantics.descriptions import Description, first_texts
 
 if TYPE_CHECKING:
     from saematch.run.read import Run
 
-FOLDER = "descriptions/"
 SHOWN_FIRST = ("neuronpedia", "model", "activations")
 """Sources whose descriptions are shown, the preferred first; halves (`model-0`) are for judges."""
 
@@ -46,7 +46,7 @@ class Described:
 
 def descriptions_of(run: "Run", source: str, key: str) -> Described | None:
     """The descriptions of an SAE from a source; None where the run has none."""
-    name = f"{FOLDER}{source}--{key}.parquet"
+    name = descriptions_name(source, key)
     if run.directory.record(name) is None:
         return None
     table, about = decode(run.directory.read(name))
@@ -57,8 +57,8 @@ def described(run: "Run") -> dict[tuple[str, str], Described]:
     """All there are, by key and source, in order of depth."""
     found = {}
     for key in run.keys:
-        for name in run.directory.names(FOLDER):
-            source, _, of = name.removeprefix(FOLDER).removesuffix(".parquet").partition("--")
+        for name in run.directory.names(DESCRIPTIONS):
+            source, of = split_descriptions_name(name)
             if of == key:
                 one = descriptions_of(run, source, key)
                 assert one is not None

@@ -15,6 +15,7 @@ from saematch.run.directory import RunDirectory
 from saematch.run.evaluated_run import members_of
 from saematch.run.evaluation_plan import hash_of
 from saematch.run.model_of_run import ModelOfRun
+from saematch.run.names import contexts_name, descriptions_name, features_name
 from saematch.run.pipeline import Progress, write_report
 from saematch.run.read import Run, holding_run, open_run
 from saematch.run.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES
@@ -30,18 +31,6 @@ from saematch.semantics.describing import (
     half_source,
 )
 from saematch.semantics.firing import HALVES
-
-
-def features_name(key: str) -> str:
-    return f"features/{key}.parquet"
-
-
-def contexts_name(key: str) -> str:
-    return f"contexts/{key}.parquet"
-
-
-def descriptions_name(source: str, key: str) -> str:
-    return f"descriptions/{source}--{key}.parquet"
 
 
 def names_from_activations(key: str) -> tuple[str, ...]:

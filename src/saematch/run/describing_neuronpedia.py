@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from saematch import files
-from saematch.language_model.smollm2 import cache_directory
+from saematch.cache import cache_directory
 from saematch.run.describe_config import DescribeConfig
 from saematch.run.directory import RunDirectory
 from saematch.run.evaluation_plan import hash_of
+from saematch.run.names import descriptions_name
 from saematch.run.schema_semantics import DESCRIPTIONS
 from saematch.run.suite import Member
 from saematch.semantics.neuronpedia import (
@@ -65,6 +66,6 @@ def _keep(held: RunDirectory, member: Member, found: FetchedDescriptions) -> Non
     }
     data = DESCRIPTIONS.encode(columns, about)
     inputs = hash_of(stage="neuronpedia", sae=member.identity, data=files.sha256(data))
-    name = f"descriptions/{NEURONPEDIA}--{member.key}.parquet"
+    name = descriptions_name(NEURONPEDIA, member.key)
     if not held.is_finished(name, inputs):
         held.keep(name, data, inputs)

@@ -12,8 +12,8 @@ from saematch.run.evaluation_config import EvaluationConfig
 from saematch.run.evaluation_plan import Pair
 from saematch.run.inputs import examine
 from saematch.run.model_of_run import ModelOfRun
+from saematch.run.names import matching_name
 from saematch.run.pipeline import Progress
-from saematch.run.plan import matching_name
 from saematch.run.read import Run
 from saematch.run.suite import Member, find_key
 

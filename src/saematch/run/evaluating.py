@@ -24,12 +24,11 @@ from saematch.run.evaluated_run import EvaluatedRun
 from saematch.run.evaluation_config import EvaluationConfig
 from saematch.run.evaluation_corpus import CorpusEvaluation
 from saematch.run.evaluation_fitting import Fitting, read_texts
+from saematch.run.names import PAIR_SOURCES, PAIRS_NAME, matching_name
 from saematch.run.pipeline import Progress, make, merge_measures, write_report
-from saematch.run.plan import Step, matching_name
+from saematch.run.plan import Step
 from saematch.run.read import Run, holding_run, open_run
 from saematch.run.suite import forget_loaded
-
-PAIRS_NAME = "evaluation/pairs.parquet"
 
 
 def evaluate(
@@ -83,7 +82,7 @@ def _measure_corpora(of: EvaluatedRun) -> None:
 
 
 def _merge(of: EvaluatedRun) -> None:
-    names = tuple(name for name in of.held.names("evaluation/pairs/") if is_current(of.held, name))
+    names = tuple(name for name in of.held.names(PAIR_SOURCES) if is_current(of.held, name))
     make(of.held, Step(PAIRS_NAME, evaluation.merge_pairs, evaluation.MergePairsTask(), names))
     merge_measures(of.held)
     of.tell("the report")

@@ -24,8 +24,9 @@ from saematch.run.evaluated_run import EvaluatedRun, Matchings
 from saematch.run.evaluation_fitting import Fitting
 from saematch.run.evaluation_plan import Pair, Unit
 from saematch.run.kept import kept_matching
+from saematch.run.names import SOURCES, pair_source_name
 from saematch.run.pipeline import make
-from saematch.run.plan import SOURCES, Step
+from saematch.run.plan import Step
 from saematch.run.schema import decode
 
 UNFINISHED = "evaluation/unfinished"
@@ -261,7 +262,7 @@ class CorpusEvaluation:
         of.tell(f"{self.corpus.name}: measures and intervals")
         name = f"{SOURCES}corpus-{self.slug}.parquet"
         make(of.held, Step(name, evaluation.measure_corpus, task, tuple(reads)))
-        name = f"evaluation/pairs/{self.slug}.parquet"
+        name = pair_source_name(self.slug)
         make(of.held, Step(name, evaluation.measure_pairs, task, tuple(reads)))
 
     def _notes_kept(self) -> list[str]:

@@ -20,7 +20,7 @@ from saematch.evaluation.arms import (
 from saematch.evaluation.collecting import Pair
 from saematch.run.directory import KeptFile
 from saematch.run.evaluation_config import EvaluationConfig
-from saematch.run.plan import matching_name
+from saematch.run.names import matching_name
 from saematch.run.schema import SCHEMA_VERSION, canonical_json
 from saematch.run.suite import Member
 

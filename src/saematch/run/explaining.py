@@ -12,11 +12,11 @@ from typing import Any
 
 from saematch import files
 from saematch.errors import InputError
-from saematch.run.describing import contexts_name, descriptions_name
 from saematch.run.directory import RunDirectory
 from saematch.run.evaluation_plan import hash_of
 from saematch.run.judge_config import JudgeConfig
 from saematch.run.judging import draw_sample
+from saematch.run.names import contexts_name, descriptions_name
 from saematch.run.pipeline import Progress, write_report
 from saematch.run.read import Run, holding_run, open_run
 from saematch.run.schema import decode

@@ -10,7 +10,7 @@ import numpy as np
 
 from saematch.evaluation.measuring import Values, draw_weights
 from saematch.run.findings import OPEN, Finding, bounded, directed
-from saematch.run.judged import Judged, judged, labelled_sample
+from saematch.run.judged import Judged, best_judge, labelled_sample
 from saematch.run.sampling import COMPOSITION, EXACT
 from saematch.semantics.experiments import DIFFERENT, PAIR
 from saematch.semantics.judging import Label
@@ -18,7 +18,6 @@ from saematch.semantics.judging import Label
 if TYPE_CHECKING:
     from saematch.run.read import Run
 
-PREFERRED = ("llm-", "human", "embedding-")
 USEFUL = 5
 """Layers for which the paper calls a path's meaning useful."""
 CLOSE = 0.1
@@ -28,17 +27,6 @@ CLOSE = 0.1
 def judged_findings(run: "Run") -> list[Finding]:
     """(d) in four parts, (i) and (j)."""
     return [*persistence(run), folding(run), cost(run)]
-
-
-def best_judge(run: "Run", experiment: str) -> Judged | None:
-    """The judge whose labels decide; None where the experiment was not judged."""
-    found = [one for one in judged(run) if one.experiment == experiment]
-    for able in (True, False):  # a judge that cannot tell stands behind any that can
-        for prefix in PREFERRED:
-            for one in found:
-                if one.tells is able and one.judge.startswith(prefix):
-                    return one
-    return None
 
 
 def persistence(run: "Run") -> list[Finding]:

@@ -2,25 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from saematch.errors import UsageError
 from saematch.run.currency import is_current
-from saematch.run.judgements import (
-    FOLDER,
-    JUDGEMENTS_NAME,
-    name_of,
-    results_about,
-    results_name,
-    sample_name,
-)
+from saematch.run.names import JUDGEMENTS_NAME, JUDGING, results_name, sample_name
 from saematch.run.schema import decode
 from saematch.semantics.judging import Judge
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from saematch.run.read import Run
+
+
+PREFERRED = ("llm-", "human", "embedding-")
+"""Names of judges start so; of several the first stands for the run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +28,15 @@ class Judged:
 
     experiment: str
     judge: str
-    results: "pd.DataFrame"
+    table: "pa.Table"
     """A row a measure (docs/run-directory.md)."""
     about: Mapping[str, Any]
     """Identity of the judge, settings, verdict on its controls."""
+
+    @cached_property
+    def results(self) -> "pd.DataFrame":
+        """The table as a frame."""
+        return self.table.to_pandas()
 
     @property
     def tells(self) -> bool:
@@ -73,15 +77,26 @@ class Judged:
         return tuple(dict.fromkeys(zip(named["a"], named["b"], strict=True)))
 
 
-def judged(run: "Run") -> list[Judged]:
-    """All results, by experiment and judge."""
+def judged(run: "Run", of: str = "") -> list[Judged]:
+    """All results, or those of one experiment, by experiment and judge."""
     found = []
-    for name in run.directory.names(FOLDER):
-        experiment, file = name.removeprefix(FOLDER).split("/")
+    for name in run.directory.names(f"{JUDGING}{of}/" if of else JUDGING):
+        experiment, file = name.removeprefix(JUDGING).split("/")
         # Results of a sample that was drawn anew since are of other questions.
         if file != "sample.parquet" and is_current(run.directory, name):
             found.append(_read(run, experiment, file.removesuffix(".parquet")))
     return found
+
+
+def best_judge(run: "Run", experiment: str) -> Judged | None:
+    """The judge whose labels decide; None where the experiment was not judged."""
+    found = judged(run, experiment)
+    for able in (True, False):  # a judge that cannot tell stands behind any that can
+        for prefix in PREFERRED:
+            for one in found:
+                if one.tells is able and one.judge.startswith(prefix):
+                    return one
+    return None
 
 
 def judged_by(run: "Run", experiment: str, judge: str) -> Judged:
@@ -97,6 +112,8 @@ def judged_by(run: "Run", experiment: str, judge: str) -> Judged:
 
 def name_in(run: "Run", experiment: str, judge: Judge) -> str | None:
     """What a judge's results of an experiment are called; None where there are none of this sample."""
+    from saematch.run.judgements import name_of, results_about  # with what draws samples: heavy
+
     name = name_of(results_about(run.directory, experiment), judge)
     return name if is_current(run.directory, results_name(experiment, name)) else None
 
@@ -111,7 +128,7 @@ def labelled_sample(run: "Run", experiment: str, judge: str) -> "pd.DataFrame":
 
 def _read(run: "Run", experiment: str, judge: str) -> Judged:
     table, about = decode(run.directory.read(results_name(experiment, judge)))
-    return Judged(experiment, judge, table.to_pandas(), about)
+    return Judged(experiment, judge, table, about)
 
 
 def _known(value: Any) -> float | None:

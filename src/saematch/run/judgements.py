@@ -5,31 +5,13 @@ from typing import Any
 
 from saematch.run.directory import RunDirectory
 from saematch.run.judge_config import JudgeConfig
+from saematch.run.names import JUDGING, experiments_of, sample_name
 from saematch.run.schema import decode
 from saematch.run.schema_semantics import JUDGEMENTS, RESULTS
 from saematch.semantics.experiments import CALIBRATION
 from saematch.semantics.journal import Journal
 from saematch.semantics.judging import Judge, Question
 from saematch.semantics.verdicts import Answer, ResultRow, kappa
-
-JUDGEMENTS_NAME = "judgements.parquet"
-FOLDER = "judging/"
-_SAMPLE = "sample"
-
-
-def sample_name(experiment: str) -> str:
-    return f"{FOLDER}{experiment}/{_SAMPLE}.parquet"
-
-
-def results_name(experiment: str, judge: str) -> str:
-    return f"{FOLDER}{experiment}/{judge}.parquet"
-
-
-def experiments_of(held: RunDirectory) -> list[str]:
-    """Experiments that have a sample."""
-    return [
-        name.split("/")[1] for name in held.names(FOLDER) if name.endswith(f"/{_SAMPLE}.parquet")
-    ]
 
 
 def kept_config(held: RunDirectory, experiment: str) -> JudgeConfig | None:
@@ -52,7 +34,7 @@ def same_judge(identity: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def results_about(held: RunDirectory, experiment: str) -> dict[str, dict[str, Any]]:
     """Judge, identity and key in the journal of the judges of an experiment, by their names."""
     found = {}
-    for name in held.names(f"{FOLDER}{experiment}/"):
+    for name in held.names(f"{JUDGING}{experiment}/"):
         if name != sample_name(experiment):
             about = decode(held.read(name))[1]
             found[about["judge"]] = {k: about[k] for k in ("judge", "identity", "judge_key")}
@@ -131,7 +113,7 @@ def encode_results(rows: Sequence[ResultRow], about: Mapping[str, Any]) -> bytes
 def encode_judgements(held: RunDirectory, journal: Journal) -> bytes:
     """`judgements.parquet`: every experiment's questions with every judge's answers."""
     rows: dict[str, list[Any]] = {name: [] for name in JUDGEMENTS.names}
-    for experiment in experiments_of(held):
+    for experiment in experiments_of(held.names(JUDGING)):
         sample = decode(held.read(sample_name(experiment)))[0].to_pylist()
         for judge, about in sorted(results_about(held, experiment).items()):
             key = about["judge_key"]

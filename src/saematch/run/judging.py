@@ -23,23 +23,27 @@ from saematch.run.evaluated_run import members_of
 from saematch.run.evaluation_plan import hash_of
 from saematch.run.judge_config import JudgeConfig
 from saematch.run.judgements import (
-    JUDGEMENTS_NAME,
     answers_of,
     encode_judgements,
     encode_results,
-    experiments_of,
     kappas,
     kept_config,
     name_of,
     question_of,
     results_about,
-    results_name,
     same_judge,
-    sample_name,
 )
 from saematch.run.kept import kept_matching
+from saematch.run.names import (
+    JUDGEMENTS_NAME,
+    JUDGING,
+    experiments_of,
+    matching_name,
+    results_name,
+    sample_name,
+)
 from saematch.run.pipeline import Progress, make, write_report
-from saematch.run.plan import composition_step, matching_name, matching_step
+from saematch.run.plan import composition_step, matching_step
 from saematch.run.read import Run, holding_run, open_run
 from saematch.run.sampling import COMPOSITION, Pair, compared_features, pairs_for, with_texts
 from saematch.run.schema import decode
@@ -256,7 +260,7 @@ class _Experiment:
             inputs = hash_of(stage="results", data=files.sha256(data))
             held.keep(results_name(config.experiment, name), data, inputs, [sample])
         data = encode_judgements(held, journal)
-        samples = [held.kept(sample_name(one)) for one in experiments_of(held)]
+        samples = [held.kept(sample_name(one)) for one in experiments_of(held.names(JUDGING))]
         inputs = hash_of(stage="judgements", data=files.sha256(data))
         held.keep(JUDGEMENTS_NAME, data, inputs, samples)
 

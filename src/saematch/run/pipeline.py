@@ -21,7 +21,8 @@ from saematch.run.currency import is_current
 from saematch.run.directory import KeptFile, RunDirectory
 from saematch.run.inputs import examine
 from saematch.run.manifest import package_versions
-from saematch.run.plan import MEASURES_NAME, SOURCES, WEIGHTS_NAME, Step, plan, weight_sources
+from saematch.run.names import MEASURES_NAME, SOURCES, WEIGHTS_NAME, weight_sources
+from saematch.run.plan import Step, plan
 from saematch.run.read import Run, open_run
 from saematch.run.schema import SCHEMA_VERSION, canonical_json, decode
 from saematch.run.stages import MergeTask, Output, merge_sources

@@ -15,13 +15,17 @@ from typing import Any
 from saematch.run import norm_stages, stages
 from saematch.run.config import RunConfig
 from saematch.run.directory import KeptFile
+from saematch.run.names import (
+    PATHS_NAME,
+    WEIGHTS_NAME,
+    candidates_name,
+    consistency_name,
+    matching_name,
+    norms_name,
+)
 from saematch.run.stages import Output
 from saematch.run.suite import Member
 
-PATHS_NAME = "paths.parquet"
-MEASURES_NAME = "evaluation/measures.parquet"
-SOURCES = "evaluation/measures/"
-WEIGHTS_NAME = f"{SOURCES}weights.parquet"
 COMPOSITIONS = {"folded": "composition", "cosine": "cosine_composition"}
 """What the composition of a strategy's adjacent steps is called."""
 
@@ -36,37 +40,6 @@ class Step:
     task: Any
     reads: tuple[str, ...] = ()
     """Outputs of earlier steps that the stage reads, in its order."""
-
-
-def matching_name(a: str, b: str, strategy: str, slug: str) -> str:
-    """Path of a matching's table in the run directory."""
-    return f"matchings/{strategy}/{slug}/{a}--{b}.parquet"
-
-
-def candidates_name(a: str, b: str) -> str:
-    """Path of the table of a pair's nearest features."""
-    return f"candidates/{a}--{b}.parquet"
-
-
-def consistency_name(a: str, b: str) -> str:
-    """Path of the table with a pair's PW-MCC."""
-    return f"{SOURCES}consistency-{a}--{b}.parquet"
-
-
-def norms_name(*keys: str) -> str:
-    """Path of the table with the norms of an SAE, or their growth from one SAE to another."""
-    return f"{SOURCES}norms-{'--'.join(keys)}.parquet"
-
-
-def weight_sources(pairs: Sequence[Sequence[str]]) -> list[str]:
-    """Paths of the tables of measures that come from the weights of a run's pairs, in order."""
-    keys = dict.fromkeys(key for pair in pairs for key in pair)
-    return [
-        WEIGHTS_NAME,
-        *(consistency_name(a, b) for a, b in pairs),
-        *(norms_name(key) for key in keys),
-        *(norms_name(a, b) for a, b in pairs),
-    ]
 
 
 def plan(

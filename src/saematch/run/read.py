@@ -16,7 +16,7 @@ import numpy as np
 from saematch.errors import InputError, UsageError
 from saematch.run.config import RunConfig
 from saematch.run.directory import RunDirectory
-from saematch.run.plan import MEASURES_NAME, PATHS_NAME, candidates_name, matching_name
+from saematch.run.names import MEASURES_NAME, PATHS_NAME, candidates_name, matching_name
 from saematch.run.schema import decode
 
 if TYPE_CHECKING:

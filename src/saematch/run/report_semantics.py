@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from saematch.run.described import FOLDER, descriptions_of
+from saematch.run.described import descriptions_of
 from saematch.run.judged import Judged, judged, labelled_sample
+from saematch.run.names import DESCRIPTIONS
 from saematch.semantics.experiments import PAIR
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ CONTROLS = ("control: same", "control: different")
 
 
 def has_descriptions(run: "Run") -> bool:
-    return bool(run.directory.names(FOLDER))
+    return bool(run.directory.names(DESCRIPTIONS))
 
 
 def judgements(run: "Run") -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ recur are left out, and the run's notes say so.
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from saematch.errors import UsageError
 
@@ -69,7 +69,19 @@ def forget_loaded() -> None:
     _FOLDED.clear()
 
 
-def chains(entries: "Sequence[SuiteEntry]") -> tuple[list[list[str]], list[str]]:
+@runtime_checkable
+class Placed(Protocol):
+    """What it takes to be put on a chain."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def layer(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+
+
+def chains(entries: Sequence[Placed]) -> tuple[list[list[str]], list[str]]:
     """Keys of the SAEs to chain, in order of layer, and notes on what was left out.
 
     Raises UsageError where there are not two SAEs of different layers to match.

@@ -17,7 +17,7 @@ from saematch.evaluation.tables import CorpusMeasures
 from saematch.run.evaluation_plan import NO_PARTS, Pair, arm_name, corpus_slug, documents_name
 from saematch.run.evaluation_stages import ArmFile, CorpusTask, agreements_of, corpus_measures
 from saematch.run.evaluation_summary import corpora_of
-from saematch.run.plan import SOURCES, matching_name
+from saematch.run.names import SOURCES, matching_name
 from saematch.run.read import Run
 from saematch.run.schema import decode
 

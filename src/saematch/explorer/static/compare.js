@@ -1,46 +1,102 @@
-import { asForm, choice, el, featureLink, number, pager, say } from "./dom.js";
-import { ask, held } from "./source.js";
+// Two strategies on the same features: where they disagree, and whose partner fires with the feature more.
 
-export async function compare(about, asked) {
-  const view = [el("h2", {}, "Compare strategies")];
-  if (held) return [...view, el("p", {}, "Comparing is not in an exported file; it needs: saematch explore DIR")];
-  const usable = about.strategies.filter((one) => !one.includes("composition"));
-  if (usable.length < 2 || !about.pairs.length) return [...view, el("p", {}, "This run has fewer than two strategies to compare; saematch run --strategies makes more.")];
-  const chosen = { first: "folded", second: usable.find((one) => one === "unfolded") ?? usable[1], pair: about.pairs[0].join("--"), ...asked };
-  const found = await ask("compare", chosen);
-  say(`${found.total} features with different partners`);
-  const names = usable.map((one) => [one, one]);
-  view.push(asForm("compare", {},
-    choice("layers", "pair", chosen.pair, about.pairs.map((pair) => [pair.join("--"), pair.join(" → ")])),
-    choice("strategy", "first", chosen.first, names), choice("against", "second", chosen.second, names),
-    el("button", { class: "main" }, "Compare")));
-  if (found.missing) return [...view, el("p", { class: "doubt" }, "One of the two matchings is not there yet.")];
-  view.push(summary(found), found.rows.length ? table(found) : el("p", {}, "All live features have the same partner under both."));
-  if (found.rows.length) view.push(pager("compare", chosen, found.total, 50));
-  if (about.other) view.push(...await otherRun(about));
-  return view;
+import {make, styled} from "./elements.js";
+import {address} from "./route.js";
+import {ask, exported} from "./questions.js";
+import {counted, percent, short} from "./numbers.js";
+import {featureLink} from "./find.js";
+import {meaning} from "./tokens.js";
+
+export function chooser(view, asked, fields) {
+  const possible = fields.filter(([name]) => !exported || name === "other"); // a file carries the pages of these
+  return make("form", {class: "fields"}, possible.map(([name, label, options, value]) => {
+    const select = make("select", {id: `choose-${name}`, name}, options.map(([key, text]) =>
+      make("option", {value: key, selected: key === value}, text)));
+    select.addEventListener("change", () => {
+      location.hash = address(view, {...asked, [name]: select.value, offset: ""});
+    });
+    return make("div", {class: "field"}, make("label", {for: `choose-${name}`}, label), select);
+  }));
 }
 
-function summary(found) {
-  const facts = [["live features", found.live], ["with different partners", found.apart]];
-  if (found.scored) facts.push([`of these fire more often together under ${found.first}`, found.first_better], [`under ${found.second}`, found.second_better], ["equally often", found.alike]);
-  const list = el("dl", { class: "counts" }, ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, number(value))]));
-  const note = found.scored ? "Matching score: share of a feature's firings on which its partner fires too; mean over corpora." : "Who is right by matching score is not known: saematch evaluate has not measured these strategies.";
-  return el("div", {}, list, el("p", { class: "quiet" }, note));
+export function pagesOf(view, answer, asked) {
+  const last = Math.min(answer.total, answer.offset + answer.limit);
+  if (exported) return make("p", {class: "quiet"}, `The first ${counted(last)} of ${counted(answer.total)}.`);
+  const link = (label, offset, possible) => (possible ? make("a", {href: address(view, {...asked, offset: offset || ""})}, label)
+    : make("span", {class: "quiet"}, label));
+  return make("nav", {class: "paging", "aria-label": "Pages of features"},
+    link("← before", Math.max(0, answer.offset - answer.limit), answer.offset > 0),
+    make("span", {}, answer.total ? `${counted(answer.offset + 1)}–${counted(last)} of ${counted(answer.total)}` : "none"),
+    link("next →", answer.offset + answer.limit, last < answer.total));
 }
 
-function table(found) {
-  const [a, b] = found.pair.split("--");
-  const partner = (row, which) => el("td", { class: "text" }, featureLink(b, row[`${which}_partner`]), ` score ${number(row[`${which}_score`])}, φ ${number(row[`${which}_phi`])}, cost ${number(row[`${which}_cost`])}`, row[`${which}_text`] ? el("div", { class: "quiet" }, row[`${which}_text`]) : null);
-  const line = (row) => el("tr", {}, el("td", { class: "text" }, featureLink(a, row.feature), row.text ? el("div", { class: "quiet" }, row.text) : null), partner(row, "first"), partner(row, "second"));
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "features with different partners" }, el("table", {},
-    el("thead", {}, el("tr", {}, ...["feature", found.first, found.second].map((text) => el("th", { scope: "col" }, text)))), el("tbody", {}, ...found.rows.map(line))));
+export function tableOf(label, head, rows, className = "") {
+  return make("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": label},
+    make("table", {class: className}, make("thead", {}, make("tr", {}, head.map(name => make("th", {scope: "col"}, name)))),
+      make("tbody", {}, rows)));
 }
 
-async function otherRun(about) {
-  const found = await ask("runs");
-  const line = (row) => el("tr", {}, el("td", {}, `${row.a} → ${row.b}`), el("td", { class: "number" }, number(row.alike)), el("td", { class: "number" }, number(row.live)));
-  return [el("h2", {}, `${about.directory} against ${about.other}`),
-    found.pairs.length ? el("table", {}, el("thead", {}, el("tr", {}, ...["step", "same partner", "live features"].map((text, place) => el("th", { scope: "col", class: place ? "number" : "" }, text)))), el("tbody", {}, ...found.pairs.map(line))) : el("p", {}, "The two runs share no pair of the same SAEs."),
-    found.not_the_same.length ? el("p", { class: "quiet" }, `Other SAEs in the other run: ${found.not_the_same.join(", ")}`) : null];
+function shares(row) {
+  const parts = [["one", row.for_one], ["tie", row.ties], ["other", row.for_other]];
+  return make("span", {class: "shares"}, parts.map(([kind, count]) =>
+    styled(make("span", {class: kind}), "--share", String(row.differ ? count / row.differ : 0))));
+}
+
+function sums(answer) {
+  return answer.pairs.reduce((all, row) => Object.fromEntries(["features", "same", "differ", "for_one", "for_other", "ties", "unmeasured"]
+    .map(name => [name, (all[name] ?? 0) + row[name]])), {});
+}
+
+function inWords(answer) {
+  const all = sums(answer);
+  const text = make("p", {class: "answer"}, make("b", {}, answer.one), " and ", make("b", {}, answer.other),
+    ` pair ${percent(all.features ? all.same / all.features : null)} of ${counted(all.features)} live features with the same partner. `);
+  if (answer.corpus && all.for_one + all.for_other + all.ties) {
+    text.append(`Where they differ, the partner by ${answer.one} fires together with the feature more often in ${counted(all.for_one)}, `
+      + `that by ${answer.other} in ${counted(all.for_other)}, equally often in ${counted(all.ties)} (text: ${answer.corpus}); ${counted(all.unmeasured)} were not measured.`);
+  } else text.append("How often partners fire together was not measured for these two.");
+  return text;
+}
+
+function partner(row, side) {
+  const to = row[`partner_${side}`];
+  return make("td", {}, to === null ? make("span", {class: "quiet"}, "nothing") : featureLink(row.next, to),
+    make("br"), make("span", {class: "quiet small"}, `MSE ${short(row[`mse_${side}`])}`),
+    row[`firings_${side}`] === null ? null : [make("br"), make("span", {class: "small"},
+      `score ${short(row[`score_${side}`], 2)}, φ ${short(row[`phi_${side}`], 2)}`)]);
+}
+
+export async function showCompare(place, asked, run) {
+  place.append(make("h1", {}, "Compare strategies"));
+  if (run.strategies.length < 2) {
+    place.append(make("p", {}, "This run has one strategy; saematch run makes the others by --strategies folded,unfolded,cosine."));
+    return;
+  }
+  const answer = await ask("compare", asked);
+  const named = run.strategies.map(one => [one, one]);
+  const steps = run.chains.flatMap(chain => chain.slice(0, -1).map((key, place) => [key, `${key} → ${chain[place + 1]}`]));
+  place.append(chooser("compare", asked, [
+    ["one", "One", named, answer.one], ["other", "The other", named, answer.other],
+    ["layer", "Layers", [["", "all"], ...steps], asked.layer ?? ""],
+    ...(run.corpora.length ? [["corpus", "Text", run.corpora.map(one => [one, one]), answer.corpus]] : []),
+    ["show", "Show", [["differ", "where they differ"], ["one", `where ${answer.one}’s fires together more`],
+      ["other", `where ${answer.other}’s fires together more`], ["same", "where they agree"], ["all", "all"]], answer.show],
+    ["sort", "Sorted by", [["difference", "difference of scores"], ["mse", "decoder MSE"], ["layer", "layer"]], asked.sort ?? "difference"],
+  ]), inWords(answer));
+  for (const [key, why] of Object.entries(answer.problems)) place.append(make("p", {class: "notice doubt", role: "alert"}, `Layer ${key} is left out: ${why}`));
+  place.append(tableOf("Counts for every two layers", ["layers", "live features", "same partner", "differ", `${answer.one} more`, `${answer.other} more`, "shares",
+    `score, ${answer.one}`, `score, ${answer.other}`, `φ, ${answer.one}`, `φ, ${answer.other}`],
+  answer.pairs.map(row => make("tr", {}, make("th", {scope: "row"}, `${row.a} → ${row.b}`),
+    [row.features, row.same, row.differ].map(count => make("td", {}, counted(count))),
+    [row.for_one, row.for_other].map(count => make("td", {}, row.differ > row.unmeasured ? counted(count) : "–")),
+    make("td", {}, row.differ > row.unmeasured ? shares(row) : null),
+    [row.score_one, row.score_other, row.phi_one, row.phi_other].map(value => make("td", {}, short(value, 2)))))),
+  make("p", {class: "quiet small"}, "Score: the share of a feature’s firings on which its partner fires too, mean over features. "
+    + "Cosine and correlation are not one-to-one, so many features may share a partner; always-on partners flatter the score, φ less so."),
+  make("h2", {}, "Features"), pagesOf("compare", answer, asked));
+  if (!answer.features.length) return;
+  place.append(tableOf("Features and their partners", ["feature", "described as", answer.one, answer.other],
+    answer.features.map(row => make("tr", {}, make("th", {scope: "row"}, featureLink(row.key, row.feature)),
+      make("td", {class: "meaning"}, row.description ? make("span", {class: "said"}, row.description) : meaning(row, "no description")),
+      partner(row, "one"), partner(row, "other"))), "pairs"));
 }

@@ -1,53 +1,161 @@
-import { address, asForm, choice, el, featureLink, field, number, pager, percent, say } from "./dom.js";
-import { ask, held } from "./source.js";
+// Features by what is said of them, what they fire on, and how near their nearest feature is.
 
-const COLUMNS = [["mse", "decoder MSE"], ["cosine", "cosine"], ["margin", "margin"], ["density", "density"], ["phi", "φ"]];
+import {clear, make, newId, styled} from "./elements.js";
+import {address, followAddress} from "./route.js";
+import {ask, exported, takeAddress} from "./questions.js";
+import {counted, percent, short} from "./numbers.js";
+import {meaning} from "./tokens.js";
 
-export async function find(about, asked) {
-  const found = await ask("find", asked);
-  say(`${found.total} features found`);
-  const view = [el("h2", {}, "Find features"), theForm(about, asked)];
-  if (!about.source) view.push(el("p", { class: "doubt" }, "This run has no descriptions yet; make them with: saematch describe ", about.directory));
-  if (!found.rows.length) return [...view, el("p", {}, "No feature fits. Try fewer words, or wider ranges.")];
-  view.push(el("p", { class: "quiet" }, "Values are of the step to the next layer: the partner that is nearest under a one-to-one matching."));
-  return [...view, pager("find", asked, found.total, found.page_size), table(asked, found.rows), pager("find", asked, found.total, found.page_size), away(asked)];
+const SORTS = [["layer", "layer"], ["mse", "decoder MSE"], ["cost", "cost"], ["cosine", "cosine"],
+  ["margin", "margin"], ["density", "density"], ["quantile", "cost quantile"], ["phi", "φ"], ["lift", "lift"]];
+const RANGE_FIELDS = SORTS.filter(([name]) => name !== "layer");
+const MEASURED = ["phi", "lift"]; // known of runs that were evaluated
+
+function field(label, control) {
+  const id = newId("field");
+  control.id = id;
+  return make("div", {class: "field"}, make("label", {for: id}, label), control);
 }
 
-function theForm(about, asked) {
-  const any = [["", "any"]];
-  const range = (name, label) => el("div", { class: "range" },
-    field(`${label} from`, `${name}_min`, asked[`${name}_min`], { inputmode: "decimal" }), field("to", `${name}_max`, asked[`${name}_max`], { inputmode: "decimal", "aria-label": `${label} to` }));
-  return asForm("find", { sort: asked.sort, descending: asked.descending },
-    field("words in the description, or layer/feature", "text", asked.text, { class: "wide", placeholder: "capital cities, or 12/345" }),
-    field("fires on or promotes", "token", asked.token, { placeholder: "a token" }),
-    choice("layer", "key", asked.key, [...any, ...about.keys.map((key) => [key, key])]),
-    choice("status", "status", asked.status, [...any, ["live", "live"], ["dead", "dead"], ["degenerate", "degenerate"]]),
-    choice("judge's label", "label", asked.label, [...any, ["SAME", "SAME"], ["MAYBE", "MAYBE"], ["DIFFERENT", "DIFFERENT"]]),
-    range("mse", "decoder MSE"), range("density", "density"), range("margin", "margin"),
-    el("button", { class: "main" }, "Find"));
+function text(name, asked, placeholder = "") {
+  return make("input", {name, value: asked[name] ?? "", placeholder, autocomplete: "off", spellcheck: "false"});
 }
 
-function table(asked, rows) {
-  const sorted = asked.sort ?? "key", down = asked.descending === "1";
-  const head = (name, text, kind) => {
-    const next = { ...asked, sort: name, descending: sorted === name && !down ? "1" : "", page: "" };
-    const order = sorted === name ? (down ? "descending" : "ascending") : "none";
-    return el("th", { class: kind, "aria-sort": order, scope: "col" },
-      el("button", { type: "button", onclick: () => { location.hash = address("find", next); } }, text, sorted === name ? (down ? " ↓" : " ↑") : ""));
+function choice(name, asked, options, none) {
+  const all = [...(none === undefined ? [] : [["", none]]), ...options];
+  return make("select", {name}, all.map(([value, label]) =>
+    make("option", {value, selected: (asked[name] ?? "") === value}, label)));
+}
+
+function rangeField([name, label], asked) {
+  const ends = [["min", "least"], ["max", "most"]].map(([end, word]) =>
+    make("input", {name: `${name}_${end}`, value: asked[`${name}_${end}`] ?? "", placeholder: word, inputmode: "decimal",
+      autocomplete: "off", "aria-label": `${word} ${label}`}));
+  return make("fieldset", {class: "range"}, make("legend", {}, label), ends);
+}
+
+function searchForm(asked, run) {
+  const layers = run.saes.map(sae => [sae.key, `layer ${sae.key}`]);
+  const others = run.strategies.filter(one => one !== "folded");
+  const possible = ([name]) => run.corpora.length || !MEASURED.includes(name) || asked.sort === name;
+  const more = ["status", "label", "pairs", "certain", "strategy", "differs", ...RANGE_FIELDS.flatMap(([name]) =>
+    [`${name}_min`, `${name}_max`])].some(name => asked[name]);
+  const form = make("form", {class: "search", role: "search"},
+    make("div", {class: "fields"},
+      field("Described with", text("text", asked, "words, or 12/345")),
+      field("Fires on the token", text("fires", asked, "Paris")),
+      field("Promotes the token", text("promotes", asked, "France")),
+      field("In", choice("layer", asked, layers, "all layers")),
+      field("Sorted by", choice("sort", asked, SORTS.filter(possible))),
+      field("Order", choice("order", asked, [["asc", "least first"], ["desc", "most first"]])),
+      make("button", {}, "Find")),
+    make("details", {open: more}, make("summary", {}, "More filters"),
+      make("div", {class: "fields"},
+        field("Status", choice("status", asked, [["live", "live"], ["dead", "dead"], ["degenerate", "degenerate"]], "any")),
+        field("Judge’s label", choice("label", asked, [["SAME", "SAME"], ["MAYBE", "MAYBE"], ["DIFFERENT", "DIFFERENT"]], "any")),
+        field("Step", choice("pairs", asked, [["live", "both live"], ["left out", "not both live"], ["dies", "dies"], ["born", "born here"]], "any")),
+        field("Pair is certain", choice("certain", asked, [["yes", "yes"], ["no", "no"]], "either")),
+        others.length ? field("Nearest by", choice("strategy", asked, run.strategies.map(one => [one, one]))) : null,
+        others.length ? field("Where folded differs from", choice("differs", asked, others.map(one => [one, one]), "–")) : null,
+        RANGE_FIELDS.filter(possible).map(one => rangeField(one, asked)))));
+  const go = () => {
+    const given = Object.fromEntries(new FormData(form));
+    for (const [name, usual] of [["sort", "layer"], ["order", "asc"], ["strategy", "folded"]]) {
+      if (given[name] === usual) given[name] = "";
+    }
+    const named = (given.text ?? "").trim();
+    const slash = named.lastIndexOf("/");
+    if (/^\d+$/.test(named.slice(slash + 1)) && run.saes.some(sae => sae.key === named.slice(0, slash))) {
+      location.hash = followAddress(named.slice(0, slash), named.slice(slash + 1));
+    } else location.hash = address("find", given);
   };
-  const line = (row) => el("tr", {},
-    el("td", {}, featureLink(row.key, row.feature), row.status === "live" ? null : ` (${row.status ?? "not matched"})`),
-    el("td", { class: "text" }, row.text ?? el("span", { class: "quiet" }, "no description")),
-    ...COLUMNS.map(([name]) => el("td", { class: "number" }, name === "density" ? percent(row[name]) : number(row[name]))),
-    el("td", { class: `label-${row.label}` }, row.label ?? ""));
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "features found" }, el("table", {},
-    el("thead", {}, el("tr", {}, head("key", "feature", ""), el("th", { scope: "col" }, "description"), ...COLUMNS.map(([name, text]) => head(name, text, "number")), el("th", { scope: "col" }, "label"))),
-    el("tbody", {}, ...rows.map(line))));
+  form.addEventListener("submit", event => {
+    event.preventDefault();
+    go();
+  });
+  for (const select of form.querySelectorAll("select")) select.addEventListener("change", go);
+  return form;
 }
 
-function away(asked) {
-  if (held) return null;
-  const query = new URLSearchParams(Object.entries(asked).filter(([name, value]) => value && name !== "view" && name !== "page"));
-  const link = (form) => el("a", { href: `take/${form}?${query}`, download: `features.${form}` }, form);
-  return el("p", {}, "Take this selection away (up to 5,000 features): ", link("csv"), " ", link("json"), " ", link("parquet"));
+function cell(label, ...content) {
+  return make("td", {"data-label": label}, content);
+}
+
+export function featureLink(key, feature) {
+  return make("a", {class: "feature", href: followAddress(key, feature)}, `${key}/${feature}`);
+}
+
+export function labelMarks(labels) {
+  return (labels ?? []).map(label => make("span", {class: `label ${label.toLowerCase()}`}, label));
+}
+
+function resultRow(row, measured) {
+  const status = row.status && row.status !== "live" ? make("span", {class: "doubt"}, ` ${row.status}`) : null;
+  const partner = row.partner === null
+    ? make("span", {class: "quiet"}, row.next ? "nothing" : "last layer")
+    : featureLink(row.next, row.partner);
+  const bar = row.quantile === null ? null : styled(make("span", {class: "bar", title:
+    `cheaper than ${percent(1 - row.quantile)} of the live pairs`}), "--share", row.quantile.toFixed(3));
+  return make("tr", {},
+    make("th", {scope: "row"}, featureLink(row.key, row.feature), status),
+    make("td", {class: "meaning"}, meaning(row, "no description")),
+    cell("density", percent(row.density, 2)),
+    cell("nearest", partner, " ", labelMarks(row.labels)),
+    cell("MSE", short(row.mse), " ", bar),
+    cell("cosine", short(row.cosine, 2)),
+    measured ? cell("φ", short(row.phi, 2)) : null,
+    cell("margin", short(row.margin), row.partner === null || row.certain !== false ? null
+      : make("span", {class: "doubt", title: "an equally good matching may pair it otherwise"}, " ?")));
+}
+
+function paging(answer, asked) {
+  const last = Math.min(answer.total, answer.offset + answer.limit);
+  const link = (label, offset, possible) => (possible
+    ? make("a", {href: address("find", {...asked, offset: offset || ""})}, label)
+    : make("span", {class: "quiet"}, label));
+  return make("nav", {class: "paging", "aria-label": "Pages of features"},
+    link("← before", Math.max(0, answer.offset - answer.limit), answer.offset > 0),
+    make("span", {}, answer.total ? `${counted(answer.offset + 1)}–${counted(last)} of ${counted(answer.total)}` : "none"),
+    link("next →", answer.offset + answer.limit, last < answer.total));
+}
+
+function takeAway(asked) {
+  if (exported) return null;
+  const {limit: _limit, offset: _offset, ...kept} = asked;
+  return make("p", {class: "take"}, "Take all of them away as ", [["csv", "CSV"], ["parquet", "Parquet"], ["json", "JSON"]]
+    .map(([format, label], place) => [place ? ", " : "", make("a", {href: takeAddress(format, kept), download: ""}, label)]));
+}
+
+export async function showFind(place, asked, run) {
+  place.append(make("h1", {}, "Find features"), searchForm(asked, run));
+  const results = make("section", {"aria-label": "Features found", "aria-live": "polite"});
+  place.append(results);
+  let answer;
+  try {
+    answer = await ask("features", asked);
+  } catch (error) {
+    clear(results, make("p", {class: "notice doubt", role: "alert"}, error.message));
+    return;
+  }
+  const by = answer.strategy === "folded" ? "" : `, by ${answer.strategy}`;
+  const measured = run.corpora.length > 0 && !by;
+  const notes = [];
+  if (answer.pending.length) notes.push(make("p", {class: "notice", role: "status"},
+    `Not looked in yet, since they are being read: layers ${answer.pending.join(", ")}.`));
+  for (const [key, why] of Object.entries(answer.problems)) {
+    notes.push(make("p", {class: "notice doubt", role: "alert"}, `Layer ${key} is left out: ${why}`));
+  }
+  if (!answer.total) {
+    clear(results, notes, make("p", {}, "No feature is so. Fewer filters find more; words are looked for in "
+      + "descriptions as they are written, tokens as a whole."));
+    return;
+  }
+  clear(results, notes,
+    make("div", {class: "above"}, paging(answer, asked), takeAway(asked)),
+    make("table", {class: "found"},
+      make("caption", {class: "quiet"}, `Nearest: the feature of the next layer under a one-to-one matching${by}.`),
+      make("thead", {}, make("tr", {}, ["feature", "described as", "density", "nearest", "MSE", "cosine", ...(measured ? ["φ"] : []), "margin"]
+        .map(name => make("th", {scope: "col"}, name)))),
+      make("tbody", {}, answer.features.map(row => resultRow(row, measured)))),
+    answer.total > answer.limit ? paging(answer, asked) : null);
 }

@@ -1,61 +1,113 @@
-import { address, el, featureLink, number, percent, say, tokens } from "./dom.js";
-import { ask } from "./source.js";
+// The path of one feature through the layers, a card a layer.
 
-export async function follow(about, asked) {
-  const cards = await ask("follow", { key: asked.key, feature: asked.feature });
-  say(`path of feature ${asked.key}/${asked.feature} through ${cards.length} layers`);
-  const here = cards.findIndex((card) => card.key === asked.key && card.feature === Number(asked.feature));
-  const first = cards[0], last = cards[cards.length - 1];
-  const row = el("ol", { class: "path", tabindex: "0", "aria-label": "the path, layer by layer" });
-  cards.forEach((card, place) => {
-    if (card.step) row.append(el("li", { class: "step" }, ...stepParts(card)));
-    row.append(el("li", { class: place === here ? "card here" : "card", id: place === here ? "here" : null }, ...cardParts(about, card, place === here)));
+import {make} from "./elements.js";
+import {followAddress} from "./route.js";
+import {ask} from "./questions.js";
+import {percent, short} from "./numbers.js";
+import {featureCard} from "./card.js";
+import {featureLink} from "./find.js";
+
+function followForm(asked, run) {
+  const first = run.saes[0]?.key ?? "0";
+  const field = make("input", {id: "feature", name: "feature", value: asked.feature ?? "", placeholder: `${first}/0`,
+    autocomplete: "off", "aria-describedby": "feature-help"});
+  const form = make("form", {class: "search one"},
+    make("div", {class: "field"}, make("label", {for: "feature"}, "Feature"), field),
+    make("button", {}, "Follow"),
+    make("span", {id: "feature-help", class: "quiet"}, `layer/index; layers ${first} to ${run.saes.at(-1)?.key ?? first}`));
+  form.addEventListener("submit", event => {
+    event.preventDefault();
+    const text = field.value.trim(), slash = text.lastIndexOf("/");
+    location.hash = followAddress(text.slice(0, slash), text.slice(slash + 1));
   });
-  return [
-    el("h2", {}, `Feature ${asked.key}/${asked.feature} and its path`),
-    el("p", { class: "quiet" }, `Layers ${first.key} to ${last.key}: each step leads to the feature that is nearest under a one-to-one matching. Whether two features mean the same is another question; steps to doubt say why.`),
-    first.path === null ? el("p", { class: "doubt" }, "No path goes through this layer.") : null,
-    row,
-  ];
+  return form;
 }
 
-function cardParts(about, card, isHere) {
-  const contexts = el("ul", { class: "contexts" }, el("li", { class: "quiet" }, about.contexts ? "reading contexts…" : "no contexts yet: saematch describe"));
-  if (about.contexts) ask("contexts", { key: card.key, feature: card.feature }).then((found) => contexts.replaceChildren(...shownContexts(found)), (error) => contexts.replaceChildren(el("li", {}, error.message)));
-  const page = about.neuronpedia[card.key];
-  return [
-    el("h3", {}, isHere ? `${card.key}/${card.feature}` : featureLink(card.key, card.feature)),
-    el("p", { class: "quiet" }, `${card.status ?? "not matched"}, fires on ${percent(card.density)} of tokens`),
-    el("p", {}, card.text ?? el("span", { class: "quiet" }, "no description")),
-    card.promotes?.length && about.source !== "activations" ? el("p", {}, "promotes ", ...tokens(card.promotes)) : null,
-    page ? el("p", {}, el("a", { href: `https://www.neuronpedia.org/${page}/${card.feature}`, rel: "noreferrer noopener", target: "_blank" }, "at Neuronpedia")) : null,
-    contexts,
-  ];
+function summary(path) {
+  const here = path.cards[path.here], next = path.cards[path.here + 1];
+  const text = make("p", {class: "answer"});
+  if (!next) {
+    text.append("The path of ", make("b", {}, `${here.key}/${here.feature}`), " ends here.");
+    return text;
+  }
+  const step = next.step;
+  text.append("Nearest to feature ", make("b", {}, here.feature), ` of layer ${here.key} under a one-to-one matching is feature `,
+    make("b", {}, next.feature), ` of layer ${next.key}, at decoder MSE ${short(step.mse)}`
+    + (step.quantile === null ? "" : ` (cost below that of ${percent(1 - step.quantile)} of the live pairs)`)
+    + ` and cosine ${short(step.cosine, 2)}. `,
+    step.certain ? "The pair is certain: every matching of least total cost contains it."
+      : "The pair is not certain: a matching as good may do without it.");
+  return text;
 }
 
-function shownContexts(found) {
-  if (!found.length) return [el("li", { class: "quiet" }, "it was not seen to fire")];
-  return found.map((one) => {
-    const greatest = Math.max(...one.activations, 1e-9);
-    const pieces = one.tokens.map((token, place) => {
-      const level = one.activations[place] > 0 ? Math.max(1, Math.ceil(4 * one.activations[place] / greatest)) : 0;
-      const text = token.replaceAll("\n", "⏎");
-      return level ? el("mark", { class: `heat-${level}`, title: `activation ${number(one.activations[place])}` }, text) : text;
-    });
-    return el("li", {}, ...pieces, el("div", { class: "from" }, `${one.corpus}, activation ${number(one.activation)}`));
+function neighbours(path) {
+  const before = path.cards[path.here - 1], after = path.cards[path.here + 1];
+  return make("nav", {class: "paging", "aria-label": "Along the path"},
+    before ? make("span", {}, "← ", featureLink(before.key, before.feature)) : make("span", {class: "quiet"}, "← the path starts here"),
+    make("b", {}, `${path.cards[path.here].key}/${path.cards[path.here].feature}`),
+    after ? make("span", {}, featureLink(after.key, after.feature), " →") : make("span", {class: "quiet"}, "the path ends here →"));
+}
+
+// Left and right go from card to card.
+function arrows(list) {
+  list.addEventListener("keydown", event => {
+    const by = {ArrowLeft: -1, ArrowRight: 1}[event.key];
+    if (!by || event.target.matches("input, select")) return;
+    const links = [...list.querySelectorAll("h2 a")];
+    const place = links.findIndex(link => link.closest("li").contains(document.activeElement));
+    const next = links[place + by];
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
+    next.closest("li").scrollIntoView({inline: "center", block: "nearest"});
   });
 }
 
-function stepParts(card) {
-  const step = card.step;
-  const facts = [["decoder MSE", number(step.mse)], ["cost", number(step.cost)], ["dearer than", percent(step.quantile)], ["cosine", number(step.cosine)], ["margin", number(step.margin)],
-    ["certain", step.certain ? "yes" : "no"], ["φ", number(step.phi)], ["lift", number(step.lift)]];
-  const others = (step.runners_up ?? []).map((one) => el("li", {}, featureLink(card.key, one.candidate), ` cost ${number(one.cost)}, cosine ${number(one.cosine)}`, one.text ? el("div", { class: "quiet" }, one.text) : null));
-  return [
-    el("div", { class: "quiet" }, `step into ${card.key} →`),
-    el("dl", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
-    step.label ? el("p", {}, "judge: ", el("span", { class: `label-${step.label}` }, step.label)) : null,
-    ...step.doubts.map((why) => el("p", { class: "doubt" }, why)),
-    others.length ? el("details", {}, el("summary", {}, `${others.length} runners-up`), el("ul", {}, ...others)) : null,
-  ];
+function legend() {
+  return make("details", {class: "legend"}, make("summary", {}, "What a card says"),
+    make("p", {}, make("b", {}, "Step: "), "how the path came into this layer. ", make("b", {}, "Decoder MSE"),
+      ": mean squared difference of the two folded decoder rows. ", make("b", {}, "Cost"),
+      ": squared distance of all matched parts. ", make("b", {}, "Margin"),
+      ": a proven lower bound on how much the total would rise if the pair were forbidden; where it exceeds what the "
+      + "proof leaves open the pair is ", make("b", {}, "certain"), ", about the optimum, not about meaning. ",
+      make("b", {}, "Runner-up"), ": the nearest other feature, and what it costs beyond the pair; below zero it is "
+      + "nearer, but was given to another feature. Shades in a context: activation, by the feature’s greatest. ",
+      make("b", {}, "Fire together"),
+      ": correlation of the two features’ firings (φ), and how many times as often as by chance (lift), mean over texts. ",
+      make("b", {}, "Label"), ": what a judge says of the two descriptions."));
+}
+
+export async function showFollow(place, asked, run) {
+  place.append(make("h1", {}, asked.feature ? `Follow ${asked.feature}` : "Follow a feature"), followForm(asked, run));
+  if (!asked.feature) {
+    const [first] = run.saes;
+    place.append(make("p", {}, "Name a feature, or ", make("a", {href: "#/find"}, "find one"),
+      first ? [", or start with ", featureLink(first.key, Math.min(5, first.features - 1))] : null, "."));
+    return;
+  }
+  const path = await ask("path", {feature: asked.feature});
+  const cards = path.cards.map((card, number) => featureCard(card, number === path.here, run));
+  const list = make("ol", {class: "cards", "aria-label": "The path, layer by layer"}, cards.map(card => card.node));
+  arrows(list);
+  place.append(summary(path), neighbours(path),
+    path.ends.before ? make("p", {class: "quiet"}, `Before: ${path.ends.before}.`) : null ?? "",
+    list,
+    path.ends.after ? make("p", {class: "quiet"}, `After: ${path.ends.after}.`) : null ?? "", legend());
+  place.addEventListener("shown", () => {
+    const here = list.children[path.here];
+    list.scrollLeft = here.offsetLeft - Math.max(0, (list.clientWidth - here.clientWidth) / 2);
+    whenSeen(list, cards);
+  });
+}
+
+// What stands behind a card is asked for when the card comes into view.
+function whenSeen(list, cards) {
+  const observer = new IntersectionObserver(entries => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      observer.unobserve(entry.target);
+      cards[[...list.children].indexOf(entry.target)].open();
+    }
+  }, {root: list, rootMargin: "0px 200px"});
+  for (const child of list.children) observer.observe(child);
 }

@@ -1,47 +1,154 @@
-import { address, el, number, say, svg } from "./dom.js";
-import { ask } from "./source.js";
+// The whole run: features flowing from layer to layer, and how near the pairs of every two layers are.
 
-export async function whole(about) {
-  const found = await ask("whole");
-  say(`${found.layers.length} layers`);
-  if (!found.flows.length) return [el("h2", {}, "The whole"), el("p", {}, "No matching is finished yet; saematch run goes on writing, and this page shows what is there when it is loaded again.")];
-  const flows = new Map(found.flows.map((flow) => [flow.a, flow]));
-  const most = Math.max(...found.flows.map((flow) => flow.median));
-  const row = el("div", { class: "flow", tabindex: "0", role: "group", "aria-label": "layers and what flows between them" });
-  for (const layer of found.layers) {
-    row.append(el("div", { class: "layer" }, el("a", { href: address("find", { key: layer.key }) }, layer.key), el("div", {}, `${number(layer.features)} features`), el("div", {}, `${number(layer.live)} live`), el("div", { class: "quiet" }, `${number(layer.described)} described`)));
-    const flow = flows.get(layer.key);
-    if (flow) row.append(between(flow, flow.median / most));
+import {drawn, make} from "./elements.js";
+import {address, currentRoute} from "./route.js";
+import {ask} from "./questions.js";
+import {counted, plural, short} from "./numbers.js";
+
+const BANDS = ["q1", "q2", "q3", "q4", "left out", "dies", "last"];
+const WORDS = {q1: "cheapest quarter", q2: "second quarter", q3: "third quarter", q4: "dearest quarter",
+  "left out": "not both live", dies: "dies: matched to nothing", last: "no next layer"};
+const HEIGHT = 300, BAR = 18, GAP = 3, TOP = 26;
+
+function bandAddress(key, band, quarters) {
+  const [low, middle, high] = quarters;
+  const ranges = {q1: [null, low], q2: [low, middle], q3: [middle, high], q4: [high, null]};
+  const [least, most] = ranges[band] ?? [null, null];
+  const pairs = ranges[band] ? "live" : {"left out": "left out", dies: "dies"}[band];
+  return address("find", {layer: key, pairs, cost_min: least, cost_max: most, sort: ranges[band] ? "cost" : ""});
+}
+
+// Where each band of a column stands, from its top.
+function stacked(column, scale) {
+  let y = TOP;
+  const places = {};
+  for (const band of BANDS) {
+    const features = column.bands[band] ?? 0;
+    if (!features) continue;
+    places[band] = {y, height: features * scale, features};
+    y += features * scale + GAP;
   }
-  return [
-    el("h2", {}, "The whole"),
-    el("p", { class: "quiet" }, "A band is the features that go on to the next layer; the darker, the dearer its middle pair (median decoder MSE, relative to the dearest step). Bars: live pairs by decoder MSE; choose one to see the features behind it."),
-    row, table(found.flows),
-  ];
+  return places;
 }
 
-function between(flow, share) {
-  const width = 200, height = 136, top = 8, thick = 30, base = height - 14, most = Math.max(...flow.counts, 1);
-  const drawn = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `from ${flow.a} to ${flow.b}` });
-  drawn.append(svg("rect", { class: "band", x: 0, y: top, width, height: thick, fill: `rgb(0 114 178 / ${(0.25 + 0.65 * share).toFixed(2)})` }));
-  if (flow.died) drawn.append(svg("path", { class: "stub", d: `M0 ${top + thick + 5}h40v8` }));
-  if (flow.born) drawn.append(svg("path", { class: "stub", d: `M${width - 40} ${top + thick + 13}v-8h40` }));
-  const wide = (width - 8) / flow.counts.length;
-  flow.counts.forEach((count, place) => {
-    if (!count) return;
-    const tall = Math.max(1.5, (base - 56) * count / most);
-    const range = { key: flow.a, status: "live", mse_min: flow.edges[place], mse_max: flow.edges[place + 1], sort: "mse" };
-    const words = `${count} pairs of decoder MSE ${number(flow.edges[place])} to ${number(flow.edges[place + 1])}`;
-    drawn.append(svg("a", { href: address("find", range), "aria-label": words }, svg("rect", { class: "bar", x: 4 + wide * place, y: base - tall, width: wide - 1, height: tall }, svg("title", {}, words))));
+function ribbon(x1, y1, x2, y2, thick) {
+  const middle = (x1 + x2) / 2;
+  return `M${x1},${y1} C${middle},${y1} ${middle},${y2} ${x2},${y2} L${x2},${y2 + thick} C${middle},${y2 + thick} `
+    + `${middle},${y1 + thick} ${x1},${y1 + thick} Z`;
+}
+
+function flowChart(answer, chain) {
+  const columns = answer.columns.filter(column => chain.includes(column.key));
+  const step = Math.max(96, Math.min(180, 1180 / Math.max(1, columns.length - 1)));
+  const most = Math.max(...columns.map(column => Object.values(column.bands).reduce((sum, one) => sum + one, 0)));
+  const scale = HEIGHT / most;
+  const x = Object.fromEntries(columns.map((column, place) => [column.key, 24 + place * step]));
+  const places = Object.fromEntries(columns.map(column => [column.key, stacked(column, scale)]));
+  const width = 48 + (columns.length - 1) * step + BAR, height = TOP + HEIGHT + 5 * GAP + (columns.some(column => column.born || column.bands.dies) ? 44 : 6);
+  const used = {out: {}, in: {}};
+  const order = new Map(BANDS.map((band, place) => [band, place]));
+  const flows = answer.flows.filter(flow => places[flow.a] && places[flow.b])
+    .sort((one, other) => order.get(one.from) - order.get(other.from) || order.get(one.to) - order.get(other.to));
+  const ribbons = flows.map(flow => {
+    const thick = flow.features * scale;
+    const out = `${flow.a} ${flow.from}`, into = `${flow.b} ${flow.to}`;
+    const from = places[flow.a][flow.from], to = places[flow.b][flow.to];
+    if (!from || !to) return null;
+    const y1 = from.y + (used.out[out] ?? 0), y2 = to.y + (used.in[into] ?? 0);
+    used.out[out] = (used.out[out] ?? 0) + thick;
+    used.in[into] = (used.in[into] ?? 0) + thick;
+    return drawn("path", {class: `flow ${flow.from.replace(" ", "-")}`, d: ribbon(x[flow.a] + BAR, y1, x[flow.b], y2, thick)},
+      drawn("title", {}, `${plural(flow.features, "feature")} of layer ${flow.a} (${WORDS[flow.from]}) to ${flow.b}, there: ${WORDS[flow.to]}`));
   });
-  drawn.append(svg("path", { class: "axis", d: `M4 ${base}h${width - 8}` }), svg("text", { x: 4, y: height - 3 }, number(flow.low)), svg("text", { x: width - 4, y: height - 3, "text-anchor": "end" }, number(flow.high)));
-  return el("div", { class: "between" }, drawn, el("div", { class: "quiet" }, `${number(flow.kept)} go on`, flow.died ? `, ${number(flow.died)} die` : "", flow.born ? `, ${number(flow.born)} are born` : ""));
+  const bars = columns.map(column => [
+    drawn("text", {x: x[column.key] + BAR / 2, y: 16, class: "axis"}, column.key),
+    Object.entries(places[column.key]).map(([band, place]) => drawn("a",
+      {href: bandAddress(column.key, band, answer.quarters), "aria-label":
+        `layer ${column.key}, ${WORDS[band]}: ${plural(place.features, "feature")}`},
+      drawn("rect", {class: `band ${band.replace(" ", "-")}`, x: x[column.key], y: place.y, width: BAR, height: Math.max(1, place.height)}),
+      drawn("title", {}, `layer ${column.key}, ${WORDS[band]}: ${plural(place.features, "feature")}`))),
+    column.born ? drawn("a", {href: address("find", {layer: column.key, pairs: "born"}), "aria-label":
+      `layer ${column.key}: ${plural(column.born, "feature")} born`},
+    drawn("text", {x: x[column.key] + BAR / 2, y: height - 24, class: "axis born"}, `+${counted(column.born)}`)) : null,
+    column.bands.dies ? drawn("text", {x: x[column.key] + BAR / 2, y: height - 8, class: "axis dies"}, `−${counted(column.bands.dies)}`) : null,
+  ]);
+  return make("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": "Flows between layers"},
+    drawn("svg", {viewBox: `0 0 ${width} ${height}`, width, height, role: "group", "aria-label":
+      "Features in each layer by the cost of their step to the next"}, ribbons, bars));
 }
 
-function table(flows) {
-  const head = ["step", "go on", "die", "are born", "certain", "median decoder MSE"];
-  const line = (flow) => [`${flow.a} → ${flow.b}`, number(flow.kept), number(flow.died), number(flow.born), number(flow.certain), number(flow.median)];
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "the same in numbers" }, el("table", {},
-    el("thead", {}, el("tr", {}, ...head.map((text, place) => el("th", { scope: "col", class: place ? "number" : "" }, text)))),
-    el("tbody", {}, ...flows.map((flow) => el("tr", {}, ...line(flow).map((text, place) => el("td", { class: place ? "number" : "" }, text)))))));
+function bandLegend(quarters) {
+  const ranges = {q1: `to ${short(quarters[0])}`, q2: `to ${short(quarters[1])}`, q3: `to ${short(quarters[2])}`, q4: `above ${short(quarters[2])}`};
+  return make("ul", {class: "bands"}, BANDS.map(band =>
+    make("li", {}, make("span", {class: `swatch ${band.replace(" ", "-")}`}), WORDS[band], ranges[band] ? `, cost ${ranges[band]}` : "")));
+}
+
+// Bars are links to the features behind them; arrows go from bar to bar, so that one is on the way of Tab.
+function histogram(one, answer) {
+  const width = 232, height = 96, base = 78;
+  const most = Math.max(1, ...one.counts);
+  const wide = width / Math.max(1, one.counts.length);
+  const name = answer.measure === "mse" ? "decoder MSE" : "cost";
+  const bars = one.counts.map((count, place) => {
+    const [low, high] = [answer.edges[place], answer.edges[place + 1]];
+    const label = `${one.a} to ${one.b}: ${plural(count, "pair")} with ${name} from ${short(low)} to ${short(high)}`;
+    const tall = count ? Math.max(1.5, count / most * (base - 6)) : 0;
+    return drawn("a", {href: address("find", {layer: one.a, pairs: "live", [`${answer.measure}_min`]: low,
+      [`${answer.measure}_max`]: high, sort: answer.measure}), tabindex: "-1", "aria-label": label},
+    drawn("rect", {class: "hit", x: place * wide, y: 0, width: wide, height: base}),
+    drawn("rect", {class: "bar-mark", x: place * wide + 0.5, y: base - tall, width: Math.max(1, wide - 1), height: tall}),
+    drawn("title", {}, label));
+  });
+  bars[one.counts.indexOf(most)]?.setAttribute("tabindex", "0");
+  const middle = one.median === null || !(one.median > 0) || answer.edges.length < 2 ? null
+    : Math.log(one.median / answer.edges[0]) / Math.log(answer.edges.at(-1) / answer.edges[0]) * width;
+  const chart = drawn("svg", {viewBox: `0 0 ${width} ${height}`, width, height, role: "group", "aria-label": `${name} of the pairs ${one.a} to ${one.b}`},
+    bars, drawn("line", {class: "base", x1: 0, x2: width, y1: base, y2: base}),
+    middle === null ? null : drawn("line", {class: "median", x1: middle, x2: middle, y1: 2, y2: base}),
+    drawn("text", {x: 0, y: height - 4, class: "axis start"}, short(answer.edges[0])),
+    drawn("text", {x: width, y: height - 4, class: "axis end"}, short(answer.edges.at(-1))));
+  chart.addEventListener("keydown", event => {
+    const by = {ArrowLeft: -1, ArrowRight: 1}[event.key];
+    const next = bars[bars.indexOf(document.activeElement) + by];
+    if (!by || !next) return;
+    event.preventDefault();
+    for (const bar of bars) bar.setAttribute("tabindex", bar === next ? "0" : "-1");
+    next.focus();
+  });
+  return make("figure", {}, make("figcaption", {}, make("b", {}, `${one.a} → ${one.b}`), make("span", {class: "quiet"}, ` median ${short(one.median)}`)), chart);
+}
+
+function asTable(answer, chain) {
+  const columns = answer.columns.filter(column => chain.includes(column.key));
+  return make("details", {}, make("summary", {}, "The same as a table"), make("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": "Features by layer and cost"},
+    make("table", {}, make("thead", {}, make("tr", {}, ["layer", ...BANDS.map(band => WORDS[band]), "born"].map(name => make("th", {scope: "col"}, name)))),
+      make("tbody", {}, columns.map(column => make("tr", {}, make("th", {scope: "row"}, column.key),
+        [...BANDS.map(band => column.bands[band] ?? 0), column.born].map(count => make("td", {}, counted(count)))))))));
+}
+
+export async function showWhole(place, asked, run) {
+  const measure = asked.measure === "cost" ? "cost" : "mse";
+  const answer = await ask("whole", {measure});
+  place.append(make("h1", {}, "The whole run"));
+  if (!answer.histograms.some(one => one.median !== null)) {
+    place.append(make("p", {}, "No two layers are matched yet, so nothing flows."));
+    return;
+  }
+  place.append(make("p", {}, "Every column is a layer, cut by what the step to the next layer costs; a ribbon is features going "
+    + "to their nearest under a one-to-one matching. Bars lead to the features behind them."),
+  bandLegend(answer.quarters));
+  for (const chain of run.chains) {
+    if (run.chains.length > 1) place.append(make("h2", {}, chain.join(" → ")));
+    place.append(flowChart(answer, chain), asTable(answer, chain));
+  }
+  const choose = make("select", {id: "measure"}, [["mse", "decoder MSE"], ["cost", "cost"]].map(([value, label]) =>
+    make("option", {value, selected: value === measure}, label)));
+  choose.addEventListener("change", () => {
+    location.hash = address("whole", {...currentRoute().parameters, measure: choose.value});
+  });
+  place.append(make("h2", {}, "How near the pairs are"),
+    make("div", {class: "fields"}, make("div", {class: "field"}, make("label", {for: "measure"}, "Measure"), choose)),
+    make("p", {class: "quiet"}, "Live pairs of every two layers, on one logarithmic scale; the line is the median."),
+    make("div", {class: "multiples"}, answer.histograms.map(one => histogram(one, answer))));
+  if (run.notes.length) place.append(make("h2", {}, "Notes on this run"), make("ul", {}, run.notes.map(note => make("li", {}, note))));
 }

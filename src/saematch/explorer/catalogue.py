@@ -1,0 +1,266 @@
+"""A small index over a run: for every SAE two files in the user's cache, made when they are needed.
+
+The Parquet file answers questions about all features; beside it the rows of single ones (rows.py).
+
+1. An index's name is the sha256 of what it is made from, by the manifest: another file, another index.
+2. A file that is altered or no such table is left out, and the index made from the rest; `RunFiles.wrong`
+   names it.  Once it is mended the whole index is made.
+3. It appears whole (written beside its place, then renamed), so several explorers may share the folder.
+4. A thread makes those that are missing, in order of depth; a question that needs one makes it at once.
+   Then it looks at every file once, so that those that were altered are named.
+5. A run's own directory is never written to.  Indexes that nobody used for a month are removed.
+"""
+
+import os
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from saematch import files
+from saematch.cache import cache_directory
+from saematch.errors import InputError
+from saematch.explorer.catalogue_query import catalogue_query, probe_query
+from saematch.explorer.database import Database
+from saematch.explorer.rows import rows_file, rows_query, write_rows
+from saematch.explorer.run_files import RunFiles
+from saematch.explorer.sources import Sources, sources_of
+from saematch.run.schema import canonical_json
+
+INDEX_VERSION = 4
+"""Raised whenever the query of an index changes."""
+RETRY_SECONDS = 3.0
+"""How long an index that could not be made is left alone."""
+KEPT_SECONDS = 30 * 24 * 3600
+OPTIONS = "FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE 8192"
+BATCH = 8192
+"""Rows taken from an index at a time."""
+
+
+def index_folder() -> Path:
+    """Where indexes are kept: in the cache, or, where that cannot be written, a temporary folder."""
+    folder = cache_directory() / "explorer"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="saematch-index-"))
+    _forget_old(folder)
+    return folder
+
+
+class Catalogue:
+    """The indexes of one run; safe to use from several threads."""
+
+    def __init__(self, run: RunFiles, database: Database, folder: Path) -> None:
+        self.run = run
+        self._database = database
+        self._folder = folder
+        self._making: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._problems: dict[str, tuple[float, Path, str]] = {}
+        self._partial: dict[str, tuple[Path, Path]] = {}
+        self._worker: threading.Thread | None = None
+        self._stopped = False
+        self._known: tuple[Any, tuple[str, ...], dict[str, Path]] | None = None
+        self._looked_at: Any = None
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """SAEs whose index could not be made, and why, in words."""
+        wanted = self.wanted()
+        return {
+            key: why
+            for key, (_, path, why) in self._problems.copy().items()
+            if wanted.get(key) == path
+        }
+
+    def wanted(self) -> dict[str, Path]:
+        """The index of every SAE on a chain, by its key in order of depth, made or not."""
+        # Judges are of the manifest too, but for one whose results were mended.
+        manifest, judges = self.run.manifest, tuple(self.run.judges)
+        known = self._known
+        if known is None or known[0] is not manifest or known[1] != judges:
+            chained = {key for chain in self.run.chains for key in chain}
+            found = {
+                key: self._path(key, sources_of(self.run, key))
+                for key in self.run.keys
+                if key in chained
+            }
+            self._known = known = manifest, judges, found
+        return known[2]
+
+    def ready(self) -> dict[str, str]:
+        """The indexes that are made, by key; the others are begun in the background."""
+        wanted = self.wanted()
+        found = {key: path for key, path in wanted.items() if path.exists()}
+        if len(found) < len(wanted) or self._looked_at is not self.run.manifest:
+            self._begin()
+        partial = {
+            key: made
+            for key, (path, made) in self._partial.copy().items()
+            if wanted.get(key) == path
+        }
+        return {
+            key: str((partial | found)[key]) for key in wanted if key in partial or key in found
+        }
+
+    def of(self, keys: Sequence[str]) -> list[str]:
+        """The indexes of these SAEs, made now where they are not; raises InputError naming what is
+        wrong."""
+        return [self._make(key) for key in keys]
+
+    def any_of(self, keys: Sequence[str]) -> dict[str, str]:
+        """As `ready`, once the first of these SAEs that can be used has its index."""
+        for key in keys:
+            try:
+                self._make(key)
+                break
+            except InputError:
+                continue  # `problems` says it
+        return self.ready()
+
+    def all(self) -> dict[str, str]:
+        """As `ready`, once all are made that can be."""
+        found = {}
+        for key in self.wanted():
+            if self._stopped:
+                break
+            try:
+                found[key] = self._make(key)
+            except InputError:
+                continue  # `problems` says it
+        return found
+
+    def stop(self) -> None:
+        """Make no more indexes; returns when the one that is being made is done."""
+        self._stopped = True
+        if self._worker is not None:
+            self._worker.join()
+
+    def _begin(self) -> None:
+        if self._worker is None or not self._worker.is_alive():
+            self._worker = threading.Thread(target=self._work, name="index", daemon=True)
+            self._worker.start()
+
+    def _work(self) -> None:
+        manifest = self.run.manifest
+        self.all()
+        self.run.check(lambda: self._stopped)
+        self._looked_at = manifest
+
+    def _make(self, key: str) -> str:
+        path = self.wanted()[key]
+        with self._making[key]:  # a question waits for its own SAE, not for the thread's next one
+            if path.exists():
+                self._partial.pop(key, None)
+                return str(path)
+            failed = self._problems.get(key)
+            if failed and failed[1] == path and time.monotonic() - failed[0] < RETRY_SECONDS:
+                raise InputError(failed[2])
+            try:
+                made = self._made(key)
+            except InputError as error:
+                self._problems[key] = time.monotonic(), path, str(error)
+                raise
+            self._problems.pop(key, None)
+            self._partial.pop(key, None)
+            if made != path:
+                self._partial[key] = path, made
+        return str(made)
+
+    def _made(self, key: str) -> Path:
+        """The index of an SAE from those of its files that can be used."""
+        sources = self._usable(sources_of(self.run, key))
+        path = self._path(key, sources)
+        if path.exists():
+            return path
+        try:
+            self._write(key, sources, path)
+        except InputError:
+            if not self._refused(sources):
+                raise
+            sources = self._usable(sources)
+            path = self._path(key, sources)
+            self._write(key, sources, path)
+        return path
+
+    def _usable(self, sources: Sources) -> Sources:
+        unusable = set()
+        for _, name in sources.names:
+            try:
+                self.run.file(name)
+            except InputError:
+                unusable.add(name)  # `RunFiles.wrong` says it
+        return sources.without(unusable)
+
+    def _refused(self, sources: Sources) -> bool:
+        """Whether any of these files is no such table; it is refused from now on."""
+        refused = False
+        for role, name in sources.names:
+            try:
+                self._database.rows(probe_query(role), {"file": self.run.file(name)})
+            except InputError as error:
+                self.run.refuse(name, f"{error} in {self.run.path / name}")
+                refused = True
+        return refused
+
+    def _write(self, key: str, sources: Sources, path: Path) -> None:
+        sql, values = catalogue_query(
+            key,
+            sources.following,
+            self.run.width(key),
+            {role: self.run.files(names) for role, names in sources.tables.items()},
+            [(source, self.run.file(name)) for source, name in sources.descriptions],
+            sources.judges,
+        )
+        partial = path.with_name(f".{path.stem}-{os.getpid()}{files.PARTIAL_SUFFIX}")
+        rows = partial.with_name(partial.name + ".rows")
+        try:
+            self._database.write(sql, values, partial, OPTIONS)
+            rows.unlink(missing_ok=True)
+            write_rows(rows, self._batches(partial, self.run.width(key)))
+            os.replace(rows, rows_file(path))
+            os.replace(partial, path)  # last: with it the index is whole
+        except OSError as error:
+            raise InputError(
+                f"needed to write an index into {self._folder}, found: {error.strerror}; make room, or "
+                "set SAEMATCH_CACHE to another folder"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+            rows.unlink(missing_ok=True)
+
+    def _batches(self, index: Path, width: int) -> Iterator[list[dict[str, Any]]]:
+        for start in range(0, width, BATCH):
+            yield self._database.rows(
+                rows_query(),
+                {"index": str(index), "start": start, "end": start + BATCH},
+            )
+
+    def _path(self, key: str, sources: Sources) -> Path:
+        decides = {
+            "version": INDEX_VERSION,
+            "key": key,
+            "width": self.run.width(key),
+            "following": sources.following,
+            "judges": sources.judges,
+            "files": [(role, name, self.run.sha256(name)) for role, name in sources.names],
+        }
+        path = self._folder / f"{files.sha256(canonical_json(decides).encode())}.parquet"
+        for file in (path, rows_file(path)):
+            if file.exists():
+                os.utime(file)
+        return path
+
+
+def _forget_old(folder: Path) -> None:
+    for path in folder.iterdir():
+        try:
+            if time.time() - path.stat().st_mtime > KEPT_SECONDS and files.is_plain_file(path):
+                path.unlink()
+        except OSError:
+            continue  # another explorer was quicker

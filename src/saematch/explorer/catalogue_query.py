@@ -1,0 +1,204 @@
+"""The query that puts all that finding and following need of one SAE's features into one table.
+
+A row a feature: where it is, the step from it to the next layer under every strategy, the nearest other
+feature, how often the two fire together, what it fires on and promotes, what it is said to mean, how a judge
+labelled the pair.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from saematch.run.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PATHS, Table
+from saematch.run.schema_semantics import DESCRIPTIONS, FEATURES, JUDGEMENTS, SAMPLE
+
+STRATEGIES = ("folded", "unfolded", "naive", "random", "cosine", "correlation")
+"""Those whose partners are kept for every feature; a run may have some of them."""
+STEP_COLUMNS = ("partner", "cost", "mse", "cosine", "margin")
+"""What is kept of a step under each of them."""
+FOLDED_COLUMNS = ("certain", "quantile", "labels", "phi", "lift")
+"""What is known of the folded step alone."""
+SEPARATOR = "chr(31)"
+"""Between tokens in the columns that are searched; no token holds it."""
+TABLES = {
+    "paths": PATHS,
+    "previous": MATCHINGS,
+    "candidates": CANDIDATES,
+    "features": FEATURES,
+    "samples": SAMPLE,
+    "judgements": JUDGEMENTS,
+    "pairs": PAIR_SOURCE,
+    **dict.fromkeys(STRATEGIES, MATCHINGS),
+    "descriptions": DESCRIPTIONS,
+}
+"""What the files of each role are."""
+_KINDS = {
+    pa.int64(): "BIGINT", pa.float64(): "DOUBLE", pa.string(): "VARCHAR", pa.bool_(): "BOOLEAN",
+}  # fmt: skip
+
+
+def step_column(name: str, strategy: str) -> str:
+    """The column of a step's value under a strategy; both from the lists above."""
+    assert name in STEP_COLUMNS, name
+    assert strategy in STRATEGIES, strategy
+    return name if strategy == "folded" else f"{strategy}_{name}"
+
+
+def probe_query(role: str) -> str:
+    """A query that fails where $file is not a table of this role, read to its end."""
+    counts = (f'count(CAST("{one.name}" AS {_sql_type(one.type)}))' for one in TABLES[role].columns)
+    return f"SELECT {', '.join(counts)} FROM read_parquet($file)"
+
+
+def catalogue_query(
+    key: str,
+    following: str,
+    width: int,
+    files: Mapping[str, Sequence[str]],
+    descriptions: Sequence[tuple[str, str]],
+    judges: Sequence[str],
+) -> tuple[str, dict[str, Any]]:
+    """The query and its parameters.
+
+    `following`: key of the SAE after it on its chain, '' at the end; `files`: by role (`TABLES`), as far as
+    there are any; `descriptions`: source and file, those that are preferred first; `judges`: whose labels
+    are shown, as experiment/judge.
+    """
+    values: dict[str, Any] = {
+        "key": key, "next": following, "width": width, "judges": list(judges),
+    }  # fmt: skip
+
+    def table(role: str, extra: str = "") -> str:
+        if role not in files:
+            return _empty(TABLES[role], extra)
+        values[role] = list(files[role])
+        return f"read_parquet(${role}{extra})"
+
+    others, joins = [], []
+    for strategy in STRATEGIES[1:]:
+        joins.append(
+            f"LEFT JOIN {table(strategy)} AS {strategy} ON {strategy}.feature = base.feature"
+        )
+        others.append(
+            f"nullif({strategy}.partner, -1)::INTEGER AS {strategy}_partner, "
+            f"{strategy}.cost AS {strategy}_cost, {strategy}.mse_decoder AS {strategy}_mse, "
+            f"{strategy}.cosine AS {strategy}_cosine, {strategy}.margin AS {strategy}_margin"
+        )
+    return _QUERY.format(
+        paths=table("paths"), before=table("previous"), folded=table("folded"),
+        candidates=table("candidates"), features=table("features"), pairs=table("pairs"),
+        samples=table("samples", ", filename = true"), judgements=table("judgements"),
+        others=",\n".join(others), joins="\n".join(joins), texts=_texts(descriptions, values),
+        fires=_searched("fires_on"), promotes=_searched("promotes"),
+    ), values  # fmt: skip
+
+
+def _sql_type(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"{_sql_type(kind.value_type)}[]"
+    return _KINDS[kind]
+
+
+def _empty(table: Table, extra: str) -> str:
+    """Stands in for a table that the run does not have."""
+    nulls = [f'CAST(NULL AS {_sql_type(one.type)}) AS "{one.name}"' for one in table.columns]
+    if extra:
+        nulls.append("CAST(NULL AS VARCHAR) AS filename")
+    return f"(SELECT {', '.join(nulls)} WHERE false)"
+
+
+def _texts(descriptions: Sequence[tuple[str, str]], values: dict[str, Any]) -> str:
+    if not descriptions:
+        return (
+            "SELECT NULL::BIGINT AS feature, NULL::VARCHAR AS description, NULL::VARCHAR AS source, "
+            "NULL::VARCHAR AS searched WHERE false"
+        )
+    selects = []
+    for place, (source, file) in enumerate(descriptions):
+        values[f"text{place}"], values[f"source{place}"] = file, source
+        selects.append(
+            f"SELECT feature, text, $source{place} AS source, {place} AS place, file_row_number AS row "
+            f"FROM read_parquet($text{place}, file_row_number = true)"
+        )
+    return (
+        "SELECT feature, arg_min(text, (place, row)) AS description, "
+        "arg_min(source, (place, row)) AS source, lower(string_agg(text, chr(10))) AS searched "
+        f"FROM ({' UNION ALL '.join(selects)}) GROUP BY feature"
+    )
+
+
+def _searched(column: str) -> str:
+    """Tokens in small letters without the blanks around them, each between two separators."""
+    tokens = f"list_transform({column}, lambda token: lower(trim(token, ' ')))"
+    return f"{SEPARATOR} || array_to_string({tokens}, {SEPARATOR}) || {SEPARATOR}"
+
+
+_QUERY = """
+WITH base AS (SELECT CAST(range AS INTEGER) AS feature FROM range($width)),
+path AS (
+  SELECT feature, min(path) AS path, any_value(status) AS status, bool_or(born) AS born,
+    bool_or(dies) AS dies
+  FROM {paths} WHERE key = $key GROUP BY feature
+),
+before AS (
+  SELECT partner AS feature, any_value(partner_status) AS status
+  FROM {before} WHERE partner >= 0 GROUP BY partner
+),
+taken AS (
+  SELECT feature, nullif(partner, -1)::INTEGER AS partner, status, cost, mse_decoder, mse_encoder, cosine,
+    margin, certain, coalesce(status = 'live' AND partner_status = 'live', false) AS live_pair
+  FROM {folded}
+),
+step AS (
+  SELECT *, CASE WHEN live_pair THEN cume_dist() OVER (PARTITION BY live_pair ORDER BY cost) END
+    AS quantile
+  FROM taken
+),
+other AS (
+  SELECT near.feature, arg_min(near.candidate, near.rank)::INTEGER AS runner_up,
+    arg_min(near.cost, near.rank) AS runner_up_cost, arg_min(near.cosine, near.rank) AS runner_up_cosine
+  FROM {candidates} AS near JOIN taken ON near.feature = taken.feature
+  WHERE near.candidate IS DISTINCT FROM taken.partner GROUP BY near.feature
+),
+together AS (
+  SELECT feature, partner, avg(phi) AS phi, avg(lift) AS lift
+  FROM {pairs} WHERE a = $key AND b = $next AND strategy = 'folded' GROUP BY feature, partner
+),
+described AS ({texts}),
+labelled AS (
+  SELECT sample.feature, sample.partner, list_sort(list(DISTINCT answer.label)) AS labels
+  FROM {samples} AS sample JOIN {judgements} AS answer
+    ON answer.question = sample.question
+    AND answer.experiment = string_split(replace(sample.filename, chr(92), '/'), '/')[-2]
+  WHERE sample.kind = 'pair' AND NOT sample.swapped AND sample.a = $key AND sample.b = $next
+    AND answer.label IS NOT NULL AND list_contains($judges, answer.experiment || '/' || answer.judge)
+  GROUP BY sample.feature, sample.partner
+)
+SELECT CAST($key AS VARCHAR) AS key, base.feature, path.path,
+  coalesce(path.status, step.status, before.status) AS status,
+  coalesce(path.born, false) AS born, coalesce(path.dies, false) AS dies,
+  nullif(CAST($next AS VARCHAR), '') AS next, step.partner, step.cost, step.mse_decoder AS mse,
+  step.mse_encoder,
+  step.cosine, step.margin, coalesce(step.certain, false) AS certain,
+  coalesce(step.live_pair, false) AS live_pair, step.quantile,
+  other.runner_up, other.runner_up_cost - step.cost AS extra_cost, other.runner_up_cosine,
+  together.phi, together.lift,
+  features.firings, features.density, features.mean_activation, features.greatest_activation,
+  features.fires_on, features.fires_on_share, features.amid, features.promotes,
+  {fires} AS searched_fires, {promotes} AS searched_promotes,
+  described.description, described.source, described.searched AS searched_text,
+  labelled.labels,
+  {others}
+FROM base
+LEFT JOIN path ON path.feature = base.feature
+LEFT JOIN before ON before.feature = base.feature
+LEFT JOIN step ON step.feature = base.feature
+LEFT JOIN other ON other.feature = base.feature
+LEFT JOIN together ON together.feature = base.feature AND together.partner = step.partner
+LEFT JOIN {features} AS features ON features.feature = base.feature
+LEFT JOIN described ON described.feature = base.feature
+LEFT JOIN labelled ON labelled.feature = base.feature AND labelled.partner = step.partner
+{joins}
+ORDER BY base.feature
+"""

@@ -1,0 +1,135 @@
+"""Two strategies on the same features: where they disagree, and whose partner fires with the feature more.
+
+A feature's score under a strategy is the share of its firings on which its partner fires too (the matching
+score of that pair).  Only live features are compared.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from saematch.errors import UsageError
+from saematch.explorer.catalogue import Catalogue
+from saematch.explorer.catalogue_query import STRATEGIES, step_column
+from saematch.explorer.database import Database
+from saematch.explorer.selection import (
+    MOST_ROWS,
+    check_names,
+    one_of,
+    parse_keys,
+    whole_number,
+)
+
+SHOWN = {
+    "differ": "partner_one IS DISTINCT FROM partner_other",
+    "one": "partner_one IS DISTINCT FROM partner_other AND score_one > score_other",
+    "other": "partner_one IS DISTINCT FROM partner_other AND score_other > score_one",
+    "same": "partner_one = partner_other",
+    "all": "true",
+}
+"""Which features: those on which the two differ, those where the one's (the other's) partner fires
+together with the feature more often, those on which they agree, all."""
+SORTS = {
+    "difference": "abs(score_one - score_other) DESC NULLS LAST, list_position($keys, key), feature",
+    "layer": "list_position($keys, key), feature",
+    "mse": "mse_one DESC NULLS LAST, list_position($keys, key), feature",
+}
+PARAMETERS = ("layer", "one", "other", "corpus", "show", "sort", "limit", "offset")
+_SCORE = ("score", "phi", "lift", "firings")
+_NO_SCORES = (
+    "(SELECT NULL::VARCHAR AS a, NULL::BIGINT AS feature, NULL::BIGINT AS partner, "
+    "NULL::VARCHAR AS strategy, NULL::DOUBLE AS score, NULL::DOUBLE AS phi, NULL::DOUBLE AS lift, "
+    "NULL::BIGINT AS firings WHERE false)"
+)
+
+
+def compare(
+    catalogue: Catalogue, database: Database, asked: Mapping[str, str]
+) -> dict[str, Any]:  # fmt: skip
+    """Counts for every pair of layers, and a page of features, scores on the corpus that is asked for."""
+    check_names(asked, PARAMETERS)
+    run = catalogue.run
+    one = one_of(asked, "one", STRATEGIES, "folded")
+    other = one_of(asked, "other", STRATEGIES, "cosine")
+    show = one_of(asked, "show", tuple(SHOWN), "differ")
+    sort = one_of(asked, "sort", tuple(SORTS), "difference")
+    limit = whole_number(asked, "limit", 25, 1, MOST_ROWS)
+    offset = whole_number(asked, "offset", 0, 0, 1 << 40)
+    corpora = list(run.pair_sources)
+    corpus = asked.get("corpus", "") or (corpora[0] if corpora else "")
+    if corpus and corpus not in corpora:
+        raise UsageError(f"needed a corpus among {', '.join(corpora)}, found '{corpus[:80]}'")
+    every = catalogue.all()
+    firsts = [a for a, _ in run.adjacent if a in every]
+    keys = parse_keys(asked.get("layer", ""), firsts)
+    answer: dict[str, Any] = {
+        "one": one, "other": other, "corpus": corpus, "show": show, "limit": limit, "offset": offset,
+        "problems": catalogue.problems,
+    }  # fmt: skip
+    if not keys:
+        return {**answer, "pairs": [], "total": 0, "features": []}
+    values: dict[str, Any] = {"files": [every[key] for key in keys]}
+    scores = _NO_SCORES
+    if corpus:
+        values |= {
+            "scores": run.file(run.pair_sources[corpus]),
+            "compared": [one, other],
+        }
+        scores = (
+            "(SELECT a, feature, partner, strategy, firings, phi, lift, "
+            "CASE WHEN firings > 0 THEN joint_firings / firings END AS score "
+            "FROM read_parquet($scores) WHERE list_contains($compared, strategy))"
+        )
+    compared = _compared(one, other, scores)
+    counts = database.rows(
+        f"WITH compared AS ({compared}) SELECT key AS a, any_value(next) AS b, count(*) AS features, "
+        "count(*) FILTER (partner_one = partner_other) AS same, "
+        f"count(*) FILTER ({SHOWN['differ']}) AS differ, "
+        f"count(*) FILTER ({SHOWN['one']}) AS for_one, count(*) FILTER ({SHOWN['other']}) AS for_other, "
+        f"count(*) FILTER ({SHOWN['differ']} AND score_one = score_other) AS ties, "
+        f"count(*) FILTER ({SHOWN['differ']} AND (score_one IS NULL OR score_other IS NULL)) AS unmeasured, "
+        "avg(score_one) AS score_one, avg(score_other) AS score_other, "
+        "avg(phi_one) AS phi_one, avg(phi_other) AS phi_other, "
+        "avg(mse_one) AS mse_one, avg(mse_other) AS mse_other "
+        "FROM compared GROUP BY key ORDER BY list_position($keys, key)",
+        {**values, "keys": list(keys)},
+    )
+    names = {
+        "differ": "differ",
+        "one": "for_one",
+        "other": "for_other",
+        "same": "same",
+        "all": "features",
+    }
+    rows = database.rows(
+        f"WITH compared AS ({compared}) SELECT * FROM compared WHERE {SHOWN[show]} "
+        f"ORDER BY {SORTS[sort]} LIMIT $limit OFFSET $offset",
+        {**values, "keys": list(keys), "limit": limit, "offset": offset},
+    )
+    return {
+        **answer,
+        "pairs": counts,
+        "total": sum(row[names[show]] for row in counts),
+        "features": rows,
+    }
+
+
+def _compared(one: str, other: str, scores: str) -> str:
+    """A row a live feature that either strategy pairs, with both partners and their scores."""
+    columns, joins = [], []
+    for side, strategy in (("one", one), ("other", other)):
+        columns += [
+            f"step.{step_column(name, strategy)} AS {name}_{side}"
+            for name in ("partner", "mse", "cosine")
+        ]
+        columns += [f"{side}_score.{name} AS {name}_{side}" for name in _SCORE]
+        joins.append(
+            f"LEFT JOIN {scores} AS {side}_score ON {side}_score.a = step.key "
+            f"AND {side}_score.feature = step.feature AND {side}_score.strategy = '{strategy}' "
+            f"AND {side}_score.partner = step.{step_column('partner', strategy)}"
+        )
+    either = " OR ".join(f"step.{step_column('partner', one)} IS NOT NULL" for one in (one, other))
+    return (
+        f"SELECT step.key, step.feature, step.next, step.description, step.source, {', '.join(columns)} "
+        f"FROM read_parquet($files) AS step {' '.join(joins)} "
+        f"WHERE step.status = 'live' AND ({either})"
+    )

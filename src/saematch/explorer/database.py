@@ -1,0 +1,103 @@
+"""DuckDB over Parquet files, in little memory, and locked to the folders that it may read.
+
+Every value reaches a query as a parameter.  Text that is put into SQL is ours: names of columns from fixed
+lists.
+"""
+
+import math
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from saematch.errors import InputError, MissingDependencyError
+
+MEMORY = "200MB"
+"""Beyond it DuckDB spills to a temporary folder."""
+MOST_THREADS = 4
+
+Parameters = Mapping[str, Any] | Sequence[Any]
+
+
+class Database:
+    """An empty database in memory that may read, and write indexes into, some folders."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        """Raises MissingDependencyError where DuckDB is not installed."""
+        try:
+            import duckdb
+        except ImportError:
+            raise MissingDependencyError("duckdb", "explorer", "the explorer") from None
+        self._error: type[Exception] = duckdb.Error
+        self.temporary = Path(tempfile.mkdtemp(prefix="saematch-explorer-"))
+        threads = max(1, min(MOST_THREADS, os.cpu_count() or 1))
+        self._connection = duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": MEMORY,
+                "threads": threads,
+                "temp_directory": str(self.temporary / "spilled"),
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+            },
+        )
+        allowed = ", ".join(_quoted(f"{one}{os.sep}") for one in [*folders, self.temporary])
+        self._connection.execute(f"SET allowed_directories = [{allowed}]")
+        self._connection.execute("SET parquet_metadata_cache = true")
+        self._connection.execute("SET enable_external_access = false")
+        self._connection.execute("SET lock_configuration = true")
+        self._opening = threading.Lock()
+
+    def close(self) -> None:
+        """Close it, and remove what it spilled."""
+        self._connection.close()
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def rows(self, sql: str, parameters: Parameters = ()) -> list[dict[str, Any]]:
+        """The rows of a query; numbers that are not finite become None.
+
+        Raises InputError where the tables are not what they should be, or memory does not suffice.
+        """
+        names, rows = self._execute(sql, parameters)
+        return [
+            {name: _known(value) for name, value in zip(names, row, strict=True)} for row in rows
+        ]
+
+    def write(self, sql: str, parameters: Mapping[str, Any], path: Path, options: str) -> None:
+        """Write the rows of a query to a file in one of the folders; raises as `rows` does."""
+        self._execute(
+            f"COPY ({sql}) TO $copied_to ({options})", {**parameters, "copied_to": str(path)}
+        )
+
+    def details(self, file: str) -> bytes:
+        """The JSON that a table of a run directory holds beside its rows."""
+        sql = "SELECT value FROM parquet_kv_metadata($file) WHERE decode(key) = 'saematch'"
+        found = self.rows(sql, {"file": file})
+        return found[0]["value"] if found else b"{}"
+
+    def _execute(self, sql: str, parameters: Parameters) -> tuple[list[str], list[tuple[Any, ...]]]:
+        with self._opening:
+            cursor = self._connection.cursor()
+        try:
+            cursor.execute(sql, parameters or None)
+            names = [column[0] for column in cursor.description or ()]
+            return names, cursor.fetchall()
+        except self._error as error:
+            what = re.sub(r"\s+", " ", str(error)).strip()[:300]
+            raise InputError(
+                f"needed tables as docs/run-directory.md says, and memory to read them; found: {what}"
+            ) from error
+        finally:
+            cursor.close()
+
+
+def _known(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,88 @@
+"""What a run has, what it lacks and which command makes it: the first thing that the page asks."""
+
+import shlex
+from typing import Any
+
+from saematch.explorer.catalogue import Catalogue
+from saematch.explorer.catalogue_query import STRATEGIES
+from saematch.explorer.run_files import RunFiles
+from saematch.run.names import JUDGEMENTS_NAME, PATHS_NAME, candidates_name
+
+
+def overview(catalogue: Catalogue) -> dict[str, Any]:
+    """The run in a few lines: its SAEs, strategies, corpora, judges, notes; what is missing."""
+    run = catalogue.run
+    ready = catalogue.ready()
+    left_out = catalogue.problems
+    return {
+        "suite": str(run.settings["suite"]),
+        "directory": str(run.path),
+        "saes": [{"key": key, "features": run.width(key)} for key in catalogue.wanted()],
+        "chains": [list(chain) for chain in run.chains],
+        "strategies": strategies_of(run),
+        "corpora": list(run.pair_sources),
+        "sources": list(
+            dict.fromkeys(source for key in run.keys for source, _ in run.descriptions(key))
+        ),
+        "judges": [
+            {
+                "experiment": experiment,
+                "judge": one.judge,
+                "tells": one.tells,
+                "verdict": one.verdict,
+            }
+            for experiment, one in run.judges.items()
+        ],
+        "notes": [str(note) for note in run.manifest["notes"]],
+        "missing": missing(run),
+        "index": {"ready": len(ready), "of": len(catalogue.wanted()) - len(left_out)},
+        "problems": [*run.wrong, *dict.fromkeys(left_out.values())],
+    }
+
+
+def strategies_of(run: RunFiles) -> list[str]:
+    """Strategies that have matched at least one pair, by the run's parts."""
+    return [one for one in STRATEGIES if run.names(f"matchings/{one}/{run.slug}/")]
+
+
+def missing(run: RunFiles) -> list[dict[str, str]]:
+    """What the run lacks, in words, and the command that makes it."""
+    steps = run.adjacent
+    matched = sum(run.sha256(run.matching(a, b)) is not None for a, b in steps)
+    near = sum(run.sha256(candidates_name(a, b)) is not None for a, b in steps)
+    again = shlex.join(
+        ["saematch", "run", "--suite", str(run.settings["suite"]), "--out", str(run.path)]
+    )
+    found = []
+
+    def lacks(what: str, command: str) -> None:
+        found.append({"what": what, "command": command})
+
+    if not matched:
+        lacks("No layers are matched yet, so no feature has a partner.", again)
+    elif matched < len(steps) or run.sha256(PATHS_NAME) is None:
+        lacks(
+            f"The run is not finished: {matched} of {len(steps)} pairs of layers are matched. "
+            "What is there is shown; more appears as it is made.",
+            again,
+        )
+    if matched and near < matched:
+        lacks("The nearest other features are not known for every pair of layers.", again)
+    if not any(run.descriptions(key) for key in run.keys):
+        lacks(
+            "The features are not described: there is no text to search, and no contexts to read.",
+            _command("describe", run),
+        )
+    if not run.pair_sources:
+        lacks(
+            "The matchings were not evaluated on the language model: strategies cannot be compared by "
+            "how often partners fire together.",
+            _command("evaluate", run),
+        )
+    if run.sha256(JUDGEMENTS_NAME) is None:
+        lacks("No judge has compared descriptions of matched features.", _command("judge", run))
+    return found
+
+
+def _command(verb: str, run: RunFiles) -> str:
+    return shlex.join(["saematch", verb, str(run.path)])

@@ -1,0 +1,71 @@
+"""All that is shown of single features, one SQLite file an SAE.
+
+Parquet answers questions about all features at once; a few rows of many columns it gives only after unpacking
+thousands.  SQLite finds a row by its number.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from saematch.errors import InputError
+from saematch.explorer.catalogue_query import STEP_COLUMNS, STRATEGIES, step_column
+
+COLUMNS = (
+    "key", "feature", "path", "status", "born", "dies", "next", "certain", "live_pair", "quantile",
+    "mse_encoder", "runner_up", "extra_cost", "runner_up_cosine", "phi", "lift", "firings", "density",
+    "mean_activation", "greatest_activation", "fires_on", "fires_on_share", "amid", "promotes",
+    "description", "source", "labels",
+    *(step_column(name, strategy) for strategy in STRATEGIES for name in STEP_COLUMNS),
+)  # fmt: skip
+"""Of a row, in the order in which they are kept."""
+SUFFIX = ".rows"
+
+
+def rows_file(index: str | Path) -> Path:
+    """The file of rows that belongs to an index."""
+    return Path(index).with_suffix(SUFFIX)
+
+
+def rows_query() -> str:
+    """The numbers of the features from $start until before $end of an index, each with its row as JSON."""
+    return (
+        f"SELECT feature, CAST(json_array({', '.join(COLUMNS)}) AS VARCHAR) AS data "
+        "FROM read_parquet($index) WHERE feature >= $start AND feature < $end"
+    )
+
+
+def write_rows(path: Path, batches: Iterable[Sequence[Mapping[str, Any]]]) -> None:
+    """Write the rows of an SAE, as `rows_query` gives them, into a new file."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")  # it is renamed when it is whole
+        connection.execute("CREATE TABLE feature (number INTEGER PRIMARY KEY, data TEXT NOT NULL)")
+        for batch in batches:
+            connection.executemany("INSERT INTO feature VALUES ($feature, $data)", batch)
+        connection.commit()
+
+
+def read_rows(index: str | Path, features: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """The rows of some features, by feature; raises InputError where the file cannot be used."""
+    path = rows_file(index)
+    try:
+        address = f"file:{quote(str(path))}?mode=ro&immutable=1"
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+            found = {}
+            for feature in features:
+                one = connection.execute(
+                    "SELECT data FROM feature WHERE number = ?", (feature,)
+                ).fetchone()
+                if one is not None:
+                    values = json.loads(one[0], parse_constant=lambda name: None)
+                    found[feature] = dict(zip(COLUMNS, values, strict=True))
+            return found
+    except (sqlite3.Error, ValueError) as error:
+        raise InputError(
+            f"needed an index in {path}, found: {error}; delete {path.parent} and start again"
+        ) from error

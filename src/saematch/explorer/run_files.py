@@ -1,0 +1,271 @@
+"""The finished files of a run, each checked against the manifest before it is read.
+
+The manifest is read again whenever it changes, so that a run that is still being written shows what it has.
+A file's sha256 is taken when it is first used, and again when its size or time of change is another.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from saematch import files
+from saematch.errors import InputError, SaematchError, UsageError
+from saematch.run.config import parts_slug
+from saematch.run.currency import is_current
+from saematch.run.described import SHOWN_FIRST
+from saematch.run.directory import RunDirectory
+from saematch.run.judged import Judged, best_judge
+from saematch.run.manifest import MANIFEST, altered_error
+from saematch.run.names import (
+    DESCRIPTIONS,
+    JUDGEMENTS_NAME,
+    JUDGING,
+    PAIR_SOURCES,
+    PATHS_NAME,
+    experiments_of,
+    matching_name,
+    split_descriptions_name,
+)
+from saematch.run.read import Run
+from saematch.run.suite import chains
+
+READ = (
+    PATHS_NAME, "matchings/", "candidates/", "features/", DESCRIPTIONS, "contexts/", JUDGING,
+    JUDGEMENTS_NAME, PAIR_SOURCES,
+)  # fmt: skip
+"""Of all that a run has, what is shown; what takes up the page first stands first."""
+MOST_FEATURES = 1 << 24
+"""Of one SAE; a manifest that says more was not written by us."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What tells that a file is still the one that was checked."""
+
+    size: int
+    changed: int
+    number: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Stamp":
+        status = path.stat()
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came of looking at a file."""
+
+    stamp: Stamp
+    sha256: str
+    """That it should have."""
+    wrong: str
+    """Why it cannot be used, in words; '': it can."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an SAE stands, as the manifest says."""
+
+    key: str
+    layer: int
+    name: str
+
+
+class RunFiles:
+    """A run directory, for reading only; safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises InputError where there is no run at `path` or its manifest was altered."""
+        self.path = path.resolve()
+        self._lock = threading.Lock()
+        self._checked: dict[str, Checked] = {}
+        self._missing: dict[str, str] = {}
+        self._stamp: Stamp | None = None
+        self._directory = RunDirectory(self.path)
+        self._judges: tuple[Any, dict[str, Judged]] | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the manifest again if it changed; raises InputError as `__init__` does."""
+        try:
+            stamp = Stamp.of(self.path / MANIFEST)
+        except OSError:
+            stamp = None
+        with self._lock:
+            if stamp is not None and stamp == self._stamp:
+                return
+            directory = RunDirectory(self.path)
+            if directory.manifest["config"] is None:
+                raise InputError(
+                    f"needed a run in {self.path}, found one that was never begun; "
+                    "make one with saematch run"
+                )
+            self._chains = _chains(directory.manifest["saes"])
+            self._pair_sources = _pair_sources(directory)
+            self._directory, self._stamp = directory, stamp
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        return self._directory.manifest
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What it was run with; not parsed, since that would load the packages that compute."""
+        return self.manifest["config"]
+
+    @property
+    def slug(self) -> str:
+        """Parts and weights of the cost, as the folder of a matching is called."""
+        return parts_slug(self.settings["parts"])
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the SAEs, in order of depth."""
+        return tuple(self.manifest["saes"])
+
+    @property
+    def chains(self) -> tuple[tuple[str, ...], ...]:
+        """Keys of SAEs that are matched one to the next, in order of depth: known before the paths are."""
+        return self._chains
+
+    @property
+    def adjacent(self) -> list[tuple[str, str]]:
+        """Pairs of SAEs that follow each other on a chain."""
+        return [pair for chain in self.chains for pair in pairwise(chain)]
+
+    def width(self, key: str) -> int:
+        """The number of features of an SAE."""
+        width = self.manifest["saes"][key]["d_sae"]
+        if not isinstance(width, int) or not 0 < width <= MOST_FEATURES:
+            raise InputError(
+                f"needed from 1 to {MOST_FEATURES} features for {key}, found {width} in "
+                f"{self.path / MANIFEST}"
+            )
+        return width
+
+    def matching(self, a: str, b: str, strategy: str = "folded") -> str:
+        """The name of a matching by the run's parts."""
+        return matching_name(a, b, strategy, self.slug)
+
+    def descriptions(self, key: str) -> list[tuple[str, str]]:
+        """Sources of an SAE's descriptions and their files, those that are preferred first; what was
+        made from half of the documents, which only judges need, is left out."""
+        found = ((*split_descriptions_name(name), name) for name in self.names(DESCRIPTIONS))
+        of_key = {source: name for source, of, name in found if of == key}
+        return [(source, of_key[source]) for source in SHOWN_FIRST if source in of_key]
+
+    @property
+    def pair_sources(self) -> dict[str, str]:
+        """Tables of feature pairs' firings, by corpus, as far as they are of what the run has now."""
+        return self._pair_sources
+
+    @property
+    def judges(self) -> dict[str, Judged]:
+        """The judge that stands for each experiment that was judged; one whose results cannot be read
+        is left out, and named under `wrong`."""
+        directory = self._directory
+        if self._judges is not None and self._judges[0] is directory:
+            return self._judges[1]
+        found, whole = {}, True
+        for experiment in experiments_of(self.names(JUDGING)):
+            name = f"{JUDGING}{experiment}/"
+            try:
+                best = best_judge(Run(directory), experiment)
+                if best is not None and best.verdict:
+                    found[experiment] = best
+                self._missing.pop(name, None)
+            except (SaematchError, ValueError, KeyError, TypeError) as error:
+                self._missing[name] = (
+                    f"needed results of judges in {self.path / name}, found: {error}"
+                )
+                whole = False
+        self._judges = (directory, found) if whole else None
+        return found
+
+    def names(self, prefix: str) -> list[str]:
+        """Finished tables whose names start so."""
+        return [name for name in self._directory.names(prefix) if name.endswith(".parquet")]
+
+    def sha256(self, name: str) -> str | None:
+        """What the manifest says of a file; None where it is not finished."""
+        record = self._directory.record(name)
+        return None if record is None else record.sha256
+
+    def file(self, name: str) -> str:
+        """The path of a finished file whose bytes are those that were written.
+
+        Raises InputError where it is not finished, is no plain file in the directory, or was altered.
+        """
+        for last_try in (False, True):
+            try:
+                return self._checked_file(name)
+            except InputError:
+                if last_try:
+                    raise
+                self.refresh()  # a run may have replaced it since
+        raise AssertionError
+
+    def files(self, names: Sequence[str]) -> list[str]:
+        return [self.file(name) for name in names]
+
+    def refuse(self, name: str, wrong: str) -> None:
+        """Say of a file whose bytes are those that were written that it is no such table even so."""
+        sha256 = self.sha256(name)
+        assert sha256 is not None
+        self._checked[name] = Checked(Stamp.of(self._directory.file(name)), sha256, wrong)
+
+    @property
+    def wrong(self) -> list[str]:
+        """Files that could not be used when they were last looked at, in words."""
+        found = {name: one.wrong for name, one in self._checked.copy().items()} | self._missing
+        listed = (name for name in sorted(found) if self.names(name))
+        return [found[name] for name in listed if found[name]]
+
+    def check(self, stopped: Callable[[], bool]) -> None:
+        """Look at every table, so that `wrong` names those that were altered."""
+        for name in (name for prefix in READ for name in self.names(prefix)):
+            if stopped():
+                return
+            try:
+                self._checked_file(name)
+            except InputError:
+                continue  # `wrong` says it
+
+    def _checked_file(self, name: str) -> str:
+        path = self._directory.file(name)
+        expected = self.sha256(name)
+        if expected is None:
+            raise InputError(f"needed {path}, found that it is not finished; run again")
+        if not files.is_plain_file(path) or not path.resolve().is_relative_to(self.path):
+            self._checked.pop(name, None)
+            self._missing[name] = f"needed the file {path}, found none there; run again"
+            raise InputError(self._missing[name])
+        self._missing.pop(name, None)
+        stamp = Stamp.of(path)
+        known = self._checked.get(name)
+        if known is None or (known.stamp, known.sha256) != (stamp, expected):
+            whole = files.sha256_of_file(path) == expected
+            known = Checked(stamp, expected, "" if whole else str(altered_error(path)))
+            self._checked[name] = known
+        if known.wrong:
+            raise InputError(known.wrong)
+        return str(path)
+
+
+def _chains(saes: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+    if not saes:
+        return ()  # the run has only just begun
+    places = [Place(key, int(sae["layer"]), str(sae["name"])) for key, sae in saes.items()]
+    try:
+        return tuple(tuple(chain) for chain in chains(places)[0])
+    except UsageError as error:
+        raise InputError(str(error)) from error
+
+
+def _pair_sources(directory: RunDirectory) -> dict[str, str]:
+    there = (name for name in directory.names(PAIR_SOURCES) if is_current(directory, name))
+    return {name.removeprefix(PAIR_SOURCES).removesuffix(".parquet"): name for name in there}

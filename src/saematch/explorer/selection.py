@@ -1,0 +1,194 @@
+"""What a reader asks for, as text from an address, into a checked value and the SQL that selects it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from saematch.errors import UsageError
+from saematch.explorer.catalogue_query import SEPARATOR, STEP_COLUMNS, STRATEGIES, step_column
+from saematch.semantics.judging import Label
+
+MOST_CHARACTERS = 300
+"""Of one value in an address."""
+MOST_ROWS = 200
+"""On one page."""
+STATUSES = ("live", "dead", "degenerate")
+LABELS = tuple(str(label) for label in Label)
+PAIRS = {
+    "live": "live_pair",
+    "left out": "partner IS NOT NULL AND NOT live_pair",
+    "dies": "next IS NOT NULL AND partner IS NULL",
+    "born": "born",
+}
+"""What becomes of a feature by the folded matching: both it and its partner are live, or not both, it dies,
+or it was born here."""
+RANGES = ("mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift")
+"""Columns that can be bounded, as `mse_min` and `mse_max`; both ends included."""
+SORTS = ("layer", *RANGES, "firings")
+FILTERS = (
+    "text", "fires", "promotes", "feature", "layer", "status", "label", "pairs", "strategy",
+    "differs", "certain",
+    *(f"{name}_{end}" for name in RANGES for end in ("min", "max")),
+)  # fmt: skip
+PAGING = ("sort", "order", "limit", "offset")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Features of some layers, in an order."""
+
+    keys: tuple[str, ...]
+    """SAEs to look in, in order of depth."""
+    strategy: str
+    """Whose step to the next layer is meant by partner, cost, mse, cosine and margin."""
+    conditions: tuple[str, ...]
+    """SQL, joined by AND; values are parameters."""
+    values: Mapping[str, Any]
+    sorted_by: str
+    """The column of the order, which the order calls `sorted`."""
+    order: str
+    """SQL."""
+    limit: int
+    offset: int
+    asked: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        return " AND ".join(f"({one})" for one in self.conditions) or "true"
+
+
+def parse_selection(asked: Mapping[str, str], keys: Sequence[str]) -> Selection:
+    """The selection that an address asks for; raises UsageError for what it cannot mean.
+
+    `keys`: of the SAEs there are, in order of depth.
+    """
+    check_names(asked, (*FILTERS, *PAGING))
+    given = {name: value for name, value in asked.items() if value.strip()}
+    strategy = one_of(given, "strategy", STRATEGIES, "folded")
+    chosen = parse_keys(given.get("layer", ""), keys)
+    conditions, values = [], {}
+    if "feature" in given:
+        key, index = parse_feature(given["feature"], keys)
+        chosen = tuple(one for one in chosen if one == key)
+        conditions.append("feature = $feature")
+        values["feature"] = index
+    for place, word in enumerate(given.get("text", "").split()):
+        conditions.append(f"contains(searched_text, lower($text{place}))")
+        values[f"text{place}"] = word
+    for name in ("fires", "promotes"):
+        if name in given:
+            conditions.append(
+                f"contains(searched_{name}, {SEPARATOR} || lower(trim(${name}, ' ')) || {SEPARATOR})"
+            )
+            values[name] = _unescaped(given[name])
+    if "status" in given:
+        conditions.append("status = $status")
+        values["status"] = one_of(given, "status", STATUSES, "")
+    if "label" in given:
+        conditions.append("list_contains(labels, $label)")
+        values["label"] = one_of(given, "label", LABELS, "")
+    if "pairs" in given:
+        conditions.append(PAIRS[one_of(given, "pairs", tuple(PAIRS), "")])
+    if "certain" in given:
+        truth = one_of(given, "certain", ("yes", "no"), "")
+        conditions.append("partner IS NOT NULL AND certain" if truth == "yes" else
+                          "partner IS NOT NULL AND NOT certain")  # fmt: skip
+    if "differs" in given:
+        other = one_of(given, "differs", STRATEGIES[1:], "")
+        conditions.append(
+            f"{step_column('partner', other)} IS NOT NULL AND "
+            f"partner IS DISTINCT FROM {step_column('partner', other)}"
+        )
+    for name in RANGES:
+        column = _column(name, strategy)
+        for end, sign in (("min", ">="), ("max", "<=")):
+            if f"{name}_{end}" in given:
+                conditions.append(f"{column} {sign} ${name}_{end}")
+                values[f"{name}_{end}"] = number(given, f"{name}_{end}")
+    sort = one_of(given, "sort", SORTS, "layer")
+    direction = {"asc": "ASC", "desc": "DESC"}[one_of(given, "order", ("asc", "desc"), "asc")]
+    if sort == "layer":
+        column = "feature"
+        order = f"list_position($all_keys, key) {direction}, feature {direction}"
+    else:
+        column = _column(sort, strategy)
+        order = f"sorted {direction} NULLS LAST, list_position($all_keys, key), feature"
+    values["all_keys"] = list(keys)
+    return Selection(
+        chosen, strategy, tuple(conditions), values, column, order,
+        whole_number(given, "limit", 50, 1, MOST_ROWS), whole_number(given, "offset", 0, 0, 1 << 40),
+        dict(given),
+    )  # fmt: skip
+
+
+def check_names(asked: Mapping[str, str], known: Sequence[str]) -> None:
+    """Raises UsageError for a name that is not known, or a value that is too long."""
+    for name, value in asked.items():
+        if name not in known:
+            raise UsageError(f"needed filters among {', '.join(known)}, found '{name[:80]}'")
+        if len(value) > MOST_CHARACTERS or "\0" in value:
+            raise UsageError(
+                f"needed at most {MOST_CHARACTERS} characters for {name}, found {len(value)}"
+            )
+
+
+def one_of(
+    asked: Mapping[str, str], name: str, known: Sequence[str], default: str
+) -> str:  # fmt: skip
+    """A value from a fixed list; raises UsageError for another."""
+    value = asked.get(name, "") or default
+    if value not in known:
+        raise UsageError(f"needed {name} among {', '.join(known)}, found '{value[:80]}'")
+    return value
+
+
+def parse_keys(text: str, keys: Sequence[str]) -> tuple[str, ...]:
+    """SAEs named as `12,13`, in order of depth; all of them for ''."""
+    wanted = {one.strip() for one in text.split(",") if one.strip()}
+    unknown = sorted(wanted - set(keys))
+    if unknown:
+        raise UsageError(f"needed layers among {', '.join(keys)}, found '{unknown[0][:80]}'")
+    return tuple(key for key in keys if key in wanted or not wanted)
+
+
+def parse_feature(text: str, keys: Sequence[str]) -> tuple[str, int]:
+    """A feature named as `12/345`; raises UsageError for any other text."""
+    key, separator, index = text.strip().rpartition("/")
+    if not separator or key not in keys or not (index.isascii() and index.isdecimal()):
+        raise UsageError(
+            f"needed a feature as LAYER/INDEX with a layer among {', '.join(keys)}, found '{text[:80]}'"
+        )
+    if len(index) > 9:
+        raise UsageError(f"needed a feature of at most nine digits, found {index[:80]}")
+    return key, int(index)
+
+
+def number(asked: Mapping[str, str], name: str) -> float:
+    """A finite number; raises UsageError for anything else."""
+    try:
+        value = float(asked[name])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"needed a number for {name}, found '{asked[name][:80]}'")
+    return value
+
+
+def whole_number(
+    asked: Mapping[str, str], name: str, default: int, least: int, most: int
+) -> int:  # fmt: skip
+    """A whole number in a range; raises UsageError for anything else."""
+    text = asked.get(name, "") or str(default)
+    if not (text.isascii() and text.isdecimal()) or not least <= int(text[:20]) <= most:
+        raise UsageError(f"needed {name} from {least} to {most}, found '{text[:80]}'")
+    return int(text)
+
+
+def _column(name: str, strategy: str) -> str:
+    return step_column(name, strategy) if name in STEP_COLUMNS else name
+
+
+def _unescaped(text: str) -> str:
+    """Line ends and tabs as people type them."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")

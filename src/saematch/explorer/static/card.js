@@ -1,0 +1,128 @@
+// One feature of a path: what is known of it, and of the step that led to it.
+
+import {clear, make, styled} from "./elements.js";
+import {followAddress} from "./route.js";
+import {ask} from "./questions.js";
+import {percent, short, signed} from "./numbers.js";
+import {contextLine, meaning} from "./tokens.js";
+import {featureLink, labelMarks} from "./find.js";
+
+const CONTEXTS = 3;
+const MORE_CONTEXTS = 12;
+
+function pairs(rows) {
+  return make("dl", {}, rows.map(([term, ...value]) => [make("dt", {}, term), make("dd", {}, value)]));
+}
+
+function stepBlock(card) {
+  const step = card.step;
+  if (!step) return make("div", {class: "step first quiet"}, "the path starts here");
+  const bar = step.quantile === null ? null
+    : styled(make("span", {class: "bar", title: `dearer than ${percent(step.quantile)} of the live pairs`}), "--share",
+      step.quantile.toFixed(3));
+  return make("div", {class: "step"},
+    pairs([
+      ["decoder MSE", short(step.mse)],
+      ["cosine", short(step.cosine, 2)],
+      ["cost", short(step.cost), " ", bar],
+      ["margin", short(step.margin), step.certain ? " certain" : make("span", {class: "doubt"}, " not certain")],
+      step.phi === null ? null : ["fire together", `φ ${short(step.phi, 2)}`, step.lift === null ? "" : `, lift ${short(step.lift)}`],
+      step.runner_up === null ? null : ["runner-up", featureLink(card.key, step.runner_up), ` ${signed(step.extra_cost)}`],
+    ].filter(Boolean)),
+    step.labels?.length ? make("p", {class: "judged"}, "judged ", labelMarks(step.labels), judgedButton(step.from)) : null,
+    step.doubts.length ? make("p", {class: "doubts"}, make("b", {}, "Doubt this step: "), step.doubts.join("; ")) : null);
+}
+
+// A button that puts what it asks for below itself.
+function disclosure(label, load) {
+  const place = make("div", {hidden: true});
+  const button = make("button", {type: "button", class: "plain", "aria-expanded": "false"}, label);
+  button.addEventListener("click", async () => {
+    place.hidden = !place.hidden;
+    button.setAttribute("aria-expanded", String(!place.hidden));
+    if (place.hidden || place.childNodes.length) return;
+    try {
+      clear(place, await load());
+    } catch (error) {
+      clear(place, make("p", {class: "doubt", role: "alert"}, error.message));
+    }
+  });
+  return make("div", {class: "disclosure"}, button, place);
+}
+
+function judgedButton(before) {
+  return disclosure("why", async () => {
+    const {judgements} = await ask("judgements", {feature: before});
+    return judgements.map(one => make("p", {class: "small"}, make("b", {}, `${one.label ?? "no label"}`),
+      ` in ${one.experiment}, by ${one.judge}`, one.score === null ? "" : `, score ${short(one.score, 2)}`,
+      one.stands ? "" : " (its label is not shown: another judge stands for this experiment)", one.doubt ? ` (${one.doubt})` : "",
+      one.reason ? `: ${one.reason}` : ""));
+  });
+}
+
+function candidatesButton(card) {
+  return disclosure("nearest at the next layer", async () => {
+    const answer = await ask("candidates", {feature: `${card.key}/${card.feature}`});
+    if (!answer.next) return make("p", {class: "small quiet"}, "there is no next layer");
+    if (!answer.candidates.length) return make("p", {class: "small quiet"}, "not kept in this run: saematch run makes them");
+    return make("ol", {class: "candidates"}, answer.candidates.map(one => make("li", {},
+      featureLink(answer.next, one.candidate), ` cost ${short(one.cost)}, cosine ${short(one.cosine, 2)}`,
+      one.candidate === answer.partner ? make("b", {}, " matched") : null,
+      one.given_to !== null && one.given_to !== card.feature
+        ? [" given to ", featureLink(card.key, one.given_to)] : null,
+      one.status && one.status !== "live" ? make("span", {class: "doubt"}, ` ${one.status}`) : null,
+      one.description ? make("span", {class: "said small"}, one.description) : null)));
+  });
+}
+
+function contextBlock(answer, greatest, card, place) {
+  if (!answer.contexts.length) {
+    return make("p", {class: "quiet small"}, card.firings === 0 ? "never fired on the corpora" : "no contexts are kept");
+  }
+  const more = answer.contexts.length < CONTEXTS || answer.contexts.length > CONTEXTS ? null
+    : make("button", {type: "button", class: "plain"}, "more contexts");
+  more?.addEventListener("click", async () => {
+    const longer = await ask("evidence", {feature: `${card.key}/${card.feature}`, limit: MORE_CONTEXTS})
+      .catch(() => answer);
+    clear(place, contextBlock(longer, greatest, card, place));
+  });
+  return [answer.contexts.map(one => contextLine(one, greatest)), more];
+}
+
+// A card and `open`, which asks for what stands behind it.
+export function featureCard(card, here, run) {
+  const name = `${card.key}/${card.feature}`;
+  const contexts = make("div", {class: "contexts"}, make("p", {class: "quiet small"}, run.sources.length ? "…" : ""));
+  const elsewhere = make("p", {class: "small"});
+  const life = [card.born ? "born here" : "", card.dies ? "dies here" : ""].filter(Boolean).join(", ");
+  const node = make("li", {class: here ? "here" : "", "aria-current": here ? "true" : null},
+    make("h2", {}, make("span", {class: "quiet"}, `layer ${card.key}`), make("a", {href: followAddress(card.key, card.feature)}, card.feature),
+      card.status && card.status !== "live" ? make("span", {class: "doubt"}, card.status) : null,
+      life ? make("span", {class: "doubt"}, life) : null),
+    stepBlock(card),
+    meaning(card, run.sources.length ? "no description" : "not described yet"),
+    card.source && card.source !== "activations" ? make("p", {class: "quiet small"}, `description: ${card.source}`) : null,
+    contexts,
+    card.density === null ? null : pairs([["density", percent(card.density, 2)], ["greatest activation", short(card.greatest_activation)]]),
+    candidatesButton(card), elsewhere);
+  const open = async () => {
+    try {
+      const answer = await ask("evidence", {feature: name, limit: CONTEXTS});
+      clear(contexts, contextBlock(answer, card.greatest_activation, card, contexts),
+        answer.problems.map(why => make("p", {class: "doubt small", role: "alert"}, why)));
+      if (answer.descriptions.length > 1) elsewhere.before(otherDescriptions(answer, card));
+      if (answer.neuronpedia) elsewhere.append(make("a", {href: answer.neuronpedia, target: "_blank", rel: "noopener noreferrer"},
+        "on Neuronpedia ↗"));
+    } catch (error) {
+      clear(contexts, make("p", {class: "doubt small", role: "alert"}, error.message));
+    }
+  };
+  return {node, open};
+}
+
+function otherDescriptions(answer, card) {
+  const others = answer.descriptions.filter(one => one.text !== card.description);
+  if (!others.length) return "";
+  return make("details", {class: "small"}, make("summary", {}, "other descriptions"),
+    others.map(one => make("p", {class: "said"}, one.text, make("span", {class: "quiet"}, ` (${one.source}${one.explainer ? `, ${one.explainer}` : ""})`))));
+}

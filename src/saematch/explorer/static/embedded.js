@@ -1,0 +1,68 @@
+// The answers of an exported file.  It carries whole answers, and the features of the paths it was made of.
+
+const RANGES = ["mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift"];
+const FOLDED = {certain: null, quantile: null, labels: null, phi: null, lift: null};
+
+export function embeddedAnswer(data, question, asked) {
+  if (question === "features") return found(data, asked);
+  const place = question === "path" ? data.places[asked.feature] : null;
+  if (place) return {...data.paths[place[0]], here: place[1]};
+  const kept = data.answers[question];
+  const answer = kept && kept[asked.feature ?? JSON.stringify(asked)];
+  if (answer) return answer;
+  if (question === "path") {
+    throw new Error(`${asked.feature} is not in this file, which holds ${data.features.length} features; `
+      + "saematch explore on the run itself has all of them.");
+  }
+  throw new Error("This is not in the file; saematch explore on the run itself has it.");
+}
+
+function found(data, asked) {
+  const other = asked.strategy && asked.strategy !== "folded";
+  const step = row => (other ? {...row, ...row.steps[asked.strategy]} : row);
+  const shown = row => (other ? {...row, ...FOLDED} : row);
+  const rows = data.features.map(step).filter(row => matches(row, asked));
+  const sort = asked.sort || "layer";
+  const keys = data.keys;
+  const sign = asked.order === "desc" ? -1 : 1;
+  const place = (a, b) => keys.indexOf(a.key) - keys.indexOf(b.key) || a.feature - b.feature;
+  rows.sort((a, b) => {
+    if (sort === "layer") return sign * place(a, b);
+    if (a[sort] === null || b[sort] === null) return (a[sort] === null) - (b[sort] === null) || place(a, b);
+    return sign * (a[sort] - b[sort]) || place(a, b);
+  });
+  const offset = Number(asked.offset || 0), limit = Number(asked.limit || 50);
+  return {strategy: asked.strategy || "folded", total: rows.length, limit, offset, pending: [], problems: {},
+    features: rows.slice(offset, offset + limit).map(shown)};
+}
+
+function matches(row, asked) {
+  const holds = (tokens, wanted) => (tokens || []).some(token => trimmed(token) === trimmed(wanted));
+  if (asked.text) {
+    const text = (row.description || "").toLowerCase();
+    if (!asked.text.toLowerCase().split(/\s+/).filter(Boolean).every(word => text.includes(word))) return false;
+  }
+  if (asked.fires && !holds(row.fires_on, asked.fires)) return false;
+  if (asked.promotes && !holds(row.promotes, asked.promotes)) return false;
+  if (asked.feature && `${row.key}/${row.feature}` !== asked.feature.trim()) return false;
+  if (asked.layer && !asked.layer.split(",").includes(row.key)) return false;
+  if (asked.status && row.status !== asked.status) return false;
+  if (asked.label && !(row.labels || []).includes(asked.label)) return false;
+  const fates = {live: row.live_pair, "left out": row.steps.folded.partner !== null && !row.live_pair,
+    dies: row.next !== null && row.steps.folded.partner === null, born: row.born};
+  if (asked.pairs && !fates[asked.pairs]) return false;
+  if (asked.certain && (row.steps.folded.partner === null || row.certain !== (asked.certain === "yes"))) return false;
+  if (asked.differs) {
+    const other = row.steps[asked.differs];
+    if (!other || other.partner === null || other.partner === row.steps.folded.partner) return false;
+  }
+  return RANGES.every(name => {
+    const least = asked[`${name}_min`], most = asked[`${name}_max`], value = row[name];
+    if (least === undefined && most === undefined) return true;
+    return value !== null && (least === undefined || value >= Number(least)) && (most === undefined || value <= Number(most));
+  });
+}
+
+function trimmed(token) {
+  return token.replaceAll("\\n", "\n").replaceAll("\\t", "\t").replace(/^ +| +$/g, "").toLowerCase();
+}

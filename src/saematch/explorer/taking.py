@@ -1,0 +1,59 @@
+"""A selection of features as a file: CSV, Parquet or JSON."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from saematch.explorer.catalogue import Catalogue
+from saematch.explorer.database import Database
+from saematch.explorer.finding import OWN_COLUMNS, is_known, selected_rows
+from saematch.explorer.selection import PAGING, one_of, parse_selection
+
+FORMATS = {
+    "csv": ("FORMAT csv, HEADER true", "text/csv; charset=utf-8"),
+    "parquet": ("FORMAT parquet, COMPRESSION zstd", "application/vnd.apache.parquet"),
+    "json": ("FORMAT json, ARRAY true", "application/json"),
+}
+LISTS = ("fires_on", "amid", "promotes", "labels")
+TAKEN_COLUMNS = (*OWN_COLUMNS, "runner_up", "extra_cost", "mean_activation", "greatest_activation")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A file to hand over, and to remove afterwards."""
+
+    path: Path
+    name: str
+    media_type: str
+
+
+def take(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -> Taken:
+    """All features of a selection, in its order; lists are JSON in CSV."""
+    kind = one_of(asked, "format", tuple(FORMATS), "csv")
+    chosen = {name: value for name, value in asked.items() if name not in ("format", *PAGING[2:])}
+    selection = parse_selection(chosen, tuple(catalogue.wanted()))
+    files = catalogue.of(selection.keys)
+    options, media_type = FORMATS[kind]
+    columns = tuple(_column(name, selection.strategy, kind) for name in TAKEN_COLUMNS)
+    handle, name = tempfile.mkstemp(suffix=f".{kind}", dir=database.temporary)
+    os.close(handle)
+    path = Path(name)
+    try:
+        if files:
+            values = {**selection.values, "files": files}
+            database.write(selected_rows(selection, columns), values, path, options)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return Taken(path, f"features.{kind}", media_type)
+
+
+def _column(name: str, strategy: str, kind: str) -> str:
+    value = f"CAST(to_json({name}) AS VARCHAR)" if kind == "csv" and name in LISTS else name
+    return (
+        f"{value} AS {name}"
+        if is_known(name, strategy)
+        else f"CASE WHEN false THEN {value} END AS {name}"
+    )

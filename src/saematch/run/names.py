@@ -1,0 +1,90 @@
+"""What the files of a run directory are called (docs/run-directory.md).
+
+Apart from those who make the files, so that readers need not load what computes.
+"""
+
+from collections.abc import Sequence
+
+PATHS_NAME = "paths.parquet"
+SOURCES = "evaluation/measures/"
+MEASURES_NAME = "evaluation/measures.parquet"
+WEIGHTS_NAME = f"{SOURCES}weights.parquet"
+PAIRS_NAME = "evaluation/pairs.parquet"
+PAIR_SOURCES = "evaluation/pairs/"
+DESCRIPTIONS = "descriptions/"
+JUDGING = "judging/"
+JUDGEMENTS_NAME = "judgements.parquet"
+_SAMPLE = "sample.parquet"
+
+
+def matching_name(a: str, b: str, strategy: str, slug: str) -> str:
+    """Path of a matching's table in the run directory."""
+    return f"matchings/{strategy}/{slug}/{a}--{b}.parquet"
+
+
+def candidates_name(a: str, b: str) -> str:
+    """Path of the table of a pair's nearest features."""
+    return f"candidates/{a}--{b}.parquet"
+
+
+def consistency_name(a: str, b: str) -> str:
+    """Path of the table with a pair's PW-MCC."""
+    return f"{SOURCES}consistency-{a}--{b}.parquet"
+
+
+def norms_name(*keys: str) -> str:
+    """Path of the table with the norms of an SAE, or their growth from one SAE to another."""
+    return f"{SOURCES}norms-{'--'.join(keys)}.parquet"
+
+
+def weight_sources(pairs: Sequence[Sequence[str]]) -> list[str]:
+    """Paths of the tables of measures that come from the weights of a run's pairs, in order."""
+    keys = dict.fromkeys(key for pair in pairs for key in pair)
+    return [
+        WEIGHTS_NAME,
+        *(consistency_name(a, b) for a, b in pairs),
+        *(norms_name(key) for key in keys),
+        *(norms_name(a, b) for a, b in pairs),
+    ]
+
+
+def pair_source_name(corpus: str) -> str:
+    """Path of the table of feature pairs' firings on a corpus."""
+    return f"{PAIR_SOURCES}{corpus}.parquet"
+
+
+def features_name(key: str) -> str:
+    """Path of the table of how an SAE's features fire."""
+    return f"features/{key}.parquet"
+
+
+def contexts_name(key: str) -> str:
+    """Path of the table of where they do."""
+    return f"contexts/{key}.parquet"
+
+
+def descriptions_name(source: str, key: str) -> str:
+    """Path of the table of what they are said to mean."""
+    return f"{DESCRIPTIONS}{source}--{key}.parquet"
+
+
+def split_descriptions_name(name: str) -> tuple[str, str]:
+    """The source and the key in such a path."""
+    source, _, key = name.removeprefix(DESCRIPTIONS).removesuffix(".parquet").partition("--")
+    return source, key
+
+
+def sample_name(experiment: str) -> str:
+    """Path of the table of an experiment's questions."""
+    return f"{JUDGING}{experiment}/{_SAMPLE}"
+
+
+def results_name(experiment: str, judge: str) -> str:
+    """Path of the table of what a judge's labels come to."""
+    return f"{JUDGING}{experiment}/{judge}.parquet"
+
+
+def experiments_of(names: Sequence[str]) -> list[str]:
+    """Experiments that have a sample, of the names of a run's outputs."""
+    found = (name.removeprefix(JUDGING) for name in names if name.startswith(JUDGING))
+    return [one.split("/")[0] for one in found if one.endswith(f"/{_SAMPLE}")]

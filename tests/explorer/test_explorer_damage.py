@@ -1,0 +1,172 @@
+"""A file that is wrong is named in words, and everything else of its layer is shown."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from damage import NO_SUCH_TABLES, cut_short, gone, rewrite, wrong_bytes
+from explored_runs import SHAPE, client_of
+from recomputed import features_of, labels_of
+from starlette.testclient import TestClient
+
+from saematch.explorer.explorer import Explorer
+from saematch.explorer.one_file import export_page
+
+SLUG = "decoder+encoder+bias"
+FEATURES = ("fires_on", "promotes", "density", "firings")
+PAIRS = ("phi", "lift")
+STEP = ("partner", "cost", "mse", "cosine", "margin")
+ALL = ("status", "description", *FEATURES, *STEP, *PAIRS, "quantile", "labels")
+LOST = {
+    "features/1.parquet": FEATURES,
+    "descriptions/activations--1.parquet": ("description",),
+    "judgements.parquet": ("labels",),
+    "judging/layers/sample.parquet": ("labels",),
+    "evaluation/pairs/web.parquet": PAIRS,
+    f"matchings/folded/{SLUG}/1--2.parquet": (*STEP, *PAIRS, "quantile", "labels"),
+    f"matchings/cosine/{SLUG}/1--2.parquet": (),
+    "candidates/1--2.parquet": (),
+    "paths.parquet": (),
+}
+"""What is not known any more of a feature of layer 1 where that file is wrong."""
+
+
+def shown(client: TestClient) -> pd.DataFrame:
+    """Layer 1 as it is found."""
+    answer = client.get("/api/features", params={"layer": "1", "limit": 200})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["problems"] == {}
+    frame = pd.DataFrame(answer.json()["features"])
+    assert len(frame) == SHAPE.features
+    return frame
+
+
+def same(found: pd.DataFrame, expected: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    for name in columns:
+        for one, other in zip(found[name], expected[name], strict=True):
+            if isinstance(other, str | list) or hasattr(other, "tolist"):
+                assert list(one if one is not None else []) == list(other), name
+            elif other is None or other != other:
+                assert one is None or one != one, name
+            else:
+                assert one == pytest.approx(other), name
+
+
+def problems(opened: Explorer) -> str:
+    return "\n".join(client_of(opened).get("/api/run").json()["problems"])
+
+
+def empty(value: Any) -> bool:
+    return value is None or value != value or (isinstance(value, list) and not value)
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No index is known from another test."""
+    monkeypatch.setenv("SAEMATCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def first(fresh: None, opened: Explorer) -> Explorer:
+    """An explorer that has seen nothing yet."""
+    return opened
+
+
+DESCRIBED = ("features/1.parquet", "descriptions/activations--1.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [(name, wrong_bytes) for name in LOST] + [(n, d) for n in DESCRIBED for d in (cut_short, gone)],
+)
+def test_what_was_altered_is_named_and_the_rest_of_its_layer_is_shown(
+    name: str, damage: Callable[[Path], None], first: Explorer, changed: Path
+) -> None:
+    expected = features_of(changed)
+    expected = expected[expected["key"] == "1"]
+    whole = (changed / name).read_bytes()
+    damage(changed / name)
+    found = shown(client_of(first))
+    same(found, expected, tuple(column for column in ALL if column not in LOST[name]))
+    if name != "evaluation/pairs/web.parquet":  # φ is then that of the other corpus
+        assert all(found[column].map(empty).all() for column in LOST[name])
+    assert name in problems(first)
+    path = client_of(first).get("/api/path", params={"feature": "1/7"}).json()
+    assert path["cards"][path["here"]]["feature"] == 7
+    (changed / name).write_bytes(whole)
+    first.first.all()
+    same(shown(client_of(first)), expected, ALL)
+    assert name not in problems(first)
+
+
+@pytest.mark.parametrize("damage", [wrong_bytes, cut_short])
+def test_contexts_that_were_altered_are_said_on_their_card(
+    damage: Callable[[Path], None], opened: Explorer, changed: Path
+) -> None:
+    whole = client_of(opened).get("/api/evidence", params={"feature": "0/0"}).json()
+    assert whole["contexts"]
+    damage(changed / "contexts/0.parquet")
+    answer = client_of(opened).get("/api/evidence", params={"feature": "0/0"}).json()
+    assert "contexts/0.parquet" in answer["problems"][0]
+    assert {**answer, "contexts": whole["contexts"], "problems": []} == whole
+    assert "contexts/0.parquet" in problems(opened)
+
+
+def test_an_exported_file_says_what_is_left_out_and_not_where_the_run_lies(
+    opened: Explorer, changed: Path, tmp_path: Path
+) -> None:
+    cut_short(changed / "contexts/0.parquet")
+    export_page(opened, tmp_path / "page.html", ["0/7"], 1)
+    text = (tmp_path / "page.html").read_text()
+    assert "contexts are left out: needed run/contexts/0.parquet" in text
+    assert str(tmp_path) not in text
+
+
+def test_what_was_altered_after_its_index_was_made_is_named(
+    opened: Explorer, changed: Path
+) -> None:
+    opened.first.all()
+    expected = shown(client_of(opened))
+    for name in ("descriptions/activations--1.parquet", "candidates/2--3.parquet"):
+        wrong_bytes(changed / name)
+    opened.first.run.check(lambda: False)
+    for name in ("descriptions/activations--1.parquet", "candidates/2--3.parquet"):
+        assert name in problems(opened)
+    assert shown(client_of(opened)).equals(expected)
+    answer = client_of(opened).get("/api/evidence", params={"feature": "1/7"}).json()
+    assert "descriptions/activations--1.parquet" in answer["problems"][0]
+
+
+@pytest.mark.parametrize("data", NO_SUCH_TABLES)
+def test_what_is_in_the_manifest_and_no_such_table_is_named(
+    data: bytes, opened: Explorer, changed: Path
+) -> None:
+    expected = features_of(changed)
+    expected = expected[expected["key"] == "1"]
+    for name in (*DESCRIBED, "contexts/1.parquet"):
+        rewrite(changed, name, data)
+    found = shown(client_of(opened))
+    lost = {column for name in DESCRIBED for column in LOST[name]}
+    same(found, expected, tuple(column for column in ALL if column not in lost))
+    answer = client_of(opened).get("/api/evidence", params={"feature": "1/7"}).json()
+    assert "contexts" in answer["problems"][0]
+    said = problems(opened)
+    assert all(name in said for name in DESCRIBED)
+    assert "docs/run-directory.md" in said
+
+
+def test_results_of_a_judge_that_were_altered_leave_out_its_labels(
+    first: Explorer, changed: Path
+) -> None:
+    assert labels_of(changed)
+    [results] = (one for one in (changed / "judging/layers").iterdir() if one.stem != "sample")
+    whole = results.read_bytes()
+    wrong_bytes(results)
+    assert shown(client_of(first))["labels"].map(empty).all()
+    assert "judging/layers" in problems(first)
+    results.write_bytes(whole)
+    first.first.all()
+    assert not shown(client_of(first))["labels"].map(empty).all()
+    assert "judging/layers" not in problems(first)

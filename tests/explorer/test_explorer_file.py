@@ -1,0 +1,80 @@
+"""The page in one file, in a real browser."""
+
+from importlib.resources import files as package_files
+from pathlib import Path
+
+import pandas as pd
+from browsing import Watched, opened
+from explored_runs import Shape, write_run
+from playwright.sync_api import Browser, expect
+
+from saematch.explorer.explorer import Explorer
+from saematch.explorer.one_file import export_page
+
+
+def test_an_exported_file_opens_without_a_server(
+    watched: Watched, strange: Path, tmp_path: Path
+) -> None:
+    explorer = Explorer(strange)
+    try:
+        told = pd.read_parquet(strange / "contexts/1.parquet")["feature"].iloc[0]
+        written = export_page(explorer, tmp_path / "page.html", [f"1/{told}", "0/3"], 5)
+    finally:
+        explorer.close()
+    assert written.bytes == (tmp_path / "page.html").stat().st_size
+    page = opened(watched, f"file://{tmp_path}/page.html", "Find features")
+    expect(page.locator("tbody tr")).to_have_count(written.features)
+    expect(page.locator("#notices")).to_contain_text(
+        f"carries {written.features} features of 2 paths"
+    )
+    page.goto(f"file://{tmp_path}/page.html#/follow?feature=1/{told}")
+    expect(page.locator("li.here .context").first).to_contain_text("<img src=x onerror=")
+    for view, heading in (
+        ("whole", "The whole run"),
+        ("compare?other=naive", "Compare strategies"),
+    ):
+        page.goto(f"file://{tmp_path}/page.html#/{view}")
+        expect(page.locator("h1")).to_have_text(heading)
+    page.goto(f"file://{tmp_path}/page.html#/follow?feature=3/59999")
+    expect(page.get_by_role("alert")).to_contain_text("is not in this file")
+    assert page.evaluate("window.hacked") is None
+    assert str(strange) not in (tmp_path / "page.html").read_text()
+    watched.check()
+
+
+def test_an_exported_file_finds_as_the_server_does(browser: Browser, tmp_path: Path) -> None:
+    shape = Shape(layers=3, features=12, unmatched=0.15)
+    explorer = Explorer(write_run(tmp_path / "small", shape))
+    try:
+        every = [f"{key}/{feature}" for key in "012" for feature in range(shape.features)]
+        export_page(explorer, tmp_path / "all.html", every, 0)
+        page = browser.new_page()
+        page.goto(f"file://{tmp_path}/all.html")
+        source = (package_files("saematch.explorer") / "static" / "embedded.js").read_text()
+        page.evaluate("1")  # the page is there
+        data = page.evaluate("JSON.parse(document.getElementById('carried').textContent)")
+        lonely = browser.new_page()
+        lonely.add_script_tag(content=source.replace("export function", "function"))
+        for asked in (
+            {"text": "men", "sort": "cost", "order": "desc"},
+            {"strategy": "cosine", "mse_max": "0.01", "sort": "mse"},
+            {"pairs": "live", "sort": "margin"},
+            {"pairs": "dies"},
+            {"pairs": "born"},
+            {"differs": "naive", "limit": "7", "offset": "9"},
+            {"certain": "no", "strategy": "unfolded"},
+            {"label": "SAME"},
+            {"density_min": "0.001", "sort": "density"},
+            {"phi_min": "0.2", "sort": "lift", "order": "desc"},
+        ):
+            mine = lonely.evaluate(
+                "([data, asked]) => embeddedAnswer(data, 'features', asked)", [data, asked]
+            )
+            theirs = explorer.ask("features", asked)
+            assert mine["total"] == theirs["total"], asked
+            names = [
+                [(row["key"], row["feature"]) for row in one["features"]] for one in (mine, theirs)
+            ]
+            assert names[0] == names[1], asked
+    finally:
+        explorer.close()

@@ -1,0 +1,225 @@
+"""Following a feature, what stands behind it, the whole, and comparisons, against pandas."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from explored_runs import SHAPE, Shape, client_of, write_run
+from recomputed import features_of, keys_of, matching
+
+from saematch.explorer.explorer import Explorer
+
+Ask = Callable[..., dict[str, Any]]
+
+
+def test_every_path_is_the_runs(ask: Ask, synthetic: Path) -> None:
+    paths = pd.read_parquet(synthetic / "paths.parquet")
+    tables = {(a, b): matching(synthetic, "folded", a, b) for a, b in pairwise(keys_of(synthetic))}
+    for _, path in paths.groupby("path"):
+        steps = path.to_dict("records")
+        for place, row in enumerate(steps[:: max(1, len(steps) - 1)]):
+            answer = ask("path", feature=f"{row['key']}/{row['feature']}")
+            cards = answer["cards"]
+            assert [(one["key"], one["feature"]) for one in cards] == [
+                (one["key"], one["feature"]) for one in steps
+            ]
+            assert answer["here"] == (0 if place == 0 else len(steps) - 1)
+            assert cards[0]["step"] is None
+            for card, one in zip(cards[1:], steps[1:], strict=True):
+                assert card["step"]["cost"] == pytest.approx(one["cost"])
+                assert card["step"]["certain"] == one["certain"]
+            for one, other in pairwise(cards):
+                before = tables[one["key"], other["key"]].iloc[one["feature"]]
+                assert other["step"]["mse"] == pytest.approx(before["mse_decoder"])
+                assert other["step"]["from"] == f"{one['key']}/{one['feature']}"
+            assert ("born" in answer["ends"]["before"]) == steps[0]["born"]
+            assert ("dies" in answer["ends"]["after"]) == steps[-1]["dies"]
+
+
+def test_runner_up_and_doubts_are_those_of_the_candidates(ask: Ask, synthetic: Path) -> None:
+    frame = features_of(synthetic)
+    doubted = 0
+    for row in frame[(frame["key"] == "1") & frame["partner"].notna()].to_dict("records")[:20]:
+        near = pd.read_parquet(synthetic / "candidates/1--2.parquet")
+        near = near[(near["feature"] == row["feature"]) & (near["candidate"] != row["partner"])]
+        first = near.sort_values("rank").iloc[0]
+        answer = ask("path", feature=f"1/{row['feature']}")
+        card = answer["cards"][answer["here"] + 1]
+        step = card["step"]
+        assert step["runner_up"] == first["candidate"]
+        assert step["extra_cost"] == pytest.approx(first["cost"] - row["cost"])
+        words = " ".join(step["doubts"])
+        assert ("nearer" in words) == (first["cost"] < row["cost"])
+        assert ("equally good" in words) == (not row["certain"])
+        assert ("dearest" in words) == (
+            row["quantile"] == row["quantile"] and row["quantile"] > 0.9
+        )
+        dead = {row["status"], card["status"]} - {"live"}
+        assert (" is dead" in words or " is degenerate" in words) == bool(dead)
+        doubted += bool(words)
+    assert doubted
+
+
+def test_contexts_are_the_strongest(ask: Ask, synthetic: Path) -> None:
+    table = pd.read_parquet(synthetic / "contexts/2.parquet")
+    for feature in table["feature"].unique()[:8]:
+        wanted = (
+            table[table["feature"] == feature].sort_values("activation", ascending=False).head(3)
+        )
+        found = ask("evidence", feature=f"2/{feature}", limit=3)["contexts"]
+        assert [one["activation"] for one in found] == pytest.approx(wanted["activation"].tolist())
+        assert [one["tokens"] for one in found] == [list(one) for one in wanted["tokens"]]
+        assert [one["activations"] for one in found] == [list(one) for one in wanted["activations"]]
+
+
+def test_candidates_say_whom_they_were_given_to(ask: Ask, synthetic: Path) -> None:
+    near = pd.read_parquet(synthetic / "candidates/0--1.parquet")
+    taken = matching(synthetic, "folded", "0", "1").set_index("partner")["feature"]
+    for feature in (0, 7, 30):
+        found = ask("candidates", feature=f"0/{feature}")
+        wanted = near[near["feature"] == feature].sort_values("rank")
+        assert [one["candidate"] for one in found["candidates"]] == wanted["candidate"].tolist()
+        for one in found["candidates"]:
+            assert one["given_to"] == taken.get(one["candidate"])
+    assert ask("candidates", feature="3/0")["candidates"] == []
+
+
+def test_judgements_of_a_pair_are_shown_with_their_judge(ask: Ask, synthetic: Path) -> None:
+    sample = pd.read_parquet(synthetic / "judging/layers/sample.parquet")
+    row = sample[sample["strategy"] == "folded"].iloc[0]
+    [one] = [
+        dict(one)
+        for one in {
+            tuple(found.items())
+            for found in ask("judgements", feature=f"{row['a']}/{row['feature']}")["judgements"]
+            if found["label"]
+        }
+    ][:1]
+    assert one["experiment"] == "layers"
+    assert one["judge"] == "embedding-synthetic"
+    assert one["label"] in ("SAME", "MAYBE", "DIFFERENT")
+
+
+def test_flows_births_and_deaths_add_up(ask: Ask, synthetic: Path) -> None:
+    answer = ask("whole")
+    paths = pd.read_parquet(synthetic / "paths.parquet")
+    for column in answer["columns"]:
+        assert sum(column["bands"].values()) == SHAPE.features
+        here = paths[paths["key"] == column["key"]]
+        assert column["born"] == here["born"].sum()
+        assert column["bands"].get("dies", 0) == here["dies"].sum()
+    for a, b in pairwise(keys_of(synthetic)):
+        table = matching(synthetic, "folded", a, b)
+        flows = [one for one in answer["flows"] if one["a"] == a]
+        assert sum(one["features"] for one in flows) == (table["partner"] >= 0).sum()
+        low = table[(table["status"] == "live") & (table["partner_status"] == "live")]
+        low = low[low["cost"] <= answer["quarters"][0]]
+        assert sum(one["features"] for one in flows if one["from"] == "q1") == len(low)
+
+
+@pytest.mark.parametrize("measure", ["mse", "cost"])
+def test_bars_lead_to_the_features_behind_them(measure: str, ask: Ask, synthetic: Path) -> None:
+    answer = ask("whole", measure=measure, bins=8)
+    column = {"mse": "mse_decoder", "cost": "cost"}[measure]
+    edges = answer["edges"]
+    for one in answer["histograms"]:
+        table = matching(synthetic, "folded", one["a"], one["b"])
+        live = table[(table["status"] == "live") & (table["partner_status"] == "live")][column]
+        assert sum(one["counts"]) == len(live)
+        assert one["median"] == pytest.approx(live.median())
+        expected = np.histogram(live, bins=edges)[0]
+        assert one["counts"] == expected.tolist()
+
+
+def pairs_of(run: Path, corpus: str, strategy: str) -> pd.DataFrame:
+    table = pd.read_parquet(run / f"evaluation/pairs/{corpus}.parquet")
+    table = table[table["strategy"] == strategy].rename(columns={"a": "key"})
+    table["score"] = (table["joint_firings"] / table["firings"]).where(table["firings"] > 0)
+    return table[["key", "feature", "partner", "score", "phi"]]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("folded", "cosine"), ("unfolded", "correlation"), ("folded", "naive")]
+)
+def test_comparison_counts_who_fires_together_more(
+    one: str, other: str, ask: Ask, synthetic: Path
+) -> None:
+    sides = []
+    for strategy in (one, other):
+        frame = features_of(synthetic, strategy).drop(columns=["phi", "lift"])
+        frame = frame[(frame["status"] == "live") & frame["next"].notna()]
+        scored = frame.merge(
+            pairs_of(synthetic, "web", strategy), on=["key", "feature", "partner"], how="left"
+        )
+        sides.append(scored.set_index(["key", "feature"]))
+    both = sides[0].join(sides[1], lsuffix="_one", rsuffix="_other")
+    both = both[both["partner_one"].notna() | both["partner_other"].notna()]
+    differ = both[both["partner_one"] != both["partner_other"]]
+    answer = ask("compare", one=one, other=other, corpus="web", limit=200)
+    for row in answer["pairs"]:
+        here, apart = both.loc[row["a"]], differ.loc[row["a"]]
+        assert row["features"] == len(here)
+        assert row["differ"] == len(apart)
+        assert row["same"] == len(here) - len(apart)
+        assert row["for_one"] == (apart["score_one"] > apart["score_other"]).sum()
+        assert row["for_other"] == (apart["score_other"] > apart["score_one"]).sum()
+        assert row["ties"] == (apart["score_one"] == apart["score_other"]).sum()
+        assert row["for_one"] + row["for_other"] + row["ties"] + row["unmeasured"] == row["differ"]
+        if here["phi_one"].notna().any():
+            assert row["phi_one"] == pytest.approx(here["phi_one"].mean())
+    assert answer["total"] == len(differ)
+    apart = [
+        abs(row["score_one"] - row["score_other"])
+        for row in answer["features"]
+        if None not in (row["score_one"], row["score_other"])
+    ]
+    assert apart == sorted(apart, reverse=True)
+    assert {(row["key"], row["feature"]) for row in answer["features"]} == set(differ.index)
+    for show, name in (
+        ("same", "same"),
+        ("one", "for_one"),
+        ("other", "for_other"),
+        ("all", "features"),
+    ):
+        shown = ask("compare", one=one, other=other, corpus="web", show=show, limit=200)
+        assert shown["total"] == len(shown["features"]) or shown["total"] > 200
+        assert shown["total"] == sum(row[name] for row in shown["pairs"])
+
+
+def test_two_runs_of_the_same_saes_differ_where_their_partners_do(
+    synthetic: Path, tmp_path: Path
+) -> None:
+    shape = Shape(**{**vars(SHAPE), "seed": 6, "corpora": (), "described": False})
+    second = write_run(tmp_path / "second", shape)
+    explorer = Explorer(synthetic, second)
+    try:
+        ask = client_of(explorer)
+        answer = ask.get("/api/runs", params={"limit": 200}).json()
+        one, other = features_of(synthetic), None
+        total = 0
+        for row in answer["pairs"]:
+            tables = [matching(run, "folded", row["a"], row["b"]) for run in (synthetic, second)]
+            live = (one[one["key"] == row["a"]].set_index("feature")["status"] == "live").to_numpy()
+            apart = (tables[0]["partner"] != tables[1]["partner"])[live]
+            assert (row["features"], row["differ"]) == (live.sum(), apart.sum())
+            total += apart.sum()
+        assert answer["total"] == total
+        assert other is None
+        assert {"setting": "seed", "one": 5, "other": 6} in answer["settings"]
+        assert ask.get("/api/run").json()["second"]["suite"] == "synthetic"
+    finally:
+        explorer.close()
+
+
+def test_runs_without_an_sae_in_common_say_so(synthetic: Path, tmp_path: Path) -> None:
+    explorer = Explorer(synthetic, write_run(tmp_path / "other", Shape(features=10, layers=3)))
+    try:
+        answer = client_of(explorer).get("/api/runs").json()
+        assert answer["pairs"] == []
+        assert answer["total"] == 0
+    finally:
+        explorer.close()
