@@ -8,7 +8,8 @@
    the last line.  A label within a sentence is no verdict.
 5. One label in all verdicts is the label.  Where they differ, the last line may settle it by saying that it
    is final; else there is none.
-6. A label that what follows takes back, by naming another in capitals or by words such as 'wait', is none.
+6. A label that what follows takes back is none: it names another in capitals, or has second thoughts ("I
+   misread B"; "sorry, they are different").
 """
 
 import json
@@ -39,13 +40,19 @@ _VERDICT = re.compile(
 _VALUE = re.compile(
     r"(?ai)([123])|(?:([123]) ?[:.=-]? ?)?(DIFFERENT|MAYBE|SAME)(?: ?\(([123])\)| ?[:=-] ?([123]))?"
 )
-_NEGATION = re.compile(r"(?i)(?:\b(?:not|never|neither|nor|no|cannot)|n['’]t)\W*$")
-"""At the end of a line, whatever the next one says."""
-_SECOND_THOUGHT = re.compile(
-    r"(?i)\b(?:wait|hmm+|correction|on (?:second thought|reflection)|scratch that|take (?:that|it) back|"
-    r"reconsider(?:ing)?|my mistake|i was wrong|chang(?:e|ed|ing) my mind|should (?:rather|instead) be)\b"
-    r"|(?:^|[.!?\n])\s*(?:no|actually)\b"
+_NEGATION = re.compile(r"(?i)(?:\b(?:not|never|neither|nor|cannot)|n['’]t)[\s*_]*:?[\s*_]*$")
+"""At the end of a line that goes on in the next one."""
+_QUOTED = re.compile(r"'[^'\n]*'(?!\w)|\"[^\"\n]*\"|“[^”\n]*”|‘[^’\n]*’(?!\w)")
+_TAKEN_BACK = re.compile(
+    r"(?i)\b(?:wait\b(?=\s*[,.!:…–—-])|on second thoughts?\b|(?:scratch|strike) that\b|take (?:that|it|this) "
+    r"back\b|i retract\b|misread\b|my mistake\b|i was (?:wrong|mistaken)\b|chang(?:e|ed|ing) my mind\b|"
+    r"correction\s*[:,])"
 )
+_DOUBT = re.compile(
+    r"(?i)(?:^|[.!?\n])\s*(?:oh,? )?(?:no|actually|hmm+|oops)\b|\b(?:sorry|wrong|incorrect|mistake|rather|"
+    r"instead|should|reflection|inspection|look|thought|reconsider\w*)\b"
+)
+"""Words that take a label back where another follows them."""
 _DECORATION = re.compile(r"[*_`#>]+|^\s*-\s")
 _FENCED = re.compile(r"\s*```\w*\s*\n(.*)\n\s*```\s*", re.DOTALL)
 
@@ -104,9 +111,19 @@ def _one_label(verdicts: Sequence[_Verdict]) -> Reading | None:
 def _is_taken_back(label: Label, after: str) -> bool:
     """Whether what follows the last verdict names another label, or has second thoughts."""
     others = {one.value for one in Label} - {label.value}
-    return not others.isdisjoint(re.findall(r"\b[A-Z]+\b", after)) or bool(
-        _SECOND_THOUGHT.search(after)
-    )
+    named = not others.isdisjoint(re.findall(r"\b[A-Z]+\b", after))
+    return named or _has_second_thoughts(label, after)
+
+
+def _has_second_thoughts(label: Label, after: str) -> bool:
+    after = _QUOTED.sub(REPEATED, after)
+    if _TAKEN_BACK.search(after):
+        return True
+    doubt = _DOUBT.search(after)
+    if doubt is None:
+        return False
+    named = {word.upper() for word in _WORD.findall(after[doubt.end() :])}
+    return bool(named - {label.value})
 
 
 def _without_repetition(text: str, prompt: str, descriptions: Sequence[str]) -> str:
@@ -216,6 +233,10 @@ def _verdict_of(fields: Sequence[tuple[str, Any]], end: int) -> _Verdict:
     labels = {_label_in(value) for value in _label_fields(fields)}
     reasons = [value for key, value in fields if key == "reason" and isinstance(value, str)]
     label = labels.pop() if len(labels) == 1 else None
+    names = [key.strip().lower() for key, _ in fields]
+    # A reason that comes before the label may weigh all of them; one that comes after may take it back.
+    if label and reasons and names.index("label") < names.index("reason"):
+        label = None if _has_second_thoughts(label, reasons[0]) else label
     return _Verdict(label, end, reasons[0][:REASON_CHARACTERS] if reasons else "")
 
 

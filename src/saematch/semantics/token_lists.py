@@ -6,10 +6,12 @@
 import ast
 import re
 from collections.abc import Sequence
+from itertools import groupby
 
 # As repr writes a token, and nothing that Python would not read as a string.
 _ESCAPE = r"""\\(?:[\\'"nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})"""
 _TOKEN = rf"""(?:'(?:[^'\\\n\r\0]|{_ESCAPE})*'|"(?:[^"\\\n\r\0]|{_ESCAPE})*")"""
+_BLANKS = {"\n": "newline", "\t": "tab", " ": "space", "\r": "carriage return"}
 _LIST = rf"{_TOKEN}(?:, {_TOKEN})*"
 _DESCRIPTION = re.compile(rf"fires on {_LIST}(?: amid {_LIST})?(?:; promotes {_LIST})?")
 
@@ -31,12 +33,21 @@ def describe_tokens(
 def words_in(description: str) -> str:
     """The tokens of such a description, blanks between them; any other text as it is.
 
-    What every description of this kind shares (quotes, commas, "fires on") makes all of them alike.
+    What every description of this kind shares (quotes, commas, "fires on") makes all of them alike.  Blank
+    tokens are named, since no embedding sees them: features of line ends and indentation fire on little else.
     """
     if not _DESCRIPTION.fullmatch(description):
         return description
     tokens = [ast.literal_eval(literal) for literal in re.findall(_TOKEN, description)]
-    return " ".join(" ".join(tokens).split()) or description
+    return " ".join(word for token in tokens if (word := _named(token))) or description
+
+
+def _named(token: str) -> str:
+    """A token without the blanks around it, or these blanks in words."""
+    if token.strip():
+        return " ".join(token.split())
+    runs = [(_BLANKS.get(one, "blank"), len(list(run))) for one, run in groupby(token)]
+    return " ".join(name if count == 1 else f"{count} {name}s" for name, count in runs)
 
 
 def _listed(tokens: Sequence[str]) -> str:
