@@ -47,6 +47,8 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = tiny_model(width=8, blocks=9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
+        # The report takes most of the time, and nobody reads it here.
+        patch.setattr("saematch.run.report.render_report", lambda run: "")
         run(RunConfig(str(suite), random_draws=2), folder / "run")
         config = EvaluationConfig(
             corpora=("web",), documents=2, tokens=20, strategies=("folded",), pairs=(("3", "4"),),
@@ -54,7 +56,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
         evaluate(folder / "run", config, model=model)
         describe(folder / "run", SMALL, model=model)
-    judge(folder / "run", JudgeConfig(samples=16, controls=8), Lengths())
+        judge(folder / "run", JudgeConfig(samples=16, controls=8), Lengths())
     return folder / "run"
 
 
