@@ -17,7 +17,7 @@ from saematch.semantics.descriptions import printable
 if TYPE_CHECKING:
     from saematch.run import Run
     from saematch.run.explaining import ExplainingIntent
-    from saematch.run.judging import Intent
+    from saematch.run.intent import Intent
     from saematch.semantics.judging import Judge
     from saematch.semantics.spending import Estimate
 

@@ -10,13 +10,11 @@ from scripted_server import SOON, Asked, Say, serving
 
 from saematch.semantics.chat import Chat
 from saematch.semantics.explaining import (
-    DESCRIPTION_CHARACTERS,
     Explanation,
     ExplanationRequest,
     conversation_about,
     estimate_explaining,
     explain,
-    read_description,
 )
 from saematch.semantics.judging import Outcome
 from saematch.semantics.spending import BudgetError
@@ -66,73 +64,6 @@ def test_the_budget_holds_here_too() -> None:
             Chat("m", server.url, max_calls=3), [request(n) for n in range(9)], kept.__setitem__
         )
     assert len(kept) == len(server.answered) == 3
-
-
-@pytest.mark.parametrize(
-    ("reply", "text"),
-    [
-        ('{"description": "names of\\ncities"}', "names of cities"),
-        ('```json\n{"description": "names of cities"}\n```', "names of cities"),
-        ('Sure! {"description": "names of cities"}', "names of cities"),
-        ("names of cities", "names of cities"),
-        ('"names of cities"\n\nThis is because', "names of cities"),
-        ("**Description:** names of cities", "names of cities"),
-        ("Description:\nnames of cities", "names of cities"),
-        ("<think>Hm.</think>names of cities", "names of cities"),
-        ("names\u202e of\u200b cities\x00", "names of cities"),
-        ("sets such as {a, b}", "sets such as {a, b}"),
-        ("", ""),
-        ("```\n```", ""),
-        ("<think>names of", ""),
-        ('{"description": "names of', ""),
-        ('{"description": 3}', ""),
-        ('{"text": "names"}', ""),
-        ('{"description": ""}', ""),
-    ],
-)
-def test_reading(reply: str, text: str) -> None:
-    assert read_description(reply) == text
-
-
-@pytest.mark.parametrize(
-    ("reply", "text"),
-    [
-        ("Sure! Here is the description:\nnames of rivers", "names of rivers"),
-        ("Sure, here's a description: names of rivers", "names of rivers"),
-        ("Here is what they share:\n\n**Description:** names of rivers", "names of rivers"),
-        ("Certainly!\nnames of rivers", "names of rivers"),
-        ('Of course. {"description": "names of rivers"}', "names of rivers"),
-        ("this is, in French: c'est", "this is, in French: c'est"),
-        ("sure and certain words", "sure and certain words"),
-        ("sorry and other regrets", "sorry and other regrets"),
-        ("cannot, do not and other negations", "cannot, do not and other negations"),
-    ],
-)
-def test_what_is_said_before_a_description_is_none_of_it(reply: str, text: str) -> None:
-    assert read_description(reply) == text
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        "I cannot help with that.",
-        "I'm sorry, but I can't describe this.",
-        "I am unable to see a pattern.",
-        "Sorry, no.",
-        "Unfortunately the pieces have nothing in common.",
-        "As an AI language model, I do not know.",
-        '{"description": "I cannot help with that request."}',
-    ],
-)
-def test_a_refusal_is_no_description(reply: str) -> None:
-    assert read_description(reply) == ""
-
-
-@given(st.text(max_size=500))
-def test_a_description_is_one_sane_line(reply: str) -> None:
-    for text in (read_description(reply), read_description(json.dumps({"description": reply}))):
-        assert len(text) <= DESCRIPTION_CHARACTERS + 1
-        assert text.isprintable()
 
 
 TOKENS = st.lists(st.tuples(st.text(max_size=8), st.sampled_from([0.0, 2.0])), max_size=6)

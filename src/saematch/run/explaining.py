@@ -12,6 +12,7 @@ from typing import Any
 
 from saematch import files
 from saematch.errors import InputError
+from saematch.run.currency import is_current
 from saematch.run.directory import RunDirectory
 from saematch.run.evaluation_plan import hash_of
 from saematch.run.judge_config import JudgeConfig
@@ -166,7 +167,7 @@ def _keep_descriptions(
             columns["source"] = [source] * len(descriptions)
             data = DESCRIPTIONS.encode(columns, {"explainer": explainer, "model": model})
             inputs = hash_of(stage="explained", data=files.sha256(data))
-            held.keep(descriptions_name(source, key), data, inputs)
+            held.keep(descriptions_name(source, key), data, inputs, [held.kept(contexts_name(key))])
 
 
 def _kept_before(
@@ -176,8 +177,8 @@ def _kept_before(
     found: dict[tuple[int, int], Description] = {}
     for half in range(HALVES):
         name = descriptions_name(half_source(MODEL, half), key)
-        if held.record(name) is None:
-            continue
+        if not is_current(held, name):
+            continue  # none, or of contexts that changed since
         table, about = decode(held.read(name))
         if about.get("explainer") == explainer:
             for row in table.to_pylist():

@@ -83,7 +83,7 @@ def judged(run: "Run", of: str = "") -> list[Judged]:
     for name in run.directory.names(f"{JUDGING}{of}/" if of else JUDGING):
         experiment, file = name.removeprefix(JUDGING).split("/")
         # Results of a sample that was drawn anew since are of other questions.
-        if file != "sample.parquet" and is_current(run.directory, name):
+        if file != "sample.parquet" and _stands(run, experiment, name):
             found.append(_read(run, experiment, file.removesuffix(".parquet")))
     return found
 
@@ -101,7 +101,7 @@ def best_judge(run: "Run", experiment: str) -> Judged | None:
 
 def judged_by(run: "Run", experiment: str, judge: str) -> Judged:
     """One of them; raises UsageError naming what there is."""
-    if not is_current(run.directory, results_name(experiment, judge)):
+    if not _stands(run, experiment, results_name(experiment, judge)):
         there = ", ".join(f"{one.judge} in {one.experiment}" for one in judged(run))
         raise UsageError(
             f"needed results of {judge} in {experiment}, found {there or 'none'}; "
@@ -115,7 +115,7 @@ def name_in(run: "Run", experiment: str, judge: Judge) -> str | None:
     from saematch.run.judgements import name_of, results_about  # with what draws samples: heavy
 
     name = name_of(results_about(run.directory, experiment), judge)
-    return name if is_current(run.directory, results_name(experiment, name)) else None
+    return name if _stands(run, experiment, results_name(experiment, name)) else None
 
 
 def labelled_sample(run: "Run", experiment: str, judge: str) -> "pd.DataFrame":
@@ -124,6 +124,16 @@ def labelled_sample(run: "Run", experiment: str, judge: str) -> "pd.DataFrame":
     answers = decode(run.directory.read(JUDGEMENTS_NAME))[0].to_pandas()
     mine = answers[(answers["experiment"] == experiment) & (answers["judge"] == judge)]
     return sample.merge(mine.drop(columns="experiment"), on="question", validate="one_to_one")
+
+
+def _stands(run: "Run", experiment: str, results: str) -> bool:
+    """Whether results are of questions about the run's own matchings: not of those under other parts, or
+    from before they or the descriptions were made anew."""
+    sample = run.directory.record(sample_name(experiment))
+    if sample is None or not is_current(run.directory, results):
+        return False
+    folders = {name.split("/")[2] for name in sample.depends if name.startswith("matchings/")}
+    return folders <= {run.config.slug}
 
 
 def _read(run: "Run", experiment: str, judge: str) -> Judged:

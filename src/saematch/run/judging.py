@@ -8,19 +8,17 @@
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from saematch import files
 from saematch.errors import UsageError
+from saematch.run.currency import is_current
 from saematch.run.directory import RunDirectory
 from saematch.run.evaluated_run import members_of
 from saematch.run.evaluation_plan import hash_of
+from saematch.run.intent import Intent, intent_of
 from saematch.run.judge_config import JudgeConfig
 from saematch.run.judgements import (
     answers_of,
@@ -29,7 +27,6 @@ from saematch.run.judgements import (
     kappas,
     kept_config,
     name_of,
-    question_of,
     results_about,
     same_judge,
 )
@@ -53,41 +50,15 @@ from saematch.semantics.embedding_judge import EmbeddingJudge
 from saematch.semantics.experiments import (
     CALIBRATION,
     DIFFERENT,
-    PAIR,
     SAME,
     Compared,
-    half_width_of_mean,
-    half_width_of_share,
 )
 from saematch.semantics.journal import Journal, key_of
 from saematch.semantics.judging import Judge, Judgement, Question
 from saematch.semantics.verdicts import results, verdict
 
 JOURNAL = "judging/journal.jsonl"
-
-
-@dataclass(frozen=True)
-class Intent:
-    """What an experiment is about to do; shown before a judge is asked anything."""
-
-    pairs: int
-    """Questions about pairs of features, under all strategies."""
-    controls: int
-    without_text: int
-    """Questions that cannot be asked: a feature has no description."""
-    to_ask: Sequence[Question]
-    """Different questions that this judge has not answered yet."""
-    a_mean: int
-    """Features behind the mean of one strategy at one pair of SAEs, the fewest of all; 0: some have none."""
-
-    @property
-    def half_width_of_mean(self) -> float:
-        """The most that a 95% interval of such a mean can reach to either side."""
-        return half_width_of_mean(max(1, self.a_mean))
-
-    @property
-    def half_width_of_share(self) -> float:
-        return half_width_of_share(max(1, self.a_mean))
+_REDRAW = "add --redraw to draw anew: results of other judges are then of what they answered of it"
 
 
 def judge(
@@ -113,9 +84,7 @@ def judge(
         raise UsageError(f"needed at least one question to ask, found {at_most}")
     with holding_run(directory) as held:
         experiment = _Experiment(held, open_run(directory), config, progress)
-        if not redraw:
-            experiment.check_sample(the_judge)
-        experiment.run(the_judge, agree, at_most)
+        experiment.run(the_judge, agree, at_most, redraw)
         forget_loaded()
     return open_run(directory)
 
@@ -146,16 +115,29 @@ class _Experiment:
         self, held: RunDirectory, run: Run, config: JudgeConfig, progress: Progress | None
     ) -> None:
         self.held, self.of, self.config, self.progress = held, run, config, progress
+        self.drawn_from: dict[str, None] = {}
+        """Tables that the sample was drawn from."""
 
-    def run(self, the_judge: Judge, agree: Callable[[Intent], bool], at_most: int | None) -> None:
+    def run(
+        self,
+        the_judge: Judge,
+        agree: Callable[[Intent], bool],
+        at_most: int | None,
+        redraw: bool,
+    ) -> None:
+        others = [] if redraw else self._other_judges(the_judge)
+        if others:
+            self._check_settings(others)
         data = self._sample()
+        if others:
+            self._check_questions(others, data)
         rows = decode(data)[0].to_pylist()
         if isinstance(the_judge, EmbeddingJudge):
             self._tell("setting the thresholds of the judge")
             the_judge = the_judge.calibrated(*_calibration(rows))
         judge_key = key_of(the_judge.identity)
         with Journal(self.held.file(JOURNAL)) as journal:
-            intent = _intent(rows, lambda question: journal.has(judge_key, question))
+            intent = intent_of(rows, lambda question: journal.has(judge_key, question))
             if not agree(intent):
                 return
             self._keep_sample(data)
@@ -173,25 +155,39 @@ class _Experiment:
                 self._keep_results(rows, the_judge, journal)
         write_report(self.held)
 
-    def check_sample(self, the_judge: Judge) -> None:
-        """Raises UsageError where other judges' results are of a sample that this one would replace."""
+    def _other_judges(self, the_judge: Judge) -> list[str]:
+        """Those with results of the sample that is there."""
+        experiment = self.config.experiment
+        sample = self.held.record(sample_name(experiment))
+        return [
+            judge
+            for judge, about in results_about(self.held, experiment).items()
+            if (record := self.held.record(results_name(experiment, judge))) is not None
+            and sample is not None
+            and sample.sha256 in record.depends.values()
+            and not same_judge(about["identity"], the_judge.identity)
+        ]
+
+    def _check_settings(self, others: Sequence[str]) -> None:
+        """Raises UsageError where the settings are of another sample than other judges had."""
         config, name = self.config, self.config.experiment
         kept = kept_config(self.held, name)
-        if kept is None or kept == config:
-            return
-        others = [
-            judge
-            for judge, about in results_about(self.held, name).items()
-            if not same_judge(about["identity"], the_judge.identity)
-        ]
-        if others:
+        if kept is not None and kept != config:
             old, new = kept.plain(), config.plain()
             differ = [setting for setting in new if new[setting] != old[setting]]
             raise UsageError(
                 f"needed the sample of {name} that {', '.join(others)} judged "
                 f"({_listed(old, differ)}), found other settings ({_listed(new, differ)}); leave them "
-                "away to judge the same sample, or add --redraw for another: results of other judges are "
-                "then of what they answered of it"
+                f"away to judge the same sample, or {_REDRAW}"
+            )
+
+    def _check_questions(self, others: Sequence[str], data: bytes) -> None:
+        """Raises UsageError where other judges had other questions under the same settings."""
+        name = self.config.experiment
+        if self.held.kept(sample_name(name)).sha256 != files.sha256(data):
+            raise UsageError(
+                f"needed the questions of {name} that {', '.join(others)} judged, found that the "
+                f"descriptions or matchings that they were drawn from have changed since; {_REDRAW}"
             )
 
     def compared(self) -> list[Compared]:
@@ -204,14 +200,15 @@ class _Experiment:
 
     def _sample(self) -> bytes:
         """Step 1."""
-        columns = with_texts(self.of, self.config, self.compared())
+        columns, tables = with_texts(self.of, self.config, self.compared())
+        self.drawn_from |= dict.fromkeys(tables)
         return SAMPLE.encode(columns, {"config": self.config.plain()})
 
     def _keep_sample(self, data: bytes) -> None:
         name = sample_name(self.config.experiment)
         inputs = hash_of(stage="sample", sample=files.sha256(data))
-        if not self.held.is_finished(name, inputs):
-            self.held.keep(name, data, inputs)
+        if not (self.held.is_finished(name, inputs) and is_current(self.held, name)):
+            self.held.keep(name, data, inputs, [self.held.kept(one) for one in self.drawn_from])
 
     def _match_directly(self, pairs: Sequence[Pair]) -> None:
         """Far pairs matched directly, and the adjacent matchings composed."""
@@ -228,6 +225,7 @@ class _Experiment:
         name = matching_name(*pair, strategy, self.of.config.slug)
         if self.held.record(name) is None:
             return None
+        self.drawn_from[name] = None
         return kept_matching(self.held.read(name))
 
     def _keep_results(
@@ -279,27 +277,6 @@ def _calibration(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Question], lis
         for kind in (SAME, DIFFERENT)
     ]
     return found[0], found[1]
-
-
-def _intent(rows: Sequence[Mapping[str, Any]], is_answered: Callable[[Question], bool]) -> Intent:
-    asked = [row for row in rows if not row["kind"].startswith(CALIBRATION)]
-    questions = dict.fromkeys(
-        one for row in asked if (one := question_of(row)) is not None and not is_answered(one)
-    )
-    order = np.random.default_rng(0).permutation(len(questions))
-    waiting = list(questions)
-    pairs = [row for row in asked if row["kind"] == PAIR and not row["swapped"]]
-    counts = Counter({(row["strategy"], row["a"], row["b"]): 0 for row in pairs})
-    counts.update(
-        (row["strategy"], row["a"], row["b"]) for row in pairs if question_of(row) is not None
-    )
-    return Intent(
-        pairs=len(pairs),
-        controls=sum(row["kind"] != PAIR for row in asked),
-        without_text=sum(question_of(row) is None and not row["swapped"] for row in asked),
-        to_ask=[waiting[number] for number in order.tolist()],
-        a_mean=min(counts.values(), default=0),
-    )
 
 
 def _listed(values: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -12,8 +12,10 @@ import numpy as np
 
 from saematch.errors import InputError, UsageError
 from saematch.matched import Matching
+from saematch.run.currency import is_current
 from saematch.run.described import described, descriptions_of
 from saematch.run.judge_config import JudgeConfig
+from saematch.run.names import descriptions_name
 from saematch.run.read import Run
 from saematch.semantics.describing import half_source
 from saematch.semantics.experiments import (
@@ -159,11 +161,14 @@ def _no_matching(pair: Pair) -> InputError:
     )
 
 
-def with_texts(run: Run, config: JudgeConfig, sample: Sequence[Compared]) -> dict[str, Any]:
-    """Columns of `judging/{experiment}/sample.parquet`.
+def with_texts(
+    run: Run, config: JudgeConfig, sample: Sequence[Compared]
+) -> tuple[dict[str, Any], list[str]]:
+    """Columns of `judging/{experiment}/sample.parquet`, and the tables that the texts are from.
 
-    Raises InputError where an SAE of the sample has no descriptions from that source; one that only
-    calibration pairs are of may be without.
+    Raises InputError where an SAE of the sample has no descriptions from that source (one that only
+    calibration pairs are of may be without), where they are of contexts that changed since, or of several
+    writers.
     """
     needed = {
         key for one in sample if not one.kind.startswith(CALIBRATION) for key in (one.a, one.b)
@@ -188,7 +193,14 @@ def with_texts(run: Run, config: JudgeConfig, sample: Sequence[Compared]) -> dic
         "text_a": [texts[one.a].first.get(one.feature) for one in sample],
         "text_b": [partner_text(one) for one in sample],
     }  # fmt: skip
-    return rows
+    writers = {of.writer: key for key, of in texts.items() if of.tables}
+    if len(writers) > 1:
+        said = ", ".join(f"those of {key} by {writer[0]}" for writer, key in writers.items())
+        raise InputError(
+            f"needed descriptions by one writer, found {said}; let one describe all of the sample with "
+            f"saematch {_HOW[config.descriptions]}"
+        )
+    return rows, [name for of in texts.values() for name in of.tables]
 
 
 @dataclass(frozen=True)
@@ -201,16 +213,33 @@ class _Texts:
     """Of the second of two."""
     again: Mapping[int, str]
     """Of a feature that is compared with itself: from other contexts, or by another explainer."""
+    tables: Sequence[str] = ()
+    """That they are from."""
+    writer: tuple[str, str] = ("", "")
+    """The model that wrote them and the key of its settings, where one did."""
 
     @classmethod
     def of(cls, run: Run, source: str, key: str, needed: bool) -> "_Texts":
         halves = [descriptions_of(run, half_source(source, half), key) for half in range(HALVES)]
         first, other = halves
-        if first is not None and other is not None:
-            return cls(first.texts, other.texts, other.texts)
+        sources = [half_source(source, half) for half in range(HALVES)]
+        if first is None or other is None:
+            sources = [source]
+        tables = [descriptions_name(one, key) for one in sources]
         one = descriptions_of(run, source, key)
         if one is None and not needed:
             return cls({}, {}, {})
+        for name in tables:
+            if one is not None and not is_current(run.directory, name):
+                raise InputError(
+                    f"needed {name} to describe the contexts that are there, found that these have changed "
+                    f"since; make it again with saematch {_HOW[source]}"
+                )
+        if first is not None and other is not None:
+            about = first.about
+            writer = (str(about.get("model", "")), str(about.get("explainer", "")))
+            written = writer if "explainer" in about else ("", "")
+            return cls(first.texts, other.texts, other.texts, tables, written)
         if one is None:
             there = sorted({name for _, name in described(run)})
             raise InputError(
@@ -221,4 +250,4 @@ class _Texts:
         for description in one.descriptions:
             several.setdefault(description.feature, []).append(description.text)
         again = {feature: texts[1] for feature, texts in several.items() if len(texts) > 1}
-        return cls(one.texts, one.texts, again)
+        return cls(one.texts, one.texts, again, tables)

@@ -3,18 +3,16 @@
 Contexts come from corpora, so from strangers: they are handed over as data, as the judge's are.
 """
 
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from saematch.semantics.chat import Chat, Conversation, Reply
+from saematch.semantics.description_reading import read_description
 from saematch.semantics.judging import Outcome
 from saematch.semantics.rubric import as_data
 from saematch.semantics.spending import Estimate
 
-DESCRIPTION_CHARACTERS = 300
 ATTEMPTS = 3
 
 INSTRUCTIONS = """\
@@ -39,20 +37,6 @@ SCHEMA: dict[str, Any] = {
     "required": ["description"],
     "additionalProperties": False,
 }
-
-_PREFIX = re.compile(
-    r"(?i)[\s*_#>`-]*(?:(?:feature )?description|answer|explanation)[*_`]* ?:[*_`]*"
-)
-_CHATTER = re.compile(
-    r"(?i)[\s*_#>`-]*(?:(?:sure|certainly|of course|okay|ok|absolutely|great)(?:[!.,]| thing[!.,]?)\s*)?"
-    r"(?:(?:here(?: is|['’]s| are)|below is)\b[^:\n]{0,80}:[*_`]*)?"
-)
-_REFUSAL = re.compile(
-    r"(?i)(?:i(?: am|['’]?m) (?:(?:very|really|so) )?(?:sorry|afraid|unable)\b|sorry[,.!]"
-    r"|unfortunately\b|as an? (?:ai|language model)\b|no description\b"
-    r"|i (?:can ?not|can['’]t|do not|don['’]t|won['’]t|will not|must decline)\b)"
-)
-"""How a reply begins that declines: it would stand as a description for good."""
 
 
 @dataclass(frozen=True)
@@ -124,43 +108,3 @@ def _marked(context: Sequence[tuple[str, float]]) -> str:
         for token, activation in context
     ]
     return f'"{"".join(pieces)}"'
-
-
-def read_description(reply: str) -> str:
-    """The one line that a reply gives, cut to a sane length; '' where it gives none."""
-    text = reply.rpartition("</think>")[2].strip()
-    if "<think>" in text:
-        return ""
-    if "{" in text:
-        value = _object_in(text)
-        found = value.get("description") if isinstance(value, Mapping) else None
-        if isinstance(found, str):
-            return _description_in(found)
-        if text.lstrip("`json \n").startswith("{"):
-            return ""  # half an object, or another one
-    lines = [line for line in text.splitlines() if line.strip(" `*_#>-\t")]
-    for line in lines:
-        rest = _PREFIX.sub("", _CHATTER.sub("", line, count=1), count=1)
-        if rest.strip(" `*_#>-\t"):
-            return _description_in(rest)
-    return ""
-
-
-def _description_in(text: str) -> str:
-    line = _one_line(text)
-    return "" if _REFUSAL.match(line) else line
-
-
-def _object_in(text: str) -> Any:
-    try:
-        return json.JSONDecoder().raw_decode(text, text.index("{"))[0]
-    except (ValueError, RecursionError):
-        return None
-
-
-def _one_line(text: str) -> str:
-    kept = "".join(one if one.isprintable() else " " for one in text)
-    kept = " ".join(kept.split()).strip("\"'“”` ")
-    if len(kept) <= DESCRIPTION_CHARACTERS:
-        return kept
-    return kept[:DESCRIPTION_CHARACTERS].rsplit(" ", 1)[0] + "…"
