@@ -69,12 +69,12 @@ def test_saelens_opens_it(saes: dict[int, SAE]) -> None:
             torch.testing.assert_close(sae.reconstruct(x), theirs(x), rtol=1e-4, atol=1e-3)
 
 
-def test_fits_in_44_megabytes_and_its_descriptions_in_9() -> None:
+def test_fits_in_44_megabytes_and_its_descriptions_in_10() -> None:
     folder = Path(__file__).parents[1] / "src/saematch/bundled/smollm2-135m"
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     described = sum(size for path, size in sizes.items() if path.parent.name == "described")
     assert sum(sizes.values()) - described <= 44e6
-    assert 0 < described <= 9e6
+    assert 0 < described <= 10e6
 
 
 def test_seeds_differ_and_the_model_is_recorded(saes: dict[int, SAE]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from tiny_suites import write_sae, write_suite
 
 from saematch import load_sae, match
@@ -271,11 +272,15 @@ def test_a_run_at_a_price_says_what_dies(suite: Path, tmp_path: Path, call: Call
     assert "(dies)" in printed
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, typer.Abort])
 def test_an_interrupt_is_no_success(
-    suite: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kind: type[BaseException],
+    suite: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        raise kind
 
     monkeypatch.setattr("saematch.run.describing.describe", interrupted)
     monkeypatch.setattr(sys, "argv", ["saematch", "describe", str(suite)])

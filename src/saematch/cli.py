@@ -313,12 +313,12 @@ def main() -> None:
     debug = "--debug" in sys.argv
     try:
         code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except Exception as error:
         if debug:
             traceback.print_exc()
         raise SystemExit(_report(error)) from None
-    except KeyboardInterrupt:
-        code = INTERRUPTED
     # Typer hands back the code of an Exit, and makes one of an interrupt.
     if code == INTERRUPTED:
         typer.echo("saematch: interrupted; what was finished is kept", err=True)

@@ -160,4 +160,5 @@ def explain(
             agree=lambda intent: explaining_shown(intent, yes, tell),
             calibration=for_embedding,
         )
-    described_summary(run, MODEL)
+    of = f" --experiment {experiment} --descriptions {MODEL}"
+    described_summary(run, of + ("" if for_embedding else " --model MODEL"))

@@ -32,10 +32,10 @@ def described_json(run: "Run") -> dict[str, Any]:
     }
 
 
-def described_summary(run: "Run", source_made: str = "") -> None:
+def described_summary(run: "Run", flags: str = "") -> None:
     """A line an SAE and source, and an example of each; descriptions from halves are left out.
 
-    `source_made`: of the descriptions that were made just now, where a judge must be told so.
+    `flags`: by which a judge finds what was made just now.
     """
     rows = new_table("SAE", "source", "described", "of", "tokens read")
     examples, notes = [], []
@@ -62,7 +62,7 @@ def described_summary(run: "Run", source_made: str = "") -> None:
     CONSOLE.print(
         f"Tables: {escape(str(run.path))}/descriptions, contexts, features\n"
         f"Next: saematch judge {escape(str(run.path))}"
-        + (f" --descriptions {source_made}" if source_made else "")
+        f"{flags}"
     )
 
 

@@ -2,16 +2,20 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from described_runs import SMALL
 from scripted_server import Asked, Say, label, serving
 from typer.testing import CliRunner
 
 from saematch.cli import app
+from saematch.language_model import LanguageModel
 from saematch.run import open_run
 from saematch.run.described import descriptions_of
+from saematch.run.describing import describe
 from saematch.run.judged import judged_by
 
 pytestmark = pytest.mark.usefixtures("plain_report")
@@ -105,6 +109,27 @@ def test_explained_by_a_server_then_judged(directory: Path) -> None:
     for half, texts in before.items():
         after = descriptions_of(open_run(directory), f"model-{half}", "3").texts
         assert texts.items() <= after.items()
+
+
+def test_descriptions_of_other_contexts_or_of_two_writers_are_not_judged(
+    directory: Path, described_model: LanguageModel
+) -> None:
+    def write(one: Asked) -> Say:
+        return Say(json.dumps({"description": f"thing {len(one.user)}"}))
+
+    flags = ("--samples", "8", "--controls", "4", "--pairs", "3,4;4,5", "--yes")
+    with serving(write) as server:
+        url = ("--base-url", server.url)
+        call("explain", str(directory), *flags, *url, "--model", "A")
+        cut = call(
+            "explain", str(directory), *flags, *url, "--model", "B", "--max-calls", "30",
+            "--concurrency", "1", code=1,
+        )  # fmt: skip
+        assert "budget" in cut
+        ask = ("judge", str(directory), *flags, *url, "--model", "J", "--descriptions", "model")
+        assert "by one writer, found those of" in call(*ask, code=3)
+        describe(directory, replace(SMALL, corpora=("wiki",)), model=described_model)
+        assert "found that these have changed since" in call(*ask, code=3)
 
 
 def test_what_failed_is_asked_again(directory: Path) -> None:

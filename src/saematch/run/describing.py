@@ -95,6 +95,8 @@ class _Describing:
     ) -> None:
         self.held, self.config, self.progress = held, config, progress
         self.members = members
+        # Of all SAEs, described or not: which of them are missing must not decide what is left out.
+        self.layers = sorted(sae["layer"] for sae in held.manifest["saes"].values())
         self.notes: list[str] = []
         self.model = ModelOfRun(
             list(members.values()),
@@ -119,6 +121,7 @@ class _Describing:
             "tokens": config.tokens,
             "contexts": config.contexts,
             "outlying": OUTLYING,
+            "layers": self.layers,
         }
         missing = {}
         for key, member in self.members.items():
@@ -139,6 +142,7 @@ class _Describing:
             {key: self.model.saes[key].sae for key in missing},
             config.contexts,
             config.batch_tokens,
+            self.layers,
             lambda done: self.tell(f"reading: {done} of {count} documents"),
         )
         for key, found in described.items():

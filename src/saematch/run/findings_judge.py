@@ -42,6 +42,8 @@ def persistence(run: "Run") -> list[Finding]:
         return [_not_judged(name, claim, "persistence", judge) for name, claim in claims.items()]
     means = _Distances(run, judge)
     last = max(means.distances)
+    if last < 2:
+        return [_open(name, claim, "three layers on a chain") for name, claim in claims.items()]
     whose = f"mean label (1 to 3) of {judge.judge}"
     curve = ", ".join(f"{means.of(COMPOSITION, d, last)[0]:.2f}" for d in means.distances)
     fall, on = means.gain((1, COMPOSITION, last), (-1, COMPOSITION, 1))
@@ -49,16 +51,17 @@ def persistence(run: "Run") -> list[Finding]:
         f"{whose} {last} layers on minus 1 layer on, {on}; composition, layer by layer: {curve}"
     )
     found = [directed("d1", claims["d1"], effect, fall, -1)]
-    far = min(USEFUL, last)
     floor = means.of_random()
     found.append(
         directed(
             "d2",
             claims["d2"],
-            f"{whose} {far} layers on minus that of random features ({floor[0]:.2f})",
-            means.of(COMPOSITION, far) - floor,
+            f"{whose} {USEFUL} layers on minus that of random features ({floor[0]:.2f})",
+            means.of(COMPOSITION, USEFUL) - floor,
             1,
         )
+        if last >= USEFUL
+        else _open("d2", claims["d2"], f"{USEFUL + 1} layers on a chain")
     )
     if last < 3:
         return found + [_open(n, claims[n], "four layers on a chain") for n in ("d3", "d4")]

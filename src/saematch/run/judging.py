@@ -55,7 +55,7 @@ from saematch.semantics.experiments import (
 )
 from saematch.semantics.journal import Journal, key_of
 from saematch.semantics.judging import Judge, Judgement, Question
-from saematch.semantics.verdicts import results, verdict
+from saematch.semantics.verdicts import LEAST_CONTROLS, results, verdict
 
 JOURNAL = "judging/journal.jsonl"
 _REDRAW = "add --redraw to draw anew: results of other judges are then of what they answered of it"
@@ -134,7 +134,15 @@ class _Experiment:
         rows = decode(data)[0].to_pylist()
         if isinstance(the_judge, EmbeddingJudge):
             self._tell("setting the thresholds of the judge")
-            the_judge = the_judge.calibrated(*_calibration(rows))
+            same, different = _calibration(rows)
+            if min(len(same), len(different)) < LEAST_CONTROLS:
+                raise UsageError(
+                    f"needed {LEAST_CONTROLS} controls of each kind to set the embedding judge's thresholds "
+                    f"on, found {len(same)} of 'same' (a feature described twice) and {len(different)} of "
+                    "'different'; describe features from activations (or saematch explain with "
+                    "--for-embedding), or let a language model judge with --model"
+                )
+            the_judge = the_judge.calibrated(same, different)
         judge_key = key_of(the_judge.identity)
         with Journal(self.held.file(JOURNAL)) as journal:
             intent = intent_of(rows, lambda question: journal.has(judge_key, question))

@@ -7,7 +7,7 @@
    and pairs are then made of the same kind of text from different documents.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,10 +80,12 @@ def describe_features(
     saes: Mapping[str, SAE],
     contexts: int = 5,
     batch_tokens: int = 2048,
+    layers: Collection[int] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, DescribedFeatures]:
     """By key; `saes` are on the model's device, `contexts` is their number a feature and half.
 
+    `layers`: of other SAEs of the run, whose outlying tokens are left out too.
     `progress` is told how many documents were read.
     """
     # First: a model whose unembedding cannot be read should say so before the long pass.
@@ -91,7 +93,13 @@ def describe_features(
         key: model.promoted_tokens(sae.W_dec, PROMOTES).numpy() for key, sae in saes.items()
     }
     watched = watch(
-        model, texts.documents, saes, contexts, batch_tokens=batch_tokens, progress=progress
+        model,
+        texts.documents,
+        saes,
+        contexts,
+        batch_tokens=batch_tokens,
+        layers=layers,
+        progress=progress,
     )
     return {key: _described(model, texts, promoted[key], *found) for key, found in watched.items()}
 

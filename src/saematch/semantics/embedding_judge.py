@@ -57,9 +57,7 @@ class Thresholds:
         if not len(same) or not len(different):
             raise UsageError(
                 "needed controls to set the embedding judge's thresholds on, found "
-                f"{len(same)} of 'same' (a feature described twice) and {len(different)} of 'different'; "
-                "describe features from activations (or saematch explain with --for-embedding), or let a "
-                "language model judge"
+                f"{len(same)} of 'same' and {len(different)} of 'different'"
             )
         scores = np.concatenate([same, different])
         centre, spread = scores.mean(), max(scores.std(), 1e-12)

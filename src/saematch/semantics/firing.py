@@ -11,7 +11,7 @@
    each feature's heaviest when there are more than `TOKEN_ENTRIES` of them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,14 +117,16 @@ def watch(
     count: int = 5,
     window: Window = Window(),
     batch_tokens: int = 2048,
+    layers: Collection[int] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, tuple[Contexts, FiringStatistics]]:
     """Contexts and statistics of every SAE's features, by key.
 
-    `saes`: on the model's device; `progress` is told how many documents are done.
+    `saes`: on the model's device; `layers`: others whose outlying tokens are left out too; `progress` is told
+    how many documents are done.
     """
     watched = {key: _Watched(sae.d_sae, count, window) for key, sae in saes.items()}
-    blocks = sorted({sae.layer for sae in saes.values()})
+    blocks = sorted({sae.layer for sae in saes.values()} | set(layers))
     done = 0
     for batch in batches(documents, batch_tokens, range(len(documents))):
         with torch.no_grad():
