@@ -13,7 +13,7 @@ _ESCAPE = r"""\\(?:[\\'"nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-
 _TOKEN = rf"""(?:'(?:[^'\\\n\r\0]|{_ESCAPE})*'|"(?:[^"\\\n\r\0]|{_ESCAPE})*")"""
 _BLANKS = {"\n": "newline", "\t": "tab", " ": "space", "\r": "carriage return"}
 _LIST = rf"{_TOKEN}(?:, {_TOKEN})*"
-_DESCRIPTION = re.compile(rf"fires on {_LIST}(?: amid {_LIST})?(?:; promotes {_LIST})?")
+_DESCRIPTION = re.compile(rf"fires on ({_LIST})(?: amid ({_LIST}))?(?:; promotes ({_LIST}))?")
 
 
 def describe_tokens(
@@ -33,13 +33,21 @@ def describe_tokens(
 def words_in(description: str) -> str:
     """The tokens of such a description, blanks between them; any other text as it is.
 
-    What every description of this kind shares (quotes, commas, "fires on") makes all of them alike.  Blank
-    tokens are named, since no embedding sees them: features of line ends and indentation fire on little else.
+    What every description of this kind shares (quotes, commas, "fires on") makes all of them alike.  Of
+    blank tokens, which no embedding sees, those that the feature fires on are named; around it they stand
+    everywhere, and are left out.
     """
-    if not _DESCRIPTION.fullmatch(description):
+    found = _DESCRIPTION.fullmatch(description)
+    if not found:
         return description
-    tokens = [ast.literal_eval(literal) for literal in re.findall(_TOKEN, description)]
-    return " ".join(word for token in tokens if (word := _named(token))) or description
+    fires_on, around = _tokens(found[1]), _tokens(found[2] or "") + _tokens(found[3] or "")
+    words = [_named(token) for token in fires_on if token]
+    words += [" ".join(token.split()) for token in around if token.strip()]
+    return " ".join(words) or description
+
+
+def _tokens(listed: str) -> list[str]:
+    return [ast.literal_eval(literal) for literal in re.findall(_TOKEN, listed)]
 
 
 def _named(token: str) -> str:
