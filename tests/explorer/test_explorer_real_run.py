@@ -1,5 +1,7 @@
 """The explorer over a run that was made by every command, as the run's own readers see it."""
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -108,3 +110,22 @@ def test_descriptions_and_labels_are_those_of_the_run(asking: TestClient, real: 
     shown = {row["feature"]: row["labels"] for row in rows}
     for row in folded.to_dict("records"):
         assert row["label"] in shown[row["feature"]]
+
+
+def test_nothing_that_computes_is_loaded(real: Path) -> None:
+    """A first answer within two seconds leaves no time to import torch or pandas."""
+    code = f"""
+import sys
+from pathlib import Path
+from saematch.explorer.server import application
+from saematch.explorer.explorer import Explorer
+explorer = Explorer(Path({str(real)!r}))
+application(explorer, 1)
+explorer.ask("run", {{}})
+assert explorer.ask("features", {{}})["features"]
+explorer.ask("path", {{"feature": "3/1"}})
+explorer.close()
+print([name for name in ("torch", "pandas", "transformers") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from saematch.errors import UsageError
+from saematch.run.config import parts_slug
 from saematch.run.currency import is_current
 from saematch.run.names import JUDGEMENTS_NAME, JUDGING, results_name, sample_name
 from saematch.run.schema import decode
@@ -133,7 +134,8 @@ def _stands(run: "Run", experiment: str, results: str) -> bool:
     if sample is None or not is_current(run.directory, results):
         return False
     folders = {name.split("/")[2] for name in sample.depends if name.startswith("matchings/")}
-    return folders <= {run.config.slug}
+    # Not `run.config.slug`: parsing the settings loads what computes.
+    return folders <= {parts_slug(run.manifest["config"]["parts"])}
 
 
 def _read(run: "Run", experiment: str, judge: str) -> Judged:
