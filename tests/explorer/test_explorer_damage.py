@@ -101,6 +101,32 @@ def test_what_was_altered_is_named_and_the_rest_of_its_layer_is_shown(
     assert name not in problems(first)
 
 
+@pytest.mark.parametrize("damage", [wrong_bytes, gone])
+def test_without_a_matching_nothing_is_known_of_its_steps(
+    damage: Callable[[Path], None], first: Explorer, changed: Path
+) -> None:
+    """Nothing dies, differs or is uncertain for want of a file."""
+    client = client_of(first)
+    damage(changed / f"matchings/folded/{SLUG}/1--2.parquet")
+
+    def ask(question: str, **asked: str) -> dict[str, Any]:
+        answer = client.get(f"/api/{question}", params=asked)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    columns = {one["key"]: one["bands"] for one in ask("whole")["columns"]}
+    assert columns["1"] == {"unknown": SHAPE.features}
+    assert "unknown" not in columns["0"]
+    assert not any(row["matched"] for row in ask("features", layer="1", limit="200")["features"])
+    for filters in ({"pairs": "dies"}, {"differs": "cosine"}, {"certain": "no"}):
+        assert ask("features", layer="1", **filters)["total"] == 0
+    assert [row["a"] for row in ask("compare", one="folded", other="cosine")["pairs"]] == ["0", "2"]
+    path = ask("path", feature="1/7")
+    after = path["cards"][path["here"] + 1 :]
+    assert after[0]["step"]["certain"] is None
+    assert after[0]["step"]["doubts"][-1].startswith("the matching of these layers is missing")
+
+
 @pytest.mark.parametrize("damage", [wrong_bytes, cut_short])
 def test_contexts_that_were_altered_are_said_on_their_card(
     damage: Callable[[Path], None], opened: Explorer, changed: Path

@@ -121,6 +121,18 @@ def test_flows_births_and_deaths_add_up(ask: Ask, synthetic: Path) -> None:
         assert sum(one["features"] for one in flows if one["from"] == "q1") == len(low)
 
 
+def test_bands_lead_to_the_features_behind_them(ask: Ask) -> None:
+    answer = ask("whole")
+    low, middle, high = answer["quarters"]
+    ranges = {"q1": (None, low), "q2": (low, middle), "q3": (middle, high), "q4": (high, None)}
+    for column in answer["columns"][:-1]:
+        for band, (least, most) in ranges.items():
+            ends = {"cost_min": least, "cost_max": most}
+            asked = {name: value for name, value in ends.items() if value is not None}
+            found = ask("features", layer=column["key"], pairs="live", **asked)
+            assert found["total"] == column["bands"].get(band, 0)
+
+
 @pytest.mark.parametrize("measure", ["mse", "cost"])
 def test_bars_lead_to_the_features_behind_them(measure: str, ask: Ask, synthetic: Path) -> None:
     answer = ask("whole", measure=measure, bins=8)
@@ -207,6 +219,9 @@ def test_two_runs_of_the_same_saes_differ_where_their_partners_do(
             apart = (tables[0]["partner"] != tables[1]["partner"])[live]
             assert (row["features"], row["differ"]) == (live.sum(), apart.sum())
             total += apart.sum()
+            for name, table in zip(("mse_one", "mse_other"), tables, strict=True):
+                both = (table["status"] == "live") & (table["partner_status"] == "live") & live
+                assert row[name] == pytest.approx(table["mse_decoder"][both].mean())
         assert answer["total"] == total
         assert other is None
         assert {"setting": "seed", "one": 5, "other": 6} in answer["settings"]

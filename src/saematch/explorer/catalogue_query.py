@@ -15,8 +15,9 @@ from saematch.run.schema_semantics import DESCRIPTIONS, FEATURES, JUDGEMENTS, SA
 
 STRATEGIES = ("folded", "unfolded", "naive", "random", "cosine", "correlation")
 """Those whose partners are kept for every feature; a run may have some of them."""
-STEP_COLUMNS = ("partner", "cost", "mse", "cosine", "margin")
-"""What is kept of a step under each of them."""
+STEP_COLUMNS = ("partner", "cost", "mse", "cosine", "margin", "matched", "both_live")
+"""What is kept of a step under each of them.  `matched`: whether the run has this matching; without it
+nothing is known of a partner, which is not the same as none.  `both_live`: means are of such pairs."""
 FOLDED_COLUMNS = ("certain", "quantile", "labels", "phi", "lift")
 """What is known of the folded step alone."""
 SEPARATOR = "chr(31)"
@@ -83,7 +84,10 @@ def catalogue_query(
         others.append(
             f"nullif({strategy}.partner, -1)::INTEGER AS {strategy}_partner, "
             f"{strategy}.cost AS {strategy}_cost, {strategy}.mse_decoder AS {strategy}_mse, "
-            f"{strategy}.cosine AS {strategy}_cosine, {strategy}.margin AS {strategy}_margin"
+            f"{strategy}.cosine AS {strategy}_cosine, {strategy}.margin AS {strategy}_margin, "
+            f"{strategy}.feature IS NOT NULL AS {strategy}_matched, "
+            f"coalesce({strategy}.status = 'live' AND {strategy}.partner_status = 'live', false) "
+            f"AS {strategy}_both_live"
         )
     return _QUERY.format(
         paths=table("paths"), before=table("previous"), folded=table("folded"),
@@ -180,8 +184,8 @@ SELECT CAST($key AS VARCHAR) AS key, base.feature, path.path,
   coalesce(path.born, false) AS born, coalesce(path.dies, false) AS dies,
   nullif(CAST($next AS VARCHAR), '') AS next, step.partner, step.cost, step.mse_decoder AS mse,
   step.mse_encoder,
-  step.cosine, step.margin, coalesce(step.certain, false) AS certain,
-  coalesce(step.live_pair, false) AS live_pair, step.quantile,
+  step.cosine, step.margin, step.certain, step.feature IS NOT NULL AS matched,
+  coalesce(step.live_pair, false) AS live_pair, live_pair AS both_live, step.quantile,
   other.runner_up, other.runner_up_cost - step.cost AS extra_cost, other.runner_up_cosine,
   together.phi, together.lift,
   features.firings, features.density, features.mean_activation, features.greatest_activation,

@@ -89,7 +89,8 @@ def compare(
         f"count(*) FILTER ({SHOWN['differ']} AND (score_one IS NULL OR score_other IS NULL)) AS unmeasured, "
         "avg(score_one) AS score_one, avg(score_other) AS score_other, "
         "avg(phi_one) AS phi_one, avg(phi_other) AS phi_other, "
-        "avg(mse_one) AS mse_one, avg(mse_other) AS mse_other "
+        "avg(mse_one) FILTER (both_live_one) AS mse_one, "
+        "avg(mse_other) FILTER (both_live_other) AS mse_other "
         "FROM compared GROUP BY key ORDER BY list_position($keys, key)",
         {**values, "keys": list(keys)},
     )
@@ -119,7 +120,7 @@ def _compared(one: str, other: str, scores: str) -> str:
     for side, strategy in (("one", one), ("other", other)):
         columns += [
             f"step.{step_column(name, strategy)} AS {name}_{side}"
-            for name in ("partner", "mse", "cosine")
+            for name in ("partner", "mse", "cosine", "both_live")
         ]
         columns += [f"{side}_score.{name} AS {name}_{side}" for name in _SCORE]
         joins.append(
@@ -131,5 +132,6 @@ def _compared(one: str, other: str, scores: str) -> str:
     return (
         f"SELECT step.key, step.feature, step.next, step.description, step.source, {', '.join(columns)} "
         f"FROM read_parquet($files) AS step {' '.join(joins)} "
-        f"WHERE step.status = 'live' AND ({either})"
+        f"WHERE step.status = 'live' AND step.{step_column('matched', one)} "
+        f"AND step.{step_column('matched', other)} AND ({either})"
     )

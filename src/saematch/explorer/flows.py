@@ -1,8 +1,9 @@
 """The whole run at once: how features flow from layer to layer, and how near the pairs are.
 
-1. Steps of live pairs are put into four bands by cost, quarters of all such steps of the run.
+1. Steps of live pairs are put into four bands by cost, quarters of all such steps of the run; no pair costs
+   exactly what parts two of them.
 2. A feature stands in its layer in the band of its step to the next one; others are `left out` (not both
-   live), `dies` (matched to nothing) or `last` (no next layer).
+   live), `dies` (matched to nothing), `unknown` (their matching is missing) or `last` (no next layer).
 3. A flow counts features by their own band and by their partner's.  `born`: nothing was matched to it.
 4. Histograms count live pairs of every two layers over shared bins, even in the logarithm of the value.
 """
@@ -19,6 +20,7 @@ from saematch.explorer.selection import check_names, one_of, whole_number
 MEASURES = ("cost", "mse")
 _BAND = """CASE
   WHEN next IS NULL THEN 'last'
+  WHEN NOT matched THEN 'unknown'
   WHEN partner IS NULL THEN 'dies'
   WHEN NOT live_pair THEN 'left out'
   WHEN cost <= $q1 THEN 'q1' WHEN cost <= $q2 THEN 'q2' WHEN cost <= $q3 THEN 'q3' ELSE 'q4' END"""
@@ -57,6 +59,7 @@ def _answer(
         "quantile_cont(cost, 0.75) AS q3 FROM read_parquet($files) WHERE live_pair",
         {"files": every},
     )
+    quarters = {name: _between(database, every, value) for name, value in quarters.items()}
     columns = [
         {
             "key": key,
@@ -94,6 +97,18 @@ def _answer(
         "edges": edges,
         "histograms": histograms,
     }
+
+
+def _between(database: Database, files: Sequence[str], cost: float | None) -> float | None:
+    """A cost that no pair has, above that of every pair that costs at most `cost`, below all others'."""
+    if cost is None:
+        return None
+    [ends] = database.rows(
+        "SELECT max(cost) FILTER (cost <= $cost) AS below, min(cost) FILTER (cost > $cost) AS above "
+        "FROM read_parquet($files) WHERE live_pair",
+        {"files": list(files), "cost": cost},
+    )
+    return cost if ends["above"] is None else (ends["below"] + ends["above"]) / 2
 
 
 def _histograms(

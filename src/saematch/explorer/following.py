@@ -10,6 +10,7 @@ from saematch.explorer.database import Database
 from saematch.explorer.rows import read_rows
 from saematch.explorer.selection import check_names, parse_feature
 from saematch.run.steps import doubts_of
+from saematch.semantics.judging import Label
 
 FEATURE_COLUMNS = (
     "key", "feature", "status", "description", "source", "fires_on", "fires_on_share", "amid", "promotes",
@@ -103,7 +104,12 @@ def _card(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str,
         for one in (before, row)
         if one["status"] not in ("live", None)
     ]
-    doubts += doubts_of(step["cost"], step["quantile"], step["extra_cost"], step["certain"])
+    if before["matched"]:
+        doubts += doubts_of(step["cost"], step["quantile"], step["extra_cost"], step["certain"])
+    else:
+        doubts.append("the matching of these layers is missing: how near the two are is not known")
+    if step["labels"] and list(step["labels"]) == [str(Label.DIFFERENT)]:
+        doubts.append("the judge calls the two DIFFERENT")
     origin = f"{before['key']}/{before['feature']}"
     return {**card, "step": {**step, "from": origin, "doubts": doubts}}
 

@@ -18,7 +18,7 @@ LABELS = tuple(str(label) for label in Label)
 PAIRS = {
     "live": "live_pair",
     "left out": "partner IS NOT NULL AND NOT live_pair",
-    "dies": "next IS NOT NULL AND partner IS NULL",
+    "dies": "matched AND partner IS NULL",
     "born": "born",
 }
 """What becomes of a feature by the folded matching: both it and its partner are live, or not both, it dies,
@@ -97,7 +97,7 @@ def parse_selection(asked: Mapping[str, str], keys: Sequence[str]) -> Selection:
     if "differs" in given:
         other = one_of(given, "differs", STRATEGIES[1:], "")
         conditions.append(
-            f"{step_column('partner', other)} IS NOT NULL AND "
+            f"matched AND {step_column('partner', other)} IS NOT NULL AND "
             f"partner IS DISTINCT FROM {step_column('partner', other)}"
         )
     for name in RANGES:

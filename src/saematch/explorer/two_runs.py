@@ -66,7 +66,8 @@ def compare_runs(
             f"WITH compared AS ({compared}) SELECT key, count(*) AS features, "
             "count(*) FILTER (partner_one = partner_other) AS same, "
             f"count(*) FILTER ({_DIFFER}) AS differ, "
-            "avg(mse_one) AS mse_one, avg(mse_other) AS mse_other FROM compared GROUP BY key",
+            "avg(mse_one) FILTER (both_live_one) AS mse_one, "
+            "avg(mse_other) FILTER (both_live_other) AS mse_other FROM compared GROUP BY key",
             values,
         )
     }
@@ -93,13 +94,14 @@ def _compared(place: int, one: str, other: str) -> str:
     columns = ", ".join(
         f"{side}.{step_column(name, strategy)} AS {name}_{side}"
         for side, strategy in (("one", one), ("other", other))
-        for name in ("partner", "mse", "cost", "cosine")
+        for name in ("partner", "mse", "cost", "cosine", "both_live")
     )
     return (
         "SELECT one.key, one.feature, one.next, one.description, one.source, "
         f"{columns} FROM read_parquet($first{place}) AS one "
         f"JOIN read_parquet($second{place}) AS other ON other.feature = one.feature "
-        "WHERE one.status = 'live'"
+        f"WHERE one.status = 'live' AND one.{step_column('matched', one)} "
+        f"AND other.{step_column('matched', other)}"
     )
 
 

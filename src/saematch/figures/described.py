@@ -33,7 +33,8 @@ class Described:
         if not self.texts:
             return "Without descriptions; saematch describe makes them."
         return (
-            f"Descriptions from: {', '.join(self.sources)}; written by people or models, unchecked."
+            f"Descriptions from: {', '.join(self.sources)}; unchecked, whether lists of tokens, people's or "
+            "models' words."
         )
 
 

@@ -25,7 +25,7 @@ function stepBlock(card) {
       ["decoder MSE", short(step.mse)],
       ["cosine", short(step.cosine, 2)],
       ["cost", short(step.cost), " ", bar],
-      ["margin", short(step.margin), step.certain ? " certain" : make("span", {class: "doubt"}, " not certain")],
+      ["margin", short(step.margin), step.certain === null ? "" : step.certain ? " certain" : make("span", {class: "doubt"}, " not certain")],
       step.phi === null ? null : ["fire together", `φ ${short(step.phi, 2)}`, step.lift === null ? "" : `, lift ${short(step.lift)}`],
       step.runner_up === null ? null : ["runner-up", featureLink(card.key, step.runner_up), ` ${signed(step.extra_cost)}`],
     ].filter(Boolean)),

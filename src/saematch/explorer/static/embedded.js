@@ -49,12 +49,12 @@ function matches(row, asked) {
   if (asked.status && row.status !== asked.status) return false;
   if (asked.label && !(row.labels || []).includes(asked.label)) return false;
   const fates = {live: row.live_pair, "left out": row.steps.folded.partner !== null && !row.live_pair,
-    dies: row.next !== null && row.steps.folded.partner === null, born: row.born};
+    dies: row.steps.folded.matched && row.steps.folded.partner === null, born: row.born};
   if (asked.pairs && !fates[asked.pairs]) return false;
   if (asked.certain && (row.steps.folded.partner === null || row.certain !== (asked.certain === "yes"))) return false;
   if (asked.differs) {
     const other = row.steps[asked.differs];
-    if (!other || other.partner === null || other.partner === row.steps.folded.partner) return false;
+    if (!other || !row.steps.folded.matched || other.partner === null || other.partner === row.steps.folded.partner) return false;
   }
   return RANGES.every(name => {
     const least = asked[`${name}_min`], most = asked[`${name}_max`], value = row[name];

@@ -92,7 +92,7 @@ export function labelMarks(labels) {
 function resultRow(row, measured) {
   const status = row.status && row.status !== "live" ? make("span", {class: "doubt"}, ` ${row.status}`) : null;
   const partner = row.partner === null
-    ? make("span", {class: "quiet"}, row.next ? "nothing" : "last layer")
+    ? make("span", {class: "quiet"}, !row.next ? "last layer" : row.matched === false ? "not known" : "nothing")
     : featureLink(row.next, row.partner);
   const bar = row.quantile === null ? null : styled(make("span", {class: "bar", title:
     `cheaper than ${percent(1 - row.quantile)} of the live pairs`}), "--share", row.quantile.toFixed(3));
@@ -137,6 +137,7 @@ export async function showFind(place, asked, run) {
     clear(results, make("p", {class: "notice doubt", role: "alert"}, error.message));
     return;
   }
+  const shared = ["cosine", "correlation"].includes(answer.strategy);
   const by = answer.strategy === "folded" ? "" : `, by ${answer.strategy}`;
   const measured = run.corpora.length > 0 && !by;
   const notes = [];
@@ -153,7 +154,7 @@ export async function showFind(place, asked, run) {
   clear(results, notes,
     make("div", {class: "above"}, paging(answer, asked), takeAway(asked)),
     make("table", {class: "found"},
-      make("caption", {class: "quiet"}, `Nearest: the feature of the next layer under a one-to-one matching${by}.`),
+      make("caption", {class: "quiet"}, `Nearest: the feature of the next layer ${shared ? "that is nearest, which others may share" : "under a one-to-one matching"}${by}.`),
       make("thead", {}, make("tr", {}, ["feature", "described as", "density", "nearest", "MSE", "cosine", ...(measured ? ["φ"] : []), "margin"]
         .map(name => make("th", {scope: "col"}, name)))),
       make("tbody", {}, answer.features.map(row => resultRow(row, measured)))),

@@ -35,7 +35,8 @@ function summary(path) {
     make("b", {}, next.feature), ` of layer ${next.key}, at decoder MSE ${short(step.mse)}`
     + (step.quantile === null ? "" : ` (cost below that of ${percent(1 - step.quantile)} of the live pairs)`)
     + ` and cosine ${short(step.cosine, 2)}. `,
-    step.certain ? "The pair is certain: every matching of least total cost contains it."
+    step.certain === null ? "The matching of these layers is missing, so how near the two are is not known."
+      : step.certain ? "The pair is certain: every matching of least total cost contains it."
       : "The pair is not certain: a matching as good may do without it.");
   return text;
 }

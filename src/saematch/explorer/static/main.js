@@ -43,12 +43,15 @@ async function show(quietly = false) {
     place.append(make("p", {class: "notice doubt", role: "alert"}, error.message));
   }
   if (turn !== shown) return; // the reader has gone on
+  const field = main.contains(document.activeElement) ? document.activeElement.id : "";
   clear(main, place);
   main.dataset.shown = location.hash;
   document.title = `${place.querySelector("h1")?.textContent ?? "saematch"} – saematch explorer`;
   if (!quietly && turn > 1) {
-    main.focus({preventScroll: true});
-    scrollTo(0, 0);
+    // Who changes one field after another stays at it.
+    const same = field && document.getElementById(field);
+    (same || main).focus({preventScroll: true});
+    if (!same) scrollTo(0, 0);
   }
   place.dispatchEvent(new CustomEvent("shown"));
 }

@@ -5,9 +5,9 @@ import {address, currentRoute} from "./route.js";
 import {ask} from "./questions.js";
 import {counted, plural, short} from "./numbers.js";
 
-const BANDS = ["q1", "q2", "q3", "q4", "left out", "dies", "last"];
+const BANDS = ["q1", "q2", "q3", "q4", "left out", "dies", "unknown", "last"];
 const WORDS = {q1: "cheapest quarter", q2: "second quarter", q3: "third quarter", q4: "dearest quarter",
-  "left out": "not both live", dies: "dies: matched to nothing", last: "no next layer"};
+  "left out": "not both live", dies: "dies: matched to nothing", unknown: "not known: not matched yet, or the file is left out", last: "no next layer"};
 const HEIGHT = 300, BAR = 18, GAP = 3, TOP = 26;
 
 function bandAddress(key, band, quarters) {
@@ -77,9 +77,9 @@ function flowChart(answer, chain) {
       "Features in each layer by the cost of their step to the next"}, ribbons, bars));
 }
 
-function bandLegend(quarters) {
+function bandLegend({quarters, columns}) {
   const ranges = {q1: `to ${short(quarters[0])}`, q2: `to ${short(quarters[1])}`, q3: `to ${short(quarters[2])}`, q4: `above ${short(quarters[2])}`};
-  return make("ul", {class: "bands"}, BANDS.map(band =>
+  return make("ul", {class: "bands"}, BANDS.filter(band => columns.some(column => column.bands[band])).map(band =>
     make("li", {}, make("span", {class: `swatch ${band.replace(" ", "-")}`}), WORDS[band], ranges[band] ? `, cost ${ranges[band]}` : "")));
 }
 
@@ -136,7 +136,7 @@ export async function showWhole(place, asked, run) {
   }
   place.append(make("p", {}, "Every column is a layer, cut by what the step to the next layer costs; a ribbon is features going "
     + "to their nearest under a one-to-one matching. Bars lead to the features behind them."),
-  bandLegend(answer.quarters));
+  bandLegend(answer));
   for (const chain of run.chains) {
     if (run.chains.length > 1) place.append(make("h2", {}, chain.join(" → ")));
     place.append(flowChart(answer, chain), asTable(answer, chain));
