@@ -14,6 +14,7 @@ from saematch.run.config import (
     DATA_FREE_STRATEGIES,
     PARTS,
     RunConfig,
+    flags_of,
     parse_layers,
     parse_pairs,
     parse_parts,
@@ -121,3 +122,28 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     for name in ("bad.toml", "missing.toml"):
         with pytest.raises(UsageError, match=name):
             RunConfig.from_toml(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        RunConfig("bundled:smollm2-135m"),
+        RunConfig(
+            "a folder", layers=(12, 14), strategies=("folded", "cosine"), seed=3, candidates=2
+        ),
+        RunConfig("x", parts={"decoder": 1.0, "encoder": 0.5}, far=(("1", "3"), ("2", "4.a"))),
+        RunConfig("x", unmatched_cost="auto", random_draws=2),
+        RunConfig("x", unmatched_cost=0.25),
+    ],
+)
+def test_flags_say_what_the_settings_say(config: RunConfig) -> None:
+    flags = flags_of(config.to_dict())
+    given = dict(zip(flags[::2], flags[1::2], strict=True))
+    whole = {"seed", "random_draws", "candidates"}
+    values = {
+        name: int(text) if name in whole else text
+        for name, text in ((flag[2:].replace("-", "_"), text) for flag, text in given.items())
+    }
+    assert RunConfig.from_dict(values) == config
+    if config == RunConfig(config.suite):
+        assert flags == ["--suite", config.suite]

@@ -6,6 +6,7 @@ from typing import Any
 from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.catalogue_query import STRATEGIES
 from saematch.explorer.run_files import RunFiles
+from saematch.run.config import flags_of
 from saematch.run.names import JUDGEMENTS_NAME, PATHS_NAME, candidates_name
 
 
@@ -50,9 +51,7 @@ def missing(run: RunFiles) -> list[dict[str, str]]:
     steps = run.adjacent
     matched = sum(run.sha256(run.matching(a, b)) is not None for a, b in steps)
     near = sum(run.sha256(candidates_name(a, b)) is not None for a, b in steps)
-    again = shlex.join(
-        ["saematch", "run", "--suite", str(run.settings["suite"]), "--out", str(run.path)]
-    )
+    again = shlex.join(["saematch", "run", *flags_of(run.settings), "--out", str(run.path)])
     found = []
 
     def lacks(what: str, command: str) -> None:

@@ -96,6 +96,29 @@ class RunConfig:
         return cls.from_dict(values, str(path))
 
 
+def flags_of(settings: Mapping[str, Any]) -> list[str]:
+    """The flags of `saematch run` that say what a run's saved settings say, the usual ones left out."""
+    # Not a RunConfig's: making one loads what computes, and a page that only shows must not wait for it.
+    usual = {field.name: field.default for field in fields(RunConfig)} | {
+        "strategies": list(DATA_FREE_STRATEGIES),
+        "parts": dict.fromkeys(PARTS, 1.0),
+        "far": [],
+    }
+    flags = []
+    for name, value in settings.items():
+        if name != "suite" and value == usual.get(name):
+            continue
+        if name == "parts":
+            value = [
+                part if weight == 1 else f"{part}@{weight!r}" for part, weight in value.items()
+            ]
+        if name == "far":
+            value = ";".join(",".join(pair) for pair in value)
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        flags += [f"--{name.replace('_', '-')}", text]
+    return flags
+
+
 def parse_layers(value: Any) -> tuple[int, ...] | None:
     """Layers from `12-19`, `12,14`, a number or a sequence of numbers; ascending.
 
