@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from saematch.errors import InputError
+from saematch.run.config import PARTS, parts_slug
 from saematch.run.currency import is_current
 from saematch.run.evaluation_summary import corpora_of
 from saematch.run.schema import decode
@@ -76,7 +77,9 @@ def suite_facts(run: "Run") -> str:
     widths = sorted({sae["d_sae"] for sae in saes})
     width = f"{widths[0]:,}" + (f" to {widths[-1]:,}" if len(widths) > 1 else "")
     blocks = f"blocks {min(layers)} to {max(layers)}, {len(saes)} SAEs, {width} features each"
-    return f"{suite_name(run)}: {blocks}."
+    parts = run.config.parts
+    of = "" if parts == dict.fromkeys(PARTS, 1.0) else f"; matched by {parts_slug(parts)} alone"
+    return f"{suite_name(run)}: {blocks}{of}."
 
 
 def suite_name(run: "Run") -> str:

@@ -156,7 +156,8 @@ _RISING = tuple(reversed(LABEL_FILLS.values()))
 def _spread(ax: Axes, values: dict[str, pd.Series]) -> None:
     """A box and its points for each label; a label that nobody gave is an empty place."""
     generator = np.random.default_rng(0)
-    for place, (name, color, hatch) in enumerate(_RISING):
+    # Without the labels' hatches: among points they would look like more of them.
+    for place, (name, color, _) in enumerate(_RISING):
         mine = values[name].to_numpy(dtype=float)
         if not len(mine):
             continue
@@ -165,7 +166,7 @@ def _spread(ax: Axes, values: dict[str, pd.Series]) -> None:
             medianprops={"color": "black", "linewidth": 2},
         )  # fmt: skip
         for box in drawn["boxes"]:
-            box.set(facecolor=color, hatch=hatch, alpha=0.85)
+            box.set(facecolor=color, alpha=0.85)
         aside = generator.uniform(-0.2, 0.2, len(mine))
         ax.plot(place + aside, mine, ".", color="black", markersize=2.5, alpha=0.5)
     names = [f"{name}\nn = {len(values[name])}" for name, *_ in _RISING]

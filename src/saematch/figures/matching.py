@@ -33,12 +33,15 @@ def mse(run: "Run") -> Figure:
     rows = measures[measures["measure"] == "mse_decoder"]
     missing = {name: gaps(rows[rows["strategy"] == name], pairs) for name in run.config.strategies}
     draws = " Range of random: its least and greatest draw." * ("random" in run.config.strategies)
+    shared = " cosine: the nearest by it, which several features may share." * (
+        "cosine" in run.config.strategies
+    )
     return caption(
         mse_by_pair(measures, pairs),
         "MSE of matched pairs by part (SAE Match, figure 3)",
         suite_facts(run),
         "Mean squared difference of matched live pairs, all strategies measured on folded weights; "
-        f"from the weights alone, no text was read.{draws}",
+        f"from the weights alone, no text was read.{draws}{shared}",
         not_measured(missing, len(pairs)),
     )
 
