@@ -44,8 +44,8 @@ def explore(
     from saematch.explorer.server import serve
 
     def tell(address: str) -> None:
-        said = json.dumps({"address": address}) if as_json else address
-        typer.echo(said if as_json else f"{said}  (on this machine only; Ctrl-C stops it)")
+        shown = f"{address}  (on this machine only; Ctrl-C stops it)"
+        typer.echo(json.dumps({"address": address}) if as_json else shown)
 
     explorer = Explorer(directory, other)
     try:

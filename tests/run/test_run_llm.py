@@ -128,6 +128,11 @@ def test_descriptions_of_other_contexts_or_of_two_writers_are_not_judged(
         assert "budget" in cut
         ask = ("judge", str(directory), *flags, *url, "--model", "J", "--descriptions", "model")
         assert "by one writer, found those of" in call(*ask, code=3)
+        # Of layers that only calibration asks about another writer's do not matter to a language model.
+        call("explain", str(directory), *flags[:4], "--pairs", "3,4", "--yes", *url, "--model", "B")
+        with serving(lambda _: label("MAYBE")) as judges:
+            call("judge", str(directory), *flags[:4], "--pairs", "3,4", "--yes", "--base-url",
+                 judges.url, "--model", "J", "--descriptions", "model")  # fmt: skip
         describe(directory, replace(SMALL, corpora=("wiki",)), model=described_model)
         assert "found that these have changed since" in call(*ask, code=3)
 

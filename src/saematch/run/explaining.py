@@ -76,13 +76,14 @@ def explain_features(
         identity = {"model": chat.model, "endpoint": chat.host, "temperature": chat.temperature}
         explainer = key_of(identity)
         with Journal(held.file(JOURNAL)) as journal:
+            asked = [one.question for one in requests]
             new = {
                 question: one.request
-                for one in requests
-                if not journal.has(explainer, question := one.question)
+                for question, one in zip(asked, requests, strict=True)
+                if not journal.has(explainer, question)
             }
             questions, left = list(new), list(new.values())
-            answered = sum(one.question not in new for one in requests)
+            answered = sum(question not in new for question in asked)
             estimate = estimate_explaining(chat, left)
             if not agree(ExplainingIntent(len(wanted), answered, estimate)):
                 return run

@@ -18,6 +18,7 @@ BOTH_SIDES = (
     "open: the interval reaches both sides, which neither bears the claim out nor refutes it; more "
     "documents or samples narrow it"
 )
+NO_INTERVAL = "open: without an interval, which more documents or samples give, nothing is decided"
 NEAR = 1.25
 """A loss approaches another where it is at most so many times as high."""
 ALIKE = 0.05
@@ -28,8 +29,6 @@ EVEN = 1.5
 """Mean L0 of adjacent SAEs that differs by at most this factor is about the same."""
 PEAK = (50.0, 100.0)
 """Mean L0 that counts as near 70."""
-
-NO_INTERVAL = "open: without an interval, which more documents or samples give, nothing is decided"
 
 
 @dataclass(frozen=True)

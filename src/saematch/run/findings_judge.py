@@ -43,7 +43,8 @@ def persistence(run: "Run") -> list[Finding]:
     means = _Distances(run, judge)
     last = max(means.distances)
     if last < 2:
-        return [_open(name, claim, "three layers on a chain") for name, claim in claims.items()]
+        needs = {"d1": "three", "d2": USEFUL + 1, "d3": "four", "d4": "four"}
+        return [_open(n, claim, f"{needs[n]} layers on a chain") for n, claim in claims.items()]
     whose = f"mean label (1 to 3) of {judge.judge}"
     curve = ", ".join(f"{means.of(COMPOSITION, d, last)[0]:.2f}" for d in means.distances)
     fall, on = means.gain((1, COMPOSITION, last), (-1, COMPOSITION, 1))

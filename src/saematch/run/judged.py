@@ -83,8 +83,10 @@ def judged(run: "Run", of: str = "") -> list[Judged]:
     found = []
     for name in run.directory.names(f"{JUDGING}{of}/" if of else JUDGING):
         experiment, file = name.removeprefix(JUDGING).split("/")
+        if name == sample_name(experiment):
+            continue
         # Results of a sample that was drawn anew since are of other questions.
-        if file != "sample.parquet" and _stands(run, experiment, name):
+        if _stands(run, experiment, name):
             found.append(_read(run, experiment, file.removesuffix(".parquet")))
     return found
 

@@ -4,7 +4,7 @@ A pair of features is described from different halves of the documents, so that 
 for being seen in the same places; a feature is its own control from the two halves.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,11 +170,11 @@ def with_texts(
     calibration pairs are of may be without), where they are of contexts that changed since, or of several
     writers.
     """
-    needed = {
+    keys = dict.fromkeys(key for one in sample for key in (one.a, one.b))
+    asked = {
         key for one in sample if not one.kind.startswith(CALIBRATION) for key in (one.a, one.b)
     }
-    keys = dict.fromkeys(key for one in sample for key in (one.a, one.b))
-    texts = {key: _Texts.of(run, config.descriptions, key, key in needed) for key in keys}
+    texts = _texts_of(run, config.descriptions, keys, asked)
 
     def partner_text(one: Compared) -> str | None:
         of = texts[one.b]
@@ -193,14 +193,39 @@ def with_texts(
         "text_a": [texts[one.a].first.get(one.feature) for one in sample],
         "text_b": [partner_text(one) for one in sample],
     }  # fmt: skip
-    writers = {of.writer: key for key, of in texts.items() if of.tables}
+    return rows, [name for of in texts.values() for name in of.tables]
+
+
+def _texts_of(run: Run, source: str, keys: Iterable[str], asked: Set[str]) -> dict[str, "_Texts"]:
+    """By key.  `asked`: those that a judge is asked about; others may have no texts."""
+    there = {key: _Texts.of(run, source, key) for key in keys}
+    writers = {}
+    for key in sorted(asked, key=list(there).index):
+        found = there[key]
+        if found is None:
+            sources = sorted({name for _, name in described(run)})
+            raise InputError(
+                f"needed descriptions of the features of {key} from {source}, found "
+                f"{', '.join(sources) or 'none'}; make them with: saematch {_HOW[source]}"
+            )
+        if not found.is_current(run):
+            raise InputError(
+                f"needed {found.tables[0]} to describe the contexts that are there, found that these have "
+                f"changed since; make it again with saematch {_HOW[source]}"
+            )
+        writers[found.writer] = key
     if len(writers) > 1:
         said = ", ".join(f"those of {key} by {writer[0]}" for writer, key in writers.items())
         raise InputError(
             f"needed descriptions by one writer, found {said}; let one describe all of the sample with "
-            f"saematch {_HOW[config.descriptions]}"
+            f"saematch {_HOW[source]}"
         )
-    return rows, [name for of in texts.values() for name in of.tables]
+    return {
+        key: found
+        if found is not None and found.is_current(run) and found.writer in writers
+        else _Texts({}, {}, {})
+        for key, found in there.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -219,35 +244,24 @@ class _Texts:
     """The model that wrote them and the key of its settings, where one did."""
 
     @classmethod
-    def of(cls, run: Run, source: str, key: str, needed: bool) -> "_Texts":
-        halves = [descriptions_of(run, half_source(source, half), key) for half in range(HALVES)]
-        first, other = halves
-        sources = [half_source(source, half) for half in range(HALVES)]
-        if first is None or other is None:
-            sources = [source]
-        tables = [descriptions_name(one, key) for one in sources]
-        one = descriptions_of(run, source, key)
-        if one is None and not needed:
-            return cls({}, {}, {})
-        for name in tables:
-            if one is not None and not is_current(run.directory, name):
-                raise InputError(
-                    f"needed {name} to describe the contexts that are there, found that these have changed "
-                    f"since; make it again with saematch {_HOW[source]}"
-                )
-        if first is not None and other is not None:
+    def of(cls, run: Run, source: str, key: str) -> "_Texts | None":
+        """From either half of the documents, or else from all of them; None where there are none."""
+        halves = [half_source(source, half) for half in range(HALVES)]
+        first, second = (descriptions_of(run, half, key) for half in halves)
+        if first is not None and second is not None:
+            tables = [descriptions_name(half, key) for half in halves]
             about = first.about
-            writer = (str(about.get("model", "")), str(about.get("explainer", "")))
-            written = writer if "explainer" in about else ("", "")
-            return cls(first.texts, other.texts, other.texts, tables, written)
+            writer = (about["model"], about["explainer"]) if "explainer" in about else ("", "")
+            return cls(first.texts, second.texts, second.texts, tables, writer)
+        one = descriptions_of(run, source, key)
         if one is None:
-            there = sorted({name for _, name in described(run)})
-            raise InputError(
-                f"needed descriptions of the features of {key} from {source}, found "
-                f"{', '.join(there) or 'none'}; make them with: saematch {_HOW[source]}"
-            )
+            return None
         several: dict[int, list[str]] = {}
         for description in one.descriptions:
             several.setdefault(description.feature, []).append(description.text)
         again = {feature: texts[1] for feature, texts in several.items() if len(texts) > 1}
-        return cls(one.texts, one.texts, again, tables)
+        return cls(one.texts, one.texts, again, [descriptions_name(source, key)])
+
+    def is_current(self, run: Run) -> bool:
+        """Whether they are of the contexts that are there."""
+        return all(is_current(run.directory, name) for name in self.tables)
