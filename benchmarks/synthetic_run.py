@@ -100,7 +100,7 @@ class _Writer(Meanings):
             known = partner >= 0
             solved = strategy in ("folded", "unfolded")
             cost = np.where(known, random.lognormal(2.0, 0.6, n), np.nan)
-            margin = np.where(known & solved, random.lognormal(-1.0, 1.5, n), np.nan)
+            margin = np.where(known & solved, random.lognormal(-1.0, 2.5, n), np.nan)
             step = {
                 "feature": np.arange(n),
                 "partner": partner,
@@ -111,7 +111,7 @@ class _Writer(Meanings):
                 "mse_encoder": cost / 9000,
                 "cosine": np.where(known, random.beta(2, 3, n), np.nan),
                 "margin": margin,
-                "certain": np.nan_to_num(margin) > 0.05,
+                "certain": np.nan_to_num(margin) > 0.004,
             }
             self.partners[strategy, a, b] = partner
             if strategy == "folded":

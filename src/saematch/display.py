@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.status import Status
 from rich.table import Table
@@ -239,26 +240,33 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
         other = ""
         if not pd.isna(runner_up):
             other = f"{runner_up} ({step['runner_up_extra_cost']:+.3g})"
+            if step["runner_up_status"] not in ("live", None):
+                other += "†"
         quantile = step["quantile"]
         started = pd.isna(step["cost"])
         table.add_row(
             str(step["key"]) + (" (born)" * step["born"]) + (" (dies)" * step["dies"]),
             f"[bold]{step['feature']}[/]" if step["key"] == key else str(step["feature"]),
             step["status"],
-            number(step["cost"]),
+            _short(step["cost"]),
             _percent(quantile),
-            number(step["cosine"]),
-            number(step["margin"]),
+            _short(step["cosine"]),
+            _short(step["margin"]),
             "" if started else ("yes" if step["certain"] else "no"),
             other,
         )
     CONSOLE.print(f"Feature {key}/{feature}: nearest under a one-to-one matching, layer by layer")
     CONSOLE.print(table)
+    for step in steps.to_dict("records"):
+        if step["doubts"]:
+            name = f"{step['key']}/{step['feature']}"
+            CONSOLE.print(f"[yellow]doubt[/] {escape(name)}: {escape('; '.join(step['doubts']))}")
     CONSOLE.print(
         "A row tells of the step into its layer. rank: where its cost lies among the live "
         "pairs (100%: the dearest). certain: every optimal matching takes the step. margin: "
         "proven rise of the total if it were forbidden. runner-up: the nearest other feature "
-        "(and its extra cost; below zero it is nearer, but was given to another feature)."
+        "(and its extra cost; below zero it is nearer, but was given to another feature, as "
+        "small features are near to everything; †: dead or degenerate)."
     )
 
 
@@ -268,6 +276,11 @@ def new_table(*columns: str) -> Table:
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     return table
+
+
+def _short(value: Any) -> str:
+    """Three significant digits, for tables of many columns; nothing where there is no value."""
+    return "" if value is None or pd.isna(value) else f"{value:.3g}"
 
 
 def number(value: Any) -> str:

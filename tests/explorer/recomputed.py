@@ -1,10 +1,15 @@
 """The same answers by pandas, straight from the tables of the run."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+
+from saematch.run.read import open_run
+from saematch.run.steps import followed_steps
 
 SLUG = "decoder+encoder+bias"
 
@@ -18,6 +23,11 @@ def features_of(run: Path, strategy: str = "folded") -> pd.DataFrame:
     keys = keys_of(run)
     paths = pd.read_parquet(run / "paths.parquet")
     judged = labels_of(run)
+    doubted = {
+        (before.key, before.feature): bool(step.doubts)
+        for steps in followed_steps(open_run(run)).values()
+        for before, step in pairwise(steps)
+    }
     frames = []
     for place, key in enumerate(keys):
         frame = paths[paths["key"] == key][["feature", "status", "key"]].sort_values("feature")
@@ -26,6 +36,8 @@ def features_of(run: Path, strategy: str = "folded") -> pd.DataFrame:
         texts = pd.read_parquet(run / f"descriptions/activations--{key}.parquet")
         texts = texts.drop_duplicates("feature")[["feature", "text"]]
         frame = frame.merge(texts.rename(columns={"text": "description"}), on="feature", how="left")
+        frame["peaks"] = frame["feature"].map(peaks_of(run, key))
+        frame["doubtful"] = [doubted.get((key, feature)) for feature in frame["feature"]]
         frame["place"] = place
         if place + 1 < len(keys):
             after = keys[place + 1]
@@ -70,6 +82,31 @@ def matching(run: Path, strategy: str, a: str, b: str) -> pd.DataFrame:
     return pd.read_parquet(run / f"matchings/{strategy}/{SLUG}/{a}--{b}.parquet")
 
 
+def peaks_of(run: Path, key: str) -> dict[int, list[str]]:
+    """Tokens on which contexts of a feature are strongest, the strongest first."""
+    table = pd.read_parquet(run / f"contexts/{key}.parquet")
+    table["token"] = [
+        tokens[place] for tokens, place in zip(table["tokens"], table["place"], strict=True)
+    ]
+    best = table.groupby(["feature", "token"])["activation"].max().reset_index()
+    best = best.sort_values(["activation", "token"], ascending=[False, True])
+    return {feature: rows["token"].tolist() for feature, rows in best.groupby("feature")}
+
+
+def share_of(row: dict[str, Any], token: str) -> float | None:
+    """How many of a feature's firings are on a token; None where it is in its contexts alone."""
+    shares = [
+        share
+        for one, share in zip(row["fires_on"], row["fires_on_share"], strict=True)
+        if same(one, token)
+    ]
+    return sum(shares) if shares else None
+
+
+def same(one: str, other: str) -> bool:
+    return one.strip(" ").lower() == other.strip(" ").lower()
+
+
 def labels_of(run: Path) -> dict[tuple[str, int, int], list[str]]:
     """Distinct labels of every pair that was judged, by its first feature and the partner."""
     sample = pd.read_parquet(run / "judging/layers/sample.parquet")
@@ -93,14 +130,19 @@ def selected(
         keep &= (frame["key"] + "/" + frame["feature"].astype(str)) == asked["feature"]
     for word in asked.get("text", "").split():
         keep &= frame["description"].fillna("").str.lower().str.contains(word.lower(), regex=False)
-    for name, column in (("fires", "fires_on"), ("promotes", "promotes")):
+    for name, columns in (("fires", ("fires_on", "peaks")), ("promotes", ("promotes",))):
         if name in asked:
-            wanted = asked[name].strip(" ").lower()
-            keep &= frame[column].map(
-                lambda tokens, wanted=wanted: any(
-                    one.strip(" ").lower() == wanted for one in tokens
+            found = pd.Series(False, index=frame.index)
+            for column in columns:
+                found |= frame[column].map(
+                    lambda tokens, wanted=asked[name]: (
+                        isinstance(tokens, (list, np.ndarray))
+                        and any(same(one, wanted) for one in tokens)
+                    )
                 )
-            )
+            keep &= found
+    if "doubts" in asked:
+        keep &= frame["doubtful"] == (asked["doubts"] == "some")
     if "status" in asked:
         keep &= frame["status"] == asked["status"]
     if "label" in asked:
@@ -119,7 +161,11 @@ def selected(
         if f"{name}_max" in asked:
             keep &= frame[name] <= float(asked[f"{name}_max"])
     found = frame[keep]
-    sort, ascending = asked.get("sort", "layer"), asked.get("order", "asc") == "asc"
+    sort = asked.get("sort", "share" if "fires" in asked else "layer")
+    ascending = asked.get("order", "desc" if sort == "share" else "asc") == "asc"
+    if sort == "share":
+        shares = [share_of(row, asked["fires"]) for row in found.to_dict("records")]
+        found = found.assign(share=pd.Series(shares, index=found.index, dtype=float))
     if sort == "layer":
         return found.sort_values(["place", "feature"], ascending=ascending)
     found = found.sort_values(["place", "feature"])

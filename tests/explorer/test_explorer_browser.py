@@ -12,6 +12,8 @@ from explored_runs import SHAPE
 from playwright.sync_api import expect
 
 from saematch.run.manifest import encode_manifest
+from saematch.run.read import open_run
+from saematch.run.steps import followed_steps
 
 
 def test_find_then_follow_then_back(watched: Watched, site: str) -> None:
@@ -84,18 +86,18 @@ def test_doubts_and_labels_are_said_in_words(watched: Watched, site: str, strang
     expect(card.locator(".label").first).to_have_text(re.compile("SAME|MAYBE|DIFFERENT"))
     card.get_by_role("button", name="why").click()
     expect(card).to_contain_text("since the texts say so")
-    candidates = pd.read_parquet(strange / "candidates/0--1.parquet")
-    table = pd.read_parquet(strange / "matchings/folded/decoder+encoder+bias/0--1.parquet")
-    merged = candidates.merge(table, on="feature", suffixes=("", "_taken"))
-    nearer = merged[
-        (merged["cost"] < merged["cost_taken"]) & (merged["candidate"] != merged["partner"])
-    ]
+    steps = next(
+        steps
+        for steps in followed_steps(open_run(strange)).values()
+        if any("is nearer" in doubt for step in steps for doubt in step.doubts)
+    )
     page = opened(
-        watched, f"{site}#/follow?feature=0/{nearer['feature'].iloc[0]}", re.compile("Follow")
+        watched, f"{site}#/follow?feature={steps[0].key}/{steps[0].feature}", re.compile("Follow")
     )
-    expect(page.locator(".cards > li").nth(1).locator(".doubts")).to_contain_text(
-        "another feature is nearer"
-    )
+    for place, step in enumerate(steps):
+        card = page.locator(".cards > li").nth(place)
+        for doubt in step.doubts:
+            expect(card.locator(".doubts")).to_contain_text(doubt)
     watched.check()
 
 
@@ -147,6 +149,10 @@ def test_strategies_are_compared(watched: Watched, site: str) -> None:
     page.go_back()
     page.go_back()
     expect(page.locator(".answer")).to_contain_text("folded and cosine")
+    expect(page.locator(".answer")).to_contain_text("judged under both the mean label is")
+    page.get_by_label("Sorted by").select_option("labels")
+    expect(page.locator("main")).to_have_attribute("data-shown", re.compile("sort=labels"))
+    expect(page.locator("table.pairs tbody tr").first.locator("td .label")).to_have_count(2)
     watched.check()
 
 

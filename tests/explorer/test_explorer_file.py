@@ -1,6 +1,5 @@
 """The page in one file, in a real browser."""
 
-from importlib.resources import files as package_files
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +8,7 @@ from explored_runs import Shape, write_run
 from playwright.sync_api import Browser, expect
 
 from saematch.explorer.explorer import Explorer
-from saematch.explorer.one_file import export_page
+from saematch.explorer.one_file import bundled, export_page
 
 
 def test_an_exported_file_opens_without_a_server(
@@ -50,11 +49,12 @@ def test_an_exported_file_finds_as_the_server_does(browser: Browser, tmp_path: P
         export_page(explorer, tmp_path / "all.html", every, 0)
         page = browser.new_page()
         page.goto(f"file://{tmp_path}/all.html")
-        source = (package_files("saematch.explorer") / "static" / "embedded.js").read_text()
+        source = bundled("embedded")
         page.evaluate("1")  # the page is there
         data = page.evaluate("JSON.parse(document.getElementById('carried').textContent)")
         lonely = browser.new_page()
-        lonely.add_script_tag(content=source.replace("export function", "function"))
+        lonely.add_script_tag(content=source)
+        token = data["features"][0]["fires_on"][0]
         for asked in (
             {"text": "men", "sort": "cost", "order": "desc"},
             {"strategy": "cosine", "mse_max": "0.01", "sort": "mse"},
@@ -64,11 +64,16 @@ def test_an_exported_file_finds_as_the_server_does(browser: Browser, tmp_path: P
             {"differs": "naive", "limit": "7", "offset": "9"},
             {"certain": "no", "strategy": "unfolded"},
             {"label": "SAME"},
+            {"doubts": "none"},
+            {"doubts": "some", "offset": "999999"},
+            {"fires": token},
+            {"fires": token, "sort": "share", "order": "asc"},
             {"density_min": "0.001", "sort": "density"},
             {"phi_min": "0.2", "sort": "lift", "order": "desc"},
         ):
             mine = lonely.evaluate(
-                "([data, asked]) => embeddedAnswer(data, 'features', asked)", [data, asked]
+                "([data, asked]) => from_embedded.embeddedAnswer(data, 'features', asked)",
+                [data, asked],
             )
             theirs = explorer.ask("features", asked)
             assert mine["total"] == theirs["total"], asked

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from recomputed import features_of, keys_of, selected
+from recomputed import features_of, keys_of, selected, share_of
 from starlette.testclient import TestClient
 
 Ask = Callable[..., dict[str, Any]]
@@ -48,6 +48,10 @@ def check(answer: dict[str, Any], expected: pd.DataFrame, limit: int, offset: in
         )
         assert row["fires_on"] == list(wanted["fires_on"])
         assert row["promotes"] == list(wanted["promotes"])
+        assert (row["peaks"] or []) == (
+            wanted["peaks"] if isinstance(wanted["peaks"], list) else []
+        )
+        assert row["doubtful"] == (wanted["doubtful"] if folded else None)
         assert (row["labels"] or []) == (wanted["labels"] if folded else [])
 
 
@@ -67,6 +71,7 @@ def questions(draw: st.DrawFn) -> dict[str, Any]:
     maybe("status", st.sampled_from(["live", "dead", "degenerate"]))
     maybe("label", st.sampled_from(["SAME", "MAYBE", "DIFFERENT"]))
     maybe("certain", st.sampled_from(["yes", "no"]))
+    maybe("doubts", st.sampled_from(["some", "none"]))
     maybe(
         "strategy",
         st.sampled_from(["folded", "unfolded", "naive", "random", "cosine", "correlation"]),
@@ -119,21 +124,49 @@ def test_any_mix_of_filters_is_what_pandas_finds(
     frame = by_strategy[asked.get("strategy", "folded")]
     other = by_strategy[asked["differs"]] if "differs" in asked else None
     answer = ask("features", **asked)
-    check(answer, selected(frame, asked, other), asked.get("limit", 50), asked.get("offset", 0))
+    expected = selected(frame, asked, other)
+    limit, offset = asked.get("limit", 50), asked.get("offset", 0)
+    last = max(0, (len(expected) - 1) // limit * limit)
+    check(answer, expected, limit, offset if offset < len(expected) else last)
 
 
 @pytest.mark.parametrize("name", ["fires", "promotes"])
 def test_tokens_are_found_whole_whatever_their_blanks_and_case(
     name: str, ask: Ask, by_strategy: dict[str, pd.DataFrame]
 ) -> None:
-    column = {"fires": "fires_on", "promotes": "promotes"}[name]
-    tokens = by_strategy["folded"][column].explode().dropna().unique()[:25]
+    frame = by_strategy["folded"]
+    columns = {"fires": ("fires_on", "peaks"), "promotes": ("promotes",)}[name]
+    tokens = [
+        token for column in columns for token in frame[column].explode().dropna().unique()[:15]
+    ]
     for token in tokens:
         for typed in (token, token.strip().upper(), f" {token} "):
-            expected = selected(by_strategy["folded"], {name: typed})
+            expected = selected(frame, {name: typed})
             assert len(expected)
             check(ask("features", **{name: typed}), expected, 50, 0)
     assert ask("features", **{name: tokens[0].strip()[:-1] + "zz"})["total"] == 0
+
+
+def test_features_of_a_token_come_by_its_share(
+    ask: Ask, by_strategy: dict[str, pd.DataFrame]
+) -> None:
+    frame = by_strategy["folded"]
+    token = frame["fires_on"].explode().value_counts().index[0]
+    rows = ask("features", fires=token, limit=200)["features"]
+    shares = [share_of(row, token) for row in rows]
+    known = [share for share in shares if share is not None]
+    assert known == sorted(known, reverse=True)
+    assert shares[: len(known)] == known  # those of contexts alone come last
+    assert len(set(known)) > 1
+    least = ask("features", fires=token, sort="share", order="asc", limit=200)["features"]
+    check({"features": least, "total": len(least), "strategy": "folded"},
+          selected(frame, {"fires": token, "order": "asc"}), 200, 0)  # fmt: skip
+
+
+def test_a_page_that_is_not_there_is_the_last(ask: Ask) -> None:
+    answer = ask("features", limit=50, offset=999_999)
+    assert answer["offset"] == (answer["total"] - 1) // 50 * 50
+    assert len(answer["features"]) == answer["total"] - answer["offset"]
 
 
 def test_a_feature_is_found_by_its_name(ask: Ask, by_strategy: dict[str, pd.DataFrame]) -> None:

@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from explored_runs import SHAPE, Shape, client_of, write_run
-from recomputed import features_of, keys_of, matching
+from recomputed import features_of, keys_of, labels_of, matching
+from starlette.testclient import TestClient
 
 from saematch.explorer.explorer import Explorer
+from saematch.run.read import open_run
+from saematch.run.steps import followed_steps
 
 Ask = Callable[..., dict[str, Any]]
 
@@ -40,28 +43,31 @@ def test_every_path_is_the_runs(ask: Ask, synthetic: Path) -> None:
             assert ("dies" in answer["ends"]["after"]) == steps[-1]["dies"]
 
 
-def test_runner_up_and_doubts_are_those_of_the_candidates(ask: Ask, synthetic: Path) -> None:
+def test_runner_up_is_that_of_the_candidates(ask: Ask, synthetic: Path) -> None:
     frame = features_of(synthetic)
-    doubted = 0
+    status = frame[frame["key"] == "2"].set_index("feature")["status"]
     for row in frame[(frame["key"] == "1") & frame["partner"].notna()].to_dict("records")[:20]:
         near = pd.read_parquet(synthetic / "candidates/1--2.parquet")
         near = near[(near["feature"] == row["feature"]) & (near["candidate"] != row["partner"])]
         first = near.sort_values("rank").iloc[0]
         answer = ask("path", feature=f"1/{row['feature']}")
-        card = answer["cards"][answer["here"] + 1]
-        step = card["step"]
+        step = answer["cards"][answer["here"] + 1]["step"]
         assert step["runner_up"] == first["candidate"]
         assert step["extra_cost"] == pytest.approx(first["cost"] - row["cost"])
-        words = " ".join(step["doubts"])
-        assert ("nearer" in words) == (first["cost"] < row["cost"])
-        assert ("equally good" in words) == (not row["certain"])
-        assert ("dearest" in words) == (
-            row["quantile"] == row["quantile"] and row["quantile"] > 0.9
-        )
-        dead = {row["status"], card["status"]} - {"live"}
-        assert (" is dead" in words or " is degenerate" in words) == bool(dead)
-        doubted += bool(words)
-    assert doubted
+        assert step["runner_up_cosine"] == pytest.approx(first["cosine"])
+        assert step["runner_up_status"] == status[first["candidate"]]
+
+
+def test_doubts_are_those_of_the_report(ask: Ask, synthetic: Path) -> None:
+    said = []
+    for steps in followed_steps(open_run(synthetic)).values():
+        cards = ask("path", feature=f"{steps[0].key}/{steps[0].feature}")["cards"]
+        assert [card["feature"] for card in cards] == [step.feature for step in steps]
+        for card, step in zip(cards[1:], steps[1:], strict=True):
+            assert tuple(card["step"]["doubts"]) == step.doubts
+            said += step.doubts
+    for kind in ("dead", "dearest", "(cost", "by direction", "equally", "near tie", "DIFFERENT"):
+        assert any(kind in doubt for doubt in said), kind
 
 
 def test_contexts_are_the_strongest(ask: Ask, synthetic: Path) -> None:
@@ -200,6 +206,45 @@ def test_comparison_counts_who_fires_together_more(
         shown = ask("compare", one=one, other=other, corpus="web", show=show, limit=200)
         assert shown["total"] == len(shown["features"]) or shown["total"] > 200
         assert shown["total"] == sum(row[name] for row in shown["pairs"])
+
+
+def test_comparison_says_what_judges_call_both(ask: Ask, synthetic: Path) -> None:
+    value = {"DIFFERENT": 1, "MAYBE": 2, "SAME": 3}
+    labels = labels_of(synthetic)
+    sides = [
+        {
+            (row["key"], row["feature"]): labels.get((row["key"], row["feature"], row["partner"]))
+            for row in features_of(synthetic, strategy).to_dict("records")
+            if row["status"] == "live"
+        }
+        for strategy in ("folded", "cosine")
+    ]
+    answer = ask("compare", sort="labels", limit=200)
+    assert answer["judged"]
+    for row in answer["pairs"]:
+        both = [
+            [np.mean([value[label] for label in side[name]]) for side in sides]
+            for name in sides[0]
+            if name[0] == row["a"] and sides[0][name] and sides[1][name]
+        ]
+        assert row["judged"] == len(both) > 0
+        assert [row["label_one"], row["label_other"]] == pytest.approx(np.mean(both, axis=0))
+        assert row["judge_one"] == sum(one > other for one, other in both)
+        assert row["judge_other"] == sum(other > one for one, other in both)
+    for row in answer["features"]:
+        name = row["key"], row["feature"]
+        assert row["labels_one"] == sides[0][name]
+        assert row["labels_other"] == sides[1][name]
+    found = ask("compare", show="judge_other", limit=200)
+    assert found["total"] == sum(row["judge_other"] for row in found["pairs"]) > 0
+    assert all(row["label_other"] > row["label_one"] for row in found["features"])
+
+
+def test_a_comparison_needs_two_strategies(ask: Ask, client: TestClient) -> None:
+    assert ask("compare", one="cosine")["other"] == "folded"
+    reply = client.get("/api/compare", params={"one": "naive", "other": "naive"})
+    assert reply.status_code == 400
+    assert "found naive twice" in reply.json()["error"]
 
 
 def test_two_runs_of_the_same_saes_differ_where_their_partners_do(

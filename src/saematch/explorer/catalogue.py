@@ -30,7 +30,7 @@ from saematch.explorer.run_files import RunFiles
 from saematch.explorer.sources import Sources, sources_of
 from saematch.run.schema import canonical_json
 
-INDEX_VERSION = 5
+INDEX_VERSION = 6
 """Raised whenever the query of an index changes."""
 RETRY_SECONDS = 3.0
 """How long an index that could not be made is left alone."""

@@ -10,15 +10,17 @@ from typing import Any
 
 import pyarrow as pa
 
+from saematch.run.doubts import BY_DIRECTION, DEAR_QUANTILE, NEAR_TIE
 from saematch.run.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PATHS, Table
-from saematch.run.schema_semantics import DESCRIPTIONS, FEATURES, JUDGEMENTS, SAMPLE
+from saematch.run.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES, JUDGEMENTS, SAMPLE
+from saematch.semantics.judging import Label
 
 STRATEGIES = ("folded", "unfolded", "naive", "random", "cosine", "correlation")
 """Those whose partners are kept for every feature; a run may have some of them."""
 STEP_COLUMNS = ("partner", "cost", "mse", "cosine", "margin", "matched", "both_live")
 """What is kept of a step under each of them.  `matched`: whether the run has this matching; without it
 nothing is known of a partner, which is not the same as none.  `both_live`: means are of such pairs."""
-FOLDED_COLUMNS = ("certain", "quantile", "labels", "phi", "lift")
+FOLDED_COLUMNS = ("certain", "quantile", "labels", "phi", "lift", "doubtful")
 """What is known of the folded step alone."""
 SEPARATOR = "chr(31)"
 """Between tokens in the columns that are searched; no token holds it."""
@@ -27,6 +29,7 @@ TABLES = {
     "previous": MATCHINGS,
     "candidates": CANDIDATES,
     "features": FEATURES,
+    "contexts": CONTEXTS,
     "samples": SAMPLE,
     "judgements": JUDGEMENTS,
     "pairs": PAIR_SOURCE,
@@ -92,9 +95,10 @@ def catalogue_query(
     return _QUERY.format(
         paths=table("paths"), before=table("previous"), folded=table("folded"),
         candidates=table("candidates"), features=table("features"), pairs=table("pairs"),
-        samples=table("samples", ", filename = true"), judgements=table("judgements"),
+        contexts=table("contexts"),
+        labelled=labels_query(table("samples", ", filename = true"), table("judgements")),
         others=",\n".join(others), joins="\n".join(joins), texts=_texts(descriptions, values),
-        fires=_searched("fires_on"), promotes=_searched("promotes"),
+        fires=_searched("list_concat(fires_on, peaks)"), promotes=_searched("promotes"), doubtful=_DOUBTFUL,
     ), values  # fmt: skip
 
 
@@ -138,6 +142,29 @@ def _searched(column: str) -> str:
     return f"{SEPARATOR} || array_to_string({tokens}, {SEPARATOR}) || {SEPARATOR}"
 
 
+def labels_query(samples: str, judgements: str) -> str:
+    """What the judges of $judges (experiment/judge) call the two features of a pair, whatever paired them:
+    distinct labels, and their mean as a number.  The arguments are tables, samples with their files."""
+    value = " ".join(f"WHEN '{one}' THEN {one.value_in_means}" for one in Label)
+    return (
+        "SELECT sample.a, sample.b, sample.feature, sample.partner, "
+        "list_sort(list(DISTINCT answer.label)) AS labels, "
+        f"avg(DISTINCT CASE answer.label {value} END) AS label "
+        f"FROM {samples} AS sample JOIN {judgements} AS answer ON answer.question = sample.question "
+        "AND answer.experiment = string_split(replace(sample.filename, chr(92), '/'), '/')[-2] "
+        "WHERE sample.kind = 'pair' AND NOT sample.swapped AND answer.label IS NOT NULL "
+        "AND list_contains($judges, answer.experiment || '/' || answer.judge) "
+        "GROUP BY sample.a, sample.b, sample.feature, sample.partner"
+    )
+
+
+_DOUBTFUL = f"""CASE WHEN matched AND partner IS NOT NULL THEN coalesce(
+  status <> 'live' OR partner_status <> 'live' OR quantile > {DEAR_QUANTILE} OR nearer IS NOT NULL
+  OR (live_pair AND cosine_both_live AND cosine_partner <> partner
+    AND cosine_cosine - cosine > {BY_DIRECTION})
+  OR NOT certain OR margin < {NEAR_TIE} * cost OR labels = ['{Label.DIFFERENT}'], false) END"""
+"""Whether a step has any of the doubts of run/doubts.py; NULL where there is no step."""
+
 _QUERY = """
 WITH base AS (SELECT CAST(range AS INTEGER) AS feature FROM range($width)),
 path AS (
@@ -150,8 +177,9 @@ before AS (
   FROM {before} WHERE partner >= 0 GROUP BY partner
 ),
 taken AS (
-  SELECT feature, nullif(partner, -1)::INTEGER AS partner, status, cost, mse_decoder, mse_encoder, cosine,
-    margin, certain, coalesce(status = 'live' AND partner_status = 'live', false) AS live_pair
+  SELECT feature, nullif(partner, -1)::INTEGER AS partner, status, partner_status, cost, mse_decoder,
+    mse_encoder, cosine, margin, certain,
+    coalesce(status = 'live' AND partner_status = 'live', false) AS live_pair
   FROM {folded}
 ),
 step AS (
@@ -159,37 +187,53 @@ step AS (
     AS quantile
   FROM taken
 ),
-other AS (
-  SELECT near.feature, arg_min(near.candidate, near.rank)::INTEGER AS runner_up,
-    arg_min(near.cost, near.rank) AS runner_up_cost, arg_min(near.cosine, near.rank) AS runner_up_cosine
+following AS (
+  SELECT feature, any_value(status) AS status FROM (
+    SELECT feature, status FROM {paths} WHERE key = $next
+    UNION ALL SELECT partner, partner_status FROM {folded} WHERE partner >= 0
+  ) GROUP BY feature
+),
+near AS (
+  SELECT near.feature, near.candidate, near.rank, near.cost, near.cosine, following.status,
+    following.status = 'live' AND near.cost < taken.cost AND near.cosine > taken.cosine AS nearer
   FROM {candidates} AS near JOIN taken ON near.feature = taken.feature
-  WHERE near.candidate IS DISTINCT FROM taken.partner GROUP BY near.feature
+  LEFT JOIN following ON following.feature = near.candidate
+  WHERE near.candidate IS DISTINCT FROM taken.partner
+),
+other AS (
+  SELECT feature, arg_min(candidate, rank)::INTEGER AS runner_up,
+    arg_min(cost, rank) AS runner_up_cost, arg_min(cosine, rank) AS runner_up_cosine,
+    arg_min(coalesce(status, ''), rank) AS runner_up_status,
+    arg_min(candidate, rank) FILTER (nearer)::INTEGER AS nearer,
+    arg_min(cost, rank) FILTER (nearer) AS nearer_cost,
+    arg_min(cosine, rank) FILTER (nearer) AS nearer_cosine
+  FROM near GROUP BY feature
 ),
 together AS (
   SELECT feature, partner, avg(phi) AS phi, avg(lift) AS lift
   FROM {pairs} WHERE a = $key AND b = $next AND strategy = 'folded' GROUP BY feature, partner
 ),
+peaked AS (
+  SELECT feature, list(token ORDER BY activation DESC, token) AS peaks FROM (
+    SELECT feature, tokens[place + 1] AS token, max(activation) AS activation FROM {contexts}
+    GROUP BY feature, token
+  ) GROUP BY feature
+),
 described AS ({texts}),
-labelled AS (
-  SELECT sample.feature, sample.partner, list_sort(list(DISTINCT answer.label)) AS labels
-  FROM {samples} AS sample JOIN {judgements} AS answer
-    ON answer.question = sample.question
-    AND answer.experiment = string_split(replace(sample.filename, chr(92), '/'), '/')[-2]
-  WHERE sample.kind = 'pair' AND NOT sample.swapped AND sample.a = $key AND sample.b = $next
-    AND answer.label IS NOT NULL AND list_contains($judges, answer.experiment || '/' || answer.judge)
-  GROUP BY sample.feature, sample.partner
-)
-SELECT CAST($key AS VARCHAR) AS key, base.feature, path.path,
+labelled AS (SELECT * FROM ({labelled}) WHERE a = $key AND b = $next)
+SELECT *, {doubtful} AS doubtful FROM (SELECT CAST($key AS VARCHAR) AS key, base.feature, path.path,
   coalesce(path.status, step.status, before.status) AS status,
   coalesce(path.born, false) AS born, coalesce(path.dies, false) AS dies,
   nullif(CAST($next AS VARCHAR), '') AS next, step.partner, step.cost, step.mse_decoder AS mse,
   step.mse_encoder,
   step.cosine, step.margin, step.certain, step.feature IS NOT NULL AS matched,
   coalesce(step.live_pair, false) AS live_pair, live_pair AS both_live, step.quantile,
-  other.runner_up, other.runner_up_cost - step.cost AS extra_cost, other.runner_up_cosine,
+  step.partner_status, other.runner_up, other.runner_up_cost - step.cost AS extra_cost,
+  other.runner_up_cosine, nullif(other.runner_up_status, '') AS runner_up_status,
+  other.nearer, other.nearer_cost, other.nearer_cosine,
   together.phi, together.lift,
   features.firings, features.density, features.mean_activation, features.greatest_activation,
-  features.fires_on, features.fires_on_share, features.amid, features.promotes,
+  features.fires_on, features.fires_on_share, features.amid, features.promotes, peaked.peaks,
   {fires} AS searched_fires, {promotes} AS searched_promotes,
   described.description, described.source, described.searched AS searched_text,
   labelled.labels,
@@ -201,8 +245,9 @@ LEFT JOIN step ON step.feature = base.feature
 LEFT JOIN other ON other.feature = base.feature
 LEFT JOIN together ON together.feature = base.feature AND together.partner = step.partner
 LEFT JOIN {features} AS features ON features.feature = base.feature
+LEFT JOIN peaked ON peaked.feature = base.feature
 LEFT JOIN described ON described.feature = base.feature
 LEFT JOIN labelled ON labelled.feature = base.feature AND labelled.partner = step.partner
-{joins}
-ORDER BY base.feature
+{joins})
+ORDER BY feature
 """

@@ -1,35 +1,44 @@
-"""Two strategies on the same features: where they disagree, and whose partner fires with the feature more.
+"""Two strategies on the same features: where they disagree, and who is right.
 
 A feature's score under a strategy is the share of its firings on which its partner fires too (the matching
-score of that pair).  Only live features are compared.
+score of that pair); its label is what judges call the two, from 1 (DIFFERENT) to 3 (SAME).  Only live
+features are compared.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saematch.errors import UsageError
 from saematch.explorer.catalogue import Catalogue
-from saematch.explorer.catalogue_query import STRATEGIES, step_column
+from saematch.explorer.catalogue_query import STRATEGIES, labels_query, step_column
 from saematch.explorer.database import Database
+from saematch.explorer.overview import strategies_of
+from saematch.explorer.run_files import RunFiles
 from saematch.explorer.selection import (
     MOST_ROWS,
     check_names,
+    last_page,
     one_of,
     parse_keys,
     whole_number,
 )
+from saematch.explorer.sources import standing_judges
+from saematch.run.names import JUDGEMENTS_NAME, sample_name
 
 SHOWN = {
     "differ": "partner_one IS DISTINCT FROM partner_other",
     "one": "partner_one IS DISTINCT FROM partner_other AND score_one > score_other",
     "other": "partner_one IS DISTINCT FROM partner_other AND score_other > score_one",
+    "judge_one": "partner_one IS DISTINCT FROM partner_other AND label_one > label_other",
+    "judge_other": "partner_one IS DISTINCT FROM partner_other AND label_other > label_one",
     "same": "partner_one = partner_other",
     "all": "true",
 }
 """Which features: those on which the two differ, those where the one's (the other's) partner fires
-together with the feature more often, those on which they agree, all."""
+together with the feature more often, or is called more alike by the judge, those on which they agree, all."""
 SORTS = {
     "difference": "abs(score_one - score_other) DESC NULLS LAST, list_position($keys, key), feature",
+    "labels": "abs(label_one - label_other) DESC NULLS LAST, list_position($keys, key), feature",
     "layer": "list_position($keys, key), feature",
     "mse": "mse_one DESC NULLS LAST, list_position($keys, key), feature",
 }
@@ -40,6 +49,10 @@ _NO_SCORES = (
     "NULL::VARCHAR AS strategy, NULL::DOUBLE AS score, NULL::DOUBLE AS phi, NULL::DOUBLE AS lift, "
     "NULL::BIGINT AS firings WHERE false)"
 )
+_NO_LABELS = (
+    "(SELECT NULL::VARCHAR AS a, NULL::VARCHAR AS b, NULL::BIGINT AS feature, NULL::BIGINT AS partner, "
+    "NULL::VARCHAR[] AS labels, NULL::DOUBLE AS label WHERE false)"
+)
 
 
 def compare(
@@ -49,9 +62,13 @@ def compare(
     check_names(asked, PARAMETERS)
     run = catalogue.run
     one = one_of(asked, "one", STRATEGIES, "folded")
-    other = one_of(asked, "other", STRATEGIES, "cosine")
+    other = one_of(asked, "other", STRATEGIES, _other_than(one, strategies_of(run)))
+    if one == other:
+        raise UsageError(f"needed two strategies to compare, found {one} twice")
     show = one_of(asked, "show", tuple(SHOWN), "differ")
-    sort = one_of(asked, "sort", tuple(SORTS), "difference")
+    labels = _labels(run)
+    usual = "difference" if run.pair_sources else "labels" if labels else "mse"
+    sort = one_of(asked, "sort", tuple(SORTS), usual)
     limit = whole_number(asked, "limit", 25, 1, MOST_ROWS)
     offset = whole_number(asked, "offset", 0, 0, 1 << 40)
     corpora = list(run.pair_sources)
@@ -62,7 +79,8 @@ def compare(
     firsts = [a for a, _ in run.adjacent if a in every]
     keys = parse_keys(asked.get("layer", ""), firsts)
     answer: dict[str, Any] = {
-        "one": one, "other": other, "corpus": corpus, "show": show, "limit": limit, "offset": offset,
+        "one": one, "other": other, "corpus": corpus, "show": show, "sort": sort, "judged": bool(labels),
+        "limit": limit, "offset": offset,
         "problems": catalogue.problems,
     }  # fmt: skip
     if not keys:
@@ -79,7 +97,12 @@ def compare(
             "CASE WHEN firings > 0 THEN joint_firings / firings END AS score "
             "FROM read_parquet($scores) WHERE list_contains($compared, strategy))"
         )
-    compared = _compared(one, other, scores)
+    said = _NO_LABELS
+    if labels:
+        values |= labels
+        answers = "read_parquet($answers)"
+        said = f"({labels_query('read_parquet($samples, filename = true)', answers)})"
+    compared = _compared(one, other, scores, said)
     counts = database.rows(
         f"WITH compared AS ({compared}) SELECT key AS a, any_value(next) AS b, count(*) AS features, "
         "count(*) FILTER (partner_one = partner_other) AS same, "
@@ -89,6 +112,11 @@ def compare(
         f"count(*) FILTER ({SHOWN['differ']} AND (score_one IS NULL OR score_other IS NULL)) AS unmeasured, "
         "avg(score_one) AS score_one, avg(score_other) AS score_other, "
         "avg(phi_one) AS phi_one, avg(phi_other) AS phi_other, "
+        "count(*) FILTER (label_one IS NOT NULL AND label_other IS NOT NULL) AS judged, "
+        "avg(label_one) FILTER (label_other IS NOT NULL) AS label_one, "
+        "avg(label_other) FILTER (label_one IS NOT NULL) AS label_other, "
+        f"count(*) FILTER ({SHOWN['judge_one']}) AS judge_one, "
+        f"count(*) FILTER ({SHOWN['judge_other']}) AS judge_other, "
         "avg(mse_one) FILTER (both_live_one) AS mse_one, "
         "avg(mse_other) FILTER (both_live_other) AS mse_other "
         "FROM compared GROUP BY key ORDER BY list_position($keys, key)",
@@ -98,24 +126,40 @@ def compare(
         "differ": "differ",
         "one": "for_one",
         "other": "for_other",
+        "judge_one": "judge_one",
+        "judge_other": "judge_other",
         "same": "same",
         "all": "features",
     }
+    total = sum(row[names[show]] for row in counts)
+    offset = min(offset, last_page(total, limit)) if total else 0
     rows = database.rows(
         f"WITH compared AS ({compared}) SELECT * FROM compared WHERE {SHOWN[show]} "
         f"ORDER BY {SORTS[sort]} LIMIT $limit OFFSET $offset",
         {**values, "keys": list(keys), "limit": limit, "offset": offset},
     )
-    return {
-        **answer,
-        "pairs": counts,
-        "total": sum(row[names[show]] for row in counts),
-        "features": rows,
-    }
+    return {**answer, "offset": offset, "pairs": counts, "total": total, "features": rows}
 
 
-def _compared(one: str, other: str, scores: str) -> str:
-    """A row a live feature that either strategy pairs, with both partners and their scores."""
+def _other_than(one: str, strategies: Sequence[str]) -> str:
+    """What a strategy is compared with where nothing is said."""
+    usual = ("cosine", *strategies, "folded", "unfolded")
+    return next(
+        other for other in usual if other != one and (other in strategies or not strategies)
+    )
+
+
+def _labels(run: RunFiles) -> dict[str, Any]:
+    """Parameters of `labels_query`; none where nothing was judged."""
+    judges = standing_judges(run)
+    if not judges or run.sha256(JUDGEMENTS_NAME) is None:
+        return {}
+    samples = [sample_name(experiment) for experiment in run.judges]
+    return {"judges": judges, "samples": run.files(samples), "answers": run.file(JUDGEMENTS_NAME)}
+
+
+def _compared(one: str, other: str, scores: str, labels: str) -> str:
+    """A row a live feature that either strategy pairs, with both partners, their scores and labels."""
     columns, joins = [], []
     for side, strategy in (("one", one), ("other", other)):
         columns += [
@@ -123,6 +167,14 @@ def _compared(one: str, other: str, scores: str) -> str:
             for name in ("partner", "mse", "cosine", "both_live")
         ]
         columns += [f"{side}_score.{name} AS {name}_{side}" for name in _SCORE]
+        columns += [
+            f"{side}_said.label AS label_{side}, {side}_said.labels AS labels_{side}",
+        ]
+        joins.append(
+            f"LEFT JOIN {labels} AS {side}_said ON {side}_said.a = step.key "
+            f"AND {side}_said.b = step.next AND {side}_said.feature = step.feature "
+            f"AND {side}_said.partner = step.{step_column('partner', strategy)}"
+        )
         joins.append(
             f"LEFT JOIN {scores} AS {side}_score ON {side}_score.a = step.key "
             f"AND {side}_score.feature = step.feature AND {side}_score.strategy = '{strategy}' "

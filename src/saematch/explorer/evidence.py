@@ -2,12 +2,14 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from saematch.errors import InputError, UsageError
 from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.database import Database
+from saematch.explorer.rows import read_rows
 from saematch.explorer.run_files import RunFiles
 from saematch.explorer.selection import check_names, parse_feature, whole_number
 from saematch.run.names import (
@@ -28,49 +30,66 @@ def evidence(catalogue: Catalogue, database: Database, asked: Mapping[str, str])
     """The strongest contexts of a feature, and every description it has; `problems`: files that could not
     be used, in words."""
     check_names(asked, ("feature", "limit"))
-    run = catalogue.run
     key, feature = _feature(catalogue, asked)
     limit = whole_number(asked, "limit", 3, 1, MOST_CONTEXTS)
+    return evidence_of(catalogue, database, key, [feature], limit)[feature]
+
+
+def evidence_of(
+    catalogue: Catalogue, database: Database, key: str, features: Sequence[int], limit: int
+) -> dict[int, dict[str, Any]]:
+    """The same of several features of one SAE, by feature."""
+    run = catalogue.run
     problems: list[str] = []
 
-    def rows(role: str, name: str, sql: str, **more: Any) -> list[dict[str, Any]]:
+    def rows(role: str, name: str, sql: str, **more: Any) -> dict[int, list[dict[str, Any]]]:
         if run.sha256(name) is None:
-            return []
+            return {}
         try:
-            return database.rows(sql, {"file": run.file(name), "feature": feature, **more})
+            values = {"file": run.file(name), **_among(features), **more}
+            return _by_feature(database.rows(sql, values))
         except InputError as error:
             problems.append(f"{role} are left out: {error}")
-            return []
+            return {}
 
     contexts = rows(
         "contexts",
         contexts_name(key),
-        "SELECT corpus, document, position, activation, place, tokens, activations "
-        "FROM read_parquet($file) WHERE feature = $feature "
-        "ORDER BY activation DESC, half, rank LIMIT $limit",
+        "SELECT feature, corpus, document, position, activation, place, tokens, activations "
+        f"FROM read_parquet($file) WHERE {_AMONG} "
+        "QUALIFY row_number() OVER (PARTITION BY feature ORDER BY activation DESC, half, rank) <= $limit "
+        "ORDER BY activation DESC, half, rank",
         limit=limit,
     )
     texts = [
-        {**row, "source": source}
-        for source, name in run.descriptions(key)
-        for row in rows(
-            "descriptions",
-            name,
-            "SELECT text, explainer, licence FROM read_parquet($file) WHERE feature = $feature",
+        (
+            source,
+            rows(
+                "descriptions",
+                name,
+                f"SELECT feature, text, explainer, licence FROM read_parquet($file) WHERE {_AMONG}",
+            ),
         )
+        for source, name in run.descriptions(key)
     ]
+    page = neuronpedia_source(run, database, key)
     return {
-        "key": key,
-        "feature": feature,
-        "contexts": contexts,
-        "descriptions": texts,
-        "neuronpedia": neuronpedia_page(run, database, key, feature),
-        "problems": problems,
+        feature: {
+            "key": key,
+            "feature": feature,
+            "contexts": contexts.get(feature, []),
+            "descriptions": [
+                {**row, "source": source} for source, of in texts for row in of.get(feature, ())
+            ],
+            "neuronpedia": None if page is None else f"{page}/{feature}",
+            "problems": problems,
+        }
+        for feature in features
     }
 
 
-def neuronpedia_page(run: RunFiles, database: Database, key: str, feature: int) -> str | None:
-    """The address of a feature's page, where the run has descriptions from there."""
+def neuronpedia_source(run: RunFiles, database: Database, key: str) -> str | None:
+    """The address of an SAE's features' pages, where the run has descriptions from there."""
     name = descriptions_name("neuronpedia", key)
     if run.sha256(name) is None:
         return None
@@ -80,7 +99,7 @@ def neuronpedia_page(run: RunFiles, database: Database, key: str, feature: int) 
         return None  # the descriptions that it would come from are named among the problems
     if not isinstance(source, str) or not _ID.fullmatch(source):
         return None
-    return f"https://www.neuronpedia.org/{source}/{feature}"
+    return f"https://www.neuronpedia.org/{source}"
 
 
 def candidates(
@@ -89,24 +108,44 @@ def candidates(
     """The features of the next layer that are nearest to a feature, and which of them it got."""
     check_names(asked, ("feature",))
     key, feature = _feature(catalogue, asked)
+    return candidates_of(catalogue, database, key, [feature])[feature]
+
+
+def candidates_of(
+    catalogue: Catalogue, database: Database, key: str, features: Sequence[int]
+) -> dict[int, dict[str, Any]]:
+    """The same of several features of one SAE, by feature."""
     [own] = catalogue.of([key])
-    [step] = database.rows(
-        "SELECT next, partner, cost FROM read_parquet($file) WHERE feature = $feature",
-        {"file": own, "feature": feature},
-    ) or [{"next": None, "partner": None, "cost": None}]
-    name = candidates_name(key, step["next"] or "")
-    if catalogue.run.sha256(name) is None:
-        return {"key": key, "feature": feature, **step, "candidates": []}
-    [following] = catalogue.of([step["next"]])
-    rows = database.rows(
-        "WITH near AS (SELECT rank, candidate, cost, cosine FROM read_parquet($near) "
-        "WHERE feature = $feature) "
-        "SELECT near.*, other.status, other.description, given.feature AS given_to "
-        "FROM near LEFT JOIN read_parquet($following) AS other ON other.feature = near.candidate "
-        "LEFT JOIN read_parquet($own) AS given ON given.partner = near.candidate ORDER BY near.rank",
-        {"near": catalogue.run.file(name), "feature": feature, "following": following, "own": own},
-    )
-    return {"key": key, "feature": feature, **step, "candidates": rows}
+    known = read_rows(own, features)
+    steps = {
+        feature: {name: known.get(feature, {}).get(name) for name in ("next", "partner", "cost")}
+        for feature in features
+    }
+    following = next((step["next"] for step in steps.values() if step["next"]), "")
+    name = candidates_name(key, following)
+    near: dict[int, list[dict[str, Any]]] = {}
+    if catalogue.run.sha256(name) is not None:
+        [index] = catalogue.of([following])
+        near = _by_feature(
+            database.rows(
+                "WITH near AS (SELECT feature, rank, candidate, cost, cosine FROM read_parquet($near) "
+                f"WHERE {_AMONG}) "
+                "SELECT near.*, other.status, other.description, given.feature AS given_to FROM near "
+                "LEFT JOIN read_parquet($following) AS other ON other.feature = near.candidate "
+                "LEFT JOIN read_parquet($own) AS given ON given.partner = near.candidate "
+                "ORDER BY near.rank",
+                {
+                    "near": catalogue.run.file(name),
+                    "following": index,
+                    "own": own,
+                    **_among(features),
+                },
+            )
+        )
+    return {
+        feature: {"key": key, "feature": feature, **step, "candidates": near.get(feature, [])}
+        for feature, step in steps.items()
+    }
 
 
 def judgements(
@@ -116,35 +155,62 @@ def judgements(
     label the page shows; `doubt`: why not to trust that judge."""
     check_names(asked, ("feature",))
     key, feature = _feature(catalogue, asked)
+    return judgements_of(catalogue, database, key, [feature])[feature]
+
+
+def judgements_of(
+    catalogue: Catalogue, database: Database, key: str, features: Sequence[int]
+) -> dict[int, dict[str, Any]]:
+    """The same of several features of one SAE, by feature."""
     run = catalogue.run
-    judges = run.judges
     samples = [sample_name(one) for one in experiments_of(run.names(JUDGING))]
-    if run.sha256(JUDGEMENTS_NAME) is None or not samples:
-        return {"key": key, "feature": feature, "judgements": []}
-    [own] = catalogue.of([key])
-    rows = database.rows(
-        "SELECT DISTINCT answer.experiment, answer.judge, answer.label, answer.score, answer.reason, "
-        "sample.text_a, sample.text_b "
-        "FROM read_parquet($own) AS step JOIN read_parquet($samples, filename = true) AS sample "
-        "ON sample.kind = 'pair' AND NOT sample.swapped AND sample.a = step.key "
-        "AND sample.b = step.next AND sample.feature = step.feature AND sample.partner = step.partner "
-        "JOIN read_parquet($answers) AS answer ON answer.question = sample.question "
-        "AND answer.experiment = string_split(replace(sample.filename, chr(92), '/'), '/')[-2] "
-        "WHERE step.feature = $feature AND sample.feature = $feature "
-        "ORDER BY ALL",
-        {
-            "own": own,
-            "samples": run.files(samples),
-            "answers": run.file(JUDGEMENTS_NAME),
-            "feature": feature,
-        },
-    )
-    stands = {(experiment, one.judge): one for experiment, one in judges.items()}
-    for row in rows:
+    said: dict[int, list[dict[str, Any]]] = {}
+    if run.sha256(JUDGEMENTS_NAME) is not None and samples:
+        [own] = catalogue.of([key])
+        said = _by_feature(
+            database.rows(
+                "SELECT DISTINCT step.feature, answer.experiment, answer.judge, answer.label, "
+                "answer.score, answer.reason, sample.text_a, sample.text_b "
+                f"FROM (SELECT * FROM read_parquet($own) WHERE {_AMONG}) AS step "
+                "JOIN read_parquet($samples, filename = true) AS sample "
+                "ON sample.kind = 'pair' AND NOT sample.swapped AND sample.a = step.key "
+                "AND sample.b = step.next AND sample.feature = step.feature "
+                "AND sample.partner = step.partner "
+                "JOIN read_parquet($answers) AS answer ON answer.question = sample.question "
+                "AND answer.experiment = string_split(replace(sample.filename, chr(92), '/'), '/')[-2] "
+                "ORDER BY ALL",
+                {
+                    "own": own,
+                    "samples": run.files(samples),
+                    "answers": run.file(JUDGEMENTS_NAME),
+                    **_among(features),
+                },
+            )
+        )
+    stands = {(experiment, one.judge): one for experiment, one in run.judges.items()}
+    for row in (row for rows in said.values() for row in rows):
         judge = stands.get((row["experiment"], row["judge"]))
         row["stands"] = judge is not None
         row["doubt"] = "" if judge is None or judge.tells else judge.verdict
-    return {"key": key, "feature": feature, "judgements": rows}
+    return {
+        feature: {"key": key, "feature": feature, "judgements": said.get(feature, [])}
+        for feature in features
+    }
+
+
+_AMONG = "feature BETWEEN $least AND $most AND list_contains($among, feature)"
+"""The bounds let a reader skip most of a file; its rows are in order of the feature."""
+
+
+def _among(features: Sequence[int]) -> dict[str, Any]:
+    return {"among": list(features), "least": min(features), "most": max(features)}
+
+
+def _by_feature(rows: Iterable[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        found[row.pop("feature")].append(row)
+    return found
 
 
 def _feature(catalogue: Catalogue, asked: Mapping[str, str]) -> tuple[str, int]:

@@ -1,17 +1,18 @@
 """Features by what is said of them, what they fire on, and how near their nearest feature is."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.catalogue_query import FOLDED_COLUMNS, STEP_COLUMNS, step_column
 from saematch.explorer.database import Database
 from saematch.explorer.rows import read_rows
-from saematch.explorer.selection import Selection, parse_selection
+from saematch.explorer.selection import Selection, last_page, parse_selection
 
 OWN_COLUMNS = (
-    "key", "feature", "status", "description", "source", "fires_on", "amid", "promotes", "density", "firings",
-    "next", *FOLDED_COLUMNS,
+    "key", "feature", "status", "description", "source", "fires_on", "fires_on_share", "amid", "promotes",
+    "peaks", "density", "firings", "next", *FOLDED_COLUMNS,
 )  # fmt: skip
 
 
@@ -35,8 +36,11 @@ def find(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -> 
     if not files:
         return {**answer, "total": 0, "features": []}
     total, names = _page(database, selection, files)
+    if total and not names:  # there are fewer pages than was thought
+        selection = replace(selection, offset=last_page(total, selection.limit))
+        total, names = _page(database, selection, files)
     rows = _wide(selection, names, ready)
-    return {**answer, "total": total, "features": rows}
+    return {**answer, "offset": selection.offset, "total": total, "features": rows}
 
 
 def _page(

@@ -9,8 +9,7 @@ from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.database import Database
 from saematch.explorer.rows import read_rows
 from saematch.explorer.selection import check_names, parse_feature
-from saematch.run.steps import doubts_of
-from saematch.semantics.judging import Label
+from saematch.run.doubts import Other, Pair
 
 FEATURE_COLUMNS = (
     "key", "feature", "status", "description", "source", "fires_on", "fires_on_share", "amid", "promotes",
@@ -18,7 +17,7 @@ FEATURE_COLUMNS = (
 )  # fmt: skip
 STEP_COLUMNS = (
     "cost", "mse", "mse_encoder", "cosine", "margin", "certain", "quantile", "runner_up", "extra_cost",
-    "runner_up_cosine", "phi", "lift", "labels",
+    "runner_up_cosine", "runner_up_status", "phi", "lift", "labels",
 )  # fmt: skip
 
 
@@ -99,19 +98,28 @@ def _card(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str,
     if before is None:
         return {**card, "step": None}
     step = {name: before[name] for name in STEP_COLUMNS}
-    doubts = [
-        f"feature {one['key']}/{one['feature']} is {one['status']}"
-        for one in (before, row)
-        if one["status"] not in ("live", None)
-    ]
-    if before["matched"]:
-        doubts += doubts_of(step["cost"], step["quantile"], step["extra_cost"], step["certain"])
-    else:
-        doubts.append("the matching of these layers is missing: how near the two are is not known")
-    if step["labels"] and list(step["labels"]) == [str(Label.DIFFERENT)]:
-        doubts.append("the judge calls the two DIFFERENT")
+    doubts = _pair(before, row).doubts
+    if not before["matched"]:
+        lacks = "the matching of these layers is missing: how near the two are is not known"
+        doubts = (*doubts, lacks)
     origin = f"{before['key']}/{before['feature']}"
     return {**card, "step": {**step, "from": origin, "doubts": doubts}}
+
+
+def _pair(before: Mapping[str, Any], row: Mapping[str, Any]) -> Pair:
+    first, second = (f"{one['key']}/{one['feature']}" for one in (before, row))
+    nearer, beside = before["nearer"], before["cosine_partner"]
+    directed = before["cosine_both_live"] and beside != before["partner"]
+    return Pair(
+        names=(first, second),
+        statuses=(before["status"], row["status"]),
+        **{name: before[name] for name in ("cost", "quantile", "cosine", "margin", "certain")},
+        nearer=None
+        if nearer is None
+        else Other(nearer, before["nearer_cosine"], before["nearer_cost"]),
+        by_direction=Other(beside, before["cosine_cosine"]) if directed else None,
+        labels=before["labels"] or (),
+    )
 
 
 def _end(row: Mapping[str, Any], beyond: str, fate: str) -> str:

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from saematch import files
 from saematch.errors import InputError, UsageError
 from saematch.explorer.catalogue_query import STEP_COLUMNS, step_column
+from saematch.explorer.evidence import candidates_of, evidence_of, judgements_of
 from saematch.explorer.explorer import Explorer
 from saematch.explorer.finding import OWN_COLUMNS
 from saematch.explorer.overview import strategies_of
@@ -26,7 +27,7 @@ from saematch.explorer.rows import read_rows
 from saematch.run.names import PATHS_NAME
 
 Progress = Callable[[int, int, str], None]
-"""(features done, features in all, what is being done)."""
+"""(layers done, layers in all, what is being done)."""
 
 CONTEXTS = 3
 """Kept of each feature."""
@@ -113,13 +114,7 @@ def _carried(
     overview |= {"missing": [], "problems": [], "second": None}
     carried = {"paths": len(paths), "features": len(places)}
 
-    each: dict[str, dict[str, Any]] = {"evidence": {}, "candidates": {}, "judgements": {}}
-    for done, name in enumerate(places):
-        if progress is not None:
-            progress(done, len(places), "features")
-        for question, answers in each.items():
-            limit = {"limit": str(CONTEXTS)} if question == "evidence" else {}
-            answers[name] = explorer.ask(question, {"feature": name, **limit})
+    each = _evidence(explorer, places, progress)
 
     def asked(question: str, *choices: dict[str, str]) -> dict[str, Any]:
         return {
@@ -140,15 +135,41 @@ def _carried(
     }
 
 
-def _rows(explorer: Explorer, names: list[str], strategies: list[str]) -> list[dict[str, Any]]:
-    """The features as the view of finding shows them, with their step under every strategy."""
-    indexes = explorer.first.all()
+def _evidence(
+    explorer: Explorer, names: Iterable[str], progress: Progress | None
+) -> dict[str, dict[str, Any]]:
+    """What stands behind every feature, by question and its name; a question an SAE, not a feature."""
+    wanted = _by_key(names)
+    of = explorer.first, explorer.database
+    found: dict[str, dict[str, Any]] = {"evidence": {}, "candidates": {}, "judgements": {}}
+    for done, (key, features) in enumerate(wanted.items()):
+        if progress is not None:
+            progress(done, len(wanted), "layers")
+        answers = {
+            "evidence": evidence_of(*of, key, features, CONTEXTS),
+            "candidates": candidates_of(*of, key, features),
+            "judgements": judgements_of(*of, key, features),
+        }
+        for question, answer in answers.items():
+            found[question] |= {f"{key}/{feature}": one for feature, one in answer.items()}
+    return found
+
+
+def _by_key(names: Iterable[str]) -> dict[str, list[int]]:
     wanted: dict[str, list[int]] = {}
     for key, _, feature in (name.rpartition("/") for name in names):
         wanted.setdefault(key, []).append(int(feature))
+    return wanted
+
+
+def _rows(explorer: Explorer, names: list[str], strategies: list[str]) -> list[dict[str, Any]]:
+    """The features as the view of finding shows them, with their step under every strategy."""
+    indexes = explorer.first.all()
     found = []
     for row in (
-        row for key, some in wanted.items() for row in read_rows(indexes[key], some).values()
+        row
+        for key, some in _by_key(names).items()
+        for row in read_rows(indexes[key], some).values()
     ):
         steps = {
             strategy: {name: row[step_column(name, strategy)] for name in STEP_COLUMNS}

@@ -1,6 +1,7 @@
 """What a run has, what it lacks and which command makes it: the first thing that the page asks."""
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from saematch.explorer.catalogue import Catalogue
@@ -47,41 +48,51 @@ def strategies_of(run: RunFiles) -> list[str]:
 
 
 def missing(run: RunFiles) -> list[dict[str, str]]:
-    """What the run lacks, in words, and the command that makes it."""
+    """What the run lacks, in words, and the command that makes it; `makes` is its verb."""
     steps = run.adjacent
     matched = sum(run.sha256(run.matching(a, b)) is not None for a, b in steps)
     near = sum(run.sha256(candidates_name(a, b)) is not None for a, b in steps)
     again = shlex.join(["saematch", "run", *flags_of(run.settings), "--out", str(run.path)])
     found = []
 
-    def lacks(what: str, command: str) -> None:
-        found.append({"what": what, "command": command})
+    def lacks(what: str, verb: str) -> None:
+        command = again if verb == "run" else shlex.join(["saematch", verb, str(run.path)])
+        found.append({"what": what, "makes": verb, "command": command})
 
     if not matched:
-        lacks("No layers are matched yet, so no feature has a partner.", again)
-    elif matched < len(steps) or run.sha256(PATHS_NAME) is None:
+        lacks("No layers are matched yet, so no feature has a partner.", "run")
+    elif matched < len(steps):
         lacks(
             f"The run is not finished: {matched} of {len(steps)} pairs of layers are matched. "
             "What is there is shown; more appears as it is made.",
-            again,
+            "run",
         )
+    elif run.sha256(PATHS_NAME) is None:
+        lacks("The run is not finished: its layers are matched, but not joined to paths.", "run")
     if matched and near < matched:
-        lacks("The nearest other features are not known for every pair of layers.", again)
-    if not any(run.descriptions(key) for key in run.keys):
+        lacks("The nearest other features are not known for every pair of layers.", "run")
+    chained = dict.fromkeys(key for chain in run.chains for key in chain)
+    undescribed = [key for key in chained if not run.descriptions(key)]
+    if undescribed:
+        which = (
+            "features"
+            if len(undescribed) == len(chained)
+            else "features of " + _layers(undescribed)
+        )
         lacks(
-            "The features are not described: there is no text to search, and no contexts to read.",
-            _command("describe", run),
+            f"The {which} are not described: there is no text to search, and no contexts to read.",
+            "describe",
         )
     if not run.pair_sources:
         lacks(
             "The matchings were not evaluated on the language model: strategies cannot be compared by "
             "how often partners fire together.",
-            _command("evaluate", run),
+            "evaluate",
         )
     if run.sha256(JUDGEMENTS_NAME) is None:
-        lacks("No judge has compared descriptions of matched features.", _command("judge", run))
+        lacks("No judge has compared descriptions of matched features.", "judge")
     return found
 
 
-def _command(verb: str, run: RunFiles) -> str:
-    return shlex.join(["saematch", verb, str(run.path)])
+def _layers(keys: Sequence[str]) -> str:
+    return f"layer{'s' * (len(keys) > 1)} {', '.join(keys)}"

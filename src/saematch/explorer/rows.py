@@ -17,8 +17,9 @@ from saematch.explorer.catalogue_query import STEP_COLUMNS, STRATEGIES, step_col
 
 COLUMNS = (
     "key", "feature", "path", "status", "born", "dies", "next", "certain", "live_pair", "quantile",
-    "mse_encoder", "runner_up", "extra_cost", "runner_up_cosine", "phi", "lift", "firings", "density",
-    "mean_activation", "greatest_activation", "fires_on", "fires_on_share", "amid", "promotes",
+    "mse_encoder", "runner_up", "extra_cost", "runner_up_cosine", "runner_up_status", "nearer",
+    "nearer_cost", "nearer_cosine", "doubtful", "phi", "lift", "firings", "density", "mean_activation",
+    "greatest_activation", "fires_on", "fires_on_share", "amid", "promotes", "peaks",
     "description", "source", "labels",
     *(step_column(name, strategy) for strategy in STRATEGIES for name in STEP_COLUMNS),
 )  # fmt: skip

@@ -25,10 +25,14 @@ PAIRS = {
 or it was born here."""
 RANGES = ("mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift")
 """Columns that can be bounded, as `mse_min` and `mse_max`; both ends included."""
-SORTS = ("layer", *RANGES, "firings")
+SHARE = "share"
+"""The order by the share of a feature's firings that are on the token that is looked for."""
+SORTS = ("layer", *RANGES, "firings", SHARE)
+_SOUGHT = "lower(trim(${}, ' '))"
+"""A token that is looked for: blanks around it and capitals do not matter."""
 FILTERS = (
     "text", "fires", "promotes", "feature", "layer", "status", "label", "pairs", "strategy",
-    "differs", "certain",
+    "differs", "certain", "doubts",
     *(f"{name}_{end}" for name in RANGES for end in ("min", "max")),
 )  # fmt: skip
 PAGING = ("sort", "order", "limit", "offset")
@@ -79,7 +83,7 @@ def parse_selection(asked: Mapping[str, str], keys: Sequence[str]) -> Selection:
     for name in ("fires", "promotes"):
         if name in given:
             conditions.append(
-                f"contains(searched_{name}, {SEPARATOR} || lower(trim(${name}, ' ')) || {SEPARATOR})"
+                f"contains(searched_{name}, {SEPARATOR} || {_SOUGHT.format(name)} || {SEPARATOR})"
             )
             values[name] = _unescaped(given[name])
     if "status" in given:
@@ -94,6 +98,9 @@ def parse_selection(asked: Mapping[str, str], keys: Sequence[str]) -> Selection:
         truth = one_of(given, "certain", ("yes", "no"), "")
         conditions.append("partner IS NOT NULL AND certain" if truth == "yes" else
                           "partner IS NOT NULL AND NOT certain")  # fmt: skip
+    if "doubts" in given:
+        some = one_of(given, "doubts", ("some", "none"), "") == "some"
+        conditions.append("doubtful" if some else "NOT doubtful")
     if "differs" in given:
         other = one_of(given, "differs", STRATEGIES[1:], "")
         conditions.append(
@@ -106,9 +113,17 @@ def parse_selection(asked: Mapping[str, str], keys: Sequence[str]) -> Selection:
             if f"{name}_{end}" in given:
                 conditions.append(f"{column} {sign} ${name}_{end}")
                 values[f"{name}_{end}"] = number(given, f"{name}_{end}")
-    sort = one_of(given, "sort", SORTS, "layer")
-    direction = {"asc": "ASC", "desc": "DESC"}[one_of(given, "order", ("asc", "desc"), "asc")]
-    if sort == "layer":
+    sort = one_of(given, "sort", SORTS, SHARE if "fires" in given else "layer")
+    usual = "desc" if sort == SHARE else "asc"
+    direction = {"asc": "ASC", "desc": "DESC"}[one_of(given, "order", ("asc", "desc"), usual)]
+    if sort == SHARE:
+        if "fires" not in given:
+            raise UsageError(
+                "needed a token that features fire on to sort by its share, found none"
+            )
+        column = _share_of(given["fires"], values)
+        order = f"sorted {direction} NULLS LAST, list_position($all_keys, key), feature"
+    elif sort == "layer":
         column = "feature"
         order = f"list_position($all_keys, key) {direction}, feature {direction}"
     else:
@@ -120,6 +135,11 @@ def parse_selection(asked: Mapping[str, str], keys: Sequence[str]) -> Selection:
         whole_number(given, "limit", 50, 1, MOST_ROWS), whole_number(given, "offset", 0, 0, 1 << 40),
         dict(given),
     )  # fmt: skip
+
+
+def last_page(total: int, limit: int) -> int:
+    """The offset of the last page of so many rows; there is one."""
+    return (total - 1) // limit * limit
 
 
 def check_names(asked: Mapping[str, str], known: Sequence[str]) -> None:
@@ -187,6 +207,14 @@ def whole_number(
 
 def _column(name: str, strategy: str) -> str:
     return step_column(name, strategy) if name in STEP_COLUMNS else name
+
+
+def _share_of(token: str, values: dict[str, Any]) -> str:
+    """SQL for how many of a feature's firings are on a token; NULL where it is in its contexts alone."""
+    values["shared"] = _unescaped(token)
+    wanted = f"lambda one: lower(trim(one[1], ' ')) = {_SOUGHT.format('shared')}"
+    found = f"list_filter(list_zip(fires_on, fires_on_share), {wanted})"
+    return f"list_sum(list_transform({found}, lambda one: one[2]))"
 
 
 def _unescaped(text: str) -> str:

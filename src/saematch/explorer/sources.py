@@ -9,6 +9,7 @@ from saematch.run.names import (
     JUDGEMENTS_NAME,
     PATHS_NAME,
     candidates_name,
+    contexts_name,
     features_name,
     sample_name,
 )
@@ -51,17 +52,21 @@ def sources_of(run: RunFiles, key: str) -> Sources:
     """Those of an SAE that are finished."""
     following = next((b for a, b in run.adjacent if a == key), "")
     before = next((a for a, b in run.adjacent if b == key), "")
-    judges = run.judges
     tables = {
         "paths": [PATHS_NAME],
         "previous": [run.matching(before, key)],
         "candidates": [candidates_name(key, following)],
         "features": [features_name(key)],
-        "samples": [sample_name(experiment) for experiment in judges],
+        "contexts": [contexts_name(key)],
+        "samples": [sample_name(experiment) for experiment in run.judges],
         "judgements": [JUDGEMENTS_NAME],
         "pairs": list(run.pair_sources.values()),
         **{one: [run.matching(key, following, one)] for one in STRATEGIES},
     }
-    stand = [f"{experiment}/{judge.judge}" for experiment, judge in judges.items()]
-    every = Sources(following, tables, run.descriptions(key), stand)
+    every = Sources(following, tables, run.descriptions(key), standing_judges(run))
     return every.without({name for _, name in every.names if run.sha256(name) is None})
+
+
+def standing_judges(run: RunFiles) -> list[str]:
+    """Whose labels are shown, as experiment/judge."""
+    return [f"{experiment}/{judge.judge}" for experiment, judge in run.judges.items()]

@@ -16,8 +16,16 @@ FORMATS = {
     "parquet": ("FORMAT parquet, COMPRESSION zstd", "application/vnd.apache.parquet"),
     "json": ("FORMAT json, ARRAY true", "application/json"),
 }
-LISTS = ("fires_on", "amid", "promotes", "labels")
-TAKEN_COLUMNS = (*OWN_COLUMNS, "runner_up", "extra_cost", "mean_activation", "greatest_activation")
+LISTS = ("fires_on", "fires_on_share", "amid", "promotes", "peaks", "labels")
+TAKEN_COLUMNS = (
+    *OWN_COLUMNS,
+    "runner_up",
+    "extra_cost",
+    "runner_up_cosine",
+    "runner_up_status",
+    "mean_activation",
+    "greatest_activation",
+)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,14 @@ from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.catalogue_query import STRATEGIES, step_column
 from saematch.explorer.database import Database
 from saematch.explorer.run_files import RunFiles
-from saematch.explorer.selection import MOST_ROWS, check_names, one_of, parse_keys, whole_number
+from saematch.explorer.selection import (
+    MOST_ROWS,
+    check_names,
+    last_page,
+    one_of,
+    parse_keys,
+    whole_number,
+)
 
 PARAMETERS = ("layer", "one", "other", "limit", "offset")
 _DIFFER = "partner_one IS DISTINCT FROM partner_other"
@@ -72,6 +79,8 @@ def compare_runs(
         )
     }
     none = {"features": 0, "same": 0, "differ": 0, "mse_one": None, "mse_other": None}
+    total = sum(row["differ"] for row in counts.values())
+    offset = min(offset, last_page(total, limit)) if total else 0
     rows = database.rows(
         f"WITH compared AS ({compared}) SELECT * FROM compared WHERE {_DIFFER} "
         "ORDER BY list_position($keys, key), feature LIMIT $limit OFFSET $offset",
@@ -80,7 +89,8 @@ def compare_runs(
     return {
         **answer,
         "pairs": [{**pair, **counts.get(pair["a"], none)} for pair in pairs],
-        "total": sum(row["differ"] for row in counts.values()),
+        "offset": offset,
+        "total": total,
         "features": rows,
     }
 

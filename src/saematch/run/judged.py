@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from saematch.errors import UsageError
 from saematch.run.config import parts_slug
 from saematch.run.currency import is_current
-from saematch.run.names import JUDGEMENTS_NAME, JUDGING, results_name, sample_name
+from saematch.run.names import (
+    JUDGEMENTS_NAME,
+    JUDGING,
+    experiments_of,
+    results_name,
+    sample_name,
+)
 from saematch.run.schema import decode
 from saematch.semantics.judging import Judge
 
@@ -127,6 +133,22 @@ def labelled_sample(run: "Run", experiment: str, judge: str) -> "pd.DataFrame":
     answers = decode(run.directory.read(JUDGEMENTS_NAME))[0].to_pandas()
     mine = answers[(answers["experiment"] == experiment) & (answers["judge"] == judge)]
     return sample.merge(mine.drop(columns="experiment"), on="question", validate="one_to_one")
+
+
+def labels_of_pairs(run: "Run") -> dict[tuple[str, str, int, int], tuple[str, ...]]:
+    """What the judges that stand, one an experiment, call two features: their labels in alphabetical order,
+    by (a, b, feature of a, feature of b)."""
+    found: dict[tuple[str, str, int, int], set[str]] = {}
+    for experiment in experiments_of(run.directory.names(JUDGING)):
+        judge = best_judge(run, experiment)
+        if judge is None:
+            continue
+        rows = labelled_sample(run, experiment, judge.judge)
+        rows = rows[(rows["kind"] == "pair") & ~rows["swapped"] & rows["label"].notna()]
+        columns = (rows[name] for name in ("a", "b", "feature", "partner", "label"))
+        for a, b, feature, partner, label in zip(*columns, strict=True):
+            found.setdefault((a, b, feature, partner), set()).add(label)
+    return {pair: tuple(sorted(labels)) for pair, labels in found.items()}
 
 
 def _stands(run: "Run", experiment: str, results: str) -> bool:

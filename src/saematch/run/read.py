@@ -11,8 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from saematch.errors import InputError, UsageError
 from saematch.run.config import RunConfig
 from saematch.run.directory import RunDirectory
@@ -21,6 +19,14 @@ from saematch.run.schema import decode
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_FOLLOWED: dict[str, str] = {
+    **{name: name for name in ("key", "feature", "status", "cost", "cosine", "margin", "certain")},
+    **{name: name for name in ("born", "dies", "quantile", "runner_up")},
+    "runner_up_extra_cost": "extra_cost",
+    **{name: name for name in ("runner_up_cosine", "runner_up_status", "doubts")},
+}
+"""Columns of `Run.follow`, and what a step calls them (steps.py)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,46 +125,36 @@ class Run:
     def follow(self, layer_key: str | int, feature: int) -> "pd.DataFrame":
         """The path through a feature, a row a layer; a step's values are in the row of its end.
 
-        Columns: layer, key, feature, status, cost, cosine, margin, certain (as in paths.parquet);
-        quantile: share of the step's live-live pairs that cost at most as much (missing where a
-        feature is not live); runner_up: the feature of least cost but for the one taken, with
-        runner_up_extra_cost (its cost less that of the pair; negative: nearer, but given to
-        another) and runner_up_cosine.
+        Columns: key, feature, status, cost, cosine, margin, certain, born, dies (as in paths.parquet);
+        quantile: share of the step's live-live pairs that cost at most as much (missing
+        where a feature is not live); runner_up: the feature of least cost but for the one taken, with
+        runner_up_extra_cost (its cost less that of the pair; negative: nearer, but given to another),
+        runner_up_cosine and runner_up_status; doubts: why to doubt the step, in words.
         Raises UsageError naming the layers, or the features, that there are.
         """
+        import pandas as pd
+
+        from saematch.run.steps import steps_through
+
         key = self.key(layer_key)
         d_sae = self.manifest["saes"][key]["d_sae"]
         if not 0 <= feature < d_sae:
             raise UsageError(
                 f"needed a feature of layer {key} from 0 to {d_sae - 1}, found {feature}"
             )
-        paths = self.paths()
-        through = paths.loc[(paths["key"] == key) & (paths["feature"] == feature), "path"]
-        if through.empty:
+        steps = steps_through(self, key, feature)
+        if not steps:
             raise UsageError(
                 f"needed a layer that paths go through, found {key}; there are: "
                 f"{', '.join(name for chain in self.chains for name in chain)}"
             )
-        path = paths[paths["path"] == through.iloc[0]].drop(columns="path").reset_index(drop=True)
-        count = len(path)
-        quantile, extra, cosine = (np.full(count, np.nan) for _ in range(3))
-        runner_up = np.full(count, -1, dtype=np.int64)
-        for row in range(1, count):
-            before, here = path["key"][row - 1], path["key"][row]
-            source, target = int(path["feature"][row - 1]), int(path["feature"][row])
-            quantile[row] = _quantile(self.matching_table(before, here), source)
-            near = self.candidates(before, here)
-            near = near[(near["feature"] == source) & (near["candidate"] != target)]
-            if len(near):
-                runner_up[row] = near["candidate"].iloc[0]
-                extra[row] = near["cost"].iloc[0] - path["cost"][row]
-                cosine[row] = near["cosine"].iloc[0]
-        path["quantile"] = quantile
-        path["runner_up"] = runner_up
-        path["runner_up"] = path["runner_up"].astype("Int64").mask(path["runner_up"] < 0)
-        path["runner_up_extra_cost"] = extra
-        path["runner_up_cosine"] = cosine
-        return path
+        path = pd.DataFrame(
+            {name: [vars(step)[column] for step in steps] for name, column in _FOLLOWED.items()}
+        )
+        measured = [
+            name for name in _FOLLOWED if name.endswith(("cost", "cosine", "margin", "quantile"))
+        ]
+        return path.astype({**dict.fromkeys(measured, float), "runner_up": "Int64"})
 
     def _matching_name(self, a: str | int, b: str | int, strategy: str) -> str:
         first, second = self.key(a), self.key(b)
@@ -204,10 +200,3 @@ def holding_run(directory: str | Path) -> Iterator[RunDirectory]:
     open_run(directory)  # first: nothing is made where there is no run
     with RunDirectory(directory).holding() as held:
         yield held
-
-
-def _quantile(table: "pd.DataFrame", feature: int) -> float:
-    live = (table["status"] == "live") & (table["partner_status"] == "live")
-    if not live[feature]:
-        return float("nan")
-    return float((table["cost"][live] <= table["cost"][feature]).mean())

@@ -207,6 +207,7 @@ def embedded(run: "Run", steps: Mapping[int, Sequence[Step]]) -> str:
         return [
             position[step.key], step.feature, step.status, cost, quantile, cosine, margin,
             int(step.certain), step.runner_up, extra, list(step.doubts), life(step),
+            _short(step.runner_up_cosine), step.runner_up_status,
         ]  # fmt: skip
 
     data = {"keys": keys, "paths": [[row(step) for step in path] for path in steps.values()]}

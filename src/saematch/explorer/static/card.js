@@ -27,7 +27,9 @@ function stepBlock(card) {
       ["cost", short(step.cost), " ", bar],
       ["margin", short(step.margin), step.certain === null ? "" : step.certain ? " certain" : make("span", {class: "doubt"}, " not certain")],
       step.phi === null ? null : ["fire together", `φ ${short(step.phi, 2)}`, step.lift === null ? "" : `, lift ${short(step.lift)}`],
-      step.runner_up === null ? null : ["runner-up", featureLink(card.key, step.runner_up), ` ${signed(step.extra_cost)}`],
+      step.runner_up === null ? null : ["runner-up", featureLink(card.key, step.runner_up), ` ${signed(step.extra_cost)}`,
+        `, cosine ${short(step.runner_up_cosine, 2)}`, step.runner_up_status && step.runner_up_status !== "live"
+          ? make("span", {class: "doubt"}, ` ${step.runner_up_status}`) : null],
     ].filter(Boolean)),
     step.labels?.length ? make("p", {class: "judged"}, "judged ", labelMarks(step.labels), judgedButton(step.from)) : null,
     step.doubts.length ? make("p", {class: "doubts"}, make("b", {}, "Doubt this step: "), step.doubts.join("; ")) : null);
@@ -67,10 +69,10 @@ function candidatesButton(card) {
     if (!answer.candidates.length) return make("p", {class: "small quiet"}, "not kept in this run: saematch run makes them");
     return make("ol", {class: "candidates"}, answer.candidates.map(one => make("li", {},
       featureLink(answer.next, one.candidate), ` cost ${short(one.cost)}, cosine ${short(one.cosine, 2)}`,
-      one.candidate === answer.partner ? make("b", {}, " matched") : null,
-      one.given_to !== null && one.given_to !== card.feature
-        ? [" given to ", featureLink(card.key, one.given_to)] : null,
       one.status && one.status !== "live" ? make("span", {class: "doubt"}, ` ${one.status}`) : null,
+      one.candidate === answer.partner ? make("b", {}, ", matched") : null,
+      one.given_to !== null && one.given_to !== card.feature
+        ? [", given to ", featureLink(card.key, one.given_to)] : null,
       one.description ? make("span", {class: "said small"}, one.description) : null)));
   });
 }
@@ -100,7 +102,7 @@ export function featureCard(card, here, run) {
       card.status && card.status !== "live" ? make("span", {class: "doubt"}, card.status) : null,
       life ? make("span", {class: "doubt"}, life) : null),
     stepBlock(card),
-    meaning(card, run.sources.length ? "no description" : "not described yet"),
+    meaning(card, run.sources.length ? "no description" : "not described yet", {shares: true}),
     card.source && card.source !== "activations" ? make("p", {class: "quiet small"}, `description: ${card.source}`) : null,
     contexts,
     card.density === null ? null : pairs([["density", percent(card.density, 2)], ["greatest activation", short(card.greatest_activation)]]),

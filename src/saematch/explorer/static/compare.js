@@ -1,10 +1,10 @@
-// Two strategies on the same features: where they disagree, and whose partner fires with the feature more.
+// Two strategies on the same features: where they disagree, and who is right.
 
 import {make, styled} from "./elements.js";
 import {address} from "./route.js";
 import {ask, exported} from "./questions.js";
-import {counted, percent, short} from "./numbers.js";
-import {featureLink} from "./find.js";
+import {counted, percent, plural, short} from "./numbers.js";
+import {featureLink, labelMarks} from "./find.js";
 import {meaning} from "./tokens.js";
 
 export function chooser(view, asked, fields) {
@@ -43,25 +43,44 @@ function shares(row) {
 }
 
 function sums(answer) {
-  return answer.pairs.reduce((all, row) => Object.fromEntries(["features", "same", "differ", "for_one", "for_other", "ties", "unmeasured"]
+  return answer.pairs.reduce((all, row) => Object.fromEntries(["features", "same", "differ", "for_one", "for_other", "ties",
+    "unmeasured", "judged", "judge_one", "judge_other"]
     .map(name => [name, (all[name] ?? 0) + row[name]])), {});
 }
 
-function inWords(answer) {
+// A mean over layers of means over the features that were judged under both.
+function meanLabel(answer, side) {
+  const judged = answer.pairs.filter(row => row.judged);
+  const all = judged.reduce((sum, row) => sum + row.judged, 0);
+  return judged.reduce((sum, row) => sum + row.judged * row[`label_${side}`], 0) / all;
+}
+
+function inWords(answer, run) {
   const all = sums(answer);
   const text = make("p", {class: "answer"}, make("b", {}, answer.one), " and ", make("b", {}, answer.other),
     ` pair ${percent(all.features ? all.same / all.features : null)} of ${counted(all.features)} live features with the same partner. `);
   if (answer.corpus && all.for_one + all.for_other + all.ties) {
     text.append(`Where they differ, the partner by ${answer.one} fires together with the feature more often in ${counted(all.for_one)}, `
-      + `that by ${answer.other} in ${counted(all.for_other)}, equally often in ${counted(all.ties)} (text: ${answer.corpus}); ${counted(all.unmeasured)} were not measured.`);
-  } else text.append("How often partners fire together was not measured for these two.");
+      + `that by ${answer.other} in ${counted(all.for_other)}, equally often in ${counted(all.ties)} (text: ${answer.corpus}); ${counted(all.unmeasured)} were not measured. `);
+  } else text.append("How often partners fire together was not measured for these two", ...commandFor("evaluate", run), ". ");
+  if (all.judged) {
+    text.append(`Of the ${plural(all.judged, "feature")} judged under both the mean label is ${short(meanLabel(answer, "one"))} by ${answer.one} and `
+      + `${short(meanLabel(answer, "other"))} by ${answer.other} (1 DIFFERENT, 3 SAME); where they differ, the partner by ${answer.one} is called `
+      + `more alike in ${counted(all.judge_one)}, that by ${answer.other} in ${counted(all.judge_other)}.`);
+  } else text.append("No judge has labelled pairs of both", ...commandFor("judge", run), ".");
   return text;
+}
+
+function commandFor(makes, run) {
+  const lack = run.missing.find(one => one.makes === makes);
+  return lack ? [": ", make("code", {}, lack.command)] : [];
 }
 
 function partner(row, side) {
   const to = row[`partner_${side}`];
   return make("td", {}, to === null ? make("span", {class: "quiet"}, "nothing") : featureLink(row.next, to),
-    make("br"), make("span", {class: "quiet small"}, `MSE ${short(row[`mse_${side}`])}`),
+    labelMarks(row[`labels_${side}`]).map(mark => [" ", mark]),
+    make("br"), make("span", {class: "quiet small"}, `MSE ${short(row[`mse_${side}`])}, cosine ${short(row[`cosine_${side}`], 2)}`),
     row[`firings_${side}`] === null ? null : [make("br"), make("span", {class: "small"},
       `score ${short(row[`score_${side}`], 2)}, φ ${short(row[`phi_${side}`], 2)}`)]);
 }
@@ -73,26 +92,34 @@ export async function showCompare(place, asked, run) {
     return;
   }
   const answer = await ask("compare", asked);
-  const named = run.strategies.map(one => [one, one]);
+  const names = except => run.strategies.filter(one => one !== except).map(one => [one, one]);
   const steps = run.chains.flatMap(chain => chain.slice(0, -1).map((key, place) => [key, `${key} → ${chain[place + 1]}`]));
+  const measured = run.corpora.length > 0;
+  const where = [["differ", "where they differ"],
+    ...(measured ? [["one", `where ${answer.one}’s fires together more`], ["other", `where ${answer.other}’s fires together more`]] : []),
+    ...(answer.judged ? [["judge_one", `where ${answer.one}’s is called more alike`], ["judge_other", `where ${answer.other}’s is called more alike`]] : []),
+    ["same", "where they agree"], ["all", "all"]];
+  const sorts = [...(measured ? [["difference", "difference of scores"]] : []), ...(answer.judged ? [["labels", "difference of labels"]] : []),
+    ["mse", "decoder MSE"], ["layer", "layer"]];
   place.append(chooser("compare", asked, [
-    ["one", "One", named, answer.one], ["other", "The other", named, answer.other],
+    ["one", "One", names(answer.other), answer.one], ["other", "The other", names(answer.one), answer.other],
     ["layer", "Layers", [["", "all"], ...steps], asked.layer ?? ""],
-    ...(run.corpora.length ? [["corpus", "Text", run.corpora.map(one => [one, one]), answer.corpus]] : []),
-    ["show", "Show", [["differ", "where they differ"], ["one", `where ${answer.one}’s fires together more`],
-      ["other", `where ${answer.other}’s fires together more`], ["same", "where they agree"], ["all", "all"]], answer.show],
-    ["sort", "Sorted by", [["difference", "difference of scores"], ["mse", "decoder MSE"], ["layer", "layer"]], asked.sort ?? "difference"],
-  ]), inWords(answer));
+    ...(measured ? [["corpus", "Text", run.corpora.map(one => [one, one]), answer.corpus]] : []),
+    ["show", "Show", where, answer.show], ["sort", "Sorted by", sorts, answer.sort],
+  ]), inWords(answer, run));
   for (const [key, why] of Object.entries(answer.problems)) place.append(make("p", {class: "notice doubt", role: "alert"}, `Layer ${key} is left out: ${why}`));
   place.append(tableOf("Counts for every two layers", ["layers", "live features", "same partner", "differ", `${answer.one} more`, `${answer.other} more`, "shares",
-    `score, ${answer.one}`, `score, ${answer.other}`, `φ, ${answer.one}`, `φ, ${answer.other}`],
+    `score, ${answer.one}`, `score, ${answer.other}`, `φ, ${answer.one}`, `φ, ${answer.other}`,
+    ...(answer.judged ? ["judged", `label, ${answer.one}`, `label, ${answer.other}`] : [])],
   answer.pairs.map(row => make("tr", {}, make("th", {scope: "row"}, `${row.a} → ${row.b}`),
     [row.features, row.same, row.differ].map(count => make("td", {}, counted(count))),
     [row.for_one, row.for_other].map(count => make("td", {}, row.differ > row.unmeasured ? counted(count) : "–")),
     make("td", {}, row.differ > row.unmeasured ? shares(row) : null),
-    [row.score_one, row.score_other, row.phi_one, row.phi_other].map(value => make("td", {}, short(value, 2)))))),
+    [row.score_one, row.score_other, row.phi_one, row.phi_other].map(value => make("td", {}, short(value, 2))),
+    answer.judged ? [make("td", {}, counted(row.judged)), [row.label_one, row.label_other].map(value => make("td", {}, short(value)))] : null))),
   make("p", {class: "quiet small"}, "Score: the share of a feature’s firings on which its partner fires too, mean over features. "
-    + "Cosine and correlation are not one-to-one, so many features may share a partner; always-on partners flatter the score, φ less so."),
+    + "Cosine and correlation are not one-to-one, so many features may share a partner; always-on partners flatter the score, φ less so. "
+    + (answer.judged ? "Label: mean over features that a judge labelled under both, 1 (DIFFERENT) to 3 (SAME); equal partners are among them." : "")),
   make("h2", {}, "Features"), pagesOf("compare", answer, asked));
   if (!answer.features.length) return;
   place.append(tableOf("Features and their partners", ["feature", "described as", answer.one, answer.other],

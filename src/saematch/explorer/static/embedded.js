@@ -1,7 +1,9 @@
 // The answers of an exported file.  It carries whole answers, and the features of the paths it was made of.
 
+import {sameToken} from "./tokens.js";
+
 const RANGES = ["mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift"];
-const FOLDED = {certain: null, quantile: null, labels: null, phi: null, lift: null};
+const FOLDED = {certain: null, quantile: null, labels: null, phi: null, lift: null, doubtful: null};
 
 export function embeddedAnswer(data, question, asked) {
   if (question === "features") return found(data, asked);
@@ -21,28 +23,37 @@ function found(data, asked) {
   const other = asked.strategy && asked.strategy !== "folded";
   const step = row => (other ? {...row, ...row.steps[asked.strategy]} : row);
   const shown = row => (other ? {...row, ...FOLDED} : row);
-  const rows = data.features.map(step).filter(row => matches(row, asked));
-  const sort = asked.sort || "layer";
+  const rows = data.features.map(row => ({...step(row)})).filter(row => matches(row, asked));
+  const sort = asked.sort || (asked.fires ? "share" : "layer");
+  const order = asked.order || (sort === "share" ? "desc" : "asc");
+  if (sort === "share") rows.forEach(row => { row.share = shareOf(row, asked.fires); });
   const keys = data.keys;
-  const sign = asked.order === "desc" ? -1 : 1;
+  const sign = order === "desc" ? -1 : 1;
   const place = (a, b) => keys.indexOf(a.key) - keys.indexOf(b.key) || a.feature - b.feature;
   rows.sort((a, b) => {
     if (sort === "layer") return sign * place(a, b);
     if (a[sort] === null || b[sort] === null) return (a[sort] === null) - (b[sort] === null) || place(a, b);
     return sign * (a[sort] - b[sort]) || place(a, b);
   });
-  const offset = Number(asked.offset || 0), limit = Number(asked.limit || 50);
+  const limit = Number(asked.limit || 50);
+  const offset = Math.max(0, Math.min(Number(asked.offset || 0), Math.floor((rows.length - 1) / limit) * limit));
   return {strategy: asked.strategy || "folded", total: rows.length, limit, offset, pending: [], problems: {},
     features: rows.slice(offset, offset + limit).map(shown)};
 }
 
+// How many of a feature's firings are on a token; null where it is in its contexts alone.
+function shareOf(row, token) {
+  const shares = (row.fires_on || []).flatMap((one, place) => (sameToken(one, token) ? [row.fires_on_share[place]] : []));
+  return shares.length ? shares.reduce((sum, one) => sum + one, 0) : null;
+}
+
 function matches(row, asked) {
-  const holds = (tokens, wanted) => (tokens || []).some(token => trimmed(token) === trimmed(wanted));
+  const holds = (tokens, wanted) => (tokens || []).some(token => sameToken(token, wanted));
   if (asked.text) {
     const text = (row.description || "").toLowerCase();
     if (!asked.text.toLowerCase().split(/\s+/).filter(Boolean).every(word => text.includes(word))) return false;
   }
-  if (asked.fires && !holds(row.fires_on, asked.fires)) return false;
+  if (asked.fires && !holds(row.fires_on, asked.fires) && !holds(row.peaks, asked.fires)) return false;
   if (asked.promotes && !holds(row.promotes, asked.promotes)) return false;
   if (asked.feature && `${row.key}/${row.feature}` !== asked.feature.trim()) return false;
   if (asked.layer && !asked.layer.split(",").includes(row.key)) return false;
@@ -51,6 +62,7 @@ function matches(row, asked) {
   const fates = {live: row.live_pair, "left out": row.steps.folded.partner !== null && !row.live_pair,
     dies: row.steps.folded.matched && row.steps.folded.partner === null, born: row.born};
   if (asked.pairs && !fates[asked.pairs]) return false;
+  if (asked.doubts && row.doubtful !== (asked.doubts === "some")) return false;
   if (asked.certain && (row.steps.folded.partner === null || row.certain !== (asked.certain === "yes"))) return false;
   if (asked.differs) {
     const other = row.steps[asked.differs];
@@ -61,8 +73,4 @@ function matches(row, asked) {
     if (least === undefined && most === undefined) return true;
     return value !== null && (least === undefined || value >= Number(least)) && (most === undefined || value <= Number(most));
   });
-}
-
-function trimmed(token) {
-  return token.replaceAll("\\n", "\n").replaceAll("\\t", "\t").replace(/^ +| +$/g, "").toLowerCase();
 }

@@ -4,12 +4,14 @@ import {clear, make, newId, styled} from "./elements.js";
 import {address, followAddress} from "./route.js";
 import {ask, exported, takeAddress} from "./questions.js";
 import {counted, percent, short} from "./numbers.js";
-import {meaning} from "./tokens.js";
+import {meaning, sameToken} from "./tokens.js";
 
 const SORTS = [["layer", "layer"], ["mse", "decoder MSE"], ["cost", "cost"], ["cosine", "cosine"],
   ["margin", "margin"], ["density", "density"], ["quantile", "cost quantile"], ["phi", "φ"], ["lift", "lift"]];
 const RANGE_FIELDS = SORTS.filter(([name]) => name !== "layer");
 const MEASURED = ["phi", "lift"]; // known of runs that were evaluated
+const LEAST_FIRST = ["layer", "mse", "cost", "quantile"]; // of the others the greatest are of interest
+const SHARE = "share"; // of a feature's firings that are on the token that is looked for
 
 function field(label, control) {
   const id = newId("field");
@@ -34,11 +36,23 @@ function rangeField([name, label], asked) {
   return make("fieldset", {class: "range"}, make("legend", {}, label), ends);
 }
 
+// How an address without a sort or an order is meant, as selection.py has it.
+function usualSort(asked) {
+  return asked.fires ? SHARE : "layer";
+}
+
+function usualOrder(sort) {
+  return sort === SHARE ? "desc" : "asc";
+}
+
 function searchForm(asked, run) {
   const layers = run.saes.map(sae => [sae.key, `layer ${sae.key}`]);
   const others = run.strategies.filter(one => one !== "folded");
   const possible = ([name]) => run.corpora.length || !MEASURED.includes(name) || asked.sort === name;
-  const more = ["status", "label", "pairs", "certain", "strategy", "differs", ...RANGE_FIELDS.flatMap(([name]) =>
+  const sorts = [...(asked.fires ? [[SHARE, "share of the token"]] : []), ...SORTS.filter(possible)];
+  const sort = asked.sort || usualSort(asked);
+  const shown = {...asked, sort, order: asked.order || usualOrder(sort)};
+  const more = ["status", "label", "pairs", "certain", "doubts", "strategy", "differs", ...RANGE_FIELDS.flatMap(([name]) =>
     [`${name}_min`, `${name}_max`])].some(name => asked[name]);
   const form = make("form", {class: "search", role: "search"},
     make("div", {class: "fields"},
@@ -46,23 +60,26 @@ function searchForm(asked, run) {
       field("Fires on the token", text("fires", asked, "Paris")),
       field("Promotes the token", text("promotes", asked, "France")),
       field("In", choice("layer", asked, layers, "all layers")),
-      field("Sorted by", choice("sort", asked, SORTS.filter(possible))),
-      field("Order", choice("order", asked, [["asc", "least first"], ["desc", "most first"]])),
+      field("Sorted by", choice("sort", shown, sorts)),
+      field("Order", choice("order", shown, [["asc", "least first"], ["desc", "most first"]])),
       make("button", {}, "Find")),
     make("details", {open: more}, make("summary", {}, "More filters"),
       make("div", {class: "fields"},
         field("Status", choice("status", asked, [["live", "live"], ["dead", "dead"], ["degenerate", "degenerate"]], "any")),
         field("Judge’s label", choice("label", asked, [["SAME", "SAME"], ["MAYBE", "MAYBE"], ["DIFFERENT", "DIFFERENT"]], "any")),
         field("Step", choice("pairs", asked, [["live", "both live"], ["left out", "not both live"], ["dies", "dies"], ["born", "born here"]], "any")),
+        field("Doubts", choice("doubts", asked, [["none", "none"], ["some", "some"]], "any")),
         field("Pair is certain", choice("certain", asked, [["yes", "yes"], ["no", "no"]], "either")),
         others.length ? field("Nearest by", choice("strategy", asked, run.strategies.map(one => [one, one]))) : null,
         others.length ? field("Where folded differs from", choice("differs", asked, others.map(one => [one, one]), "–")) : null,
         RANGE_FIELDS.filter(possible).map(one => rangeField(one, asked)))));
   const go = () => {
     const given = Object.fromEntries(new FormData(form));
-    for (const [name, usual] of [["sort", "layer"], ["order", "asc"], ["strategy", "folded"]]) {
-      if (given[name] === usual) given[name] = "";
-    }
+    if (!given.fires && given.sort === SHARE) given.sort = "";
+    if (given.fires && !asked.fires && given.sort === "layer") given.sort = ""; // nobody chose it
+    if (given.order === usualOrder(given.sort || usualSort(given))) given.order = "";
+    if (given.sort === usualSort(given)) given.sort = "";
+    if (given.strategy === "folded") given.strategy = "";
     const named = (given.text ?? "").trim();
     const slash = named.lastIndexOf("/");
     if (/^\d+$/.test(named.slice(slash + 1)) && run.saes.some(sae => sae.key === named.slice(0, slash))) {
@@ -73,7 +90,12 @@ function searchForm(asked, run) {
     event.preventDefault();
     go();
   });
-  for (const select of form.querySelectorAll("select")) select.addEventListener("change", go);
+  for (const select of form.querySelectorAll("select")) {
+    select.addEventListener("change", () => {
+      if (select.name === "sort") form.elements.order.value = LEAST_FIRST.includes(select.value) ? "asc" : "desc";
+      go();
+    });
+  }
   return form;
 }
 
@@ -89,23 +111,33 @@ export function labelMarks(labels) {
   return (labels ?? []).map(label => make("span", {class: `label ${label.toLowerCase()}`}, label));
 }
 
-function resultRow(row, measured) {
+// Why a feature is among those that fire on a token: how often it does, or that a context says so.
+function onToken(row, token) {
+  const fires = row.fires_on ?? [];
+  const listed = fires.map((one, place) => (sameToken(one, token) ? row.fires_on_share?.[place] ?? 0 : 0));
+  if (fires.some(one => sameToken(one, token))) {
+    return make("p", {class: "small quiet"}, `${percent(listed.reduce((sum, one) => sum + one, 0))} of its firings are on this token`);
+  }
+  const peak = (row.peaks ?? []).find(one => sameToken(one, token));
+  return peak === undefined ? null : make("p", {class: "small quiet"}, "this token is the strongest of one of its contexts");
+}
+
+function resultRow(row, measured, token) {
   const status = row.status && row.status !== "live" ? make("span", {class: "doubt"}, ` ${row.status}`) : null;
   const partner = row.partner === null
     ? make("span", {class: "quiet"}, !row.next ? "last layer" : row.matched === false ? "not known" : "nothing")
     : featureLink(row.next, row.partner);
   const bar = row.quantile === null ? null : styled(make("span", {class: "bar", title:
-    `cheaper than ${percent(1 - row.quantile)} of the live pairs`}), "--share", row.quantile.toFixed(3));
+    `dearer than ${percent(row.quantile)} of the live pairs`}), "--share", row.quantile.toFixed(3));
   return make("tr", {},
     make("th", {scope: "row"}, featureLink(row.key, row.feature), status),
-    make("td", {class: "meaning"}, meaning(row, "no description")),
+    make("td", {class: "meaning"}, meaning(row, "no description"), token ? onToken(row, token) : null),
     cell("density", percent(row.density, 2)),
-    cell("nearest", partner, " ", labelMarks(row.labels)),
+    cell("nearest", partner, " ", labelMarks(row.labels), row.doubtful ? make("span", {class: "doubt small"}, " doubtful") : null),
     cell("MSE", short(row.mse), " ", bar),
     cell("cosine", short(row.cosine, 2)),
     measured ? cell("φ", short(row.phi, 2)) : null,
-    cell("margin", short(row.margin), row.partner === null || row.certain !== false ? null
-      : make("span", {class: "doubt", title: "an equally good matching may pair it otherwise"}, " ?")));
+    cell("margin", short(row.margin)));
 }
 
 function paging(answer, asked) {
@@ -154,9 +186,10 @@ export async function showFind(place, asked, run) {
   clear(results, notes,
     make("div", {class: "above"}, paging(answer, asked), takeAway(asked)),
     make("table", {class: "found"},
-      make("caption", {class: "quiet"}, `Nearest: the feature of the next layer ${shared ? "that is nearest, which others may share" : "under a one-to-one matching"}${by}.`),
+      make("caption", {class: "quiet"}, `Nearest: the feature of the next layer ${shared ? "that is nearest, which others may share" : "under a one-to-one matching"}${by}.`
+        + (by ? "" : " Doubtful: follow the feature to read why.")),
       make("thead", {}, make("tr", {}, ["feature", "described as", "density", "nearest", "MSE", "cosine", ...(measured ? ["φ"] : []), "margin"]
         .map(name => make("th", {scope: "col"}, name)))),
-      make("tbody", {}, answer.features.map(row => resultRow(row, measured)))),
+      make("tbody", {}, answer.features.map(row => resultRow(row, measured, asked.fires)))),
     answer.total > answer.limit ? paging(answer, asked) : null);
 }

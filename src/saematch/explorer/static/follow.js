@@ -1,7 +1,7 @@
 // The path of one feature through the layers, a card a layer.
 
 import {make} from "./elements.js";
-import {followAddress} from "./route.js";
+import {address} from "./route.js";
 import {ask} from "./questions.js";
 import {percent, short} from "./numbers.js";
 import {featureCard} from "./card.js";
@@ -17,8 +17,7 @@ function followForm(asked, run) {
     make("span", {id: "feature-help", class: "quiet"}, `layer/index; layers ${first} to ${run.saes.at(-1)?.key ?? first}`));
   form.addEventListener("submit", event => {
     event.preventDefault();
-    const text = field.value.trim(), slash = text.lastIndexOf("/");
-    location.hash = followAddress(text.slice(0, slash), text.slice(slash + 1));
+    location.hash = address("follow", {feature: field.value.trim()}); // the server says what is wrong with it
   });
   return form;
 }
@@ -72,7 +71,11 @@ function legend() {
       ": a proven lower bound on how much the total would rise if the pair were forbidden; where it exceeds what the "
       + "proof leaves open the pair is ", make("b", {}, "certain"), ", about the optimum, not about meaning. ",
       make("b", {}, "Runner-up"), ": the nearest other feature, and what it costs beyond the pair; below zero it is "
-      + "nearer, but was given to another feature. Shades in a context: activation, by the feature’s greatest. ",
+      + "nearer, but was given to another feature, as small features, dead ones before all, are near to everything. ",
+      make("b", {}, "Doubt"), ": a feature is not live; the pair is among the dearest tenth; another live feature is nearer "
+      + "both by cost and by cosine, or has a cosine greater by more than 0.1; the pair is not certain or nearly tied; the judge "
+      + "calls the two DIFFERENT. Beside a token: the share of the feature’s firings that are on it. "
+      + "Shades in a context: activation, by the feature’s greatest. ",
       make("b", {}, "Fire together"),
       ": correlation of the two features’ firings (φ), and how many times as often as by chance (lift), mean over texts. ",
       make("b", {}, "Label"), ": what a judge says of the two descriptions."));

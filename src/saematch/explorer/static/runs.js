@@ -6,8 +6,13 @@ import {counted, percent, plural, short} from "./numbers.js";
 import {featureLink} from "./find.js";
 import {chooser, pagesOf, tableOf} from "./compare.js";
 
+// A setting as people write it.
 function shown(value) {
-  return value === null || value === undefined ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value);
+  if (value === null || value === undefined) return "–";
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  if (Array.isArray(value)) return value.length ? value.map(one => (Array.isArray(one) ? one.join("–") : shown(one))).join(", ") : "none";
+  if (typeof value === "object") return Object.entries(value).map(([name, one]) => `${name} ${shown(one)}`).join(", ");
+  return String(value);
 }
 
 export async function showRuns(place, asked, run) {
@@ -24,7 +29,7 @@ export async function showRuns(place, asked, run) {
     ["layer", "Layers", [["", "all"], ...answer.pairs.map(row => [row.a, `${row.a} → ${row.b}`])], asked.layer ?? ""]]));
   if (answer.settings.length) {
     place.append(make("details", {}, make("summary", {}, plural(answer.settings.length, "differing setting")),
-      make("ul", {}, answer.settings.map(one => make("li", {}, make("b", {}, one.setting), `: ${shown(one.one)} and ${shown(one.other)}`)))));
+      make("ul", {}, answer.settings.map(one => make("li", {}, make("b", {}, one.setting.replaceAll("_", " ")), `: ${shown(one.one)} and ${shown(one.other)}`)))));
   }
   const features = answer.pairs.reduce((sum, row) => sum + row.features, 0), same = answer.pairs.reduce((sum, row) => sum + row.same, 0);
   place.append(make("p", {class: "answer"}, `The two runs pair ${percent(features ? same / features : null)} of ${counted(features)} live features with the same partner.`),
@@ -32,7 +37,8 @@ export async function showRuns(place, asked, run) {
       answer.pairs.map(row => make("tr", {}, make("th", {scope: "row"}, `${row.a} → ${row.b}`),
         [row.features, row.same, row.differ].map(count => make("td", {}, counted(count))),
         [row.mse_one, row.mse_other].map(value => make("td", {}, short(value)))))),
-    make("h2", {}, "Where they differ"), pagesOf("runs", answer, asked));
+    make("h2", {}, "Where they differ"), make("p", {class: "quiet small"}, "The SAEs are the same, so a partner is the same feature "
+      + "in both; links follow it through the first run."), pagesOf("runs", answer, asked));
   if (!answer.features.length) return;
   const partner = (row, side) => make("td", {}, row[`partner_${side}`] === null ? "nothing" : featureLink(row.next, row[`partner_${side}`]),
     make("br"), make("span", {class: "quiet small"}, `MSE ${short(row[`mse_${side}`])}`));

@@ -1,7 +1,7 @@
 // Tokens as text: blanks and line ends are made visible, activations are shown as shades.
 
 import {make, styled} from "./elements.js";
-import {short} from "./numbers.js";
+import {percent, short} from "./numbers.js";
 
 function visible(token) {
   return token.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll("\u00a0", "⍽");
@@ -12,27 +12,39 @@ function closed(token) {
   return visible(token).replace(/ {2,}/g, " ");
 }
 
+// Blanks around a token and capitals do not matter where one is looked for; line ends as people type them.
+export function sameToken(one, other) {
+  return trimmed(one) === trimmed(other);
+}
+
+function trimmed(token) {
+  return token.replaceAll("\\n", "\n").replaceAll("\\t", "\t").replace(/^ +| +$/g, "").toLowerCase();
+}
+
 function chip(token) {
   return /^ *$/.test(token) ? "␣" : closed(token);
 }
 
-export function tokenList(tokens, label) {
+export function tokenList(tokens, label, shares) {
   if (!tokens || !tokens.length) return null;
   return make("p", {class: "tokens"}, make("span", {class: "quiet"}, `${label} `),
-    tokens.map(token => make("span", {class: "token"}, chip(token))));
+    tokens.map((token, place) => [make("span", {class: "token"}, chip(token)),
+      shares ? make("span", {class: "quiet share"}, `${percent(shares[place], 0)} `) : null]));
 }
 
 // What a feature fires on, amid and promotes, as its description from activations says it.
-export function tokenLists(feature) {
+function tokenLists(feature, shares) {
   return [["fires_on", "fires on"], ["amid", "amid"], ["promotes", "promotes"]]
-    .map(([name, label]) => tokenList(feature[name], label));
+    .map(([name, label]) => tokenList(feature[name], label, name === "fires_on" ? shares : null));
 }
 
-// A description, or, where it is nothing but lists of tokens, those.
-export function meaning(feature, otherwise) {
-  if (feature.source === "activations" && feature.fires_on?.length) return make("div", {class: "meant"}, tokenLists(feature));
+// A description, or, where it is nothing but lists of tokens, those.  `shares`: also how much of its firings
+// are on each of the tokens that it fires on.
+export function meaning(feature, otherwise, {shares = false} = {}) {
+  const shown = shares ? feature.fires_on_share : null;
+  if (feature.source === "activations" && feature.fires_on?.length) return make("div", {class: "meant"}, tokenLists(feature, shown));
   return [feature.description ? make("span", {class: "said"}, feature.description)
-    : make("span", {class: "quiet"}, otherwise), tokenList(feature.fires_on, "fires on"), tokenList(feature.promotes, "promotes")];
+    : make("span", {class: "quiet"}, otherwise), tokenList(feature.fires_on, "fires on", shown), tokenList(feature.promotes, "promotes")];
 }
 
 // The context with its tokens shaded by activation, the strongest of the feature being 1.

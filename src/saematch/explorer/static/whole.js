@@ -127,7 +127,7 @@ function asTable(answer, chain) {
 }
 
 export async function showWhole(place, asked, run) {
-  const measure = asked.measure === "cost" ? "cost" : "mse";
+  const measure = asked.measure || "mse";
   const answer = await ask("whole", {measure});
   place.append(make("h1", {}, "The whole run"));
   if (!answer.histograms.some(one => one.median !== null)) {
