@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 from saematch.cli_evaluation import Directory, Json, split
+from saematch.errors import UsageError
+
+PATHS = 100
+"""How many an exported page holds where nothing is said."""
 
 
 def explore(
@@ -32,9 +36,13 @@ def explore(
         str, typer.Option(help="Whose paths that file holds, e.g. 12/345,14/7.")
     ] = "",
     paths: Annotated[
-        int,
-        typer.Option(help="Where none is named: how many of least mean cost.", min=1, max=5000),
-    ] = 100,
+        int | None,
+        typer.Option(
+            help=f"Where none is named: how many of least mean cost. Default: {PATHS}.",
+            min=1,
+            max=5000,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Find and follow features in a web page over a run (on this machine alone)."""
@@ -47,13 +55,18 @@ def explore(
         shown = f"{address}  (on this machine only; Ctrl-C stops it)"
         typer.echo(json.dumps({"address": address}) if as_json else shown)
 
+    if export is None and (features or paths):
+        given = "--features" if features else "--paths"
+        raise UsageError(
+            f"needed --export FILE.html with {given}, found none; the page itself has every feature"
+        )
     explorer = Explorer(directory, other)
     try:
         if export is None:
             serve(explorer, port, browser, tell)
             return
         with display.progress(quiet=as_json) as progress:
-            written = export_page(explorer, export, split(features), paths, progress)
+            written = export_page(explorer, export, split(features), paths or PATHS, progress)
     finally:
         explorer.close()
     if as_json:

@@ -90,7 +90,7 @@ class Pair:
             return []
         if not self.certain:
             return ["an equally good matching may pair it otherwise"]
-        if self.margin is not None and self.margin < NEAR_TIE * self.cost:
+        if self.is_live and self.margin is not None and self.margin < NEAR_TIE * self.cost:
             return [f"a near tie: a matching without the pair may cost only {self.margin:.2g} more"]
         return []
 

@@ -14,6 +14,16 @@ function pairs(rows) {
   return make("dl", {}, rows.map(([term, ...value]) => [make("dt", {}, term), make("dd", {}, value)]));
 }
 
+// Why to doubt a step; features of its layer that are named lead to their paths.
+function doubtsOf(card) {
+  const before = card.step.from.slice(0, card.step.from.lastIndexOf("/"));
+  const parts = card.step.doubts.join("; ").split(/(\S+\/\d+)/).map(part => {
+    const slash = part.lastIndexOf("/");
+    return [card.key, before].includes(part.slice(0, slash)) ? featureLink(part.slice(0, slash), part.slice(slash + 1)) : part;
+  });
+  return make("p", {class: "doubts"}, make("b", {}, "Doubt this step: "), parts);
+}
+
 function stepBlock(card) {
   const step = card.step;
   if (!step) return make("div", {class: "step first quiet"}, "the path starts here");
@@ -32,7 +42,7 @@ function stepBlock(card) {
           ? make("span", {class: "doubt"}, ` ${step.runner_up_status}`) : null],
     ].filter(Boolean)),
     step.labels?.length ? make("p", {class: "judged"}, "judged ", labelMarks(step.labels), judgedButton(step.from)) : null,
-    step.doubts.length ? make("p", {class: "doubts"}, make("b", {}, "Doubt this step: "), step.doubts.join("; ")) : null);
+    step.doubts.length ? doubtsOf(card) : null);
 }
 
 // A button that puts what it asks for below itself.

@@ -28,8 +28,8 @@ function chip(token) {
 export function tokenList(tokens, label, shares) {
   if (!tokens || !tokens.length) return null;
   return make("p", {class: "tokens"}, make("span", {class: "quiet"}, `${label} `),
-    tokens.map((token, place) => [make("span", {class: "token"}, chip(token)),
-      shares ? make("span", {class: "quiet share"}, `${percent(shares[place], 0)} `) : null]));
+    tokens.map((token, place) => (shares ? [make("span", {class: "shared"}, make("span", {class: "token"}, chip(token)),
+      make("span", {class: "quiet"}, percent(shares[place], 0))), " "] : make("span", {class: "token"}, chip(token)))));
 }
 
 // What a feature fires on, amid and promotes, as its description from activations says it.
