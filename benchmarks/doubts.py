@@ -1,0 +1,74 @@
+"""What doubts are worth: of doubted steps and of others, what the judge says and how partners fire together.
+
+python benchmarks/doubts.py my-run
+
+Over live pairs of adjacent layers of a run that was evaluated and judged.  The judge's own doubt is left out, as
+it would prove itself.  Prints a row a kind of doubt: share of the steps, mean label (1 DIFFERENT to 3 SAME) and
+how many of them were judged, mean φ of the partners' firings.
+"""
+
+import argparse
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from saematch.run.judged import labels_of_pairs
+from saematch.run.names import PAIR_SOURCES
+from saematch.run.read import Run, open_run
+from saematch.run.steps import followed_steps
+from saematch.semantics.judging import Label
+
+KINDS = {
+    "among the dearest tenth": "dearest tenth",
+    "nearer by cost and by cosine": "is nearer (cost",
+    "nearer by direction": "nearer by direction",
+    "not certain": "equally good matching",
+    "a near tie": "near tie",
+}
+"""What is said of each kind."""
+
+
+def steps_of(run: Run) -> pd.DataFrame:
+    """A row a step between live features."""
+    labels = labels_of_pairs(run)
+    names = [name for name in run.directory.names(PAIR_SOURCES) if name.endswith(".parquet")]
+    fired = pd.concat(pd.read_parquet(run.path / name) for name in names)
+    fired = fired[fired["strategy"] == "folded"]
+    phi = fired.groupby(["a", "b", "feature"])["phi"].mean().to_dict()
+    rows = []
+    for path in followed_steps(run).values():
+        for before, step in pairwise(path):
+            if (before.status, step.status) != ("live", "live"):
+                continue
+            said = labels.get((before.key, step.key, before.feature, step.feature), ())
+            row = {kind: any(words in one for one in step.doubts) for kind, words in KINDS.items()}
+            row["label"] = np.mean([Label(one).value_in_means for one in said]) if said else np.nan
+            row["phi"] = phi.get((before.key, step.key, before.feature), np.nan)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    steps = steps_of(open_run(parser.parse_args().run))
+    some = steps[list(KINDS)].any(axis=1)
+    chosen = {"none of them": ~some, "any of them": some, **{kind: steps[kind] for kind in KINDS}}
+    table = pd.DataFrame(
+        {
+            kind: {
+                "share": rows.mean(),
+                "label": steps["label"][rows].mean(),
+                "judged": steps["label"][rows].count(),
+                "phi": steps["phi"][rows].mean(),
+            }
+            for kind, rows in chosen.items()
+        }
+    ).T
+    print(table.round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
