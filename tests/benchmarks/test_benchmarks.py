@@ -107,3 +107,14 @@ def test_judging_counts_every_call() -> None:
     assert measured["calls"] == 20
     assert measured["ratio"] >= 1
     assert measured["cpu_ms"] > 0
+
+
+def test_doubts_are_counted_over_live_steps(tmp_path: Path) -> None:
+    sys.path.append(str(BENCHMARKS))
+    from synthetic_run import Shape, write_run
+
+    table = run("doubts.py", str(write_run(tmp_path / "run", Shape(layers=3, features=40))))
+    rows = {line.rsplit(maxsplit=4)[0]: line.split()[-4:] for line in table.splitlines()[1:]}
+    none, some = (float(rows[name][0]) for name in ("none of them", "any of them"))
+    assert none + some == pytest.approx(1, abs=2e-3)
+    assert 0 < float(rows["among the dearest tenth"][0]) <= 0.1

@@ -137,8 +137,8 @@ def _texts(descriptions: Sequence[tuple[str, str]], values: dict[str, Any]) -> s
 
 
 def _searched(column: str) -> str:
-    """Tokens in small letters without the blanks around them, each between two separators."""
-    tokens = f"list_transform({column}, lambda token: lower(trim(token, ' ')))"
+    """Tokens in small letters without the blanks around them, each once and between two separators."""
+    tokens = f"list_distinct(list_transform({column}, lambda token: lower(trim(token, ' '))))"
     return f"{SEPARATOR} || array_to_string({tokens}, {SEPARATOR}) || {SEPARATOR}"
 
 
