@@ -3,8 +3,8 @@
 python benchmarks/doubts.py my-run
 
 Over live pairs of adjacent layers of a run that was evaluated and judged.  The judge's own doubt is left out,
-as it would prove itself.  Prints a row a kind of doubt: share of the steps, mean label (1 DIFFERENT to 3 SAME)
-and how many of them were judged, mean φ of the partners' firings.
+as it would prove itself.  Prints a row a kind of doubt: share of the steps, mean label (1 DIFFERENT to 3
+SAME) and how many of them were judged, mean φ of the partners' firings.
 """
 
 import argparse
