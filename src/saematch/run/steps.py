@@ -48,7 +48,7 @@ class Step:
 def followed_steps(run: "Run") -> Mapping[int, Sequence[Step]]:
     """All paths by number."""
     paths = run.paths()
-    steps = _Steps(run, paths)
+    steps = _Steps(run, paths, paths)
     found: dict[int, list[Mapping[Any, Any]]] = {}
     for row in paths.to_dict("records"):
         found.setdefault(row["path"], []).append(row)
@@ -61,19 +61,17 @@ def steps_through(run: "Run", key: str, feature: int) -> Sequence[Step]:
     through = paths.loc[(paths["key"] == key) & (paths["feature"] == feature), "path"]
     if through.empty:
         return ()
-    return _Steps(run, paths).along(paths[paths["path"] == through.iloc[0]].to_dict("records"))
+    path = paths[paths["path"] == through.iloc[0]]
+    return _Steps(run, paths, path).along(path.to_dict("records"))
 
 
 class _Steps:
     """Makes steps out of rows of paths; the tables of two layers are read when they are needed."""
 
-    def __init__(self, run: "Run", paths: "pd.DataFrame") -> None:
-        self._run = run
+    def __init__(self, run: "Run", paths: "pd.DataFrame", wanted: "pd.DataFrame") -> None:
+        """`wanted`: those rows of `paths` that steps are made of."""
+        self._run, self._paths, self._wanted = run, paths, wanted
         self._labels = labels_of_pairs(run)
-        self._statuses = {
-            key: dict(zip(rows["feature"], rows["status"], strict=True))
-            for key, rows in paths.groupby("key")
-        }
         self._near = cache(self._near_of)
 
     def along(self, rows: Iterable[Mapping[Any, Any]]) -> list[Step]:
@@ -82,48 +80,82 @@ class _Steps:
             path.append(self._step(path[-1], row) if path else _start(row))
         return path
 
-    def _near_of(self, a: str, b: str) -> "_Near":
-        return _near(self._run, a, b, self._statuses[b])
-
     def _step(self, before: Step, row: Mapping[Any, Any]) -> Step:
         near, source = self._near(before.key, row["key"]), before.feature
-        cost = row["cost"]
-        quantile, margin = _known(near.quantile[source]), _known(row["margin"])
-        labels = self._labels.get((before.key, row["key"], source, row["feature"]), ())
+        values = {
+            "cost": row["cost"],
+            "quantile": _known(near.quantile[source]),
+            "cosine": row["cosine"],
+            "margin": _known(row["margin"]),
+            "certain": row["certain"],
+        }
         pair = Pair(
             names=(f"{before.key}/{source}", f"{row['key']}/{row['feature']}"),
             statuses=(before.status, row["status"]),
-            cost=cost,
-            quantile=quantile,
-            cosine=row["cosine"],
-            margin=margin,
-            certain=row["certain"],
+            **values,
             nearer=near.nearer.get(source),
             by_direction=near.by_direction.get(source),
-            labels=labels,
+            labels=self._labels.get((before.key, row["key"], source, row["feature"]), ()),
         )
-        other, other_cosine = near.runner_up.get(source), None
-        if other is not None:
-            other_cosine = other.cosine
-        extra = None if other is None or other.cost is None else other.cost - cost
+        other = near.runner_up.get(source)
+        if other is not None and other.cost is not None:
+            values |= {
+                "runner_up": other.feature,
+                "extra_cost": other.cost - row["cost"],
+                "runner_up_cosine": other.cosine,
+                "runner_up_status": near.statuses.get(other.feature),
+            }
         return Step(
             key=row["key"],
             feature=row["feature"],
             status=row["status"],
-            cost=cost,
-            quantile=quantile,
-            cosine=row["cosine"],
-            margin=margin,
-            certain=row["certain"],
-            runner_up=None if other is None else other.feature,
-            extra_cost=extra,
-            runner_up_cosine=other_cosine,
-            runner_up_status=None
-            if other is None
-            else self._statuses[row["key"]].get(other.feature),
             dies=row["dies"],
             doubts=pair.doubts,
+            **values,
         )
+
+    def _near_of(self, a: str, b: str) -> "_Near":
+        table = self._run.matching_table(a, b)
+        live = ((table["status"] == "live") & (table["partner_status"] == "live")).to_numpy()
+        cost, cosine = (table[name].to_numpy(dtype=float) for name in ("cost", "cosine"))
+        quantile = np.full(len(table), np.nan)
+        if live.any():
+            quantile[live] = np.searchsorted(np.sort(cost[live]), cost[live], "right") / live.sum()
+        sources = self._wanted.loc[self._wanted["key"] == a, "feature"]
+        near = self._run.candidates(a, b)  # in order of cost
+        near = near[near["feature"].isin(sources)]
+        ends = self._paths[self._paths["key"] == b].set_index("feature")["status"]
+        feature = near["feature"].to_numpy()
+        others = near["candidate"].to_numpy() != table["partner"].to_numpy()[feature]
+        nearer = (
+            others
+            & (near["candidate"].map(ends) == "live").to_numpy()
+            & (near["cost"].to_numpy() < cost[feature])
+            & (near["cosine"].to_numpy() > cosine[feature])
+        )
+        shown = ends[ends.index.isin(near["candidate"])]
+        return _Near(
+            quantile=quantile,
+            runner_up=_first(near[others]),
+            nearer=_first(near[nearer]),
+            by_direction=self._by_direction(a, b, table, sources),
+            statuses=dict(zip(shown.index.tolist(), shown.tolist(), strict=True)),
+        )
+
+    def _by_direction(
+        self, a: str, b: str, table: "pd.DataFrame", sources: "pd.Series"
+    ) -> dict[int, Other]:
+        name = matching_name(a, b, "cosine", self._run.config.slug)
+        if self._run.directory.record(name) is None:
+            return {}
+        argmax = self._run.matching_table(a, b, "cosine")
+        other = (argmax["partner_status"] == "live") & (argmax["partner"] != table["partner"])
+        argmax = argmax[other & argmax["feature"].isin(sources)]
+        columns = (argmax[name].tolist() for name in ("feature", "partner", "cosine"))
+        return {
+            feature: Other(partner, cosine)
+            for feature, partner, cosine in zip(*columns, strict=True)
+        }
 
 
 def _start(row: Mapping[Any, Any]) -> Step:
@@ -139,27 +171,8 @@ class _Near:
     runner_up: Mapping[int, Other]
     nearer: Mapping[int, Other]
     by_direction: Mapping[int, Other]
-
-
-def _near(run: "Run", a: str, b: str, statuses: Mapping[int, str]) -> _Near:
-    table = run.matching_table(a, b)
-    live = ((table["status"] == "live") & (table["partner_status"] == "live")).to_numpy()
-    cost, cosine = (table[name].to_numpy(dtype=float) for name in ("cost", "cosine"))
-    quantile = np.full(len(table), np.nan)
-    if live.any():
-        quantile[live] = np.searchsorted(np.sort(cost[live]), cost[live], "right") / live.sum()
-    near = run.candidates(a, b)  # in order of cost
-    feature = near["feature"].to_numpy()
-    others = near["candidate"].to_numpy() != table["partner"].to_numpy()[feature]
-    nearer = (
-        others
-        & (near["candidate"].map(statuses) == "live").to_numpy()
-        & (near["cost"].to_numpy() < cost[feature])
-        & (near["cosine"].to_numpy() > cosine[feature])
-    )
-    return _Near(
-        quantile, _first(near[others]), _first(near[nearer]), _by_direction(run, a, b, table)
-    )
+    statuses: Mapping[int, str]
+    """Of the candidates."""
 
 
 def _first(near: "pd.DataFrame") -> dict[int, Other]:
@@ -168,17 +181,6 @@ def _first(near: "pd.DataFrame") -> dict[int, Other]:
     return {
         feature: Other(other, cosine, cost)
         for feature, other, cosine, cost in zip(*columns, strict=True)
-    }
-
-
-def _by_direction(run: "Run", a: str, b: str, table: "pd.DataFrame") -> dict[int, Other]:
-    if run.directory.record(matching_name(a, b, "cosine", run.config.slug)) is None:
-        return {}
-    argmax = run.matching_table(a, b, "cosine")
-    other = (argmax["partner_status"] == "live") & (argmax["partner"] != table["partner"])
-    columns = (argmax[name][other].tolist() for name in ("feature", "partner", "cosine"))
-    return {
-        feature: Other(partner, cosine) for feature, partner, cosine in zip(*columns, strict=True)
     }
 
 
