@@ -18,9 +18,10 @@ SLUG = "decoder+encoder+bias"
 FEATURES = ("fires_on", "promotes", "density", "firings")
 PAIRS = ("phi", "lift")
 STEP = ("partner", "cost", "mse", "cosine", "margin")
-ALL = ("status", "description", *FEATURES, *STEP, *PAIRS, "quantile", "labels")
+ALL = ("status", "description", "peaks", *FEATURES, *STEP, *PAIRS, "quantile", "labels")
 LOST = {
     "features/1.parquet": FEATURES,
+    "contexts/1.parquet": ("peaks",),
     "descriptions/activations--1.parquet": ("description",),
     "judgements.parquet": ("labels",),
     "judging/layers/sample.parquet": ("labels",),
@@ -171,15 +172,16 @@ def test_what_is_in_the_manifest_and_no_such_table_is_named(
 ) -> None:
     expected = features_of(changed)
     expected = expected[expected["key"] == "1"]
-    for name in (*DESCRIBED, "contexts/1.parquet"):
+    damaged = (*DESCRIBED, "contexts/1.parquet")
+    for name in damaged:
         rewrite(changed, name, data)
     found = shown(client_of(opened))
-    lost = {column for name in DESCRIBED for column in LOST[name]}
+    lost = {column for name in damaged for column in LOST[name]}
     same(found, expected, tuple(column for column in ALL if column not in lost))
     answer = client_of(opened).get("/api/evidence", params={"feature": "1/7"}).json()
     assert "contexts" in answer["problems"][0]
     said = problems(opened)
-    assert all(name in said for name in DESCRIBED)
+    assert all(name in said for name in damaged)
     assert "docs/run-directory.md" in said
 
 

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from saematch import files
 from saematch.cache import cache_directory
 from saematch.errors import InputError
 from saematch.explorer.catalogue_query import catalogue_query, probe_query
-from saematch.explorer.database import Database
-from saematch.explorer.rows import rows_file, rows_query, write_rows
+from saematch.explorer.database import Database, OutOfMemoryError
+from saematch.explorer.index_file import write_index
+from saematch.explorer.rows import rows_file
 from saematch.explorer.run_files import RunFiles
 from saematch.explorer.sources import Sources, sources_of
 from saematch.run.schema import canonical_json
@@ -35,9 +36,6 @@ INDEX_VERSION = 6
 RETRY_SECONDS = 3.0
 """How long an index that could not be made is left alone."""
 KEPT_SECONDS = 30 * 24 * 3600
-OPTIONS = "FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE 8192"
-BATCH = 8192
-"""Rows taken from an index at a time."""
 
 
 def index_folder() -> Path:
@@ -203,43 +201,22 @@ class Catalogue:
         for role, name in sources.names:
             try:
                 self._database.rows(probe_query(role), {"file": self.run.file(name)})
+            except OutOfMemoryError:
+                continue  # which says nothing of the file
             except InputError as error:
                 self.run.refuse(name, f"{error} in {self.run.path / name}")
                 refused = True
         return refused
 
     def _write(self, key: str, sources: Sources, path: Path) -> None:
-        sql, values = catalogue_query(
+        query = catalogue_query(
             key,
             sources.following,
-            self.run.width(key),
             {role: self.run.files(names) for role, names in sources.tables.items()},
             [(source, self.run.file(name)) for source, name in sources.descriptions],
             sources.judges,
         )
-        partial = path.with_name(f".{path.stem}-{os.getpid()}{files.PARTIAL_SUFFIX}")
-        rows = partial.with_name(partial.name + ".rows")
-        try:
-            self._database.write(sql, values, partial, OPTIONS)
-            rows.unlink(missing_ok=True)
-            write_rows(rows, self._batches(partial, self.run.width(key)))
-            os.replace(rows, rows_file(path))
-            os.replace(partial, path)  # last: with it the index is whole
-        except OSError as error:
-            raise InputError(
-                f"needed to write an index into {self._folder}, found: {error.strerror}; make room, or "
-                "set SAEMATCH_CACHE to another folder"
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
-            rows.unlink(missing_ok=True)
-
-    def _batches(self, index: Path, width: int) -> Iterator[list[dict[str, Any]]]:
-        for start in range(0, width, BATCH):
-            yield self._database.rows(
-                rows_query(),
-                {"index": str(index), "start": start, "end": start + BATCH},
-            )
+        write_index(self._database, *query, self.run.width(key), path)
 
     def _path(self, key: str, sources: Sources) -> Path:
         decides = {

@@ -58,26 +58,26 @@ def probe_query(role: str) -> str:
 def catalogue_query(
     key: str,
     following: str,
-    width: int,
     files: Mapping[str, Sequence[str]],
     descriptions: Sequence[tuple[str, str]],
     judges: Sequence[str],
 ) -> tuple[str, dict[str, Any]]:
-    """The query and its parameters.
+    """The query of the features from $start until before $end, and its other parameters.
 
     `following`: key of the SAE after it on its chain, '' at the end; `files`: by role (`TABLES`), as far as
     there are any; `descriptions`: source and file, those that are preferred first; `judges`: whose labels
     are shown, as experiment/judge.
     """
-    values: dict[str, Any] = {
-        "key": key, "next": following, "width": width, "judges": list(judges),
-    }  # fmt: skip
+    values: dict[str, Any] = {"key": key, "next": following, "judges": list(judges)}
 
-    def table(role: str, extra: str = "") -> str:
+    def whole(role: str, extra: str = "") -> str:
         if role not in files:
             return _empty(TABLES[role], extra)
         values[role] = list(files[role])
         return f"read_parquet(${role}{extra})"
+
+    def table(role: str, column: str = "feature") -> str:
+        return f"(SELECT * FROM {whole(role)} WHERE {_within(column)})"
 
     others, joins = [], []
     for strategy in STRATEGIES[1:]:
@@ -93,13 +93,18 @@ def catalogue_query(
             f"AS {strategy}_both_live"
         )
     return _QUERY.format(
-        paths=table("paths"), before=table("previous"), folded=table("folded"),
+        paths=table("paths"), before=table("previous", "partner"), folded=whole("folded"),
+        every_path=whole("paths"),
         candidates=table("candidates"), features=table("features"), pairs=table("pairs"),
         contexts=table("contexts"),
-        labelled=labels_query(table("samples", ", filename = true"), table("judgements")),
+        labelled=labels_query(whole("samples", ", filename = true"), whole("judgements")),
         others=",\n".join(others), joins="\n".join(joins), texts=_texts(descriptions, values),
         fires=_searched("list_concat(fires_on, peaks)"), promotes=_searched("promotes"), doubtful=_DOUBTFUL,
     ), values  # fmt: skip
+
+
+def _within(column: str) -> str:
+    return f"{column} >= $start AND {column} < $end"
 
 
 def _sql_type(kind: pa.DataType) -> str:
@@ -127,7 +132,7 @@ def _texts(descriptions: Sequence[tuple[str, str]], values: dict[str, Any]) -> s
         values[f"text{place}"], values[f"source{place}"] = file, source
         selects.append(
             f"SELECT feature, text, $source{place} AS source, {place} AS place, file_row_number AS row "
-            f"FROM read_parquet($text{place}, file_row_number = true)"
+            f"FROM read_parquet($text{place}, file_row_number = true) WHERE {_within('feature')}"
         )
     return (
         "SELECT feature, arg_min(text, (place, row)) AS description, "
@@ -166,7 +171,7 @@ _DOUBTFUL = f"""CASE WHEN matched AND partner IS NOT NULL THEN coalesce(
 """Whether a step has any of the doubts of run/doubts.py; NULL where there is no step."""
 
 _QUERY = """
-WITH base AS (SELECT CAST(range AS INTEGER) AS feature FROM range($width)),
+WITH base AS (SELECT CAST(range AS INTEGER) AS feature FROM range($start, $end)),
 path AS (
   SELECT feature, min(path) AS path, any_value(status) AS status, bool_or(born) AS born,
     bool_or(dies) AS dies
@@ -189,7 +194,7 @@ step AS (
 ),
 following AS (
   SELECT feature, any_value(status) AS status FROM (
-    SELECT feature, status FROM {paths} WHERE key = $next
+    SELECT feature, status FROM {every_path} WHERE key = $next
     UNION ALL SELECT partner, partner_status FROM {folded} WHERE partner >= 0
   ) GROUP BY feature
 ),

@@ -23,6 +23,10 @@ MOST_THREADS = 4
 Parameters = Mapping[str, Any] | Sequence[Any]
 
 
+class OutOfMemoryError(InputError):
+    """The memory that DuckDB may use does not suffice, whatever the tables are."""
+
+
 class Database:
     """An empty database in memory that may read, and write indexes into, some folders."""
 
@@ -33,6 +37,7 @@ class Database:
         except ImportError:
             raise MissingDependencyError("duckdb", "explorer", "the explorer") from None
         self._error: type[Exception] = duckdb.Error
+        self._no_memory: type[Exception] = duckdb.OutOfMemoryException
         self.temporary = Path(tempfile.mkdtemp(prefix="saematch-explorer-"))
         threads = max(1, min(MOST_THREADS, os.cpu_count() or 1))
         self._connection = duckdb.connect(
@@ -60,7 +65,8 @@ class Database:
     def rows(self, sql: str, parameters: Parameters = ()) -> list[dict[str, Any]]:
         """The rows of a query; numbers that are not finite become None.
 
-        Raises InputError where the tables are not what they should be, or memory does not suffice.
+        Raises InputError where the tables are not what they should be, OutOfMemoryError where memory does not
+        suffice.
         """
         names, rows = self._execute(sql, parameters)
         return [
@@ -88,8 +94,12 @@ class Database:
             return names, cursor.fetchall()
         except self._error as error:
             what = re.sub(r"\s+", " ", str(error)).strip()[:300]
+            if isinstance(error, self._no_memory):
+                raise OutOfMemoryError(
+                    f"needed at most {MEMORY} of memory to read the tables, found: {what}"
+                ) from error
             raise InputError(
-                f"needed tables as docs/run-directory.md says, and memory to read them; found: {what}"
+                f"needed tables as docs/run-directory.md says; found: {what}"
             ) from error
         finally:
             cursor.close()

@@ -1,0 +1,59 @@
+"""Writes the index of one SAE: some features after others, so that memory does not grow with their number."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from saematch import files
+from saematch.errors import InputError
+from saematch.explorer.database import Database
+from saematch.explorer.rows import rows_file, rows_query, write_rows
+
+OPTIONS = "FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE 8192"
+SLICE = 16_384
+"""Features that one query indexes."""
+BATCH = 8192
+"""Rows taken from an index at a time."""
+
+
+def write_index(
+    database: Database, sql: str, values: Mapping[str, Any], width: int, path: Path
+) -> None:
+    """Write the table of features that a query gives from $start until before $end, and their rows beside it.
+
+    They appear whole.  Raises InputError where the tables are not what they should be, memory does not
+    suffice, or nothing can be written.
+    """
+    partial = path.with_name(f".{path.stem}-{os.getpid()}{files.PARTIAL_SUFFIX}")
+    rows = partial.with_name(f"{partial.name}.rows")
+    starts = range(0, width, SLICE)
+    parts = [partial.with_name(f"{partial.name}.{place}") for place, _ in enumerate(starts)]
+    try:
+        for start, part in zip(starts, parts, strict=True):
+            bounds = {"start": start, "end": min(start + SLICE, width)}
+            database.write(sql, {**values, **bounds}, part, OPTIONS)
+        if len(parts) == 1:
+            os.replace(parts[0], partial)
+        else:
+            together = "SELECT * FROM read_parquet($parts)"
+            database.write(together, {"parts": [str(part) for part in parts]}, partial, OPTIONS)
+        rows.unlink(missing_ok=True)
+        write_rows(rows, _batches(database, partial, width))
+        os.replace(rows, rows_file(path))
+        os.replace(partial, path)  # last: with it the index is whole
+    except OSError as error:
+        raise InputError(
+            f"needed to write an index into {path.parent}, found: {error.strerror}; make room, or "
+            "set SAEMATCH_CACHE to another folder"
+        ) from error
+    finally:
+        for file in (partial, rows, *parts):
+            file.unlink(missing_ok=True)
+
+
+def _batches(database: Database, index: Path, width: int) -> Iterator[list[dict[str, Any]]]:
+    for start in range(0, width, BATCH):
+        yield database.rows(
+            rows_query(), {"index": str(index), "start": start, "end": start + BATCH}
+        )
