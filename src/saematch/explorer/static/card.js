@@ -28,7 +28,7 @@ function stepBlock(card) {
   const step = card.step;
   if (!step) return make("div", {class: "step first quiet"}, "the path starts here");
   const bar = step.quantile === null ? null
-    : styled(make("span", {class: "bar", title: `dearer than ${percent(step.quantile)} of the live pairs`}), "--share",
+    : styled(make("span", {class: "bar", title: `cost above that of ${percent(step.quantile)} of the live pairs`}), "--share",
       step.quantile.toFixed(3));
   return make("div", {class: "step"},
     pairs([

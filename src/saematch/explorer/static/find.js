@@ -128,7 +128,7 @@ function resultRow(row, measured, token) {
     ? make("span", {class: "quiet"}, !row.next ? "last layer" : row.matched === false ? "not known" : "nothing")
     : featureLink(row.next, row.partner);
   const bar = row.quantile === null ? null : styled(make("span", {class: "bar", title:
-    `dearer than ${percent(row.quantile)} of the live pairs`}), "--share", row.quantile.toFixed(3));
+    `cost above that of ${percent(row.quantile)} of the live pairs`}), "--share", row.quantile.toFixed(3));
   return make("tr", {},
     make("th", {scope: "row"}, featureLink(row.key, row.feature), status),
     make("td", {class: "meaning"}, meaning(row, "no description"), token ? onToken(row, token) : null),
@@ -187,7 +187,7 @@ export async function showFind(place, asked, run) {
     make("div", {class: "above"}, paging(answer, asked), takeAway(asked)),
     make("table", {class: "found"},
       make("caption", {class: "quiet"}, `Nearest: the feature of the next layer ${shared ? "that is nearest, which others may share" : "under a one-to-one matching"}${by}.`
-        + (by ? "" : " Doubtful: follow the feature to read why.")),
+        + (by ? "" : " The bar: how many of the live pairs cost at most as much. Doubtful: follow the feature to read why.")),
       make("thead", {}, make("tr", {}, ["feature", "described as", "density", "nearest", "MSE", "cosine", ...(measured ? ["φ"] : []), "margin"]
         .map(name => make("th", {scope: "col"}, name)))),
       make("tbody", {}, answer.features.map(row => resultRow(row, measured, asked.fires)))),
