@@ -174,7 +174,7 @@ def test_errors(tmp_path: Path, matched: Path) -> None:
     with pytest.raises(InputError, match="found no manifest"):
         draw_figures(tmp_path)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UsageError, match="needed figures among 1 norms, 3 mse"):
+    with pytest.raises(UsageError, match=r"found '2'; there are norms \(1\), mse \(3\), "):
         draw_figures(matched, ["2"])
     with pytest.raises(InputError, match="to draw persistence, found none; try: saematch judge"):
         draw_figures(matched, ["8"])
@@ -202,8 +202,13 @@ def test_the_command(
     out = capsys.readouterr().out
     assert "figures/mse.svg" in out
     assert "14 (against-l0) needs SAEs of several L0s" in out
-    assert call(monkeypatch, "figures", copied, "--only", "20") == 2
-    assert "found '20'" in capsys.readouterr().err
+    for wanted, said in (
+        ("20", "found '20'"), ("3,2", "found '2'"), ("path", "found 'path'; did you mean paths?"),
+    ):  # fmt: skip
+        assert call(monkeypatch, "figures", copied, "--only", wanted) == 2
+        error = " ".join(capsys.readouterr().err.split())
+        assert said in error
+        assert "norms (1), mse (3), judged-shares (4 and 7 left)" in error
 
 
 def test_help_does_not_wait_for_figures() -> None:
