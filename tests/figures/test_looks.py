@@ -240,3 +240,11 @@ def test_many_lines_go_without_intervals(run: Run, monkeypatch: pytest.MonkeyPat
     assert "Intervals are not drawn: those of 3 lines" in caption_of(figure)[1]
     for line in figure.axes[0].lines:
         assert list(line.get_xdata()) == [0.0, 0.5, 1.0]
+
+
+def test_long_names_leave_panels_their_height(sparse: Run) -> None:
+    for name in ("matching-score", "mse", "pruned-by-corpus"):
+        figure = draw(sparse, name)
+        stays_inside(figure)
+        for ax in figure.axes:
+            assert ax.get_window_extent().height / figure.dpi >= 1

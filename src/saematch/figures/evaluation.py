@@ -9,6 +9,7 @@ from saematch.figures.style import (
     STRATEGY_LINES,
     TEXT_SIZE,
     arrows,
+    below,
     dodge,
     draw_strategy,
     label_pairs,
@@ -30,7 +31,7 @@ def measured_by_pair(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -
 
     `measures`: rows of evaluation/measures.parquet of one corpus and one slug of parts.
     """
-    figure, axes = new_figure(2.9, columns=len(PANELS))
+    figure, axes = new_figure(2.9 + below(pairs), columns=len(PANELS))
     for ax, (measure, words) in zip(axes, PANELS.items(), strict=True):
         rows = measures[measures["measure"] == measure]
         drawn = [name for name in STRATEGY_LINES if name in set(rows["strategy"])]

@@ -23,6 +23,7 @@ from saematch.figures.style import (
     TEXT_SIZE,
     TITLE,
     arrows,
+    below,
     dodge,
     draw_line,
     from_zero,
@@ -68,7 +69,7 @@ def judged_shares(run: "Run") -> Figure:
     shown = [(judge, name) for judge in shares for name in names]
     columns = 2 if len(pairs) <= FEW and len(shown) > 1 else 1
     rows = max(1, math.ceil(len(shown) / columns))
-    figure, axes = new_figure(0.7 + 1.45 * rows, columns=columns, rows=rows)
+    figure, axes = new_figure(0.7 + 1.45 * rows + below(pairs), columns=columns, rows=rows)
     missing = {}
     for place, (ax, (judge, name)) in enumerate(zip(axes, shown, strict=False)):
         mine = shares[judge][shares[judge]["strategy"] == name]

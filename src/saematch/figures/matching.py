@@ -13,6 +13,7 @@ from saematch.figures.style import (
     STRATEGY_LINES,
     TEXT_SIZE,
     arrows,
+    below,
     dodge,
     draw_strategy,
     from_zero,
@@ -55,7 +56,7 @@ def mse_by_pair(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Fig
     `measures`: rows of evaluation/measures.parquet; means over live pairs, on folded weights.  The
     random strategy's range is its least and greatest draw.
     """
-    figure, axes = new_figure(2.6, columns=len(PARTS))
+    figure, axes = new_figure(2.6 + below(pairs), columns=len(PARTS))
     for ax, (part, words) in zip(axes, PARTS.items(), strict=True):
         rows = measures[measures["measure"] == f"mse_{part}"]
         drawn = [name for name in STRATEGY_LINES if name in set(rows["strategy"])]

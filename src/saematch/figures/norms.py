@@ -28,6 +28,7 @@ from saematch.figures.style import (
     TEXT_SIZE,
     WEIGHTS_LINE,
     arrows,
+    below,
     breaks_of,
     corpus_line,
     dodge,
@@ -60,7 +61,7 @@ def norms(run: "Run") -> Figure:
     keys = [key for chain in run.chains for key in chain]
     ends = [n - 1 for n in accumulate(len(chain) for chain in run.chains)][:-1]
     pairs = adjacent(run)
-    figure, axes = new_figure(2.7, columns=3)
+    figure, axes = new_figure(2.7 + below(pairs), columns=3)
     missing: dict[str, list[str]] = {}
     for number, (name, values) in enumerate(found.items()):
         line = corpus_line(number, f"residual stream, {name}")

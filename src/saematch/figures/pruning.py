@@ -30,6 +30,7 @@ from saematch.figures.style import (
     TITLE,
     Line,
     arrows,
+    below,
     corpus_line,
     dodge,
     draw_line,
@@ -64,7 +65,7 @@ MATCHED = (
 def pruned_by_corpus(run: "Run") -> Figure:
     """Figure 10: explained variance and ΔL of encode-permute-decode per layer pair, a line a corpus."""
     pairs, names = adjacent(run), list(corpora(run))
-    figure, axes = new_figure(2.7, columns=len(PANELS))
+    figure, axes = new_figure(2.7 + below(pairs), columns=len(PANELS))
     missing: dict[str, list[str]] = {}
     for ax, (measure, words) in zip(axes, PANELS.items(), strict=True):
         rows = _measured(run, measure, ["folded"])
@@ -157,8 +158,9 @@ def panels(
     """
     names = list(corpora(run))
     figure, axes = new_figure(
-        4.6, columns=len(names), rows=len(measures), share=True, width=page_of(len(names))
-    )
+        4.6 + below(adjacent(run)), columns=len(names), rows=len(measures), share=True,
+        width=page_of(len(names)),
+    )  # fmt: skip
     grid = iter(axes)
     for row, (measure, words) in enumerate(measures.items()):
         for column, corpus in enumerate(names):
@@ -209,9 +211,9 @@ def limit(axes: Sequence[Axes], measure: str) -> None:
     axes[0].set_ylim(max(low, LOWEST), 1)
     for ax in axes:
         values = [np.asarray(line.get_ydata(), dtype=float) for line in ax.lines]
-        below = sum(int((value < LOWEST).sum()) for value in values)
-        if below:
-            words = f"{below} {'value' if below == 1 else 'values'} below {signed(LOWEST, 'g')}"
+        lower = sum(int((value < LOWEST).sum()) for value in values)
+        if lower:
+            words = f"{lower} {'value' if lower == 1 else 'values'} below {signed(LOWEST, 'g')}"
             ax.text(0.02, 0.03, words, transform=ax.transAxes, fontsize=SMALLEST)
 
 

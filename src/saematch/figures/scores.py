@@ -27,6 +27,7 @@ from saematch.figures.style import (
     TITLE,
     Line,
     arrows,
+    below,
     dodge,
     draw_strategy,
     from_zero,
@@ -86,7 +87,9 @@ def _by_corpus(
         raise NotInRunError(run, "matching scores", command(run, "evaluate"))
     chance = on_text(run, "chance")
     chance = chance[chance["strategy"] == "folded"]
-    figure, axes = new_figure(2.7, columns=len(names), share=True, width=page_of(len(names)))
+    figure, axes = new_figure(
+        2.7 + below(pairs), columns=len(names), share=True, width=page_of(len(names))
+    )
     missing = {}
     for ax, corpus in zip(axes, names, strict=True):
         for number, (key, rows) in enumerate(found.items()):

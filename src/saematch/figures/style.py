@@ -85,6 +85,8 @@ AROUND = 40.0
 """Points that a panel loses to its axis' numbers and name."""
 LONGEST = 18
 """Signs of a name along an axis; a longer one loses its middle."""
+SHORT = 0.45
+"""Inches below an axis that every figure has for names of layer pairs."""
 TITLE = 26
 """The same, of a name above a panel."""
 FIRST = 8
@@ -109,6 +111,12 @@ def new_figure(
     for ax in axes:
         plain_axes(ax)
     return figure, axes
+
+
+def below(pairs: Sequence[tuple[str, str]]) -> float:
+    """Inches that a figure needs for slanted names of these layer pairs beyond those of `12→13`."""
+    widest = max((text_width(name, TEXT_SIZE) for name in shortened(arrows(pairs))), default=0.0)
+    return max(0.0, widest * math.sin(math.radians(60)) / 72 - SHORT)
 
 
 def plain_axes(ax: Axes) -> None:
