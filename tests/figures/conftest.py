@@ -61,10 +61,10 @@ def sparse(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Two layers with three SAEs each, evaluated on one corpus."""
     folder = tmp_path_factory.mktemp("sparse")
     for layer in (3, 4):
-        for number, name in enumerate(("low", "middle", "$high$")):
+        for number, name in enumerate(("low", "of_a_name_that_is_longer_than_a_panel", "$high$")):
             write_sae(folder / "suite" / f"layer_{layer}" / name, layer, 8 + 8 * number, number)
     run(RunConfig(str(folder / "suite"), strategies=("folded", "unfolded")), folder / "run")
-    config = EvaluationConfig(**{**vars(SMALL), "corpora": ("web",), "quantiles": ()})
+    config = EvaluationConfig(**{**vars(SMALL), "corpora": ("web",)})
     evaluate(folder / "run", config, model=tiny_model(width=8, blocks=8))
     return open_run(folder / "run")
 

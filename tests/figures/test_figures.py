@@ -280,7 +280,7 @@ def test_a_missing_pair_is_a_gap() -> None:
         {"a": ["1", "3"], "b": ["2", "4"], "value": [0.5, 0.7], "low": [0.4, None],
          "high": [0.6, None]}
     )  # fmt: skip
-    _, (ax,) = new_figure(4.0, 3.0)
+    _, (ax,) = new_figure(3.0)
     draw_strategy(ax, rows, "folded", [("1", "2"), ("2", "3"), ("3", "4")])
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.5, np.nan, 0.7])
     assert spans(ax) == [(0.4, 0.6)]
@@ -291,7 +291,7 @@ def test_chains_are_not_joined() -> None:
     rows = pd.DataFrame(
         {"a": ["1.x", "1.y"], "b": ["2.x", "2.y"], "value": [1.0, 2.0], "low": None, "high": None}
     )
-    _, (ax,) = new_figure(4.0, 3.0)
+    _, (ax,) = new_figure(3.0)
     draw_strategy(ax, rows, "folded", pairs)
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [1, np.nan, 2])
 

@@ -5,13 +5,15 @@ Text of strangers (names of corpora, descriptions) passes through `plain`, and i
 `parse_math=False`, or, in labels, passes through `label`: no formula is read from it.
 """
 
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import text_to_path
 
 CAPTION_SIZE = 7.5
@@ -19,7 +21,11 @@ LINE = 1.35
 """Height of a line of text over its size."""
 MARGIN = 8.0
 """Points around a caption."""
+FREE = 0.04
+"""Inches left free at a figure's other edges."""
 CAPTION = "caption"
+_OPEN = re.compile(r"""['"](?:\\[nrt])*""")
+"""A quoted token that begins with a blank or a line break, up to it."""
 NAMED = 12
 """What was not measured is named up to so many things."""
 SLACK = 0.97
@@ -36,7 +42,9 @@ def caption(figure: Figure, title: str, *sentences: str) -> Figure:
     figure.set_size_inches(width, height + band)
     engine = figure.get_layout_engine()
     if engine is not None:
-        engine.set(rect=(0, share, 1, 1 - share))  # pyright: ignore[reportCallIssue]
+        beside, above = FREE / width, FREE / (height + band)
+        rect = (beside, share, 1 - 2 * beside, 1 - share - above)
+        engine.set(rect=rect)  # pyright: ignore[reportCallIssue]
     else:
         for ax in figure.axes:
             x, y, w, h = ax.get_position().bounds
@@ -94,14 +102,32 @@ def label(text: str) -> str:
     return plain(text).replace("$", r"\$")
 
 
-def wrap(text: str, width: float, size: float, lines: int | None = None) -> list[str]:
-    """Text in lines of at most `width` points at this size; cut with … after so many lines.
+def write_lines(ax: Axes, x: float, y: float, lines: Sequence[str], size: float) -> float:
+    """Lines of a stranger's text below each other, the first on the baseline `y`; returns the baseline
+    that follows.  `ax`: in inches, downwards.
 
-    A word that is too long for a line is broken.
+    One by one: within one text signs that are taller than others would push lines apart.
+    """
+    for line in lines:
+        ax.text(x, y, line, fontsize=size, parse_math=False)
+        y += size * LINE / 72
+    return y
+
+
+def signed(value: float, form: str = ".2f") -> str:
+    """A number with the minus sign that axes have."""
+    return format(value, form).replace("-", "−")
+
+
+def wrap(text: str, width: float, size: float, lines: int | None = None) -> list[str]:
+    """Text in lines of at most `width` points at this size; cut with … after so many lines, at the end
+    of a word.
+
+    A word that is too long for a line is broken; a quoted token that begins with a blank is not.
     """
     done: list[str] = []
     line = ""
-    for word in _pieces(text.split(), SLACK * width, size):
+    for word in _pieces(_words(text), SLACK * width, size):
         longer = f"{line} {word}" if line else word
         if line and text_width(longer, size) > SLACK * width:
             done.append(line)
@@ -113,9 +139,18 @@ def wrap(text: str, width: float, size: float, lines: int | None = None) -> list
         done = done[:lines]
         last = done[-1]
         while last and text_width(f"{last}…", size) > SLACK * width:
-            last = last[:-1]
-        done[-1] = f"{last}…"
+            *before, _ = _words(last)
+            last = " ".join(before) or last[:-1]
+        done[-1] = f"{last.rstrip(' ,;:.')}…"
     return done
+
+
+def lacking(texts: Iterable[str]) -> str:
+    """The sentence that says that signs of a text are not in the font; '' where all are."""
+    known = get_font(findfont(FontProperties())).get_charmap()
+    if all(ord(sign) in known for text in texts for sign in text if not sign.isspace()):
+        return ""
+    return "Signs that the font lacks are boxes here; the SVG file keeps them."
 
 
 def text_width(text: str, size: float) -> float:
@@ -131,6 +166,18 @@ def quiet_glyphs() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         yield
+
+
+def _words(text: str) -> Iterator[str]:
+    """Between blanks, but `' token'` and `'\\n '` of lists of tokens are one word."""
+    held = ""
+    for word in text.split():
+        held = f"{held} {word}" if held else word
+        if not _OPEN.fullmatch(held):
+            yield held
+            held = ""
+    if held:
+        yield held
 
 
 def _pieces(words: Iterable[str], width: float, size: float) -> Iterator[str]:

@@ -9,6 +9,7 @@ from saematch.figures.style import (
     STRATEGY_LINES,
     TEXT_SIZE,
     arrows,
+    below,
     dodge,
     draw_strategy,
     label_pairs,
@@ -30,13 +31,13 @@ def measured_by_pair(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -
 
     `measures`: rows of evaluation/measures.parquet of one corpus and one slug of parts.
     """
-    figure, axes = new_figure(10.5, 3.6, columns=len(PANELS))
+    figure, axes = new_figure(2.9 + below(pairs), columns=len(PANELS))
     for ax, (measure, words) in zip(axes, PANELS.items(), strict=True):
         rows = measures[measures["measure"] == measure]
         drawn = [name for name in STRATEGY_LINES if name in set(rows["strategy"])]
         for number, name in enumerate(drawn):
             mine = rows[rows["strategy"] == name]
-            draw_strategy(ax, mine, name, pairs, dodge(number, len(drawn)))
+            draw_strategy(ax, mine, name, pairs, dodge(number, len(drawn), len(pairs), len(PANELS)))
         ax.set_ylabel(words, fontsize=TEXT_SIZE)
         label_pairs(ax, arrows(pairs))
         low, high = ax.get_ylim()

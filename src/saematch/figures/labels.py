@@ -1,5 +1,6 @@
 """Figures 4, 6, 7 (left) and 8: what a judge says of matched features."""
 
+import math
 from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -8,7 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import Normal, Stroke
 
 from saematch.figures.captions import caption, label, not_measured
 from saematch.figures.data import adjacent, gaps, suite_facts
@@ -18,12 +21,17 @@ from saematch.figures.style import (
     SMALL,
     STRATEGY_LINES,
     TEXT_SIZE,
+    TITLE,
     arrows,
+    below,
     dodge,
     draw_line,
+    from_zero,
     label_pairs,
     legend_below,
     new_figure,
+    page_of,
+    shortened,
 )
 
 if TYPE_CHECKING:
@@ -31,11 +39,19 @@ if TYPE_CHECKING:
 
 PANELS = 3
 """Layer pairs of figure 6: the first, the middle and the last that were judged."""
-EXACT = replace(STRATEGY_LINES["folded"], label="exact matching (folded)")
-COMPOSED = STRATEGY_LINES["composition"]
-WIDEST = 5.2
-"""Inches of a panel of bars."""
-SHARE_INTERVALS = "Bars: 95% intervals."
+FAR_LINES = {
+    "exact": replace(STRATEGY_LINES["folded"], label="exact matching (folded)"),
+    "composition": STRATEGY_LINES["composition"],
+}
+CONTROLS = {
+    "control: same": ("a feature and itself", (0, (1, 1))),
+    "control: different": ("two features at random", (0, (4, 3))),
+}
+"""Name and dashes of what the judge is asked beside pairs."""
+FEW = 12
+"""Of so many layer pairs the bars of two strategies have room beside each other."""
+HALO = (Stroke(linewidth=2.6, foreground="white"), Normal())
+"""Around black lines, which would be lost on dark bars."""
 
 
 def judged_shares(run: "Run") -> Figure:
@@ -50,26 +66,38 @@ def judged_shares(run: "Run") -> Figure:
     names = [
         s for s in STRATEGY_LINES if any(s in set(rows["strategy"]) for rows in shares.values())
     ]
-    figure, axes = new_figure(
-        max(6.2, 0.8 + len(names) * min(1.6 + 0.3 * len(pairs), WIDEST)), 0.6 + 2.7 * len(found),
-        columns=max(len(names), 1), rows=len(found), share=True,
-    )  # fmt: skip
-    missing, grid = {}, iter(axes)
-    for judge, rows in shares.items():
-        for number, name in enumerate(names):
-            ax, mine = next(grid), rows[rows["strategy"] == name]
-            _stack(ax, mine, pairs)
-            ax.set_title(_title(STRATEGY_LINES[name].label, judge, found), fontsize=TEXT_SIZE)
-            label_pairs(ax, arrows(pairs))
-            if number == 0:
-                ax.set_ylabel("share of labels", fontsize=TEXT_SIZE)
-            missing[f"{name} by {judge}"] = gaps(mine, pairs)
+    shown = [(judge, name) for judge in shares for name in names]
+    columns = 2 if len(pairs) <= FEW and len(shown) > 1 else 1
+    rows = max(1, math.ceil(len(shown) / columns))
+    figure, axes = new_figure(0.7 + 1.45 * rows + below(pairs), columns=columns, rows=rows)
+    missing = {}
+    for place, (ax, (judge, name)) in enumerate(zip(axes, shown, strict=False)):
+        mine = shares[judge][shares[judge]["strategy"] == name]
+        _stack(ax, mine, pairs)
+        ax.set_title(_title(STRATEGY_LINES[name].label, judge, found), fontsize=TEXT_SIZE)
+        label_pairs(ax, arrows(pairs))
+        if place + columns < len(shown):  # another panel below has the same axis
+            ax.tick_params(labelbottom=False)
+            ax.set_xlabel("")
+        if place % columns == 0:
+            ax.set_ylabel("share of labels", fontsize=TEXT_SIZE)
+        else:
+            ax.tick_params(labelleft=False)
+        missing[f"{name} by {judge}"] = gaps(mine, pairs)
+    for ax in axes[len(shown) :]:
+        figure.delaxes(ax)
     figure.legend(
         handles=[
-            Patch(facecolor=color, hatch=hatch, edgecolor="#333333", label=name)
-            for name, color, hatch in LABEL_FILLS.values()
+            *(
+                Patch(facecolor=color, edgecolor="#333333", linewidth=0.5, label=name)
+                for name, color in LABEL_FILLS.values()
+            ),
+            Line2D(
+                [], [], color="black", linestyle="", marker="|", markersize=9, markeredgewidth=1.2,
+                label="95% interval: left of SAME, right of DIFFERENT",
+            ),
         ],
-        loc="outside lower center", ncols=len(LABEL_FILLS), frameon=False, fontsize=SMALL,
+        loc="outside lower center", ncols=len(LABEL_FILLS) + 1, frameon=False, fontsize=SMALL,
     )  # fmt: skip
     every = pd.concat(list(shares.values()))
     return caption(
@@ -77,7 +105,8 @@ def judged_shares(run: "Run") -> Figure:
         "What the judge says of matched features (SAE Match, figures 4 and 7, left)",
         suite_facts(run),
         judges_facts(found),
-        f"A bar: {counts(every)} on descriptions of matched features. {SHARE_INTERVALS}",
+        f"A bar: {counts(every)} on descriptions of matched features. Upright lines: 95% intervals of two "
+        "shares, on the left of a bar that of SAME, on the right that of DIFFERENT, measured from the top.",
         not_measured(missing, len(pairs)),
     )
 
@@ -86,23 +115,22 @@ def _stack(ax: Axes, rows: pd.DataFrame, pairs: list[tuple[str, str]]) -> None:
     """A bar a pair, SAME at the bottom; intervals of SAME and of DIFFERENT at their edges."""
     index = pd.MultiIndex.from_tuples(pairs)
     x, floor = np.arange(len(pairs)), np.zeros(len(pairs))
-    for measure, (_, color, hatch) in LABEL_FILLS.items():
+    for measure, (_, color) in LABEL_FILLS.items():
         mine = rows[rows["measure"] == measure].set_index(["a", "b"])
         mine = mine[["value", "low", "high"]].reindex(index).to_numpy(dtype=float)
         value, low, high = mine.T
         ax.bar(
-            x, value, bottom=floor, width=0.8, color=color, hatch=hatch, edgecolor="#333333",
-            linewidth=0.5,
+            x, value, bottom=floor, width=0.8, color=color, edgecolor="#333333", linewidth=0.5,
         )  # fmt: skip
         floor = floor + value
         known = np.isfinite(low) & np.isfinite(high)
-        if measure == "same":
-            ax.vlines(x[known] - 0.12, low[known], high[known], color="black", linewidth=1.6)
-        elif measure == "different":
-            ax.vlines(
-                x[known] + 0.12, 1 - high[known], 1 - low[known], color="black", linewidth=1.6
-            )
+        if measure == "maybe":
+            continue
+        aside, least, most = (-0.2, low, high) if measure == "same" else (0.2, 1 - high, 1 - low)
+        lines = ax.vlines(x[known] + aside, least[known], most[known], color="black")
+        lines.set(linewidth=1.2, path_effects=HALO, zorder=3)
     ax.set_ylim(0, 1)
+    ax.set_yticks([0, 0.5, 1])
 
 
 def mse_by_label(run: "Run") -> Figure:
@@ -120,17 +148,18 @@ def mse_by_label(run: "Run") -> Figure:
     )
     chosen = [there[n] for n in places]
     judges = list(dict.fromkeys(asked["judge"]))
-    figure, axes = new_figure(
-        max(5.0, 3.4 * len(chosen)), 3.1 * len(judges), columns=len(chosen), rows=len(judges)
-    )
+    figure, axes = new_figure(2.5 * len(judges), columns=len(chosen), rows=len(judges))
     grid = iter(axes)
     for judge in judges:
         for a, b in chosen:
             ax = next(grid)
             rows = asked[(asked["judge"] == judge) & (asked["a"] == a) & (asked["b"] == b)]
             _spread(ax, {name: rows[rows["label"] == name]["mse_decoder"] for name, *_ in _RISING})
-            ax.set_title(_title(f"{a}→{b}", judge, judges), fontsize=TEXT_SIZE)
-            ax.set_ylim(bottom=0)
+            ax.set_title(
+                _title(label(shortened(arrows([(a, b)]))[0]), judge, judges), fontsize=TEXT_SIZE
+            )
+            from_zero(ax)
+            ax.set_xlabel("judge's label", fontsize=TEXT_SIZE)
     for ax in axes[:: len(chosen)]:
         ax.set_ylabel("decoder MSE of a pair\n(folded weights)", fontsize=TEXT_SIZE)
     others = len(there) - len(chosen)
@@ -140,13 +169,14 @@ def mse_by_label(run: "Run") -> Figure:
         suite_facts(run),
         f"Judged by {', '.join(judges)}; {len(asked):,} labels on matched pairs of features, n under "
         "each label. Boxes: quartiles, line: median, whiskers: 5% to 95%; a point is a pair.",
-        f"{others} more layer pairs were judged and are not shown." if others else "",
+        f"{others} more layer pair{'s' * (others > 1)} judged and not shown." if others else "",
+        "" if "decoder" in run.config.parts else "The decoder was not among the parts matched on.",
     )
 
 
 def _title(what: str, judge: str, judges: Collection[str]) -> str:
     """What a panel shows, and by whom where there are several judges."""
-    return f"{what}, {label(judge)}" if len(judges) > 1 else what
+    return f"{what}\n{label(shortened([judge], TITLE)[0])}" if len(judges) > 1 else what
 
 
 _RISING = tuple(reversed(LABEL_FILLS.values()))
@@ -156,19 +186,21 @@ _RISING = tuple(reversed(LABEL_FILLS.values()))
 def _spread(ax: Axes, values: dict[str, pd.Series]) -> None:
     """A box and its points for each label; a label that nobody gave is an empty place."""
     generator = np.random.default_rng(0)
-    # Without the labels' hatches: among points they would look like more of them.
-    for place, (name, color, _) in enumerate(_RISING):
+    for place, (name, color) in enumerate(_RISING):
         mine = values[name].to_numpy(dtype=float)
         if not len(mine):
             continue
         drawn = ax.boxplot(
             [mine], positions=[place], widths=0.55, whis=(5, 95), showfliers=False, patch_artist=True,
-            medianprops={"color": "black", "linewidth": 2},
+            medianprops={"color": "black", "linewidth": 1.8, "path_effects": HALO, "zorder": 4},
         )  # fmt: skip
         for box in drawn["boxes"]:
-            box.set(facecolor=color, alpha=0.85)
+            box.set(facecolor=color, linewidth=0.8)
         aside = generator.uniform(-0.2, 0.2, len(mine))
-        ax.plot(place + aside, mine, ".", color="black", markersize=2.5, alpha=0.5)
+        ax.plot(
+            place + aside, mine, ".", color="#333333", markersize=4, markeredgecolor="white",
+            markeredgewidth=0.4,
+        )  # fmt: skip
     names = [f"{name}\nn = {len(values[name])}" for name, *_ in _RISING]
     ax.set_xticks(range(len(names)), names, fontsize=SMALL)
     ax.set_xlim(-0.6, len(names) - 0.4)
@@ -178,55 +210,56 @@ def persistence(run: "Run") -> Figure:
     """Figure 8: the judge's mean label from start layers to each later layer, exact and composition."""
     found = results(run, "persistence")
     means = {judge: rows[rows["measure"] == "mean"] for judge, rows in found.items()}
-    every = pd.concat(
-        [rows[rows["strategy"].isin(["exact", "composition"])] for rows in means.values()]
-    )
+    every = pd.concat([rows[rows["strategy"].isin(FAR_LINES)] for rows in means.values()])
     every = every[every["a"] != ""]  # the rows over all starts together are not drawn
     starts = [key for key in run.keys if key in set(every["a"])]
+    columns = max(len(starts), 1)
     figure, axes = new_figure(
-        max(6.2, 3.3 * len(starts)), 0.5 + 2.8 * len(found), columns=max(len(starts), 1),
-        rows=len(found), share=True,
-    )  # fmt: skip
+        0.5 + 2.1 * len(found), columns, len(found), share=True, width=page_of(columns)
+    )
     missing, grid = {}, iter(axes)
+    drawn = [strategy for strategy in FAR_LINES if strategy in set(every["strategy"])]
     for judge, rows in means.items():
         for number, start in enumerate(starts):
             ax, chain = next(grid), next(chain for chain in run.chains if start in chain)
             pairs = [(start, key) for key in chain[chain.index(start) + 1 :]]
-            for place, (strategy, line) in enumerate((("exact", EXACT), ("composition", COMPOSED))):
+            for strategy, line in FAR_LINES.items():
                 mine = rows[rows["strategy"] == strategy].set_index(["a", "b"])
                 mine = mine[["value", "low", "high"]].reindex(pd.MultiIndex.from_tuples(pairs))
-                draw_line(ax, line, np.arange(len(pairs)) + dodge(place, 2), mine)
+                if strategy in drawn:
+                    aside = dodge(drawn.index(strategy), len(drawn), len(pairs), columns)
+                    draw_line(ax, line, np.arange(len(pairs)) + aside, mine)
                 # The first step is adjacent: there, both are one and the same matching.
                 wanted = pairs[1:] if strategy == "composition" else pairs
                 of = f"{strategy} by {judge}"
                 known = rows[rows["strategy"] == strategy]
                 missing[of] = [*missing.get(of, []), *gaps(known, wanted)]
             _draw_controls(ax, rows)
-            ax.set_title(_title(f"from layer {start}", judge, found), fontsize=TEXT_SIZE)
+            of = label(shortened([start])[0])
+            ax.set_title(_title(f"from layer {of}", judge, found), fontsize=TEXT_SIZE)
             label_pairs(ax, [key for _, key in pairs], "to layer")
             ax.set_ylim(1, 3)
-            ax.set_yticks([1, 2, 3])
+            ax.set_yticks([1, 2, 3], ["DIFFERENT 1", "MAYBE 2", "SAME 3"])
             if number == 0:
-                ax.set_ylabel("mean label\n(1 DIFFERENT, 2 MAYBE, 3 SAME)", fontsize=TEXT_SIZE)
+                ax.set_ylabel("mean label", fontsize=TEXT_SIZE)
     legend_below(figure, axes)
+    controls = any(kind in set(rows["strategy"]) for rows in means.values() for kind in CONTROLS)
     return caption(
         figure,
         "How far meaning persists (SAE Match, figure 8)",
         suite_facts(run),
         judges_facts(found),
         f"A point: {counts(every)}. Exact: layers matched directly; composition: through the layers "
-        f"between. Horizontal: the judge's controls, a feature described twice (ceiling) and two at random "
-        f"(floor). {SHARE_INTERVALS}",
+        "between. Bars through points: 95% intervals.",
+        "Horizontal, with their intervals: the judge's controls, a feature described twice (ceiling) and "
+        "two at random (floor)." * controls,
         not_measured(missing, -1),
     )
 
 
 def _draw_controls(ax: Axes, rows: pd.DataFrame) -> None:
     """What the judge says of a feature and itself, and of features drawn at random."""
-    for kind, words, dashes in (
-        ("control: same", "a feature and itself", (0, (1, 1))),
-        ("control: different", "two features at random", (0, (4, 3))),
-    ):
+    for kind, (words, dashes) in CONTROLS.items():
         mine = rows[rows["strategy"] == kind]
         if len(mine):
             ax.axhspan(*mine[["low", "high"]].iloc[0], color="0.5", alpha=0.18, linewidth=0)

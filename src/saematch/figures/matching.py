@@ -13,8 +13,10 @@ from saematch.figures.style import (
     STRATEGY_LINES,
     TEXT_SIZE,
     arrows,
+    below,
     dodge,
     draw_strategy,
+    from_zero,
     label_pairs,
     legend_below,
     new_figure,
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from saematch.run import Run
 
 PARTS = {"decoder": "decoder", "encoder": "encoder", "bias": "encoder bias"}
+BESIDE = 4.6
+"""Inches: width of the report's figures that stand beside each other."""
 
 
 def mse(run: "Run") -> Figure:
@@ -52,15 +56,15 @@ def mse_by_pair(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Fig
     `measures`: rows of evaluation/measures.parquet; means over live pairs, on folded weights.  The
     random strategy's range is its least and greatest draw.
     """
-    figure, axes = new_figure(10.5, 3.2, columns=len(PARTS))
+    figure, axes = new_figure(2.6 + below(pairs), columns=len(PARTS))
     for ax, (part, words) in zip(axes, PARTS.items(), strict=True):
         rows = measures[measures["measure"] == f"mse_{part}"]
         drawn = [name for name in STRATEGY_LINES if name in set(rows["strategy"])]
         for number, name in enumerate(drawn):
             mine = rows[rows["strategy"] == name]
-            draw_strategy(ax, mine, name, pairs, dodge(number, len(drawn)))
-        ax.set_title(words, fontsize=TEXT_SIZE + 1)
-        ax.set_ylim(bottom=0)
+            draw_strategy(ax, mine, name, pairs, dodge(number, len(drawn), len(pairs), len(PARTS)))
+        ax.set_title(words, fontsize=TEXT_SIZE)
+        from_zero(ax)
         label_pairs(ax, arrows(pairs))
     axes[0].set_ylabel("mean squared error\n(folded weights)", fontsize=TEXT_SIZE)
     legend_below(figure, axes, 6)
@@ -69,7 +73,7 @@ def mse_by_pair(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Fig
 
 def cost_distribution(costs: dict[tuple[str, str], np.ndarray]) -> Figure:
     """The distribution of the cost of live pairs, one violin a layer pair, with its quartiles."""
-    figure, (ax,) = new_figure(6.2, 3.2)
+    figure, (ax,) = new_figure(2.8, width=BESIDE)
     kept = list(costs.values())
     drawn = [values for values in kept if len(values)]
     if drawn:
@@ -83,14 +87,14 @@ def cost_distribution(costs: dict[tuple[str, str], np.ndarray]) -> Figure:
             ax.vlines(position, low, high, color="black", linewidth=2.5)
             ax.plot(position, middle, "o", color="white", markeredgecolor="black", markersize=4)
     ax.set_ylabel("cost of a live pair (folded weights)", fontsize=TEXT_SIZE)
-    ax.set_ylim(bottom=0)
+    from_zero(ax)
     label_pairs(ax, arrows(list(costs)))
     return figure
 
 
 def certain_share(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Figure:
     """Share of live pairs that every optimal matching contains, per layer pair."""
-    figure, (ax,) = new_figure(4.2, 3.2)
+    figure, (ax,) = new_figure(2.8, width=BESIDE)
     rows = measures[(measures["measure"] == "certain_share") & (measures["strategy"] == "folded")]
     values = rows.set_index(["a", "b"])["value"].reindex(pd.MultiIndex.from_tuples(pairs))
     ax.bar(range(len(pairs)), values, color=STRATEGY_LINES["folded"].color, width=0.7)

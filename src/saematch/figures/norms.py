@@ -28,11 +28,13 @@ from saematch.figures.style import (
     TEXT_SIZE,
     WEIGHTS_LINE,
     arrows,
+    below,
     breaks_of,
     corpus_line,
     dodge,
     draw_line,
     draw_strategy,
+    from_zero,
     label_pairs,
     legend_below,
     new_figure,
@@ -59,14 +61,14 @@ def norms(run: "Run") -> Figure:
     keys = [key for chain in run.chains for key in chain]
     ends = [n - 1 for n in accumulate(len(chain) for chain in run.chains)][:-1]
     pairs = adjacent(run)
-    figure, axes = new_figure(10.5, 3.5, columns=3)
+    figure, axes = new_figure(2.7 + below(pairs), columns=3)
     missing: dict[str, list[str]] = {}
     for number, (name, values) in enumerate(found.items()):
-        line, aside = corpus_line(number, f"residual stream, {name}"), dodge(number, len(found))
-        x = np.arange(len(keys)) + aside
+        line = corpus_line(number, f"residual stream, {name}")
+        x = np.arange(len(keys)) + dodge(number, len(found), len(keys), 3)
         draw_line(axes[0], line, x, _spans([values.get(key) for key in keys]), ends)
         steps = _spans([_growth(values.get(a), values.get(b)) for a, b in pairs])
-        x = np.arange(len(pairs)) + aside
+        x = np.arange(len(pairs)) + dodge(number, len(found), len(pairs), 3)
         draw_line(axes[2], line, x, steps, breaks_of(pairs))
         missing[f"the stream on {name}"] = [f"layer {key}" for key in keys if key not in values]
     thresholds = weights[weights["measure"] == "threshold"].set_index("a").reindex(keys)
@@ -92,7 +94,7 @@ def norms(run: "Run") -> Figure:
         label_pairs(ax, keys if ax is not axes[2] else arrows(pairs), "layer")
     axes[2].set_xlabel("layer pair", fontsize=TEXT_SIZE)
     for ax in axes[:2]:
-        ax.set_ylim(bottom=0)
+        from_zero(ax)
     legend_below(figure, axes)
     return caption(
         figure,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
@@ -125,8 +126,12 @@ def chosen_figures(wanted: Sequence[str]) -> list[PaperFigure]:
         return list(FIGURES)
     for one in wanted:
         if not any(figure.is_called(one) for figure in FIGURES):
-            there = ", ".join(f"{figure.number} {figure.name}" for figure in FIGURES)
-            raise UsageError(f"needed figures among {there}; found '{one}'")
+            there = ", ".join(f"{figure.name} ({figure.number})" for figure in FIGURES)
+            near = get_close_matches(one, [figure.name for figure in FIGURES], 1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(
+                f"needed figures by name or number in the paper; found '{one}'{meant}; there are {there}"
+            )
     return [figure for figure in FIGURES if any(map(figure.is_called, wanted))]
 
 

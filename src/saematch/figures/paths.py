@@ -1,6 +1,8 @@
 """Figures 18 and 19: single features followed through the layers, with their descriptions."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
@@ -8,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from saematch.errors import UsageError
-from saematch.figures.captions import LINE, MARGIN, caption, wrap
+from saematch.figures.captions import LINE, caption, label, lacking, signed, wrap, write_lines
 from saematch.figures.data import NotInRunError, run_command, suite_facts
 from saematch.figures.described import Described, described
-from saematch.figures.style import SMALL, STRATEGY_LINES
+from saematch.figures.style import PAGE, SMALL, SMALLEST, STRATEGY_LINES, shortened
 from saematch.run.steps import Step, followed_steps
 
 if TYPE_CHECKING:
@@ -19,12 +21,54 @@ if TYPE_CHECKING:
 
 QUANTILES = (0.0, 0.1, 0.5, 0.9)
 """Of the total cost of whole live paths: which of them are shown where none are named."""
-WIDTH, GAP, EDGE = 2.45, 0.15, 0.45
-"""Inches: of a box, between columns, left of them for the layers' names."""
-HEIGHT, ARROW, HEAD = 0.58, 0.34, 0.3
-"""Inches: of a box, between layers, above the first."""
-LINES = 3
-TEXT = 6.5
+LONG = 14
+"""More layers than this do not stand below each other on a page: paths are broken into two halves, and
+fewer of them are shown."""
+QUANTILES_OF_LONG = (0.1, 0.5)
+GAP, EDGE, NARROWEST = 0.1, 0.42, 1.4
+"""Inches: between columns, left of them for the layers' names, and the least width of a column."""
+HEAD, ARROW, INSIDE = 0.42, 0.18, 0.04
+"""Inches: above the first box, between boxes, around their text."""
+HIGHEST = 8.3
+"""Inches: descriptions are cut to fewer lines where the figure would be higher; a page takes so much
+beside its caption."""
+LINES = 4
+"""Of a description, at most."""
+LINE_HEIGHT = SMALLEST * LINE / 72
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A path, and what stands above it."""
+
+    path: Sequence[Step]
+    title: str
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where the first column has its box of a layer, in inches."""
+
+    left: float
+    top: float
+    height: float
+    leads: bool
+    """It is the first of its block."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where boxes stand."""
+
+    width: float
+    boxes: dict[str, Box]
+    lines: int
+    """Of a description, at most."""
+    blocks: int
+
+    @property
+    def height(self) -> float:
+        return max(box.top + box.height for box in self.boxes.values())
 
 
 def followed(run: "Run", features: Sequence[tuple[str, int]] = ()) -> Figure:
@@ -37,28 +81,32 @@ def followed(run: "Run", features: Sequence[tuple[str, int]] = ()) -> Figure:
     steps = list(followed_steps(run).values())
     if features:
         chosen = [_through(run, steps, key, feature) for key, feature in features]
-        said = "Paths of chosen features."
+        said = "Paths of chosen features, above each its total cost."
     else:
         chosen, said = _examples(run, steps)
     if not chosen:
         needed = "paths of live features through all layers"
         raise NotInRunError(run, needed, run_command(run))
-    keys = [key for key in run.keys if any(step.key == key for path in chosen for step in path)]
+    keys = [key for key in run.keys if any(step.key == key for one in chosen for step in one.path)]
     words = described(run)
-    high = HEIGHT if words.texts else 0.26
-    width = EDGE + len(chosen) * (WIDTH + GAP)
-    height = HEAD + len(keys) * high + (len(keys) - 1) * ARROW + 0.1
+    texts = {
+        key: [words(key, step.feature) for one in chosen for step in one.path if step.key == key]
+        for key in keys
+    }
+    layout = laid_out(texts, len(chosen))
+    width = layout.blocks * (EDGE + len(chosen) * (layout.width + GAP))
+    height = layout.height + 0.1
     figure = Figure(figsize=(width, height))
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
     ax.set(xlim=(0, width), ylim=(height, 0))
-    tops = {key: HEAD + number * (high + ARROW) for number, key in enumerate(keys)}
-    ax.text(EDGE - 0.08, HEAD - 0.1, "layer", ha="right", fontsize=SMALL)
-    for key, top in tops.items():
-        layer = run.manifest["saes"][key]["layer"]
-        ax.text(EDGE - 0.08, top + high / 2, str(layer), ha="right", va="center", fontsize=SMALL)
-    for number, path in enumerate(chosen):
-        _column(ax, path, EDGE + number * (WIDTH + GAP), high, tops, words)
+    for key, box in layout.boxes.items():
+        layer, left = str(run.manifest["saes"][key]["layer"]), box.left - 0.08
+        ax.text(left, box.top + box.height / 2, layer, ha="right", va="center", fontsize=SMALL)
+        if box.leads:
+            ax.text(left, HEAD - 0.06, "layer", ha="right", fontsize=SMALL)
+    for number, one in enumerate(chosen):
+        _draw_column(ax, one, number * (layout.width + GAP), layout, words)
     return caption(
         figure,
         "Single features through the layers (SAE Match, figures 18 and 19)",
@@ -66,74 +114,111 @@ def followed(run: "Run", features: Sequence[tuple[str, int]] = ()) -> Figure:
         said,
         "An arrow leads to the nearest feature under a one-to-one matching, beside it the cosine of the "
         "two decoder rows and, in brackets, the share of the layer's live pairs that cost at most as "
-        "much; dashed where an equally good matching may pair it otherwise. Dashed boxes: dead or "
+        "much; thin and hollow where an equally good matching may pair it otherwise. Dashed boxes: dead or "
         "degenerate features.",
         words.facts(),
+        lacking(text for row in texts.values() for text in row),
     )
 
 
-def _examples(run: "Run", steps: Sequence[Sequence[Step]]) -> tuple[list[Sequence[Step]], str]:
+def laid_out(texts: Mapping[str, Sequence[str]], columns: int) -> Layout:
+    """Columns that fill a page's width; boxes as high as the longest text of their layer needs, if the
+    page's height allows.  `texts`: by key of the SAE."""
+    blocks = 2 if len(texts) > LONG and columns <= len(QUANTILES_OF_LONG) else 1
+    width = max(NARROWEST, (PAGE / blocks - EDGE) / columns - GAP)
+    room = (width - 2 * INSIDE) * 72
+    needed = [
+        max(len(wrap(text, room, SMALLEST)) if text else 0 for text in row)
+        for row in texts.values()
+    ]
+    a_block = math.ceil(len(texts) / blocks)
+    for lines in range(LINES, 0, -1):
+        boxes, top = {}, 0.0
+        for place, (key, most) in enumerate(zip(texts, needed, strict=True)):
+            block, below = divmod(place, a_block)
+            if not below:  # a later block begins with the arrow that leads to it
+                top = HEAD + ARROW * (blocks > 1)
+            left = EDGE + block * PAGE / blocks
+            height = 2 * INSIDE + (1 + min(lines, most)) * LINE_HEIGHT
+            boxes[key] = Box(left, top, height, not below)
+            top += height + ARROW
+        layout = Layout(width, boxes, lines, blocks)
+        if layout.height <= HIGHEST:
+            break
+    return layout
+
+
+def _examples(run: "Run", steps: Sequence[Sequence[Step]]) -> tuple[list[_Column], str]:
     chain = run.chains[0]
+    quantiles = QUANTILES if len(chain) <= LONG else QUANTILES_OF_LONG
     whole = [
         path
         for path in steps
         if tuple(step.key for step in path) == chain and all(s.status == "live" for s in path)
     ]
-    ranked = sorted(whole, key=lambda path: sum(step.cost or 0.0 for step in path))
-    places = dict.fromkeys(round(q * (len(ranked) - 1)) for q in QUANTILES) if ranked else {}
-    said = (
+    ranked = sorted(whole, key=_cost)
+    places = {round(q * (len(ranked) - 1)): q for q in reversed(quantiles)} if ranked else {}
+    chosen = [
+        _Column(
+            ranked[place], f"quantile {q:g} of the paths,\ntotal cost {_cost(ranked[place]):.3g}"
+        )
+        for place, q in sorted(places.items())
+    ]
+    return chosen, (
         f"Of {len(ranked):,} whole paths of live features those at quantiles "
-        f"{', '.join(f'{q:g}' for q in QUANTILES)} of total cost."
+        f"{', '.join(f'{q:g}' for q in quantiles)} of total cost, the sum over steps, from the cheapest "
+        "(0) to the dearest (1)."
     )
-    return [ranked[place] for place in places], said
 
 
-def _through(run: "Run", steps: Sequence[Sequence[Step]], key: str, feature: int) -> Sequence[Step]:
+def _cost(path: Sequence[Step]) -> float:
+    return sum(step.cost or 0.0 for step in path)
+
+
+def _through(run: "Run", steps: Sequence[Sequence[Step]], key: str, feature: int) -> _Column:
     wanted = run.key(key), feature
     for path in steps:
         if any((step.key, step.feature) == wanted for step in path):
-            return path
+            name = label(f"{shortened([wanted[0]])[0]}/{feature}")
+            return _Column(path, f"through {name},\ntotal cost {_cost(path):.3g}")
     raise UsageError(f"needed a feature that a path goes through, found {key}/{feature}")
 
 
-def _column(
-    ax: Axes,
-    path: Sequence[Step],
-    left: float,
-    high: float,
-    tops: dict[str, float],
-    words: Described,
-) -> None:
+def _draw_column(ax: Axes, column: _Column, aside: float, layout: Layout, words: Described) -> None:
     """One path: a box a layer, an arrow a step."""
-    color = STRATEGY_LINES["folded"].color
-    for step in path:
-        top, live = tops[step.key], step.status == "live"
+    color, width = STRATEGY_LINES["folded"].color, layout.width
+    for step in column.path:
+        box, live = layout.boxes[step.key], step.status == "live"
+        left, top = box.left + aside, box.top
+        if box.leads:
+            ax.text(left, HEAD - 0.06, column.title, fontsize=SMALL, linespacing=1.2, va="bottom")
         ax.add_patch(
             FancyBboxPatch(
-                (left + 0.03, top + 0.03), WIDTH - 0.06, high - 0.06,
+                (left + 0.03, top + 0.03), width - 0.06, box.height - 0.06,
                 boxstyle="round,pad=0.03", facecolor="white", edgecolor="#333333", linewidth=0.9,
                 linestyle="-" if live else "--",
             )
         )  # fmt: skip
-        name = f"{step.key}/{step.feature}" + ("" if live else f" ({step.status})")
-        at, align = (top + 0.05, "top") if words.texts else (top + high / 2, "center_baseline")
-        ax.text(left + 0.07, at, name, fontsize=7, weight="bold", va=align)
+        name = f"{shortened([step.key])[0]}/{step.feature}" + ("" if live else f" ({step.status})")
+        first = top + INSIDE + SMALLEST / 72
+        ax.text(left + INSIDE, first, label(name), fontsize=SMALLEST, weight="bold")
         text = words(step.key, step.feature)
         if text:
-            lines = wrap(text, WIDTH * 72 - 2 * MARGIN, TEXT, LINES)
-            ax.text(
-                left + 0.07, top + 0.19, "\n".join(lines), fontsize=TEXT, va="top",
-                linespacing=LINE * 0.9, parse_math=False,
-            )  # fmt: skip
+            lines = wrap(text, (width - 2 * INSIDE) * 72, SMALLEST, layout.lines)
+            write_lines(ax, left + INSIDE, first + LINE_HEIGHT, lines, SMALLEST)
         if step.cosine is None:
             continue
-        middle = left + WIDTH * 0.3
+        middle = left + width * 0.3
         ax.annotate(
             "", (middle, top), (middle, top - ARROW),
             arrowprops={
-                "arrowstyle": "-|>", "color": color, "shrinkA": 1, "shrinkB": 1, "linewidth": 1.6,
-                "linestyle": "-" if step.certain else "--",
+                "arrowstyle": "-|>", "edgecolor": color, "shrinkA": 1, "shrinkB": 1,
+                "linewidth": 1.6 if step.certain else 0.9,
+                "facecolor": color if step.certain else "white", "mutation_scale": 10,
             },
         )  # fmt: skip
         share = "" if step.quantile is None else f"  ({step.quantile:.0%})"
-        ax.text(middle + 0.1, top - ARROW / 2, f"{step.cosine:.2f}{share}", fontsize=7, va="center")
+        ax.text(
+            middle + 0.1, top - ARROW / 2, f"{signed(step.cosine)}{share}", fontsize=SMALLEST,
+            va="center_baseline",
+        )  # fmt: skip

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from saematch.figures.captions import caption, label, not_measured
+from saematch.figures.captions import caption, label, not_measured, signed
 from saematch.figures.data import (
     ARMS,
     INTERVALS,
@@ -24,10 +24,13 @@ from saematch.figures.data import (
     suite_facts,
 )
 from saematch.figures.style import (
+    SMALLEST,
     STRATEGY_LINES,
     TEXT_SIZE,
+    TITLE,
     Line,
     arrows,
+    below,
     corpus_line,
     dodge,
     draw_line,
@@ -35,6 +38,8 @@ from saematch.figures.style import (
     label_pairs,
     legend_below,
     new_figure,
+    page_of,
+    shortened,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +51,8 @@ PANELS: Mapping[str, str] = {
 }
 LOWEST = -1.0
 """Explained variance below this is cut off: it says no more than that a reconstruction failed."""
+MANY = 8
+"""Of more lines in a panel the intervals would hide each other."""
 QUANTILES = "0,0.25,0.5,0.75,1"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "d")
 DASHES = ("-", "--", "-.", ":")
@@ -58,39 +65,42 @@ MATCHED = (
 def pruned_by_corpus(run: "Run") -> Figure:
     """Figure 10: explained variance and ΔL of encode-permute-decode per layer pair, a line a corpus."""
     pairs, names = adjacent(run), list(corpora(run))
-    figure, axes = new_figure(8.6, 3.3, columns=len(PANELS))
+    figure, axes = new_figure(2.7 + below(pairs), columns=len(PANELS))
     missing: dict[str, list[str]] = {}
     for ax, (measure, words) in zip(axes, PANELS.items(), strict=True):
         rows = _measured(run, measure, ["folded"])
         for number, corpus in enumerate(names):
-            mine, aside = rows[rows["corpus"] == corpus], dodge(number, len(names))
+            mine = rows[rows["corpus"] == corpus]
+            aside = dodge(number, len(names), len(pairs), len(PANELS))
             draw_strategy(ax, mine, "folded", pairs, aside, corpus_line(number, corpus))
             missing[f"{words} on {corpus}"] = gaps(mine, pairs)
         label_pairs(ax, arrows(pairs))
-        _finish(ax, measure)
+        ax.set_ylabel(words, fontsize=TEXT_SIZE)
+        limit([ax], measure)
     legend_below(figure, axes)
     title = "Encode-permute-decode by layer and corpus (SAE Match, figure 10)"
-    return _captioned(run, figure, title, MATCHED, not_measured(missing, len(pairs)))
+    return _captioned(run, figure, title, MATCHED, INTERVALS, not_measured(missing, len(pairs)))
 
 
 def pruned_by_strategy(run: "Run") -> Figure:
     """Figures 11 and 13: the same for matched features, plain reconstructions and a dropped layer."""
     pairs = adjacent(run)
     found = {measure: _measured(run, measure, ARMS) for measure in PANELS}
+    columns = len(corpora(run))
     missing: dict[str, list[str]] = {}
 
     def draw(ax: Axes, measure: str, corpus: str) -> None:
         rows = found[measure]
         for number, strategy in enumerate(ARMS):
             mine = rows[(rows["corpus"] == corpus) & (rows["strategy"] == strategy)]
-            draw_strategy(ax, mine, strategy, pairs, dodge(number, len(ARMS)))
+            draw_strategy(ax, mine, strategy, pairs, dodge(number, len(ARMS), len(pairs), columns))
             of = f"{PANELS[measure]} of {STRATEGY_LINES[strategy].label} on {corpus}"
             missing[of] = gaps(mine, pairs)
         label_pairs(ax, arrows(pairs))
 
     figure = panels(run, draw)
     title = "A layer replaced, by strategy (SAE Match, figures 11 and 13)"
-    return _captioned(run, figure, title, MATCHED, not_measured(missing, len(pairs)))
+    return _captioned(run, figure, title, MATCHED, INTERVALS, not_measured(missing, len(pairs)))
 
 
 def mixed_quantiles(run: "Run") -> Figure:
@@ -108,6 +118,7 @@ def mixed_quantiles(run: "Run") -> Figure:
         needed = "measures at MSE quantiles"
         raise NotInRunError(run, needed, command(run, "evaluate", f"--quantiles {QUANTILES}"))
     lines = depth_lines(pairs)
+    many, columns = len(lines) > MANY, len(corpora(run))
     missing: dict[str, list[str]] = {}
 
     def draw(ax: Axes, measure: str, corpus: str) -> None:
@@ -116,11 +127,15 @@ def mixed_quantiles(run: "Run") -> Figure:
             rows = here[(here["a"] == pair[0]) & (here["b"] == pair[1])]
             by_share = rows.set_index(rows["strategy"].map(_share))
             by_share = by_share[["value", "low", "high"]].reindex(shares)
-            x = np.array(shares) + 0.15 * dodge(number, len(lines))
-            draw_line(ax, line, x, by_share)
+            if many:
+                draw_line(ax, line, shares, by_share.assign(low=np.nan, high=np.nan))
+            else:
+                # From 0 to 1 there is one place, and half a one beside it.
+                x = np.array(shares) + dodge(number, len(lines), 1, columns)
+                draw_line(ax, line, x, by_share)
             unknown = by_share.index[by_share["value"].isna()]
             missing[f"{PANELS[measure]} of {line.label} on {corpus}"] = [f"{q:g}" for q in unknown]
-        ax.set_xlabel("share of pairs mixed in, least MSE first", fontsize=TEXT_SIZE)
+        ax.set_xlabel("share of pairs mixed in,\nleast MSE first", fontsize=TEXT_SIZE)
         ax.set_xticks(shares, [f"{share:g}" for share in shares])
 
     figure = panels(run, draw)
@@ -129,7 +144,9 @@ def mixed_quantiles(run: "Run") -> Figure:
         "their own; the block of the later layer is skipped."
     )
     title = "Only the best pairs mixed in (SAE Match, figures 16 and 17)"
-    return _captioned(run, figure, title, text, not_measured(missing, len(shares)))
+    hidden = f"Intervals are not drawn: those of {len(lines)} lines would hide each other."
+    intervals = hidden if many else INTERVALS
+    return _captioned(run, figure, title, text, intervals, not_measured(missing, len(shares)))
 
 
 def panels(
@@ -141,22 +158,23 @@ def panels(
     """
     names = list(corpora(run))
     figure, axes = new_figure(
-        max(6.4, 3.5 * len(names)), 5.4, columns=len(names), rows=len(measures), share=True
-    )
+        4.6 + below(adjacent(run)), columns=len(names), rows=len(measures), share=True,
+        width=page_of(len(names)),
+    )  # fmt: skip
     grid = iter(axes)
     for row, (measure, words) in enumerate(measures.items()):
         for column, corpus in enumerate(names):
             ax = next(grid)
             draw(ax, measure, corpus)
             if row == 0:
-                ax.set_title(label(corpus), fontsize=TEXT_SIZE)
+                ax.set_title(label(shortened([corpus], TITLE)[0]), fontsize=TEXT_SIZE)
             if row < len(measures) - 1:
                 ax.set_xlabel("")
                 ax.tick_params(labelbottom=False)
             if column == 0:
                 ax.set_ylabel(words, fontsize=TEXT_SIZE)
     for row, measure in enumerate(measures):
-        _limit(axes[row * len(names)], measure)
+        limit(axes[row * len(names) : (row + 1) * len(names)], measure)
     legend_below(figure, axes)
     return figure
 
@@ -164,10 +182,11 @@ def panels(
 def depth_lines(pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Line]:
     """A line a layer pair, from dark to light with depth."""
     found = {}
-    for number, (a, b) in enumerate(pairs):
-        color = to_hex(colormaps["cividis"](0.9 * number / max(len(pairs) - 1, 1)))
+    names = map(label, shortened(arrows(pairs)))
+    for number, ((a, b), name) in enumerate(zip(pairs, names, strict=True)):
+        color = to_hex(colormaps["cividis"](0.82 * number / max(len(pairs) - 1, 1)))
         dashes = DASHES[number % len(DASHES)]
-        found[a, b] = Line(f"{a}→{b}", color, MARKERS[number % len(MARKERS)], dashes)
+        found[a, b] = Line(name, color, MARKERS[number % len(MARKERS)], dashes)
     return found
 
 
@@ -179,31 +198,27 @@ def _measured(run: "Run", measure: str, strategies: Sequence[str]) -> pd.DataFra
     return rows
 
 
-def _finish(ax: Axes, measure: str) -> None:
-    ax.set_ylabel(PANELS[measure], fontsize=TEXT_SIZE)
-    _limit(ax, measure)
-
-
-def _limit(ax: Axes, measure: str) -> None:
-    low, high = ax.get_ylim()
-    if measure == "explained_variance":
-        ax.set_ylim(max(low, LOWEST), 1)
-    else:
-        ax.set_ylim(min(low, 0), high)
+def limit(axes: Sequence[Axes], measure: str) -> None:
+    """The y axis of a row of panels; what it cuts off is counted in each."""
+    low, high = axes[0].get_ylim()
+    if measure != "explained_variance":
+        # By what is drawn: the axis' own limits leave a margin, which may be below zero.
+        negative = min(float(ax.dataLim.y0) for ax in axes) < 0
+        axes[0].set_ylim(low if negative else 0, high)
+        for ax in axes if negative else ():
+            ax.axhline(0, color="black", linewidth=0.8, zorder=1)
+        return
+    axes[0].set_ylim(max(low, LOWEST), 1)
+    for ax in axes:
+        values = [np.asarray(line.get_ydata(), dtype=float) for line in ax.lines]
+        lower = sum(int((value < LOWEST).sum()) for value in values)
+        if lower:
+            words = f"{lower} {'value' if lower == 1 else 'values'} below {signed(LOWEST, 'g')}"
+            ax.text(0.02, 0.03, words, transform=ax.transAxes, fontsize=SMALLEST)
 
 
 def _captioned(run: "Run", figure: Figure, title: str, *sentences: str) -> Figure:
-    lowest = min(
-        (
-            np.nanmin(line.get_ydata())
-            for ax in figure.axes
-            for line in ax.lines
-            if np.isfinite(line.get_ydata()).any()
-        ),
-        default=0.0,
-    )
-    cut = f"Explained variance below {LOWEST:g} is cut off." if lowest < LOWEST else ""
-    return caption(figure, title, suite_facts(run), corpora_facts(run), *sentences, INTERVALS, cut)
+    return caption(figure, title, suite_facts(run), corpora_facts(run), *sentences)
 
 
 def _share(strategy: str) -> float:

@@ -24,13 +24,18 @@ from saematch.figures.style import (
     PART_LINES,
     STRATEGY_LINES,
     TEXT_SIZE,
+    TITLE,
     Line,
     arrows,
+    below,
     dodge,
     draw_strategy,
+    from_zero,
     label_pairs,
     legend_below,
     new_figure,
+    page_of,
+    shortened,
 )
 
 if TYPE_CHECKING:
@@ -82,18 +87,22 @@ def _by_corpus(
         raise NotInRunError(run, "matching scores", command(run, "evaluate"))
     chance = on_text(run, "chance")
     chance = chance[chance["strategy"] == "folded"]
-    figure, axes = new_figure(max(6.4, 3.5 * len(names)), 3.3, columns=len(names), share=True)
+    figure, axes = new_figure(
+        2.7 + below(pairs), columns=len(names), share=True, width=page_of(len(names))
+    )
     missing = {}
     for ax, corpus in zip(axes, names, strict=True):
         for number, (key, rows) in enumerate(found.items()):
-            mine, aside = rows[rows["corpus"] == corpus], dodge(number, len(found) + 1)
+            mine = rows[rows["corpus"] == corpus]
+            aside = dodge(number, len(found) + 1, len(pairs), len(names))
             draw_strategy(ax, mine, "folded", pairs, aside, lines[key])
             missing[f"{lines[key].label} on {corpus}"] = gaps(mine, pairs)
         here = chance[chance["corpus"] == corpus]
-        draw_strategy(ax, here, "folded", pairs, dodge(len(found), len(found) + 1), CHANCE_LINE)
-        ax.set_title(label(corpus), fontsize=TEXT_SIZE)
+        aside = dodge(len(found), len(found) + 1, len(pairs), len(names))
+        draw_strategy(ax, here, "folded", pairs, aside, CHANCE_LINE)
+        ax.set_title(label(shortened([corpus], TITLE)[0]), fontsize=TEXT_SIZE)
         label_pairs(ax, arrows(pairs))
-    axes[0].set_ylim(bottom=0)
+    from_zero(axes[0])
     axes[0].set_ylabel("matching score", fontsize=TEXT_SIZE)
     legend_below(figure, axes)
     return caption(

@@ -1,14 +1,35 @@
 """Figure 5: all pairs of two layers in order of decoder MSE, with examples from low to high."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from saematch.figures.captions import LINE, caption, wrap
+from saematch.figures.captions import (
+    LINE,
+    caption,
+    label,
+    lacking,
+    signed,
+    text_width,
+    wrap,
+    write_lines,
+)
 from saematch.figures.data import adjacent, live_rows, suite_facts
-from saematch.figures.described import described
-from saematch.figures.style import SMALL, STRATEGY_LINES, TEXT_SIZE, new_figure
+from saematch.figures.described import Described, described
+from saematch.figures.style import (
+    PAGE,
+    SMALL,
+    SMALLEST,
+    STRATEGY_LINES,
+    TEXT_SIZE,
+    arrows,
+    plain_axes,
+    shortened,
+)
+from saematch.run.config import parts_slug
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -17,60 +38,130 @@ PAPER_PAIR = ("19", "20")
 DEPTH = 0.75
 """Where the run lacks the paper's pair, that at this share of its depth is shown."""
 EXAMPLE_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-TEXT_WIDTH = 4.6
-"""Inches that the examples' texts take."""
+CURVE = (0.7, 2.55)
+"""Inches from the left edge: where the curve begins and ends."""
+LEFT, RIGHT = 2.8, PAGE - 0.08
+"""Inches: where the examples begin and end."""
+INDENT = 0.2
+LINES = 3
+"""Of a description; a longer one is cut."""
+APART = 0.09
+"""Inches between examples."""
+LOWEST_CURVE = 2.4
+"""Inches: the curve is at least so high."""
+ABOVE, BELOW = 0.1, 0.45
+
+
+@dataclass(frozen=True)
+class _Example:
+    head: str
+    texts: tuple[tuple[str, list[str]], ...]
+    """(layer, lines) of both features."""
+
+    @property
+    def height(self) -> float:
+        """In inches."""
+        lines = sum(len(lines) for _, lines in self.texts)
+        return (SMALL + lines * SMALLEST) * LINE / 72 + APART
 
 
 def sorted_pairs(run: "Run", pair: tuple[str, str] | None = None) -> Figure:
     """Decoder MSE of every live pair of two SAEs under `folded`, sorted, and examples with descriptions.
 
-    `pair`: default, the paper's 19→20, or that at three quarters of the run's depth.
-    Raises UsageError for a pair that the run lacks.
+    A run that did not match the decoder is sorted by what it matched, the cost.  `pair`: default, the
+    paper's 19→20, or that at three quarters of the run's depth.  Raises UsageError for a pair that the
+    run lacks.
     """
     pairs = adjacent(run)
     if pair is None:
         pair = PAPER_PAIR if PAPER_PAIR in pairs else pairs[round(DEPTH * (len(pairs) - 1))]
     a, b = run.key(pair[0]), run.key(pair[1])
+    by = "mse_decoder" if "decoder" in run.config.parts else "cost"
+    called = "decoder MSE" if by == "mse_decoder" else "cost"
     table = run.matching_table(a, b)
-    ranked = live_rows(table).sort_values(["mse_decoder", "feature"]).reset_index(drop=True)
+    ranked = live_rows(table).sort_values([by, "feature"]).reset_index(drop=True)
     chosen = [round(q * (len(ranked) - 1)) for q in EXAMPLE_QUANTILES] if len(ranked) else []
     words = described(run)
-    figure, (ax, beside) = new_figure(10.5, 4.3, columns=2)
-    ax.plot(
-        np.arange(1, len(ranked) + 1), ranked["mse_decoder"], color=STRATEGY_LINES["folded"].color
+    rows = [ranked.iloc[rank].to_dict() for rank in chosen]
+    examples = [_example(number, row, a, b, by, words) for number, row in enumerate(rows, start=1)]
+    height = ABOVE + max(sum(one.height for one in examples), LOWEST_CURVE + BELOW)
+    figure = Figure(figsize=(PAGE, height))
+    left, right = (inches / PAGE for inches in CURVE)
+    ax = figure.add_axes((left, BELOW / height, right - left, 1 - (ABOVE + BELOW) / height))
+    plain_axes(ax)
+    _curve(ax, ranked[by].to_numpy(dtype=float), chosen)
+    name = label(shortened(arrows([(a, b)]))[0])
+    weights = "folded weights" if by == "mse_decoder" else f"{parts_slug(run.config.parts)}, folded"
+    ax.set_ylabel(f"{called} of a pair {name}\n({weights})", fontsize=TEXT_SIZE)
+    ax.set_xlabel(f"live pairs by {called}", fontsize=TEXT_SIZE)
+    _write(figure, examples, height)
+    left_out = len(table) - len(ranked)
+    unmatched = (
+        "" if by == "mse_decoder" else ", since the decoder was not among the parts matched on"
     )
-    ax.set_xlabel("pairs, from least to greatest MSE", fontsize=TEXT_SIZE)
-    ax.set_ylabel(f"decoder MSE of a pair {a}→{b}\n(folded weights)", fontsize=TEXT_SIZE)
-    ax.set_ylim(bottom=0)
-    beside.set_axis_off()
-    beside.set(xlim=(0, 1), ylim=(len(EXAMPLE_QUANTILES), 0))
-    for number, rank in enumerate(chosen, start=1):
-        row = ranked.iloc[rank]
-        ax.plot(
-            rank + 1, row["mse_decoder"], "o", color="white", markeredgecolor="black", markersize=11,
-            clip_on=False, zorder=5,
-        )  # fmt: skip
-        place = rank + 1, row["mse_decoder"]
-        ax.annotate(str(number), place, ha="center", va="center", fontsize=7, zorder=6)
-        head = (
-            f"{number}   {a}/{row['feature']} → {b}/{row['partner']}    MSE {row['mse_decoder']:.3g}, "
-            f"cosine {row['cosine']:.2f}"
-        )
-        beside.text(0, number - 0.9, head, fontsize=SMALL, weight="bold", va="top")
-        texts = [words(a, int(row["feature"])), words(b, int(row["partner"]))]
-        shown = [wrap(text, TEXT_WIDTH * 72, 7.0, 1)[0] if text else "–" for text in texts]
-        if words.texts:
-            beside.text(
-                0.03, number - 0.61, "\n".join(shown), fontsize=7, va="top", linespacing=LINE,
-                parse_math=False,
-            )  # fmt: skip
     return caption(
         figure,
-        f"Pairs {a}→{b} sorted by decoder MSE (SAE Match, figure 5)",
+        f"Pairs {a}→{b} sorted by {called} (SAE Match, figure 5)",
         suite_facts(run),
-        f"The {len(ranked):,} live pairs of {a}→{b} that SAE Match finds, by decoder MSE; "
-        f"{len(table) - len(ranked):,} features that are dead, degenerate or unmatched, or whose "
-        "partner is, are left out. Examples at quantiles "
-        f"{', '.join(f'{q:g}' for q in EXAMPLE_QUANTILES)}; from the weights alone.",
+        f"The {len(ranked):,} live pairs of {a}→{b} that SAE Match finds, by {called}{unmatched}; left out: "
+        f"{left_out:,} feature{'s' * (left_out != 1)} dead, degenerate or unmatched, or with such a partner. "
+        f"Examples at quantiles {', '.join(f'{q:g}' for q in EXAMPLE_QUANTILES)}; from the weights alone.",
         words.facts(),
+        lacking(line for one in examples for _, lines in one.texts for line in lines),
     )
+
+
+def _example(
+    number: int, row: dict[Any, Any], a: str, b: str, by: str, words: Described
+) -> _Example:
+    first, second = map(label, shortened([a, b], 10))
+    feature, partner = int(row["feature"]), int(row["partner"])
+    cost = f"cost {row['cost']:.3g}, " if by == "cost" else ""
+    head = (
+        f"{number}   {first}/{feature} → {second}/{partner}   {cost}MSE {row['mse_decoder']:.3g}, "
+        f"cosine {signed(row['cosine'])}"
+    )
+    if not words.texts:
+        return _Example(head, ())
+    names = f"{first}:", f"{second}:"
+    room = (RIGHT - LEFT - INDENT) * 72 - _beside(names)
+    texts = words(a, feature), words(b, partner)
+    lines = [wrap(text or "–", room, SMALLEST, LINES) for text in texts]
+    return _Example(head, tuple(zip(names, lines, strict=True)))
+
+
+def _beside(names: tuple[str, ...]) -> float:
+    """Points that the layers' names take."""
+    return max(text_width(name, SMALLEST) for name in names) + 4
+
+
+def _curve(ax: Axes, values: np.ndarray, chosen: list[int]) -> None:
+    ax.plot(np.arange(1, len(values) + 1), values, color=STRATEGY_LINES["folded"].color)
+    ax.set_ylim(0, 1.05 * np.nanmax(values) if len(values) else 1)
+    ax.margins(x=0.06)
+    for number, rank in enumerate(chosen, start=1):
+        ax.plot(
+            rank + 1, values[rank], "o", color="white", markeredgecolor="black", markersize=10,
+            clip_on=False, zorder=5,
+        )  # fmt: skip
+        ax.annotate(
+            str(number), (rank + 1, values[rank]), ha="center", va="center_baseline",
+            fontsize=SMALLEST, zorder=6,
+        )  # fmt: skip
+
+
+def _write(figure: Figure, examples: list[_Example], height: float) -> None:
+    """The examples below each other, right of the curve."""
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    ax.set(xlim=(0, PAGE), ylim=(height, 0))
+    top = ABOVE / 2
+    for one in examples:
+        ax.text(LEFT, top + SMALL / 72, one.head, fontsize=SMALL, weight="bold")
+        below = top + (SMALL * LINE + SMALLEST) / 72
+        for name, lines in one.texts:
+            beside = _beside(tuple(name for name, _ in one.texts)) / 72
+            # By their baselines: tops differ with what signs a line has.
+            ax.text(LEFT + INDENT, below, name, fontsize=SMALLEST, color="#555555")
+            below = write_lines(ax, LEFT + INDENT + beside, below, lines, SMALLEST)
+        top += one.height

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from saematch.evaluation.choice import choose_suite
-from saematch.figures.captions import caption, label, not_measured
+from saematch.figures.captions import caption, label, not_measured, plain
 from saematch.figures.data import (
     ARMS,
     INTERVALS,
@@ -25,6 +25,7 @@ from saematch.figures.data import (
 from saematch.figures.pruning import LOWEST, PANELS, panels
 from saematch.figures.style import (
     CHANCE_LINE,
+    SMALLEST,
     STRATEGY_LINES,
     TEXT_SIZE,
     WEIGHTS_LINE,
@@ -32,6 +33,7 @@ from saematch.figures.style import (
     dodge,
     draw_line,
     label_pairs,
+    shortened,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ SEVERAL = (
     "saematch run --suite FOLDER --out NEW with SAEs of several L0s as FOLDER/layer_L/NAME, then "
     "saematch evaluate NEW"
 )
-CHOSEN = Line("chosen for even L0", "#0072B2", "s", "-")
+CHOSEN = Line("chosen for even L0", WEIGHTS_LINE.color, "s", "-")
 L0_PANELS = {
     "l0": "mean L0\n(features a token)",
     "explained_variance": PANELS["explained_variance"],
@@ -49,7 +51,9 @@ L0_PANELS = {
 SHORT = {"l0": "L0", "explained_variance": "explained variance"}
 CLOSE = 1.08
 """L0s closer than by this factor share a tick."""
-APART = 0.075
+BESIDE = 14
+"""Signs of a name beside a line."""
+APART = 0.09
 """Names beside lines stand this share of the axis apart."""
 NO_KEY = ""
 """Stands where a chain has no SAE at a layer."""
@@ -68,7 +72,7 @@ def against_l0(run: "Run") -> Figure:
     if count < 2:
         raise NotInRunError(run, "SAEs of several L0s at two adjacent layers", SEVERAL)
     chosen = [p for p in pairs if (saes[p[0]]["layer"], saes[p[1]]["layer"]) == (first, second)]
-    corpora(run)
+    columns = len(corpora(run))
     sparsity = on_text(run, "l0")
     found = {measure: on_text(run, measure) for measure in PANELS}
     missing: dict[str, list[str]] = {}
@@ -78,13 +82,14 @@ def against_l0(run: "Run") -> Figure:
         at = {pair: float(here.reindex(list(pair)).mean(skipna=False)) for pair in chosen}
         ordered = sorted((p for p in chosen if np.isfinite(at[p])), key=lambda p: (at[p], p))
         x = np.array([at[pair] for pair in ordered])
+        span = float(np.log(x[-1] / x[0])) if len(x) and x[0] > 0 else 0.0
         for number, strategy in enumerate(ARMS):
             rows = found[measure]
             rows = rows[(rows["corpus"] == corpus) & (rows["strategy"] == strategy)]
             rows = rows.set_index(["a", "b"])[["value", "low", "high"]]
             rows = rows.reindex(pd.MultiIndex.from_tuples(ordered or chosen, names=["a", "b"]))
             # On a logarithmic axis points stand aside by a factor.
-            aside = np.exp(0.15 * dodge(number, len(ARMS)))
+            aside = np.exp(dodge(number, len(ARMS), 1, columns) * max(span, CLOSE - 1))
             if ordered:
                 draw_line(ax, STRATEGY_LINES[strategy], x * aside, rows)
             of = f"{PANELS[measure]} of {STRATEGY_LINES[strategy].label} on {corpus}"
@@ -96,7 +101,7 @@ def against_l0(run: "Run") -> Figure:
                 ticks.append(round(value))
         ax.set_xticks(ticks, [str(tick) for tick in ticks])
         ax.minorticks_off()
-        ax.set_xlabel("mean L0 of the two SAEs (features a token)", fontsize=TEXT_SIZE)
+        ax.set_xlabel("mean L0 of the two SAEs\n(features a token)", fontsize=TEXT_SIZE)
 
     figure = panels(run, draw)
     return caption(
@@ -127,9 +132,10 @@ def even_l0(run: "Run") -> Figure:
     }
     saes = run.manifest["saes"]
     layers = sorted({saes[key]["layer"] for chain in run.chains for key in chain})
+    names = shortened([plain(saes[chain[0]]["name"]) for chain in run.chains], BESIDE)
     lines = {
-        saes[chain[0]]["name"]: [_at(layer, chain, saes) for layer in layers]
-        for chain in run.chains
+        name: [_at(layer, chain, saes) for layer in layers]
+        for name, chain in zip(names, run.chains, strict=True)
     }
     choice = _choice(layers, lines.values(), found["l0"]["value"])
     missing: dict[str, list[str]] = {}
@@ -177,7 +183,7 @@ def _name_ends(ax: Axes, x: float, ends: Mapping[str, float]) -> None:
     for name, value in sorted(ends.items(), key=lambda end: end[1]):
         if np.isfinite(value) and value >= LOWEST:
             before = max(value, before + APART * (high - low))
-            ax.text(x, before, label(name), fontsize=7, va="center")
+            ax.text(x, before, label(name), fontsize=SMALLEST, va="center")
 
 
 def _at(layer: int, chain: Sequence[str], saes: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ are Paul Tol's muted ones with hollow markers, so that a corpus is never taken f
 and dashes carry every distinction once more, for greyscale.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from saematch.figures.captions import label, text_width
+from saematch.figures.captions import label, plain, text_width
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ STRATEGY_LINES = {
     "composition": Line("composition", "#CC79A7", "D", (0, (1, 1))),
     "correlation": Line("correlation argmax", "#56B4E9", "P", (0, (5, 1, 1, 1))),
     "reconstruct_previous": Line("reconstruct previous", "#000000", "<", "--"),
-    "reconstruct_current": Line("reconstruct current", "#000000", "X", "-"),
+    "reconstruct_current": Line("reconstruct current", "#000000", ">", "-"),
     "layer_drop": Line("layer drop", "#555555", "d", ":"),
     "ridge": Line("ridge map", "#B8860B", "*", "-."),
 }
@@ -61,16 +62,35 @@ _CORPUS_STYLES = (
     ("#44AA99", "P", (0, (5, 1, 1, 1))),
 )
 LABEL_FILLS = {
-    "same": ("SAME", "#0B5C8F", ""),
-    "maybe": ("MAYBE", "#8DC1E2", "////"),
-    "different": ("DIFFERENT", "#F1F1F1", ".."),
+    "same": ("SAME", "#0B5C8F"),
+    "maybe": ("MAYBE", "#8DC1E2"),
+    "different": ("DIFFERENT", "#F1F1F1"),
 }
-"""Name, colour and hatch of the judge's labels: the surer that two features mean the same, the darker."""
+"""Name and colour of the judge's labels: the surer that two features mean the same, the darker, in
+steps that greyscale keeps apart."""
 
-TEXT_SIZE = 9.0
-SMALL = 8.0
+PAGE = 7.0
+"""Inches: width of a page's text, and of a figure; sizes of text are those that a reader sees there."""
+NARROWEST = 1.9
+"""Inches of a panel: with many corpora a figure is wider than a page."""
+TEXT_SIZE = 8.0
+SMALL = 7.5
+SMALLEST = 7.0
+"""Points: no text of a figure is smaller."""
 HANDLE, COLUMN = 3.2, 3.0
 """In a legend: length of a line, and space around an entry, in units of its text's size."""
+ASIDE = 2.4
+"""Points between neighbouring lines where they stand aside, as long as there is room."""
+AROUND = 40.0
+"""Points that a panel loses to its axis' numbers and name."""
+LONGEST = 18
+"""Signs of a name along an axis; a longer one loses its middle."""
+SHORT = 0.45
+"""Inches below an axis that every figure has for names of layer pairs."""
+TITLE = 26
+"""The same, of a name above a panel."""
+FIRST = 8
+"""Signs that a name keeps at its beginning, where the layers stand."""
 
 
 def corpus_line(number: int, name: str) -> Line:
@@ -79,7 +99,7 @@ def corpus_line(number: int, name: str) -> Line:
 
 
 def new_figure(
-    width: float, height: float, columns: int = 1, rows: int = 1, share: bool = False
+    height: float, columns: int = 1, rows: int = 1, share: bool = False, width: float = PAGE
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure and its axes, row by row, without pyplot's global state; sizes in inches.
 
@@ -89,16 +109,42 @@ def new_figure(
     sharey: Any = "row" if share else False
     axes = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel())
     for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(labelsize=TEXT_SIZE)
-        ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
-        ax.set_axisbelow(True)
+        plain_axes(ax)
     return figure, axes
 
 
-def dodge(number: int, of: int) -> float:
-    """How far to the side the points of a line stand, so that intervals do not hide each other."""
-    return (number - (of - 1) / 2) * min(0.07, 0.5 / max(of, 1))
+def below(pairs: Sequence[tuple[str, str]]) -> float:
+    """Inches that a figure needs for slanted names of these layer pairs beyond those of `12→13`."""
+    widest = max((text_width(name, TEXT_SIZE) for name in shortened(arrows(pairs))), default=0.0)
+    return max(0.0, widest * math.sin(math.radians(60)) / 72 - SHORT)
+
+
+def plain_axes(ax: Axes) -> None:
+    """Two lines around a panel, and light ones across it."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=TEXT_SIZE)
+    ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def page_of(columns: int) -> float:
+    """Width in inches of a figure with so many panels beside each other."""
+    return max(PAGE, NARROWEST * columns)
+
+
+def from_zero(ax: Axes) -> None:
+    """The y axis begins at zero and ends above the highest point."""
+    ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
+
+
+def dodge(number: int, of: int, places: int, columns: int = 1) -> float:
+    """How far to the side the points of a line stand, so that intervals do not hide each other.
+
+    In units of `places` that an axis has, `columns` panels wide; on both sides of a place alike, and no
+    wider on paper where there are few.
+    """
+    room = PAGE * 72 / columns - AROUND
+    return (number - (of - 1) / 2) * min(ASIDE * places / room, 0.5 / max(of, 1))
 
 
 def draw_line(
@@ -127,7 +173,7 @@ def draw_line(
         label=line.label,
         markerfacecolor="white" if line.hollow else line.color,
         markersize=4,
-        linewidth=1.4,
+        linewidth=1.2,
     )
     known = np.isfinite(low) & np.isfinite(high) & np.isfinite(value)
     if known.any():
@@ -159,20 +205,50 @@ def breaks_of(pairs: Sequence[tuple[str, str]]) -> list[int]:
 
 
 def arrows(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Pairs as people read them."""
-    return [f"{a}→{b}" for a, b in pairs]
+    """Pairs as people read them; the name of two SAEs that share it (`12.wide`, `13.wide`) once."""
+    found = []
+    for a, b in pairs:
+        (first, _, name), (second, _, other) = a.partition("."), b.partition(".")
+        found.append(f"{first}→{second} {name}" if name and name == other else f"{a}→{b}")
+    return found
+
+
+def shortened(names: Sequence[str], longest: int = LONGEST) -> list[str]:
+    """Names with … in place of a part where they are longer, and still as many different ones: what is
+    left out is their middle, or what lies nearest to it that all share; if need be they stay longer."""
+    for length in range(longest, max(map(len, names), default=0)):
+        ends = range(max(1, length - FIRST))
+        for end in sorted(ends, key=lambda end: abs(end - (length - 1) // 2)):
+            found = [_without_part(name, length, end) for name in names]
+            if len(set(found)) == len(set(names)):
+                return found
+    return list(names)
+
+
+def _without_part(name: str, longest: int, end: int) -> str:
+    """At most so many signs of a name, so many of them its last ones."""
+    if len(name) <= longest:
+        return name
+    return f"{name[: longest - 1 - end]}…{name[len(name) - end :]}"
 
 
 def label_pairs(ax: Axes, pairs: Sequence[str], name: str = "layer pair") -> None:
-    """Layer pairs along the x axis, upright where they would touch; every second one of many."""
-    step = 1 if len(pairs) <= 14 else 2
-    rotation = 0 if len(pairs) <= 3 and max(map(len, pairs), default=0) < 8 else 60
-    labels = [label(pair) for pair in pairs][::step]
-    ax.set_xticks(range(0, len(pairs), step), labels, rotation=rotation)
-    if rotation and max(map(len, labels), default=0) > 8:
+    """Layer pairs, or layers, along the x axis: slanted where they would touch, and of too many only
+    every second, third, ..."""
+    labels = [label(pair) for pair in shortened(list(map(plain, pairs)))]
+    grid = ax.get_gridspec()
+    panels = grid.ncols if grid is not None else 1
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    room = figure.get_size_inches()[0] * 72 / panels - AROUND
+    widest = max((text_width(one, TEXT_SIZE) for one in labels), default=0.0) + 0.5 * TEXT_SIZE
+    slanted = widest * len(labels) > room and widest > 2.5 * TEXT_SIZE
+    step = max(1, math.ceil(len(labels) * (1.4 * TEXT_SIZE if slanted else widest) / room))
+    ax.set_xticks(range(0, len(labels), step), labels[::step], rotation=60 if slanted else 0)
+    if slanted:
         for text in ax.get_xticklabels():
             text.set(ha="right", rotation_mode="anchor")
-    ax.set_xlim(-0.5, len(pairs) - 0.5)
+    ax.set_xlim(-0.5, len(labels) - 0.5)
     ax.set_xlabel(name, fontsize=TEXT_SIZE)
 
 
@@ -186,9 +262,9 @@ def legend_below(figure: Figure, axes: Sequence[Axes], columns: int = 5) -> None
         return
     room = figure.get_size_inches()[0] * 72
     longest = max(text_width(name, SMALL) for name in handles)
-    fits = int(room / (longest + SMALL * (HANDLE + COLUMN)))
+    fits = max(1, min(columns, len(handles), int(room / (longest + SMALL * (HANDLE + COLUMN)))))
+    rows = math.ceil(len(handles) / fits)
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower center",
-        ncols=max(1, min(columns, len(handles), fits)), frameon=False, fontsize=SMALL,
-        handlelength=HANDLE,
+        ncols=math.ceil(len(handles) / rows), frameon=False, fontsize=SMALL, handlelength=HANDLE,
     )  # fmt: skip
