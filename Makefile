@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo-run
+# Test files at a time: two cores are what these need.
+JOBS ?= 2
 
 .PHONY: setup demo test test-all lint clean browser
 
@@ -21,10 +23,10 @@ demo: setup
 	$(BIN)/saematch demo --out $(DEMO)
 
 test: setup browser
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 test-all: setup browser
-	$(BIN)/python -m pytest -q -m ''
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m ''
 
 # The explorer's tests need Debian's chromium; without the right to install it they say so and fail.
 browser:

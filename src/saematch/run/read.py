@@ -125,7 +125,7 @@ class Run:
     def follow(self, layer_key: str | int, feature: int) -> "pd.DataFrame":
         """The path through a feature, a row a layer; a step's values are in the row of its end.
 
-        Columns: key, feature, status, cost, cosine, margin, certain, born, dies (as in paths.parquet);
+        Columns: layer, key, feature, status, cost, cosine, margin, certain, born, dies (as in paths.parquet);
         quantile: share of the step's live-live pairs that cost at most as much (missing
         where a feature is not live); runner_up: the feature of least cost but for the one taken, with
         runner_up_extra_cost (its cost less that of the pair; negative: nearer, but given to another),
@@ -151,6 +151,7 @@ class Run:
         path = pd.DataFrame(
             {name: [vars(step)[column] for step in steps] for name, column in _FOLLOWED.items()}
         )
+        path.insert(0, "layer", [self.manifest["saes"][step.key]["layer"] for step in steps])
         measured = [
             name for name in _FOLLOWED if name.endswith(("cost", "cosine", "margin", "quantile"))
         ]
