@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from damage import rewrite
 from explored_runs import SHAPE, Shape, client_of, write_run
 from recomputed import features_of, keys_of, labels_of, matching
 from starlette.testclient import TestClient
 
 from saematch.explorer.explorer import Explorer
 from saematch.run.read import open_run
+from saematch.run.schema import decode
+from saematch.run.schema_semantics import RESULTS
 from saematch.run.steps import followed_steps
 
 Ask = Callable[..., dict[str, Any]]
@@ -283,3 +286,25 @@ def test_runs_without_an_sae_in_common_say_so(synthetic: Path, tmp_path: Path) -
         assert answer["total"] == 0
     finally:
         explorer.close()
+
+
+def test_a_judge_that_cannot_tell_raises_no_doubt(changed: Path) -> None:
+    [results] = (one for one in (changed / "judging/layers").iterdir() if one.stem != "sample")
+    table, about = decode(results.read_bytes())
+    data = RESULTS.encode(table.to_pydict(), {**about, "tells": False, "verdict": "cannot tell"})
+    rewrite(changed, f"judging/layers/{results.name}", data)
+    explorer = Explorer(changed)
+    try:
+        client = client_of(explorer)
+        called = client.get("/api/features", params={"label": "DIFFERENT", "limit": 200}).json()
+        assert called["features"]  # the label is shown even so
+        for row in called["features"]:
+            name = f"{row['key']}/{row['feature']}"
+            path = client.get("/api/path", params={"feature": name}).json()
+            step = path["cards"][path["here"] + 1]["step"]
+            assert "judged DIFFERENT" not in step["doubts"]
+            assert row["doubtful"] == bool(step["doubts"])
+    finally:
+        explorer.close()
+    steps = [step for path in followed_steps(open_run(changed)).values() for step in path]
+    assert not any("judged DIFFERENT" in step.doubts for step in steps)

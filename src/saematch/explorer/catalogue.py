@@ -215,6 +215,7 @@ class Catalogue:
             {role: self.run.files(names) for role, names in sources.tables.items()},
             [(source, self.run.file(name)) for source, name in sources.descriptions],
             sources.judges,
+            sources.telling,
         )
         write_index(self._database, *query, self.run.width(key), path)
 
@@ -225,6 +226,7 @@ class Catalogue:
             "width": self.run.width(key),
             "following": sources.following,
             "judges": sources.judges,
+            "telling": sources.telling,
             "files": [(role, name, self.run.sha256(name)) for role, name in sources.names],
         }
         path = self._folder / f"{files.sha256(canonical_json(decides).encode())}.parquet"

@@ -61,14 +61,17 @@ def catalogue_query(
     files: Mapping[str, Sequence[str]],
     descriptions: Sequence[tuple[str, str]],
     judges: Sequence[str],
+    telling: Sequence[str],
 ) -> tuple[str, dict[str, Any]]:
     """The query of the features from $start until before $end, and its other parameters.
 
     `following`: key of the SAE after it on its chain, '' at the end; `files`: by role (`TABLES`), as far as
     there are any; `descriptions`: source and file, those that are preferred first; `judges`: whose labels
-    are shown, as experiment/judge.
+    are shown, as experiment/judge; `telling`: those of them that tell their controls apart.
     """
-    values: dict[str, Any] = {"key": key, "next": following, "judges": list(judges)}
+    values: dict[str, Any] = {
+        "key": key, "next": following, "judges": list(judges), "telling": list(telling),
+    }  # fmt: skip
 
     def whole(role: str, extra: str = "") -> str:
         if role not in files:
@@ -149,16 +152,19 @@ def _searched(column: str) -> str:
 
 def labels_query(samples: str, judgements: str) -> str:
     """What the judges of $judges (experiment/judge) call the two features of a pair, whatever paired them:
-    distinct labels, and their mean as a number.  The arguments are tables, samples with their files."""
+    distinct labels, their mean as a number, and those of the judges of $telling.  The arguments are tables,
+    samples with their files."""
+    judge = "answer.experiment || '/' || answer.judge"
     value = " ".join(f"WHEN '{one}' THEN {one.value_in_means}" for one in Label)
     return (
         "SELECT sample.a, sample.b, sample.feature, sample.partner, "
         "list_sort(list(DISTINCT answer.label)) AS labels, "
+        f"list_sort(list(DISTINCT answer.label) FILTER (list_contains($telling, {judge}))) AS told, "
         f"avg(DISTINCT CASE answer.label {value} END) AS label "
         f"FROM {samples} AS sample JOIN {judgements} AS answer ON answer.question = sample.question "
         "AND answer.experiment = string_split(replace(sample.filename, chr(92), '/'), '/')[-2] "
         "WHERE sample.kind = 'pair' AND NOT sample.swapped AND answer.label IS NOT NULL "
-        "AND list_contains($judges, answer.experiment || '/' || answer.judge) "
+        f"AND list_contains($judges, {judge}) "
         "GROUP BY sample.a, sample.b, sample.feature, sample.partner"
     )
 
@@ -167,7 +173,7 @@ _DOUBTFUL = f"""CASE WHEN matched AND partner IS NOT NULL THEN coalesce(
   status <> 'live' OR partner_status <> 'live' OR quantile > {DEAR_QUANTILE} OR nearer IS NOT NULL
   OR (live_pair AND cosine_both_live AND cosine_partner <> partner
     AND cosine_cosine - cosine > {BY_DIRECTION})
-  OR NOT certain OR margin < {NEAR_TIE} * cost OR labels = ['{Label.DIFFERENT}'], false) END"""
+  OR NOT certain OR margin < {NEAR_TIE} * cost OR told = ['{Label.DIFFERENT}'], false) END"""
 """Whether a step has any of the doubts of run/doubts.py; NULL where there is no step."""
 
 _QUERY = """
@@ -241,7 +247,7 @@ SELECT *, {doubtful} AS doubtful FROM (SELECT CAST($key AS VARCHAR) AS key, base
   features.fires_on, features.fires_on_share, features.amid, features.promotes, peaked.peaks,
   {fires} AS searched_fires, {promotes} AS searched_promotes,
   described.description, described.source, described.searched AS searched_text,
-  labelled.labels,
+  labelled.labels, labelled.told,
   {others}
 FROM base
 LEFT JOIN path ON path.feature = base.feature

@@ -151,11 +151,16 @@ def _other_than(one: str, strategies: Sequence[str]) -> str:
 
 def _labels(run: RunFiles) -> dict[str, Any]:
     """Parameters of `labels_query`; none where nothing was judged."""
-    judges = standing_judges(run)
+    judges, telling = standing_judges(run)
     if not judges or run.sha256(JUDGEMENTS_NAME) is None:
         return {}
     samples = [sample_name(experiment) for experiment in run.judges]
-    return {"judges": judges, "samples": run.files(samples), "answers": run.file(JUDGEMENTS_NAME)}
+    return {
+        "judges": judges,
+        "telling": telling,
+        "samples": run.files(samples),
+        "answers": run.file(JUDGEMENTS_NAME),
+    }
 
 
 def _compared(one: str, other: str, scores: str, labels: str) -> str:

@@ -118,7 +118,7 @@ def _pair(before: Mapping[str, Any], row: Mapping[str, Any]) -> Pair:
         if nearer is None
         else Other(nearer, before["nearer_cosine"], before["nearer_cost"]),
         by_direction=Other(beside, before["cosine_cosine"]) if directed else None,
-        labels=before["labels"] or (),
+        labels=before["told"] or (),
     )
 
 

@@ -20,7 +20,7 @@ COLUMNS = (
     "mse_encoder", "runner_up", "extra_cost", "runner_up_cosine", "runner_up_status", "nearer",
     "nearer_cost", "nearer_cosine", "doubtful", "phi", "lift", "firings", "density", "mean_activation",
     "greatest_activation", "fires_on", "fires_on_share", "amid", "promotes", "peaks",
-    "description", "source", "labels",
+    "description", "source", "labels", "told",
     *(step_column(name, strategy) for strategy in STRATEGIES for name in STEP_COLUMNS),
 )  # fmt: skip
 """Of a row, in the order in which they are kept."""

@@ -27,6 +27,8 @@ class Sources:
     """Source and name, those that are preferred first."""
     judges: Sequence[str]
     """Whose labels are shown, as experiment/judge."""
+    telling: Sequence[str]
+    """Those of them that tell their controls apart."""
 
     @property
     def names(self) -> list[tuple[str, str]]:
@@ -63,10 +65,12 @@ def sources_of(run: RunFiles, key: str) -> Sources:
         "pairs": list(run.pair_sources.values()),
         **{one: [run.matching(key, following, one)] for one in STRATEGIES},
     }
-    every = Sources(following, tables, run.descriptions(key), standing_judges(run))
+    judges, telling = standing_judges(run)
+    every = Sources(following, tables, run.descriptions(key), judges, telling)
     return every.without({name for _, name in every.names if run.sha256(name) is None})
 
 
-def standing_judges(run: RunFiles) -> list[str]:
-    """Whose labels are shown, as experiment/judge."""
-    return [f"{experiment}/{judge.judge}" for experiment, judge in run.judges.items()]
+def standing_judges(run: RunFiles) -> tuple[list[str], list[str]]:
+    """Whose labels are shown, and who of them tells controls apart, as experiment/judge."""
+    named = {f"{experiment}/{judge.judge}": judge.tells for experiment, judge in run.judges.items()}
+    return list(named), [name for name, tells in named.items() if tells]

@@ -46,7 +46,7 @@ class Pair:
     by_direction: Other | None = None
     """The live feature of greatest cosine, where that is not the partner."""
     labels: Sequence[str] = ()
-    """What the judges that stand call the two."""
+    """What the judges that stand, and tell their controls apart, call the two."""
 
     @property
     def is_live(self) -> bool:

@@ -136,12 +136,12 @@ def labelled_sample(run: "Run", experiment: str, judge: str) -> "pd.DataFrame":
 
 
 def labels_of_pairs(run: "Run") -> dict[tuple[str, str, int, int], tuple[str, ...]]:
-    """What the judges that stand, one an experiment, call two features: their labels in alphabetical order,
-    by (a, b, feature of a, feature of b)."""
+    """What the judges that stand, one an experiment, and tell their controls apart call two features: labels
+    in alphabetical order, by (a, b, feature of a, feature of b)."""
     found: dict[tuple[str, str, int, int], set[str]] = {}
     for experiment in experiments_of(run.directory.names(JUDGING)):
         judge = best_judge(run, experiment)
-        if judge is None:
+        if judge is None or not judge.tells:
             continue
         rows = labelled_sample(run, experiment, judge.judge)
         rows = rows[(rows["kind"] == "pair") & ~rows["swapped"] & rows["label"].notna()]
