@@ -3,8 +3,8 @@
 python benchmarks/doubts.py my-run
 
 Over live pairs of adjacent layers of a run that was evaluated and judged.  The judge's own doubt is left out,
-as it would prove itself.  Prints a row a kind of doubt: share of the steps, mean label (1 DIFFERENT to 3
-SAME) and how many of them were judged, mean φ of the partners' firings.
+as it would prove itself; φ says nothing new of pairs that never fire together.  Prints a row a kind of doubt:
+share of the steps, mean label (1 DIFFERENT to 3 SAME) and how many were judged, mean φ of the firings.
 """
 
 import argparse
@@ -14,20 +14,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from saematch.run.doubts import Doubt
 from saematch.run.judged import labels_of_pairs
 from saematch.run.names import PAIR_SOURCES
 from saematch.run.read import Run, open_run
 from saematch.run.steps import followed_steps
 from saematch.semantics.judging import Label
 
-KINDS = {
-    "among the dearest tenth": "dearest tenth",
-    "nearer by cost and by cosine": "is nearer (cost",
-    "nearer by direction": "nearer by direction",
-    "not certain": "equally good matching",
-    "a near tie": "near tie",
-}
-"""What is said of each kind."""
+KINDS = tuple(kind for kind in Doubt if kind not in (Doubt.NOT_LIVE, Doubt.DIFFERENT))
 
 
 def steps_of(run: Run) -> pd.DataFrame:
@@ -43,7 +37,7 @@ def steps_of(run: Run) -> pd.DataFrame:
             if (before.status, step.status) != ("live", "live"):
                 continue
             said = labels.get((before.key, step.key, before.feature, step.feature), ())
-            row = {kind: any(words in one for one in step.doubts) for kind, words in KINDS.items()}
+            row: dict[str, float] = {kind: kind in step.kinds for kind in KINDS}
             row["label"] = np.mean([Label(one).value_in_means for one in said]) if said else np.nan
             row["phi"] = phi.get((before.key, step.key, before.feature), np.nan)
             rows.append(row)

@@ -1,5 +1,6 @@
 """What features of a synthetic run are said to mean: how they fire, contexts, descriptions, judgements."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ from saematch.run.schema_semantics import (
 TOKENS = 25
 """Of one context."""
 JUDGE = "embedding-synthetic"
+UNABLE = "embedding-another"
 
 
 class Meanings:
@@ -94,44 +96,73 @@ class Meanings:
         self.keep(f"contexts/{key}.parquet", CONTEXTS, columns)
 
     def judge(self) -> None:
+        """Two experiments: `layers` asks about three strategies and has two judges, of whom the second
+        cannot tell; `mse` asks about one.  Controls and questions the other way round are among them."""
+        answers: dict[str, list[Any]] = {name: [] for name in JUDGEMENTS.names}
+        for experiment, strategies in (
+            ("layers", ("folded", "unfolded", "cosine")),
+            ("mse", ("folded",)),
+        ):
+            sample = self._sample(strategies)
+            self.keep(f"judging/{experiment}/sample.parquet", SAMPLE, sample)
+            for judge, tells in ((JUDGE, True), (UNABLE, False)):
+                if tells or experiment == "layers":
+                    self._answer(experiment, judge, sample, answers)
+                    self._results(experiment, judge, tells, len(sample["question"]))
+        self.keep("judgements.parquet", JUDGEMENTS, answers)
+
+    def _sample(self, strategies: Sequence[str]) -> dict[str, list[Any]]:
         sample: dict[str, list[Any]] = {name: [] for name in SAMPLE.names}
         for a, b in pairwise(self.keys):
             judged = min(self.shape.judged, self.shape.features)
             some = self.random.choice(self.shape.features, judged, replace=False)
-            for strategy in ("folded", "unfolded", "cosine"):
-                for feature in some:
+            for strategy in strategies:
+                for number, feature in enumerate(some):
                     partner = int(self.partners[strategy, a, b][feature])
                     if partner < 0:
                         continue
-                    row = (
-                        len(sample["question"]), "pair", strategy, a, b, int(feature), partner, 0.01,
-                        0, "one text", "another text", False,
-                    )  # fmt: skip
-                    for name, value in zip(SAMPLE.names, row, strict=True):
-                        sample[name].append(value)
+                    # A third of the pairs are asked the other way round too, and another a control too.
+                    asked = (("pair", False), ("pair", True), ("different", False))
+                    for kind, swapped in asked[: 1 + number % 3]:
+                        row = (
+                            len(sample["question"]), kind, strategy, a, b, int(feature), partner, 0.01,
+                            0, "one text", "another text", swapped,
+                        )  # fmt: skip
+                        for name, value in zip(SAMPLE.names, row, strict=True):
+                            sample[name].append(value)
+        return sample
+
+    def _answer(
+        self,
+        experiment: str,
+        judge: str,
+        sample: dict[str, list[Any]],
+        answers: dict[str, list[Any]],
+    ) -> None:
         count = len(sample["question"])
         labels = self.random.choice(["SAME", "MAYBE", "DIFFERENT"], count).tolist()
-        answers: dict[str, Any] = {
-            "experiment": ["layers"] * count, "question": sample["question"], "judge": [JUDGE] * count,
-            "outcome": ["judged"] * count, "label": labels, "score": self.random.random(count),
+        for name, values in {
+            "experiment": [experiment] * count, "question": sample["question"], "judge": [judge] * count,
+            "outcome": ["judged"] * count, "label": labels, "score": self.random.random(count).tolist(),
             "reason": ["since the texts say so"] * count, "prompt": ["which?"] * count,
             "reply": labels, "model": ["none"] * count, "attempts": [1] * count,
             "seconds": [0.1] * count, "prompt_tokens": [None] * count,
-            "completion_tokens": [None] * count, "cost": [None] * count,
+            "completion_tokens": [None] * count, "cost": [np.nan] * count,
             "time": ["2025-01-01T00:00:00"] * count,
-        }  # fmt: skip
-        answers["cost"] = np.full(count, np.nan)
-        self.keep("judging/layers/sample.parquet", SAMPLE, sample)
-        self.keep("judgements.parquet", JUDGEMENTS, answers)
+        }.items():  # fmt: skip
+            answers[name] += values
+
+    def _results(self, experiment: str, judge: str, tells: bool, count: int) -> None:
         results = {"strategy": ["folded"], "a": [""], "b": [""], "measure": ["mean"], "value": [2.0],
                    "low": [1.9], "high": [2.1], "judged": [count]}  # fmt: skip
+        verdict = "tells" if tells else "does not tell"
         about = {
-            "judge": JUDGE,
-            "judge_key": "0",
-            "tells": True,
-            "verdict": "the judge tells its controls apart",
+            "judge": judge,
+            "judge_key": judge[-1],
+            "tells": tells,
+            "verdict": f"the judge {verdict} its controls apart",
         }
-        self.keep(f"judging/layers/{JUDGE}.parquet", RESULTS, results, **about)
+        self.keep(f"judging/{experiment}/{judge}.parquet", RESULTS, results, **about)
 
 
 def made_words(random: np.random.Generator, count: int) -> np.ndarray:

@@ -182,12 +182,15 @@ class _Writer(Meanings):
         sources = []
         for corpus in self.shape.corpora:
             parts: dict[str, list[np.ndarray]] = {name: [] for name in PAIRS.names}
-            for a, b in pairwise(self.keys):
+            far = [(a, c, b) for (a, b), (_, c) in pairwise(pairwise(self.keys))][:1]
+            for a, b, like in [*((a, b, b) for a, b in pairwise(self.keys)), *far]:
                 for strategy in MEASURED:
-                    partner = self.partners[strategy, a, b]
+                    # Of the far pair the same numbers are partners: who mixes them up counts twice.
+                    partner = self.partners[strategy, a, like]
                     rows = np.flatnonzero(partner >= 0)
                     firings = random.integers(0, 400, len(rows))
                     joint = (firings * random.random(len(rows))).astype(np.int64)
+                    joint[rows % 20 == 7] = 0
                     values = (
                         np.full(len(rows), a, dtype=object), np.full(len(rows), b, dtype=object),
                         np.full(len(rows), corpus, dtype=object),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from synthetic_meanings import JUDGE
 
 from saematch.run.read import open_run
 from saematch.run.steps import followed_steps
@@ -24,7 +25,7 @@ def features_of(run: Path, strategy: str = "folded") -> pd.DataFrame:
     paths = pd.read_parquet(run / "paths.parquet")
     judged = labels_of(run)
     doubted = {
-        (before.key, before.feature): bool(step.doubts)
+        (before.key, before.feature): [str(kind) for kind in step.kinds]
         for steps in followed_steps(open_run(run)).values()
         for before, step in pairwise(steps)
     }
@@ -37,7 +38,7 @@ def features_of(run: Path, strategy: str = "folded") -> pd.DataFrame:
         texts = texts.drop_duplicates("feature")[["feature", "text"]]
         frame = frame.merge(texts.rename(columns={"text": "description"}), on="feature", how="left")
         frame["peaks"] = frame["feature"].map(peaks_of(run, key))
-        frame["doubtful"] = [doubted.get((key, feature)) for feature in frame["feature"]]
+        frame["doubts"] = [doubted.get((key, feature)) for feature in frame["feature"]]
         frame["place"] = place
         if place + 1 < len(keys):
             after = keys[place + 1]
@@ -62,8 +63,17 @@ def features_of(run: Path, strategy: str = "folded") -> pd.DataFrame:
             together = pd.concat(
                 map(pd.read_parquet, sorted(run.glob("evaluation/pairs/*.parquet")))
             )
-            together = together[(together["a"] == key) & (together["strategy"] == "folded")]
-            means = together.groupby(["feature", "partner"])[["phi", "lift"]].mean().reset_index()
+            together = together[
+                (together["a"] == key)
+                & (together["b"] == after)
+                & (together["strategy"] == "folded")
+            ]
+            of_pair = together.groupby(["feature", "partner"])
+            means = of_pair[["phi", "lift"]].mean()
+            means[["phi_texts", "lift_texts"]] = of_pair[["phi", "lift"]].count()
+            counts = ["fired", "partner_fired", "joint_fired"]
+            means[counts] = of_pair[["firings", "partner_firings", "joint_firings"]].sum()
+            means = means.reset_index()
             means = means.rename(columns={"partner": "folded_partner"})
             frame = frame.merge(means, on=["feature", "folded_partner"], how="left")
             frame["partner"] = frame["partner"].where(frame["partner"] >= 0)
@@ -109,14 +119,23 @@ def same(one: str, other: str) -> bool:
 
 def labels_of(run: Path) -> dict[tuple[str, int, int], list[str]]:
     """Distinct labels of every pair that was judged, by its first feature and the partner."""
-    sample = pd.read_parquet(run / "judging/layers/sample.parquet")
-    answers = pd.read_parquet(run / "judgements.parquet")
-    both = sample.merge(answers, on="question")
-    both = both[(both["kind"] == "pair") & ~both["swapped"] & both["label"].notna()]
     found: dict[tuple[str, int, int], set[str]] = {}
-    for row in both.to_dict("records"):
+    for row in judged_rows(run):
         found.setdefault((row["a"], row["feature"], row["partner"]), set()).add(row["label"])
     return {pair: sorted(labels) for pair, labels in found.items()}
+
+
+def judged_rows(run: Path) -> list[dict[str, Any]]:
+    """Pairs with what the judge that tells calls them, of both experiments."""
+    answers = pd.read_parquet(run / "judgements.parquet")
+    rows = []
+    for experiment in ("layers", "mse"):
+        sample = pd.read_parquet(run / f"judging/{experiment}/sample.parquet")
+        mine = answers[(answers["experiment"] == experiment) & (answers["judge"] == JUDGE)]
+        both = sample.merge(mine.drop(columns="experiment"), on="question")
+        both = both[(both["kind"] == "pair") & ~both["swapped"] & both["label"].notna()]
+        rows += [{**row, "experiment": experiment} for row in both.to_dict("records")]
+    return rows
 
 
 def selected(
@@ -142,7 +161,10 @@ def selected(
                 )
             keep &= found
     if "doubts" in asked:
-        keep &= frame["doubtful"] == (asked["doubts"] == "some")
+        wanted = {"none": lambda kinds: not kinds, "some": bool}.get(
+            asked["doubts"], lambda kinds: asked["doubts"] in kinds
+        )
+        keep &= frame["doubts"].map(lambda kinds: kinds is not None and wanted(kinds))
     if "status" in asked:
         keep &= frame["status"] == asked["status"]
     if "label" in asked:
@@ -155,7 +177,7 @@ def selected(
     if "differs" in asked:
         assert other is not None
         keep &= other["partner"].notna() & ~(frame["folded_partner"] == other["partner"])
-    for name in ("mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift"):
+    for name in ("mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift", "fired"):
         if f"{name}_min" in asked:
             keep &= frame[name] >= float(asked[f"{name}_min"])
         if f"{name}_max" in asked:

@@ -10,6 +10,7 @@ from damage import NO_SUCH_TABLES, cut_short, gone, rewrite, wrong_bytes
 from explored_runs import SHAPE, client_of
 from recomputed import features_of, labels_of
 from starlette.testclient import TestClient
+from synthetic_meanings import JUDGE
 
 from saematch.explorer.explorer import Explorer
 from saematch.explorer.one_file import export_page
@@ -91,7 +92,8 @@ def test_what_was_altered_is_named_and_the_rest_of_its_layer_is_shown(
     damage(changed / name)
     found = shown(client_of(first))
     same(found, expected, tuple(column for column in ALL if column not in LOST[name]))
-    if name != "evaluation/pairs/web.parquet":  # φ is then that of the other corpus
+    # φ is then that of the other corpus, labels are those of the other experiment.
+    if name not in ("evaluation/pairs/web.parquet", "judging/layers/sample.parquet"):
         assert all(found[column].map(empty).all() for column in LOST[name])
     assert name in problems(first)
     path = client_of(first).get("/api/path", params={"feature": "1/7"}).json()
@@ -189,12 +191,48 @@ def test_results_of_a_judge_that_were_altered_leave_out_its_labels(
     first: Explorer, changed: Path
 ) -> None:
     assert labels_of(changed)
-    [results] = (one for one in (changed / "judging/layers").iterdir() if one.stem != "sample")
-    whole = results.read_bytes()
-    wrong_bytes(results)
+    results = [changed / f"judging/{one}/{JUDGE}.parquet" for one in ("layers", "mse")]
+    whole = [path.read_bytes() for path in results]
+    for path in results:
+        wrong_bytes(path)
     assert shown(client_of(first))["labels"].map(empty).all()
     assert "judging/layers" in problems(first)
-    results.write_bytes(whole)
+    for path, data in zip(results, whole, strict=True):
+        path.write_bytes(data)
     first.first.all()
     assert not shown(client_of(first))["labels"].map(empty).all()
     assert "judging/layers" not in problems(first)
+
+
+def test_what_labels_come_from_may_be_damaged_and_the_rest_is_compared_and_exported(
+    opened: Explorer, changed: Path, tmp_path: Path
+) -> None:
+    client = client_of(opened)
+    whole = client.get("/api/compare").json()
+    for name in ("judgements.parquet", "candidates/0--1.parquet"):
+        wrong_bytes(changed / name)
+    left = client.get("/api/compare").json()
+    assert "judgements.parquet" in left["left_out"][0]
+    assert not left["judged"]
+    for row, before in zip(left["pairs"], whole["pairs"], strict=True):
+        assert (row["same"], row["for_one"]) == (before["same"], before["for_one"])
+    written = export_page(opened, tmp_path / "page.html", ["0/3"], 1)
+    assert written.features
+    assert str(changed) not in (tmp_path / "page.html").read_text()
+    for corpus in ("web", "code"):
+        wrong_bytes(changed / f"evaluation/pairs/{corpus}.parquet")
+    left = client.get("/api/compare").json()
+    assert len(left["left_out"]) == 2
+    assert [row["same"] for row in left["pairs"]] == [row["same"] for row in whole["pairs"]]
+
+
+def test_a_mended_file_is_named_no_more_whatever_the_index(opened: Explorer, changed: Path) -> None:
+    opened.first.all()
+    path = changed / "candidates/0--1.parquet"
+    data = path.read_bytes()
+    wrong_bytes(path)
+    reply = client_of(opened).get("/api/candidates", params={"feature": "0/1"})
+    assert reply.status_code == 409
+    assert "candidates/0--1" in problems(opened)
+    path.write_bytes(data)
+    assert problems(opened) == ""

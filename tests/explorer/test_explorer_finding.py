@@ -13,11 +13,23 @@ from hypothesis import strategies as st
 from recomputed import features_of, keys_of, selected, share_of
 from starlette.testclient import TestClient
 
+from saematch.run.doubts import Doubt
+
 Ask = Callable[..., dict[str, Any]]
 NUMBERS = (
     "partner", "cost", "mse", "cosine", "margin", "density", "firings", "quantile", "phi", "lift",
+    "phi_texts", "lift_texts", "fired", "partner_fired", "joint_fired",
 )  # fmt: skip
-FOLDED = ("quantile", "phi", "lift")
+FOLDED = (
+    "quantile",
+    "phi",
+    "lift",
+    "phi_texts",
+    "lift_texts",
+    "fired",
+    "partner_fired",
+    "joint_fired",
+)
 """Known of the folded step alone."""
 
 
@@ -51,7 +63,7 @@ def check(answer: dict[str, Any], expected: pd.DataFrame, limit: int, offset: in
         assert (row["peaks"] or []) == (
             wanted["peaks"] if isinstance(wanted["peaks"], list) else []
         )
-        assert row["doubtful"] == (wanted["doubtful"] if folded else None)
+        assert row["doubts"] == (wanted["doubts"] if folded else None)
         assert (row["labels"] or []) == (wanted["labels"] if folded else [])
 
 
@@ -71,7 +83,7 @@ def questions(draw: st.DrawFn) -> dict[str, Any]:
     maybe("status", st.sampled_from(["live", "dead", "degenerate"]))
     maybe("label", st.sampled_from(["SAME", "MAYBE", "DIFFERENT"]))
     maybe("certain", st.sampled_from(["yes", "no"]))
-    maybe("doubts", st.sampled_from(["some", "none"]))
+    maybe("doubts", st.sampled_from(["some", "none", *map(str, Doubt)]))
     maybe(
         "strategy",
         st.sampled_from(["folded", "unfolded", "naive", "random", "cosine", "correlation"]),
@@ -87,6 +99,7 @@ def questions(draw: st.DrawFn) -> dict[str, Any]:
         ("phi", st.floats(-0.1, 0.9)),
         ("lift", st.floats(0, 50)),
         ("quantile", st.floats(0, 1)),
+        ("fired", st.integers(0, 800)),
     ):
         maybe(f"{name}_min", values, 6)
         maybe(f"{name}_max", values, 6)

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from damage import rewrite
 from explored_runs import SHAPE, Shape, client_of, write_run
-from recomputed import features_of, keys_of, labels_of, matching
+from recomputed import features_of, judged_rows, keys_of, labels_of, matching
 from starlette.testclient import TestClient
+from synthetic_meanings import JUDGE, UNABLE
 
 from saematch.explorer.explorer import Explorer
 from saematch.run.read import open_run
@@ -69,7 +70,16 @@ def test_doubts_are_those_of_the_report(ask: Ask, synthetic: Path) -> None:
         for card, step in zip(cards[1:], steps[1:], strict=True):
             assert tuple(card["step"]["doubts"]) == step.doubts
             said += step.doubts
-    for kind in ("dead", "dearest", "(cost", "by direction", "equally", "near tie", "DIFFERENT"):
+    for kind in (
+        "dead",
+        "dearest",
+        "(cost",
+        "by direction",
+        "equally",
+        "near tie",
+        "never",
+        "DIFFERENT",
+    ):
         assert any(kind in doubt for doubt in said), kind
 
 
@@ -88,29 +98,33 @@ def test_contexts_are_the_strongest(ask: Ask, synthetic: Path) -> None:
 def test_candidates_say_whom_they_were_given_to(ask: Ask, synthetic: Path) -> None:
     near = pd.read_parquet(synthetic / "candidates/0--1.parquet")
     taken = matching(synthetic, "folded", "0", "1").set_index("partner")["feature"]
+    argmax = matching(synthetic, "cosine", "0", "1").set_index("feature")
     for feature in (0, 7, 30):
         found = ask("candidates", feature=f"0/{feature}")
-        wanted = near[near["feature"] == feature].sort_values("rank")
-        assert [one["candidate"] for one in found["candidates"]] == wanted["candidate"].tolist()
+        wanted = near[near["feature"] == feature].sort_values("rank")["candidate"].tolist()
+        by_direction = argmax.loc[feature, "partner"]
+        if by_direction not in (-1, *wanted):
+            wanted.append(by_direction)
+            assert found["candidates"][-1]["rank"] is None
+        assert [one["candidate"] for one in found["candidates"]] == wanted
         for one in found["candidates"]:
             assert one["given_to"] == taken.get(one["candidate"])
     assert ask("candidates", feature="3/0")["candidates"] == []
 
 
 def test_judgements_of_a_pair_are_shown_with_their_judge(ask: Ask, synthetic: Path) -> None:
-    sample = pd.read_parquet(synthetic / "judging/layers/sample.parquet")
-    row = sample[sample["strategy"] == "folded"].iloc[0]
-    [one] = [
-        dict(one)
-        for one in {
-            tuple(found.items())
-            for found in ask("judgements", feature=f"{row['a']}/{row['feature']}")["judgements"]
-            if found["label"]
+    rows = [row for row in judged_rows(synthetic) if row["strategy"] == "folded"]
+    for row in rows[:10]:
+        name = f"{row['a']}/{row['feature']}"
+        mine = [one for one in rows if (one["a"], one["feature"]) == (row["a"], row["feature"])]
+        found = ask("judgements", feature=name)["judgements"]
+        standing = [one for one in found if one["stands"]]
+        assert {(one["experiment"], one["label"]) for one in standing} >= {
+            (one["experiment"], one["label"]) for one in mine
         }
-    ][:1]
-    assert one["experiment"] == "layers"
-    assert one["judge"] == "embedding-synthetic"
-    assert one["label"] in ("SAME", "MAYBE", "DIFFERENT")
+        assert {one["judge"] for one in standing} == {JUDGE}
+        assert {one["judge"] for one in found if not one["stands"]} <= {UNABLE}
+    assert any(not one["stands"] for one in found)
 
 
 def test_flows_births_and_deaths_add_up(ask: Ask, synthetic: Path) -> None:
@@ -158,7 +172,9 @@ def test_bars_lead_to_the_features_behind_them(measure: str, ask: Ask, synthetic
 
 def pairs_of(run: Path, corpus: str, strategy: str) -> pd.DataFrame:
     table = pd.read_parquet(run / f"evaluation/pairs/{corpus}.parquet")
-    table = table[table["strategy"] == strategy].rename(columns={"a": "key"})
+    keys = keys_of(run)
+    adjacent = table["b"] == table["a"].map(dict(pairwise(keys)))
+    table = table[(table["strategy"] == strategy) & adjacent].rename(columns={"a": "key"})
     table["score"] = (table["joint_firings"] / table["firings"]).where(table["firings"] > 0)
     return table[["key", "feature", "partner", "score", "phi"]]
 
@@ -180,7 +196,7 @@ def test_comparison_counts_who_fires_together_more(
     both = sides[0].join(sides[1], lsuffix="_one", rsuffix="_other")
     both = both[both["partner_one"].notna() | both["partner_other"].notna()]
     differ = both[both["partner_one"] != both["partner_other"]]
-    answer = ask("compare", one=one, other=other, corpus="web", limit=200)
+    answer = ask("compare", one=one, other=other, corpus="web", fired=0, limit=200)
     for row in answer["pairs"]:
         here, apart = both.loc[row["a"]], differ.loc[row["a"]]
         assert row["features"] == len(here)
@@ -190,8 +206,13 @@ def test_comparison_counts_who_fires_together_more(
         assert row["for_other"] == (apart["score_other"] > apart["score_one"]).sum()
         assert row["ties"] == (apart["score_one"] == apart["score_other"]).sum()
         assert row["for_one"] + row["for_other"] + row["ties"] + row["unmeasured"] == row["differ"]
-        if here["phi_one"].notna().any():
-            assert row["phi_one"] == pytest.approx(here["phi_one"].mean())
+        for name in ("score_one", "score_other", "phi_one", "phi_other"):
+            if here[name].notna().any():
+                assert row[name] == pytest.approx(here[name].mean())
+        for side, strategy in (("one", one), ("other", other)):
+            table = matching(synthetic, strategy, row["a"], row["b"])
+            both_live = (table["status"] == "live") & (table["partner_status"] == "live")
+            assert row[f"mse_{side}"] == pytest.approx(table["mse_decoder"][both_live].mean())
     assert answer["total"] == len(differ)
     apart = [
         abs(row["score_one"] - row["score_other"])
@@ -206,38 +227,47 @@ def test_comparison_counts_who_fires_together_more(
         ("other", "for_other"),
         ("all", "features"),
     ):
-        shown = ask("compare", one=one, other=other, corpus="web", show=show, limit=200)
+        shown = ask("compare", one=one, other=other, corpus="web", show=show, fired=0, limit=200)
         assert shown["total"] == len(shown["features"]) or shown["total"] > 200
         assert shown["total"] == sum(row[name] for row in shown["pairs"])
 
 
 def test_comparison_says_what_judges_call_both(ask: Ask, synthetic: Path) -> None:
     value = {"DIFFERENT": 1, "MAYBE": 2, "SAME": 3}
-    labels = labels_of(synthetic)
-    sides = [
-        {
-            (row["key"], row["feature"]): labels.get((row["key"], row["feature"], row["partner"]))
-            for row in features_of(synthetic, strategy).to_dict("records")
-            if row["status"] == "live"
-        }
-        for strategy in ("folded", "cosine")
-    ]
+    by_strategy: dict[str, dict[tuple[str, int], list[int]]] = {"folded": {}, "cosine": {}}
+    for row in judged_rows(synthetic):
+        # `mse` asks about folded pairs alone: it says nothing of who is right.
+        if row["experiment"] == "layers" and row["strategy"] in by_strategy:
+            labels = by_strategy[row["strategy"]].setdefault((row["a"], row["feature"]), [])
+            labels.append(value[row["label"]])
+    live = features_of(synthetic)
+    live = {
+        (row["key"], row["feature"]) for row in live.to_dict("records") if row["status"] == "live"
+    }
     answer = ask("compare", sort="labels", limit=200)
     assert answer["judged"]
     for row in answer["pairs"]:
-        both = [
-            [np.mean([value[label] for label in side[name]]) for side in sides]
-            for name in sides[0]
-            if name[0] == row["a"] and sides[0][name] and sides[1][name]
-        ]
+        both = {
+            name: [np.mean(side[name]) for side in by_strategy.values()]
+            for name in live
+            if name[0] == row["a"] and all(name in side for side in by_strategy.values())
+        }
         assert row["judged"] == len(both) > 0
-        assert [row["label_one"], row["label_other"]] == pytest.approx(np.mean(both, axis=0))
-        assert row["judge_one"] == sum(one > other for one, other in both)
-        assert row["judge_other"] == sum(other > one for one, other in both)
+        means = np.mean(list(both.values()), axis=0)
+        assert [row["label_one"], row["label_other"]] == pytest.approx(means)
+        partners = [
+            matching(synthetic, strategy, row["a"], row["b"]).set_index("feature")["partner"]
+            for strategy in by_strategy
+        ]
+        differ = {name for name in both if partners[0][name[1]] != partners[1][name[1]]}
+        assert row["judged_same"] == len(both) - len(differ)
+        assert row["judge_one"] == sum(both[name][0] > both[name][1] for name in differ)
+        assert row["judge_other"] == sum(both[name][1] > both[name][0] for name in differ)
+    labels = labels_of(synthetic)
     for row in answer["features"]:
-        name = row["key"], row["feature"]
-        assert row["labels_one"] == sides[0][name]
-        assert row["labels_other"] == sides[1][name]
+        for side in ("one", "other"):
+            pair = row["key"], row["feature"], row[f"partner_{side}"]
+            assert row[f"labels_{side}"] == labels.get(pair)
     found = ask("compare", show="judge_other", limit=200)
     assert found["total"] == sum(row["judge_other"] for row in found["pairs"]) > 0
     assert all(row["label_other"] > row["label_one"] for row in found["features"])
@@ -264,6 +294,7 @@ def test_two_runs_of_the_same_saes_differ_where_their_partners_do(
         for row in answer["pairs"]:
             tables = [matching(run, "folded", row["a"], row["b"]) for run in (synthetic, second)]
             live = (one[one["key"] == row["a"]].set_index("feature")["status"] == "live").to_numpy()
+            live = live & ((tables[0]["partner"] >= 0) | (tables[1]["partner"] >= 0)).to_numpy()
             apart = (tables[0]["partner"] != tables[1]["partner"])[live]
             assert (row["features"], row["differ"]) == (live.sum(), apart.sum())
             total += apart.sum()
@@ -289,10 +320,13 @@ def test_runs_without_an_sae_in_common_say_so(synthetic: Path, tmp_path: Path) -
 
 
 def test_a_judge_that_cannot_tell_raises_no_doubt(changed: Path) -> None:
-    [results] = (one for one in (changed / "judging/layers").iterdir() if one.stem != "sample")
-    table, about = decode(results.read_bytes())
-    data = RESULTS.encode(table.to_pydict(), {**about, "tells": False, "verdict": "cannot tell"})
-    rewrite(changed, f"judging/layers/{results.name}", data)
+    for experiment in ("layers", "mse"):
+        name = f"judging/{experiment}/{JUDGE}.parquet"
+        table, about = decode((changed / name).read_bytes())
+        data = RESULTS.encode(
+            table.to_pydict(), {**about, "tells": False, "verdict": "cannot tell"}
+        )
+        rewrite(changed, name, data)
     explorer = Explorer(changed)
     try:
         client = client_of(explorer)
@@ -303,7 +337,7 @@ def test_a_judge_that_cannot_tell_raises_no_doubt(changed: Path) -> None:
             path = client.get("/api/path", params={"feature": name}).json()
             step = path["cards"][path["here"] + 1]["step"]
             assert "judged DIFFERENT" not in step["doubts"]
-            assert row["doubtful"] == bool(step["doubts"])
+            assert bool(row["doubts"]) == bool(step["doubts"])
     finally:
         explorer.close()
     steps = [step for path in followed_steps(open_run(changed)).values() for step in path]

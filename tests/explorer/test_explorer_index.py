@@ -1,10 +1,12 @@
 """The index of an SAE: the same however it is cut, in memory that does not grow."""
 
+import sqlite3
 from pathlib import Path
+from threading import Thread
 
 import pandas as pd
 import pytest
-from explored_runs import SHAPE, client_of
+from explored_runs import SHAPE, Shape, client_of, write_run
 
 from saematch.explorer import index_file
 from saematch.explorer.database import Database, OutOfMemoryError
@@ -61,7 +63,68 @@ def test_too_little_memory_is_not_taken_for_a_wrong_file(
 
 
 def test_memory_that_does_not_suffice_is_said(synthetic: Path) -> None:
-    database = Database([synthetic])
+    database = Database()
     with pytest.raises(OutOfMemoryError, match="needed at most 200MB of memory"):
         database.rows("SELECT list(range) FROM range(60000000)")
     database.close()
+
+
+def test_two_runs_of_one_process_make_a_shared_index_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "run", Shape(layers=3, features=1500))
+    monkeypatch.setenv("SAEMATCH_CACHE", str(tmp_path / "cache"))
+    explorer = Explorer(run, run)
+    second = explorer.second
+    assert second is not None
+    threads = [Thread(target=catalogue.all) for catalogue in (explorer.first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for key, index in explorer.first.all().items():
+        assert second.all()[key] != index or len(read_rows(index, range(1500))) == 1500
+        assert len(pd.read_parquet(index)) == 1500
+    assert explorer.ask("run", {})["problems"] == []
+    answer = explorer.ask("runs", {})
+    assert sum(row["differ"] for row in answer["pairs"]) == 0 < answer["pairs"][0]["features"]
+    explorer.close()
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".rows"])
+@pytest.mark.parametrize("left", [0, 50, 9000])
+def test_an_index_that_was_cut_short_is_made_anew(
+    suffix: str, left: int, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explorer = indexed(synthetic, tmp_path, monkeypatch)
+    [index] = explorer.first.of(["1"])
+    damaged = Path(index).with_suffix(suffix)
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:left])
+    assert explorer.ask("path", {"feature": "1/3"})["cards"]
+    assert len(damaged.read_bytes()) == len(whole)
+    explorer.close()
+
+
+def test_a_full_disk_is_said(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explorer = indexed(synthetic, tmp_path, monkeypatch)
+
+    def full(path: Path, batches: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(index_file, "write_rows", full)
+    problem = explorer.ask("features", {"layer": "1"})["problems"]["1"]
+    assert "disk is full; make room, or set SAEMATCH_CACHE" in problem
+    explorer.close()
+
+
+def test_a_cache_that_cannot_be_written_leaves_nothing_behind(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    explorer = indexed(synthetic, tmp_path / "file" / "cache", monkeypatch)
+    assert explorer.ask("features", {"layer": "1"})["features"]
+    explorer.close()
+    assert not explorer.database.temporary.exists()

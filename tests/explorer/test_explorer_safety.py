@@ -214,11 +214,22 @@ def test_a_directory_without_a_run_is_an_input_error(tmp_path: Path) -> None:
 
 def test_odd_names_of_folders_are_no_patterns(tmp_path: Path) -> None:
     run = write_run(tmp_path / "it's [a] *run*?", Shape(layers=2, features=10))
+    for name in (
+        "it's [a] xrunx?",
+        "it's a *run*y",
+    ):  # which the name would match, were it a pattern
+        write_run(tmp_path / name, Shape(layers=2, features=10, seed=1))
     explorer = Explorer(run)
     try:
         client = client_of(explorer)
         explorer.first.all()
         assert client.get("/api/features").json()["total"] == 20
+        assert client.get("/api/run").json()["problems"] == []
+        partners = pd.read_parquet(run / "matchings/folded/decoder+encoder+bias/0--1.parquet")[
+            "partner"
+        ]
+        shown = client.get("/api/features", params={"layer": "0"}).json()["features"]
+        assert [row["partner"] for row in shown] == partners.tolist()
         assert client.get("/api/evidence", params={"feature": "0/0"}).status_code == 200
     finally:
         explorer.close()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saematch.run.config import RunConfig
-from saematch.run.doubts import BY_DIRECTION, DEAR_QUANTILE, NEAR_TIE, Other, Pair
+from saematch.run.doubts import BY_DIRECTION, DEAR_QUANTILE, NEAR_TIE, Doubt, Other, Pair
 from saematch.run.pipeline import run
 from saematch.run.read import Run
 from saematch.run.steps import followed_steps
@@ -35,34 +35,44 @@ def with_(**values: object) -> Pair:
 
 
 def test_nothing_speaks_against_a_good_pair() -> None:
-    assert GOOD.doubts == ()
-    assert with_(margin=None, labels=("MAYBE", "SAME")).doubts == ()
+    assert GOOD.doubts == []
+    assert with_(margin=None, labels=("MAYBE", "SAME")).doubts == []
+    assert with_(firings=(9, 50, 0)).doubts == []  # of so few nothing follows
+    assert with_(firings=(900, 50, 1)).doubts == []
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("kind", "values", "said"),
     [
-        ({"statuses": ("dead", "live")}, "3/1 is dead"),
-        ({"statuses": ("live", "degenerate")}, "4/2 is degenerate"),
-        ({"quantile": 0.95}, "dearest tenth"),
-        ({"certain": False}, "equally good matching"),
-        ({"margin": 1e-4}, "near tie: a matching without the pair may cost only 0.0001 more"),
-        ({"labels": ("DIFFERENT",)}, "judged DIFFERENT"),
+        (Doubt.NOT_LIVE, {"statuses": ("dead", "live")}, "3/1 is dead"),
+        (Doubt.NOT_LIVE, {"statuses": ("live", "degenerate")}, "4/2 is degenerate"),
+        (Doubt.DEAR, {"quantile": 0.95}, "dearest tenth"),
+        (Doubt.UNCERTAIN, {"certain": False}, "equally good matching"),
+        (Doubt.TIE, {"margin": 1e-4}, "a matching without the pair may cost only 0.0001 more"),
+        (Doubt.NEVER, {"firings": (10, 1200, 0)}, "never fire together (10 and 1,200 firings)"),
+        (Doubt.DIFFERENT, {"labels": ("DIFFERENT",)}, "judged DIFFERENT"),
         (
+            Doubt.NEARER,
             {"nearer": Other(7, 0.7, 3.0)},
-            "4/7 is nearer (cost 3 against 4, cosine 0.70 against 0.60)",
+            "4/7 is nearer (cost 3 against 4, cosine 0.700 against 0.600)",
         ),
-        ({"by_direction": Other(7, 0.75)}, "4/7 is nearer by direction (cosine 0.75 against 0.60)"),
+        (
+            Doubt.DIRECTION,
+            {"by_direction": Other(7, 0.75)},
+            "4/7 is nearer by direction (cosine 0.75 against 0.60)",
+        ),
     ],
 )
-def test_each_doubt_alone(values: dict[str, object], said: str) -> None:
-    [doubt] = with_(**values).doubts
-    assert said in doubt
+def test_each_doubt_alone(kind: Doubt, values: dict[str, object], said: str) -> None:
+    [(found, words)] = with_(**values).doubts
+    assert found == kind
+    assert said in words
 
 
 def test_a_feature_is_named_once() -> None:
-    [doubt] = with_(nearer=Other(7, 0.9, 3.0), by_direction=Other(7, 0.9)).doubts
-    assert "4/7 is nearer (cost" in doubt
+    [(kind, words)] = with_(nearer=Other(7, 0.9, 3.0), by_direction=Other(7, 0.9)).doubts
+    assert kind == Doubt.NEARER
+    assert "4/7 is nearer (cost" in words
 
 
 @given(cosine=st.floats(0, 1), other=st.floats(0, 1))
@@ -74,9 +84,9 @@ def test_a_little_nearer_by_direction_is_no_doubt(cosine: float, other: float) -
 def test_of_a_pair_that_is_not_live_distance_says_nothing() -> None:
     pair = with_(
         statuses=("live", "dead"), quantile=None, margin=1e-9, nearer=Other(7, 0.7, 3.0),
-        by_direction=Other(8, 0.9),
+        by_direction=Other(8, 0.9), firings=(50, 50, 0),
     )  # fmt: skip
-    assert pair.doubts == ("4/2 is dead",)
+    assert pair.doubts == [(Doubt.NOT_LIVE, "4/2 is dead")]
 
 
 def test_steps_are_doubted_as_the_tables_say(finished: Run) -> None:

@@ -25,7 +25,7 @@ from saematch.cache import cache_directory
 from saematch.errors import InputError
 from saematch.explorer.catalogue_query import catalogue_query, probe_query
 from saematch.explorer.database import Database, OutOfMemoryError
-from saematch.explorer.index_file import write_index
+from saematch.explorer.index_file import is_whole, write_index
 from saematch.explorer.rows import rows_file
 from saematch.explorer.run_files import RunFiles
 from saematch.explorer.sources import Sources, sources_of
@@ -38,17 +38,23 @@ RETRY_SECONDS = 3.0
 KEPT_SECONDS = 30 * 24 * 3600
 
 
-def index_folder() -> Path:
-    """Where indexes are kept: in the cache, or, where that cannot be written, a temporary folder."""
+def index_folder(temporary: Path) -> Path:
+    """Where indexes are kept: in the cache, or, where that cannot be written, in a temporary folder."""
     folder = cache_directory() / "explorer"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except OSError:
-        return Path(tempfile.mkdtemp(prefix="saematch-index-"))
+        folder = temporary / "index"
+        folder.mkdir()
+        return folder
     _forget_old(folder)
     return folder
+
+
+_MAKING: dict[str, threading.Lock] = defaultdict(threading.Lock)
+"""By the name of an index: two runs may share one, so that one waits for the other."""
 
 
 class Catalogue:
@@ -58,7 +64,6 @@ class Catalogue:
         self.run = run
         self._database = database
         self._folder = folder
-        self._making: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._problems: dict[str, tuple[float, Path, str]] = {}
         self._partial: dict[str, tuple[Path, Path]] = {}
         self._worker: threading.Thread | None = None
@@ -94,7 +99,7 @@ class Catalogue:
     def ready(self) -> dict[str, str]:
         """The indexes that are made, by key; the others are begun in the background."""
         wanted = self.wanted()
-        found = {key: path for key, path in wanted.items() if path.exists()}
+        found = {key: path for key, path in wanted.items() if is_whole(path)}
         if len(found) < len(wanted) or self._looked_at is not self.run.manifest:
             self._begin()
         partial = {
@@ -152,8 +157,8 @@ class Catalogue:
 
     def _make(self, key: str) -> str:
         path = self.wanted()[key]
-        with self._making[key]:  # a question waits for its own SAE, not for the thread's next one
-            if path.exists():
+        with _MAKING[path.name]:  # a question waits for its own SAE, not for the thread's next one
+            if is_whole(path):
                 self._partial.pop(key, None)
                 return str(path)
             failed = self._problems.get(key)
@@ -174,7 +179,7 @@ class Catalogue:
         """The index of an SAE from those of its files that can be used."""
         sources = self._usable(sources_of(self.run, key))
         path = self._path(key, sources)
-        if path.exists():
+        if is_whole(path):
             return path
         try:
             self._write(key, sources, path)

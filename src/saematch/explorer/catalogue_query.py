@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from saematch.run.doubts import BY_DIRECTION, DEAR_QUANTILE, NEAR_TIE
+from saematch.explorer.labels import labels_query
+from saematch.run.doubts import APART, BY_DIRECTION, DEAR_QUANTILE, NEAR_TIE, Doubt
 from saematch.run.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PATHS, Table
 from saematch.run.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES, JUDGEMENTS, SAMPLE
 from saematch.semantics.judging import Label
@@ -20,7 +21,9 @@ STRATEGIES = ("folded", "unfolded", "naive", "random", "cosine", "correlation")
 STEP_COLUMNS = ("partner", "cost", "mse", "cosine", "margin", "matched", "both_live")
 """What is kept of a step under each of them.  `matched`: whether the run has this matching; without it
 nothing is known of a partner, which is not the same as none.  `both_live`: means are of such pairs."""
-FOLDED_COLUMNS = ("certain", "quantile", "labels", "phi", "lift", "doubtful")
+FIRED_COLUMNS = ("phi_texts", "lift_texts", "fired", "partner_fired", "joint_fired")
+"""On how many texts φ and lift are known, and the firings on all of them."""
+FOLDED_COLUMNS = ("certain", "quantile", "labels", "phi", "lift", *FIRED_COLUMNS, "doubts")
 """What is known of the folded step alone."""
 SEPARATOR = "chr(31)"
 """Between tokens in the columns that are searched; no token holds it."""
@@ -102,7 +105,7 @@ def catalogue_query(
         contexts=table("contexts"),
         labelled=labels_query(whole("samples", ", filename = true"), whole("judgements")),
         others=",\n".join(others), joins="\n".join(joins), texts=_texts(descriptions, values),
-        fires=_searched("list_concat(fires_on, peaks)"), promotes=_searched("promotes"), doubtful=_DOUBTFUL,
+        fires=_searched("list_concat(fires_on, peaks)"), promotes=_searched("promotes"), doubts=_doubts(),
     ), values  # fmt: skip
 
 
@@ -150,31 +153,28 @@ def _searched(column: str) -> str:
     return f"{SEPARATOR} || array_to_string({tokens}, {SEPARATOR}) || {SEPARATOR}"
 
 
-def labels_query(samples: str, judgements: str) -> str:
-    """What the judges of $judges (experiment/judge) call the two features of a pair, whatever paired them:
-    distinct labels, their mean as a number, and those of the judges of $telling.  The arguments are tables,
-    samples with their files."""
-    judge = "answer.experiment || '/' || answer.judge"
-    value = " ".join(f"WHEN '{one}' THEN {one.value_in_means}" for one in Label)
+_DOUBTS = {
+    Doubt.NOT_LIVE: "status <> 'live' OR partner_status <> 'live'",
+    Doubt.DEAR: f"quantile > {DEAR_QUANTILE}",
+    Doubt.NEARER: "live_pair AND nearer IS NOT NULL",
+    Doubt.DIRECTION: "live_pair AND cosine_both_live AND cosine_partner <> partner "
+    f"AND cosine_partner IS DISTINCT FROM nearer AND cosine_cosine - cosine > {BY_DIRECTION}",
+    Doubt.UNCERTAIN: "NOT certain",
+    Doubt.TIE: f"live_pair AND certain AND margin < {NEAR_TIE} * cost",
+    Doubt.NEVER: f"live_pair AND least(fired, partner_fired) >= {APART} AND joint_fired = 0",
+    Doubt.DIFFERENT: f"told = ['{Label.DIFFERENT}']",
+}
+"""Which steps have a doubt of each kind (run/doubts.py)."""
+
+
+def _doubts() -> str:
+    """The kinds of doubt of a step; NULL where there is no step."""
+    kinds = ", ".join(f"CASE WHEN {holds} THEN '{kind}' END" for kind, holds in _DOUBTS.items())
     return (
-        "SELECT sample.a, sample.b, sample.feature, sample.partner, "
-        "list_sort(list(DISTINCT answer.label)) AS labels, "
-        f"list_sort(list(DISTINCT answer.label) FILTER (list_contains($telling, {judge}))) AS told, "
-        f"avg(DISTINCT CASE answer.label {value} END) AS label "
-        f"FROM {samples} AS sample JOIN {judgements} AS answer ON answer.question = sample.question "
-        "AND answer.experiment = string_split(replace(sample.filename, chr(92), '/'), '/')[-2] "
-        "WHERE sample.kind = 'pair' AND NOT sample.swapped AND answer.label IS NOT NULL "
-        f"AND list_contains($judges, {judge}) "
-        "GROUP BY sample.a, sample.b, sample.feature, sample.partner"
+        f"CASE WHEN matched AND partner IS NOT NULL "
+        f"THEN list_filter([{kinds}], lambda kind: kind IS NOT NULL) END"
     )
 
-
-_DOUBTFUL = f"""CASE WHEN matched AND partner IS NOT NULL THEN coalesce(
-  status <> 'live' OR partner_status <> 'live' OR quantile > {DEAR_QUANTILE} OR nearer IS NOT NULL
-  OR (live_pair AND cosine_both_live AND cosine_partner <> partner
-    AND cosine_cosine - cosine > {BY_DIRECTION})
-  OR NOT certain OR margin < {NEAR_TIE} * cost OR told = ['{Label.DIFFERENT}'], false) END"""
-"""Whether a step has any of the doubts of run/doubts.py; NULL where there is no step."""
 
 _QUERY = """
 WITH base AS (SELECT CAST(range AS INTEGER) AS feature FROM range($start, $end)),
@@ -221,7 +221,9 @@ other AS (
   FROM near GROUP BY feature
 ),
 together AS (
-  SELECT feature, partner, avg(phi) AS phi, avg(lift) AS lift
+  SELECT feature, partner, avg(phi) AS phi, avg(lift) AS lift, count(phi) AS phi_texts,
+    count(lift) AS lift_texts, sum(firings)::BIGINT AS fired,
+    sum(partner_firings)::BIGINT AS partner_fired, sum(joint_firings)::BIGINT AS joint_fired
   FROM {pairs} WHERE a = $key AND b = $next AND strategy = 'folded' GROUP BY feature, partner
 ),
 peaked AS (
@@ -232,7 +234,7 @@ peaked AS (
 ),
 described AS ({texts}),
 labelled AS (SELECT * FROM ({labelled}) WHERE a = $key AND b = $next)
-SELECT *, {doubtful} AS doubtful FROM (SELECT CAST($key AS VARCHAR) AS key, base.feature, path.path,
+SELECT *, {doubts} AS doubts FROM (SELECT CAST($key AS VARCHAR) AS key, base.feature, path.path,
   coalesce(path.status, step.status, before.status) AS status,
   coalesce(path.born, false) AS born, coalesce(path.dies, false) AS dies,
   nullif(CAST($next AS VARCHAR), '') AS next, step.partner, step.cost, step.mse_decoder AS mse,
@@ -242,7 +244,8 @@ SELECT *, {doubtful} AS doubtful FROM (SELECT CAST($key AS VARCHAR) AS key, base
   step.partner_status, other.runner_up, other.runner_up_cost - step.cost AS extra_cost,
   other.runner_up_cosine, nullif(other.runner_up_status, '') AS runner_up_status,
   other.nearer, other.nearer_cost, other.nearer_cosine,
-  together.phi, together.lift,
+  together.phi, together.lift, together.phi_texts, together.lift_texts, together.fired,
+  together.partner_fired, together.joint_fired,
   features.firings, features.density, features.mean_activation, features.greatest_activation,
   features.fires_on, features.fires_on_share, features.amid, features.promotes, peaked.peaks,
   {fires} AS searched_fires, {promotes} AS searched_promotes,

@@ -1,19 +1,20 @@
 """Two strategies on the same features: where they disagree, and who is right.
 
 A feature's score under a strategy is the share of its firings on which its partner fires too (the matching
-score of that pair); its label is what judges call the two, from 1 (DIFFERENT) to 3 (SAME).  Only live
-features are compared.
+score of that pair); its label is what a judge calls the two, from 1 (DIFFERENT) to 3 (SAME).  Labels are
+compared where one experiment asked about both partners: one that asks about one strategy alone would count
+features for both only where the partners are equal.  Only live features are compared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from saematch.errors import UsageError
+from saematch.errors import InputError, UsageError
 from saematch.explorer.catalogue import Catalogue
-from saematch.explorer.catalogue_query import STRATEGIES, labels_query, step_column
+from saematch.explorer.catalogue_query import STRATEGIES, step_column
 from saematch.explorer.database import Database
+from saematch.explorer.labels import label_parameters, labels_query, paired_labels
 from saematch.explorer.overview import strategies_of
-from saematch.explorer.run_files import RunFiles
 from saematch.explorer.selection import (
     MOST_ROWS,
     check_names,
@@ -22,8 +23,6 @@ from saematch.explorer.selection import (
     parse_keys,
     whole_number,
 )
-from saematch.explorer.sources import standing_judges
-from saematch.run.names import JUDGEMENTS_NAME, sample_name
 
 SHOWN = {
     "differ": "partner_one IS DISTINCT FROM partner_other",
@@ -42,16 +41,30 @@ SORTS = {
     "layer": "list_position($keys, key), feature",
     "mse": "mse_one DESC NULLS LAST, list_position($keys, key), feature",
 }
-PARAMETERS = ("layer", "one", "other", "corpus", "show", "sort", "limit", "offset")
+PARAMETERS = ("layer", "one", "other", "corpus", "show", "sort", "fired", "limit", "offset")
+FIRED = 10
+"""How often a feature fired that is listed by its score, where nothing is said: of one that fired once the
+score is 0 or 1."""
 _SCORE = ("score", "phi", "lift", "firings")
+_SHOWN_OF_FEATURE = ("description", "source", "fires_on", "amid", "promotes")
 _NO_SCORES = (
-    "(SELECT NULL::VARCHAR AS a, NULL::BIGINT AS feature, NULL::BIGINT AS partner, "
+    "(SELECT NULL::VARCHAR AS a, NULL::VARCHAR AS b, NULL::BIGINT AS feature, NULL::BIGINT AS partner, "
     "NULL::VARCHAR AS strategy, NULL::DOUBLE AS score, NULL::DOUBLE AS phi, NULL::DOUBLE AS lift, "
     "NULL::BIGINT AS firings WHERE false)"
 )
+_SCORES = (
+    "(SELECT a, b, feature, partner, strategy, firings, phi, lift, "
+    "CASE WHEN firings > 0 THEN joint_firings / firings END AS score "
+    "FROM read_parquet($scores) WHERE list_contains($compared, strategy))"
+)
 _NO_LABELS = (
     "(SELECT NULL::VARCHAR AS a, NULL::VARCHAR AS b, NULL::BIGINT AS feature, NULL::BIGINT AS partner, "
-    "NULL::VARCHAR[] AS labels, NULL::DOUBLE AS label WHERE false)"
+    "NULL::VARCHAR[] AS labels WHERE false)"
+)
+_NO_PAIRED = (
+    "(SELECT NULL::VARCHAR AS a, NULL::VARCHAR AS b, NULL::BIGINT AS feature, "
+    "NULL::BIGINT AS partner_one, NULL::BIGINT AS partner_other, NULL::DOUBLE AS label_one, "
+    "NULL::DOUBLE AS label_other WHERE false)"
 )
 
 
@@ -66,9 +79,11 @@ def compare(
     if one == other:
         raise UsageError(f"needed two strategies to compare, found {one} twice")
     show = one_of(asked, "show", tuple(SHOWN), "differ")
-    labels = _labels(run)
+    left_out: list[str] = []
+    labels = _usable(lambda: label_parameters(run), "labels", left_out)
     usual = "difference" if run.pair_sources else "labels" if labels else "mse"
     sort = one_of(asked, "sort", tuple(SORTS), usual)
+    fired = whole_number(asked, "fired", FIRED if run.pair_sources else 0, 0, 1 << 40)
     limit = whole_number(asked, "limit", 25, 1, MOST_ROWS)
     offset = whole_number(asked, "offset", 0, 0, 1 << 40)
     corpora = list(run.pair_sources)
@@ -79,30 +94,25 @@ def compare(
     firsts = [a for a, _ in run.adjacent if a in every]
     keys = parse_keys(asked.get("layer", ""), firsts)
     answer: dict[str, Any] = {
-        "one": one, "other": other, "corpus": corpus, "show": show, "sort": sort, "judged": bool(labels),
-        "limit": limit, "offset": offset,
-        "problems": catalogue.problems,
+        "one": one, "other": other, "corpus": corpus, "show": show, "sort": sort, "fired": fired,
+        "judged": bool(labels), "judges": list(labels.get("judges", ())), "left_out": left_out,
+        "limit": limit, "offset": offset, "problems": catalogue.problems,
     }  # fmt: skip
     if not keys:
         return {**answer, "pairs": [], "total": 0, "features": []}
-    values: dict[str, Any] = {"files": [every[key] for key in keys]}
-    scores = _NO_SCORES
-    if corpus:
-        values |= {
-            "scores": run.file(run.pair_sources[corpus]),
-            "compared": [one, other],
-        }
-        scores = (
-            "(SELECT a, feature, partner, strategy, firings, phi, lift, "
-            "CASE WHEN firings > 0 THEN joint_firings / firings END AS score "
-            "FROM read_parquet($scores) WHERE list_contains($compared, strategy))"
-        )
-    said = _NO_LABELS
-    if labels:
-        values |= labels
-        answers = "read_parquet($answers)"
-        said = f"({labels_query('read_parquet($samples, filename = true)', answers)})"
-    compared = _compared(one, other, scores, said)
+    values: dict[str, Any] = {"files": [every[key] for key in keys], "keys": list(keys), **labels}
+    measured = _usable(
+        lambda: {"scores": run.file(run.pair_sources[corpus])} if corpus else {},
+        "firings",
+        left_out,
+    )
+    if measured:
+        values |= {**measured, "compared": [one, other]}
+    listed = f"({SHOWN[show]})"
+    if measured and (sort == "difference" or show in ("one", "other")):
+        listed += " AND coalesce(greatest(firings_one, firings_other), 0) >= $fired"
+        values["fired"] = fired
+    compared = _compared(one, other, bool(measured), bool(labels))
     counts = database.rows(
         f"WITH compared AS ({compared}) SELECT key AS a, any_value(next) AS b, count(*) AS features, "
         "count(*) FILTER (partner_one = partner_other) AS same, "
@@ -112,33 +122,35 @@ def compare(
         f"count(*) FILTER ({SHOWN['differ']} AND (score_one IS NULL OR score_other IS NULL)) AS unmeasured, "
         "avg(score_one) AS score_one, avg(score_other) AS score_other, "
         "avg(phi_one) AS phi_one, avg(phi_other) AS phi_other, "
-        "count(*) FILTER (label_one IS NOT NULL AND label_other IS NOT NULL) AS judged, "
-        "avg(label_one) FILTER (label_other IS NOT NULL) AS label_one, "
-        "avg(label_other) FILTER (label_one IS NOT NULL) AS label_other, "
+        "count(label_one) AS judged, avg(label_one) AS label_one, avg(label_other) AS label_other, "
+        "count(*) FILTER (label_one IS NOT NULL AND partner_one = partner_other) AS judged_same, "
+        f"count(*) FILTER ({listed}) AS listed, "
         f"count(*) FILTER ({SHOWN['judge_one']}) AS judge_one, "
         f"count(*) FILTER ({SHOWN['judge_other']}) AS judge_other, "
         "avg(mse_one) FILTER (both_live_one) AS mse_one, "
         "avg(mse_other) FILTER (both_live_other) AS mse_other "
         "FROM compared GROUP BY key ORDER BY list_position($keys, key)",
-        {**values, "keys": list(keys)},
+        values,
     )
-    names = {
-        "differ": "differ",
-        "one": "for_one",
-        "other": "for_other",
-        "judge_one": "judge_one",
-        "judge_other": "judge_other",
-        "same": "same",
-        "all": "features",
-    }
-    total = sum(row[names[show]] for row in counts)
+    total = sum(row.pop("listed") for row in counts)
     offset = min(offset, last_page(total, limit)) if total else 0
     rows = database.rows(
-        f"WITH compared AS ({compared}) SELECT * FROM compared WHERE {SHOWN[show]} "
+        f"WITH compared AS ({compared}) SELECT * FROM compared WHERE {listed} "
         f"ORDER BY {SORTS[sort]} LIMIT $limit OFFSET $offset",
-        {**values, "keys": list(keys), "limit": limit, "offset": offset},
+        {**values, "limit": limit, "offset": offset},
     )
     return {**answer, "offset": offset, "pairs": counts, "total": total, "features": rows}
+
+
+def _usable(
+    make: Callable[[], dict[str, Any]], what: str, left_out: list[str]
+) -> dict[str, Any]:  # fmt: skip
+    """What is made of the run's files; nothing, and the reason in `left_out`, where they cannot be used."""
+    try:
+        return make()
+    except InputError as error:
+        left_out.append(f"{what} are left out: {error}")
+        return {}
 
 
 def _other_than(one: str, strategies: Sequence[str]) -> str:
@@ -149,32 +161,20 @@ def _other_than(one: str, strategies: Sequence[str]) -> str:
     )
 
 
-def _labels(run: RunFiles) -> dict[str, Any]:
-    """Parameters of `labels_query`; none where nothing was judged."""
-    judges, telling = standing_judges(run)
-    if not judges or run.sha256(JUDGEMENTS_NAME) is None:
-        return {}
-    samples = [sample_name(experiment) for experiment in run.judges]
-    return {
-        "judges": judges,
-        "telling": telling,
-        "samples": run.files(samples),
-        "answers": run.file(JUDGEMENTS_NAME),
-    }
-
-
-def _compared(one: str, other: str, scores: str, labels: str) -> str:
+def _compared(one: str, other: str, measured: bool, judged: bool) -> str:
     """A row a live feature that either strategy pairs, with both partners, their scores and labels."""
-    columns, joins = [], []
+    columns, joins = [f"step.{name}" for name in _SHOWN_OF_FEATURE], []
+    tables = "read_parquet($samples, filename = true)", "read_parquet($answers)"
+    scores = _SCORES if measured else _NO_SCORES
+    labels = f"({labels_query(*tables)})" if judged else _NO_LABELS
+    paired = paired_labels(*tables, one, other) if judged else _NO_PAIRED
     for side, strategy in (("one", one), ("other", other)):
         columns += [
             f"step.{step_column(name, strategy)} AS {name}_{side}"
             for name in ("partner", "mse", "cosine", "both_live")
         ]
         columns += [f"{side}_score.{name} AS {name}_{side}" for name in _SCORE]
-        columns += [
-            f"{side}_said.label AS label_{side}, {side}_said.labels AS labels_{side}",
-        ]
+        columns += [f"{side}_said.labels AS labels_{side}", f"judged.label_{side}"]
         joins.append(
             f"LEFT JOIN {labels} AS {side}_said ON {side}_said.a = step.key "
             f"AND {side}_said.b = step.next AND {side}_said.feature = step.feature "
@@ -182,12 +182,21 @@ def _compared(one: str, other: str, scores: str, labels: str) -> str:
         )
         joins.append(
             f"LEFT JOIN {scores} AS {side}_score ON {side}_score.a = step.key "
+            f"AND {side}_score.b = step.next "  # far pairs are measured too
             f"AND {side}_score.feature = step.feature AND {side}_score.strategy = '{strategy}' "
             f"AND {side}_score.partner = step.{step_column('partner', strategy)}"
         )
+    partners = (
+        f"judged.partner_{side} = step.{step_column('partner', strategy)}"
+        for side, strategy in (("one", one), ("other", other))
+    )
+    joins.append(
+        f"LEFT JOIN {paired} AS judged ON judged.a = step.key AND judged.b = step.next "
+        f"AND judged.feature = step.feature AND {' AND '.join(partners)}"
+    )
     either = " OR ".join(f"step.{step_column('partner', one)} IS NOT NULL" for one in (one, other))
     return (
-        f"SELECT step.key, step.feature, step.next, step.description, step.source, {', '.join(columns)} "
+        f"SELECT step.key, step.feature, step.next, {', '.join(columns)} "
         f"FROM read_parquet($files) AS step {' '.join(joins)} "
         f"WHERE step.status = 'live' AND step.{step_column('matched', one)} "
         f"AND step.{step_column('matched', other)} AND ({either})"

@@ -4,6 +4,7 @@ Every value reaches a query as a parameter.  Text that is put into SQL is ours: 
 lists.
 """
 
+import errno
 import math
 import os
 import re
@@ -28,9 +29,9 @@ class OutOfMemoryError(InputError):
 
 
 class Database:
-    """An empty database in memory that may read, and write indexes into, some folders."""
+    """An empty database in memory that may read, and write indexes into, the folders that are let in."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self) -> None:
         """Raises MissingDependencyError where DuckDB is not installed."""
         try:
             import duckdb
@@ -50,12 +51,19 @@ class Database:
                 "autoload_known_extensions": "false",
             },
         )
-        allowed = ", ".join(_quoted(f"{one}{os.sep}") for one in [*folders, self.temporary])
-        self._connection.execute(f"SET allowed_directories = [{allowed}]")
         self._connection.execute("SET parquet_metadata_cache = true")
-        self._connection.execute("SET enable_external_access = false")
-        self._connection.execute("SET lock_configuration = true")
         self._opening = threading.Lock()
+        self._let_in: dict[Path, Path] = {}
+        self._locked = False
+
+    def let_in(self, folder: Path) -> Path:
+        """Where a folder is found from now on: a link of ours.  DuckDB takes paths for patterns, and the name
+        of a folder may be one that others match.  Before the first question: then the database is locked."""
+        assert not self._locked
+        link = self.temporary / str(len(self._let_in))
+        link.symlink_to(folder, target_is_directory=True)
+        self._let_in[link] = folder
+        return link
 
     def close(self) -> None:
         """Close it, and remove what it spilled."""
@@ -74,10 +82,16 @@ class Database:
         ]
 
     def write(self, sql: str, parameters: Mapping[str, Any], path: Path, options: str) -> None:
-        """Write the rows of a query to a file in one of the folders; raises as `rows` does."""
-        self._execute(
-            f"COPY ({sql}) TO $copied_to ({options})", {**parameters, "copied_to": str(path)}
-        )
+        """Write the rows of a query to a file in one of the folders; raises as `rows` does, OSError where it
+        cannot be written."""
+        try:
+            self._execute(
+                f"COPY ({sql}) TO $copied_to ({options})", {**parameters, "copied_to": str(path)}
+            )
+        except InputError as error:
+            if "No space left on device" in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            raise
 
     def details(self, file: str) -> bytes:
         """The JSON that a table of a run directory holds beside its rows."""
@@ -85,8 +99,19 @@ class Database:
         found = self.rows(sql, {"file": file})
         return found[0]["value"] if found else b"{}"
 
+    def _lock(self) -> None:
+        """From now on it reads and writes nothing but what was let in."""
+        folders = (f"{one}{os.sep}" for one in [*self._let_in, self.temporary])
+        allowed = ", ".join(map(_quoted, folders))  # of a link DuckDB notes where it leads
+        self._connection.execute(f"SET allowed_directories = [{allowed}]")
+        self._connection.execute("SET enable_external_access = false")
+        self._connection.execute("SET lock_configuration = true")
+        self._locked = True
+
     def _execute(self, sql: str, parameters: Parameters) -> tuple[list[str], list[tuple[Any, ...]]]:
         with self._opening:
+            if not self._locked:
+                self._lock()
             cursor = self._connection.cursor()
         try:
             cursor.execute(sql, parameters or None)
@@ -94,6 +119,8 @@ class Database:
             return names, cursor.fetchall()
         except self._error as error:
             what = re.sub(r"\s+", " ", str(error)).strip()[:300]
+            for link, folder in self._let_in.items():
+                what = what.replace(str(link), str(folder))
             if isinstance(error, self._no_memory):
                 raise OutOfMemoryError(
                     f"needed at most {MEMORY} of memory to read the tables, found: {what}"

@@ -105,7 +105,8 @@ def neuronpedia_source(run: RunFiles, database: Database, key: str) -> str | Non
 def candidates(
     catalogue: Catalogue, database: Database, asked: Mapping[str, str]
 ) -> dict[str, Any]:  # fmt: skip
-    """The features of the next layer that are nearest to a feature, and which of them it got."""
+    """The features of the next layer that are nearest to a feature by cost, and which of them it got; last
+    that of greatest cosine where it is none of them (its `rank` is None)."""
     check_names(asked, ("feature",))
     key, feature = _feature(catalogue, asked)
     return candidates_of(catalogue, database, key, [feature])[feature]
@@ -128,12 +129,7 @@ def candidates_of(
         [index] = catalogue.of([following])
         near = _by_feature(
             database.rows(
-                "WITH near AS (SELECT feature, rank, candidate, cost, cosine FROM read_parquet($near) "
-                f"WHERE {_AMONG}) "
-                "SELECT near.*, other.status, other.description, given.feature AS given_to FROM near "
-                "LEFT JOIN read_parquet($following) AS other ON other.feature = near.candidate "
-                "LEFT JOIN read_parquet($own) AS given ON given.partner = near.candidate "
-                "ORDER BY near.rank",
+                _CANDIDATES,
                 {
                     "near": catalogue.run.file(name),
                     "following": index,
@@ -200,6 +196,24 @@ def judgements_of(
 
 _AMONG = "feature BETWEEN $least AND $most AND list_contains($among, feature)"
 """The bounds let a reader skip most of a file; its rows are in order of the feature."""
+
+
+_CANDIDATES = f"""
+WITH own AS (SELECT * FROM read_parquet($own) WHERE {_AMONG}),
+kept AS (
+  SELECT feature, rank, candidate, cost, cosine FROM read_parquet($near) WHERE {_AMONG}
+),
+near AS (
+  FROM kept UNION ALL
+  SELECT own.feature, NULL, own.cosine_partner, own.cosine_cost, own.cosine_cosine FROM own
+  WHERE own.cosine_partner IS NOT NULL AND NOT EXISTS (
+    FROM kept WHERE kept.feature = own.feature AND kept.candidate = own.cosine_partner
+  )
+)
+SELECT near.*, other.status, other.description, given.feature AS given_to FROM near
+LEFT JOIN read_parquet($following) AS other ON other.feature = near.candidate
+LEFT JOIN read_parquet($own) AS given ON given.partner = near.candidate
+ORDER BY near.rank NULLS LAST"""
 
 
 def _among(features: Sequence[int]) -> dict[str, Any]:

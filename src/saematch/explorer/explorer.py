@@ -19,9 +19,11 @@ class Explorer:
     def __init__(self, directory: Path, second: Path | None = None) -> None:
         """Raises InputError where a directory holds no run, or its manifest was altered."""
         runs = [RunFiles(one) for one in (directory, second) if one is not None]
-        folder = index_folder()
-        self.database = Database([*(run.path for run in runs), folder])
-        self.catalogues = [Catalogue(run, self.database, folder) for run in runs]
+        self.database = Database()
+        for run in runs:
+            run.read_at = self.database.let_in(run.path)
+        indexes = self.database.let_in(index_folder(self.database.temporary))
+        self.catalogues = [Catalogue(run, self.database, indexes) for run in runs]
         flows = Flows()
         self.questions: Mapping[str, Callable[[Mapping[str, str]], dict[str, Any]]] = {
             "run": self._run,

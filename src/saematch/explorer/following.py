@@ -6,6 +6,7 @@ from typing import Any
 
 from saematch.errors import InputError, UsageError
 from saematch.explorer.catalogue import Catalogue
+from saematch.explorer.catalogue_query import FIRED_COLUMNS
 from saematch.explorer.database import Database
 from saematch.explorer.rows import read_rows
 from saematch.explorer.selection import check_names, parse_feature
@@ -17,7 +18,7 @@ FEATURE_COLUMNS = (
 )  # fmt: skip
 STEP_COLUMNS = (
     "cost", "mse", "mse_encoder", "cosine", "margin", "certain", "quantile", "runner_up", "extra_cost",
-    "runner_up_cosine", "runner_up_status", "phi", "lift", "labels",
+    "runner_up_cosine", "runner_up_status", "phi", "lift", *FIRED_COLUMNS, "labels",
 )  # fmt: skip
 
 
@@ -25,7 +26,8 @@ def follow(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -
     """The path through a feature.
 
     A card's `step` tells of the step into its layer; the first card has none.  `here` is the place of the
-    feature that was asked for.  `ends`: why the path stops before its chain does, in words, at either end.
+    feature that was asked for.  `ends`: why the path stops before its chain does, in words, at either end;
+    `known`: whether it really does, as `[before, after]`, or a matching is missing.
     """
     check_names(asked, ("feature",))
     keys = tuple(catalogue.wanted())
@@ -54,6 +56,10 @@ def follow(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -
             "before": _end(rows[0], chain[first - 1], "born") if first else "",
             "after": _end(rows[-1], chain[last + 1], "dies") if last + 1 < len(chain) else "",
         },
+        "known": [
+            first == 0 or bool(rows[0]["born"]),
+            last + 1 == len(chain) or _dies(rows[-1]),
+        ],
     }
 
 
@@ -98,10 +104,9 @@ def _card(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str,
     if before is None:
         return {**card, "step": None}
     step = {name: before[name] for name in STEP_COLUMNS}
-    doubts = _pair(before, row).doubts
+    doubts = [words for _, words in _pair(before, row).doubts]
     if not before["matched"]:
-        lacks = "the matching of these layers is missing: how near the two are is not known"
-        doubts = (*doubts, lacks)
+        doubts.append("the matching of these layers is missing: how near the two are is not known")
     origin = f"{before['key']}/{before['feature']}"
     return {**card, "step": {**step, "from": origin, "doubts": doubts}}
 
@@ -109,6 +114,7 @@ def _card(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str,
 def _pair(before: Mapping[str, Any], row: Mapping[str, Any]) -> Pair:
     first, second = (f"{one['key']}/{one['feature']}" for one in (before, row))
     nearer, beside = before["nearer"], before["cosine_partner"]
+    fired = tuple(before[name] for name in ("fired", "partner_fired", "joint_fired"))
     directed = before["cosine_both_live"] and beside != before["partner"]
     return Pair(
         names=(first, second),
@@ -118,15 +124,24 @@ def _pair(before: Mapping[str, Any], row: Mapping[str, Any]) -> Pair:
         if nearer is None
         else Other(nearer, before["nearer_cosine"], before["nearer_cost"]),
         by_direction=Other(beside, before["cosine_cosine"]) if directed else None,
+        firings=None if None in fired else fired,
         labels=before["told"] or (),
     )
 
 
+def _dies(row: Mapping[str, Any]) -> bool:
+    """Also in a run whose paths are not made yet."""
+    return bool(row["dies"] or (row["matched"] and row["partner"] is None))
+
+
 def _end(row: Mapping[str, Any], beyond: str, fate: str) -> str:
-    if row[fate]:
+    if row[fate] or (fate == "dies" and _dies(row)):
         return (
             f"born at {row['key']}: nothing at {beyond} was matched to it"
             if fate == "born"
             else f"dies at {row['key']}: it is matched to nothing at {beyond}"
         )
-    return f"{beyond} is not matched to {row['key']} yet: saematch run makes what is missing"
+    return (
+        f"{beyond} is not matched to {row['key']} yet, or that file cannot be used: saematch run makes "
+        "what is missing"
+    )

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ Progress = Callable[[int, int, str], None]
 
 CONTEXTS = 3
 """Kept of each feature."""
+_OURS = ("directory", "problems", "left_out")
+"""Answers in which we name files."""
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "\./([a-z]+)\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export ((?:async )?function|const) (\w+)", re.MULTILINE)
 
@@ -145,13 +148,17 @@ def _evidence(
     for done, (key, features) in enumerate(wanted.items()):
         if progress is not None:
             progress(done, len(wanted), "layers")
-        answers = {
-            "evidence": evidence_of(*of, key, features, CONTEXTS),
-            "candidates": candidates_of(*of, key, features),
-            "judgements": judgements_of(*of, key, features),
+        questions = {
+            "evidence": partial(evidence_of, *of, key, features, CONTEXTS),
+            "candidates": partial(candidates_of, *of, key, features),
+            "judgements": partial(judgements_of, *of, key, features),
         }
-        for question, answer in answers.items():
-            found[question] |= {f"{key}/{feature}": one for feature, one in answer.items()}
+        for question, asked in questions.items():
+            try:
+                answers = asked()
+            except InputError:
+                continue  # the page says that it is not in the file
+            found[question] |= {f"{key}/{feature}": one for feature, one in answers.items()}
     return found
 
 
@@ -186,9 +193,7 @@ def _page(data: dict[str, Any], run: Path) -> bytes:
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    # Nor is where it lies, which the words for a file that is wrong would tell.
-    text = text.replace(json.dumps(str(run))[1:-1], json.dumps(run.name)[1:-1])
+    text = json.dumps(_without(str(run), run.name, data), allow_nan=False, separators=(",", ":"))
     replaced = {
         '<meta charset="utf-8">': '<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" '
         f'content="{policy}">',
@@ -219,6 +224,16 @@ def bundled(name: str, done: set[str] | None = None) -> str:
     assert "</script" not in body
     assert not re.search(r"^(import|export) ", body, re.MULTILINE), name
     return f"{before}const from_{name} = (() => {{\n{body}return {{{', '.join(names)}}};\n}})();\n"
+
+
+def _without(path: str, name: str, value: Any, ours: bool = False) -> Any:
+    """The data, but for where the run lies: that is nothing to those the file is given to.  Only what we say
+    ourselves tells of it; texts of strangers stay as they are."""
+    if isinstance(value, dict):
+        return {key: _without(path, name, one, ours or key in _OURS) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without(path, name, one, ours) for one in value]
+    return value.replace(path, name) if ours and isinstance(value, str) else value
 
 
 def _digest(text: str) -> str:

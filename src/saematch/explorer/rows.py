@@ -13,13 +13,13 @@ from typing import Any
 from urllib.parse import quote
 
 from saematch.errors import InputError
-from saematch.explorer.catalogue_query import STEP_COLUMNS, STRATEGIES, step_column
+from saematch.explorer.catalogue_query import FIRED_COLUMNS, STEP_COLUMNS, STRATEGIES, step_column
 
 COLUMNS = (
     "key", "feature", "path", "status", "born", "dies", "next", "certain", "live_pair", "quantile",
     "mse_encoder", "runner_up", "extra_cost", "runner_up_cosine", "runner_up_status", "nearer",
-    "nearer_cost", "nearer_cosine", "doubtful", "phi", "lift", "firings", "density", "mean_activation",
-    "greatest_activation", "fires_on", "fires_on_share", "amid", "promotes", "peaks",
+    "nearer_cost", "nearer_cosine", "doubts", "phi", "lift", *FIRED_COLUMNS, "firings", "density",
+    "mean_activation", "greatest_activation", "fires_on", "fires_on_share", "amid", "promotes", "peaks",
     "description", "source", "labels", "told",
     *(step_column(name, strategy) for strategy in STRATEGIES for name in STEP_COLUMNS),
 )  # fmt: skip

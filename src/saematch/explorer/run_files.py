@@ -66,6 +66,10 @@ class Checked:
     """Why it cannot be used, in words; '': it can."""
 
 
+PATTERN = "*?["
+"""DuckDB takes a path with any of these for a pattern.  Keys that we make have none."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where an SAE stands, as the manifest says."""
@@ -81,6 +85,8 @@ class RunFiles:
     def __init__(self, path: Path) -> None:
         """Raises InputError where there is no run at `path` or its manifest was altered."""
         self.path = path.resolve()
+        self.read_at = self.path
+        """Where its files are found by who reads them (`Database.let_in`)."""
         self._lock = threading.Lock()
         self._checked: dict[str, Checked] = {}
         self._missing: dict[str, str] = {}
@@ -90,7 +96,18 @@ class RunFiles:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the manifest again if it changed; raises InputError as `__init__` does."""
+        """Read the manifest again if it changed, and look again at files that were wrong and changed since;
+        raises InputError as `__init__` does."""
+        self._read_manifest()
+        wrong = [name for name, one in self._checked.copy().items() if one.wrong]
+        for name in (*wrong, *self._missing.copy()):
+            try:
+                if self.sha256(name) is not None:
+                    self._checked_file(name)
+            except InputError:
+                continue  # `wrong` says it
+
+    def _read_manifest(self) -> None:
         try:
             stamp = Stamp.of(self.path / MANIFEST)
         except OSError:
@@ -240,6 +257,8 @@ class RunFiles:
         expected = self.sha256(name)
         if expected is None:
             raise InputError(f"needed {path}, found that it is not finished; run again")
+        if set(name) & set(PATTERN):
+            raise InputError(f"needed a file whose name is no pattern, found '{name}'")
         if not files.is_plain_file(path) or not path.resolve().is_relative_to(self.path):
             self._checked.pop(name, None)
             self._missing[name] = f"needed the file {path}, found none there; run again"
@@ -253,7 +272,7 @@ class RunFiles:
             self._checked[name] = known
         if known.wrong:
             raise InputError(known.wrong)
-        return str(path)
+        return str(self.read_at / name)
 
 
 def _chains(saes: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from saematch.errors import UsageError
 from saematch.explorer.catalogue_query import SEPARATOR, STEP_COLUMNS, STRATEGIES, step_column
+from saematch.run.doubts import Doubt
 from saematch.semantics.judging import Label
 
 MOST_CHARACTERS = 300
@@ -23,7 +24,9 @@ PAIRS = {
 }
 """What becomes of a feature by the folded matching: both it and its partner are live, or not both, it dies,
 or it was born here."""
-RANGES = ("mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift")
+DOUBTS = ("none", "some", *(str(kind) for kind in Doubt))
+"""None, any, or one of that kind."""
+RANGES = ("mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift", "fired")
 """Columns that can be bounded, as `mse_min` and `mse_max`; both ends included."""
 SHARE = "share"
 """The order by the share of a feature's firings that are on the token that is looked for."""
@@ -99,8 +102,12 @@ def parse_selection(asked: Mapping[str, str], keys: Sequence[str]) -> Selection:
         conditions.append("partner IS NOT NULL AND certain" if truth == "yes" else
                           "partner IS NOT NULL AND NOT certain")  # fmt: skip
     if "doubts" in given:
-        some = one_of(given, "doubts", ("some", "none"), "") == "some"
-        conditions.append("doubtful" if some else "NOT doubtful")
+        kind = one_of(given, "doubts", DOUBTS, "")
+        if kind in DOUBTS[:2]:
+            conditions.append("len(doubts) > 0" if kind == "some" else "len(doubts) = 0")
+        else:
+            conditions.append("list_contains(doubts, $doubt)")
+            values["doubt"] = kind
     if "differs" in given:
         other = one_of(given, "differs", STRATEGIES[1:], "")
         conditions.append(

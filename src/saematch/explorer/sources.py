@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from saematch.explorer.catalogue_query import STRATEGIES
+from saematch.explorer.labels import standing_judges
 from saematch.explorer.run_files import RunFiles
 from saematch.run.names import (
     JUDGEMENTS_NAME,
@@ -68,9 +69,3 @@ def sources_of(run: RunFiles, key: str) -> Sources:
     judges, telling = standing_judges(run)
     every = Sources(following, tables, run.descriptions(key), judges, telling)
     return every.without({name for _, name in every.names if run.sha256(name) is None})
-
-
-def standing_judges(run: RunFiles) -> tuple[list[str], list[str]]:
-    """Whose labels are shown, and who of them tells controls apart, as experiment/judge."""
-    named = {f"{experiment}/{judge.judge}": judge.tells for experiment, judge in run.judges.items()}
-    return list(named), [name for name, tells in named.items() if tells]

@@ -16,7 +16,7 @@ FORMATS = {
     "parquet": ("FORMAT parquet, COMPRESSION zstd", "application/vnd.apache.parquet"),
     "json": ("FORMAT json, ARRAY true", "application/json"),
 }
-LISTS = ("fires_on", "fires_on_share", "amid", "promotes", "peaks", "labels")
+LISTS = ("fires_on", "fires_on_share", "amid", "promotes", "peaks", "labels", "doubts")
 TAKEN_COLUMNS = (
     *OWN_COLUMNS,
     "runner_up",

@@ -73,12 +73,16 @@ def compare_runs(
             f"WITH compared AS ({compared}) SELECT key, count(*) AS features, "
             "count(*) FILTER (partner_one = partner_other) AS same, "
             f"count(*) FILTER ({_DIFFER}) AS differ, "
+            "count(*) FILTER (both_live_one) AS pairs_one, count(*) FILTER (both_live_other) AS pairs_other, "
             "avg(mse_one) FILTER (both_live_one) AS mse_one, "
             "avg(mse_other) FILTER (both_live_other) AS mse_other FROM compared GROUP BY key",
             values,
         )
     }
-    none = {"features": 0, "same": 0, "differ": 0, "mse_one": None, "mse_other": None}
+    none = {
+        "features": 0, "same": 0, "differ": 0, "pairs_one": 0, "pairs_other": 0, "mse_one": None,
+        "mse_other": None,
+    }  # fmt: skip
     total = sum(row["differ"] for row in counts.values())
     offset = min(offset, last_page(total, limit)) if total else 0
     rows = database.rows(
@@ -107,11 +111,13 @@ def _compared(place: int, one: str, other: str) -> str:
         for name in ("partner", "mse", "cost", "cosine", "both_live")
     )
     return (
-        "SELECT one.key, one.feature, one.next, one.description, one.source, "
+        "SELECT one.key, one.feature, one.next, one.description, one.source, one.fires_on, one.amid, "
+        "one.promotes, "
         f"{columns} FROM read_parquet($first{place}) AS one "
         f"JOIN read_parquet($second{place}) AS other ON other.feature = one.feature "
         f"WHERE one.status = 'live' AND one.{step_column('matched', one)} "
-        f"AND other.{step_column('matched', other)}"
+        f"AND other.{step_column('matched', other)} "
+        f"AND coalesce(one.{step_column('partner', one)}, other.{step_column('partner', other)}) IS NOT NULL"
     )
 
 

@@ -6,6 +6,7 @@ to everything.  So another feature counts against a step only if it is live and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from saematch.semantics.judging import Label
 
@@ -15,6 +16,21 @@ NEAR_TIE = 1e-3
 """So are those of a margin below this share of their cost."""
 BY_DIRECTION = 0.1
 """So are those where another live feature's cosine is greater by more than this."""
+APART = 10
+"""And those where both features fire at least so often on the texts of the evaluation, and never together."""
+
+
+class Doubt(StrEnum):
+    """What speaks against a step."""
+
+    NOT_LIVE = "not live"
+    DEAR = "dear"
+    NEARER = "nearer"
+    DIRECTION = "by direction"
+    UNCERTAIN = "not certain"
+    TIE = "near tie"
+    NEVER = "never together"
+    DIFFERENT = "judged different"
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,8 @@ class Pair:
     """The live feature of least cost that is nearer than the partner both by cost and by cosine."""
     by_direction: Other | None = None
     """The live feature of greatest cosine, where that is not the partner."""
+    firings: tuple[int, int, int] | None = None
+    """Of the feature, of its partner, and of both at once, on all texts of the evaluation."""
     labels: Sequence[str] = ()
     """What the judges that stand, and tell their controls apart, call the two."""
 
@@ -53,46 +71,58 @@ class Pair:
         return self.statuses == ("live", "live")
 
     @property
-    def doubts(self) -> tuple[str, ...]:
-        """Why to doubt the pair; empty where nothing speaks against it."""
-        return (*self._of_statuses(), *self._of_distance(), *self._of_proof(), *self._of_judges())
+    def doubts(self) -> list[tuple[Doubt, str]]:
+        """Why to doubt the pair, each in words; empty where nothing speaks against it."""
+        return [*self._of_statuses(), *self._of_distance(), *self._of_proof(), *self._of_use()]
 
-    def _of_statuses(self) -> list[str]:
+    def _of_statuses(self) -> list[tuple[Doubt, str]]:
         found = zip(self.names, self.statuses, strict=True)
-        return [f"{name} is {status}" for name, status in found if status not in ("live", None)]
+        dead = [f"{name} is {status}" for name, status in found if status not in ("live", None)]
+        return [(Doubt.NOT_LIVE, "; ".join(dead))] if dead else []
 
-    def _of_distance(self) -> list[str]:
+    def _of_distance(self) -> list[tuple[Doubt, str]]:
         if not self.is_live or self.cost is None or self.cosine is None:
             return []  # to be dead says it all
         found = []
         if self.quantile is not None and self.quantile > DEAR_QUANTILE:
-            found.append("among the dearest tenth of the live pairs")
+            found.append((Doubt.DEAR, "among the dearest tenth of the live pairs"))
         layer = self.names[1].rpartition("/")[0]
         nearer, beside = self.nearer, self.by_direction
         if nearer is not None and nearer.cost is not None:
-            found.append(
-                f"{layer}/{nearer.feature} is nearer (cost {nearer.cost:.3g} against {self.cost:.3g}, cosine "
-                f"{nearer.cosine:.2f} against {self.cosine:.2f}), but was given to another"
+            words = (
+                f"{layer}/{nearer.feature} is nearer (cost {nearer.cost:.4g} against {self.cost:.4g}, "
+                f"cosine {nearer.cosine:.3f} against {self.cosine:.3f}), but was given to another"
             )
+            found.append((Doubt.NEARER, words))
         if (
             beside is not None
             and beside.cosine - self.cosine > BY_DIRECTION
             and (nearer is None or beside.feature != nearer.feature)
         ):
-            found.append(
+            words = (
                 f"{layer}/{beside.feature} is nearer by direction (cosine {beside.cosine:.2f} against "
                 f"{self.cosine:.2f})"
             )
+            found.append((Doubt.DIRECTION, words))
         return found
 
-    def _of_proof(self) -> list[str]:
+    def _of_proof(self) -> list[tuple[Doubt, str]]:
         if self.cost is None:
             return []
         if not self.certain:
-            return ["an equally good matching may pair it otherwise"]
+            return [(Doubt.UNCERTAIN, "an equally good matching may pair it otherwise")]
         if self.is_live and self.margin is not None and self.margin < NEAR_TIE * self.cost:
-            return [f"a near tie: a matching without the pair may cost only {self.margin:.2g} more"]
+            words = f"a near tie: a matching without the pair may cost only {self.margin:.2g} more"
+            return [(Doubt.TIE, words)]
         return []
 
-    def _of_judges(self) -> list[str]:
-        return ["judged DIFFERENT"] if tuple(self.labels) == (str(Label.DIFFERENT),) else []
+    def _of_use(self) -> list[tuple[Doubt, str]]:
+        found = []
+        if self.is_live and self.firings is not None:
+            one, other, both = self.firings
+            if min(one, other) >= APART and both == 0:
+                words = f"the two never fire together ({one:,} and {other:,} firings)"
+                found.append((Doubt.NEVER, words))
+        if tuple(self.labels) == (str(Label.DIFFERENT),):
+            found.append((Doubt.DIFFERENT, "judged DIFFERENT"))
+        return found

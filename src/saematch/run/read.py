@@ -24,7 +24,7 @@ _FOLLOWED: dict[str, str] = {
     **{name: name for name in ("key", "feature", "status", "cost", "cosine", "margin", "certain")},
     **{name: name for name in ("born", "dies", "quantile", "runner_up")},
     "runner_up_extra_cost": "extra_cost",
-    **{name: name for name in ("runner_up_cosine", "runner_up_status", "doubts")},
+    **{name: name for name in ("runner_up_cosine", "runner_up_status", "doubts", "kinds")},
 }
 """Columns of `Run.follow`, and what a step calls them (steps.py)."""
 
@@ -129,7 +129,8 @@ class Run:
         quantile: share of the step's live-live pairs that cost at most as much (missing
         where a feature is not live); runner_up: the feature of least cost but for the one taken, with
         runner_up_extra_cost (its cost less that of the pair; negative: nearer, but given to another),
-        runner_up_cosine and runner_up_status; doubts: why to doubt the step, in words.
+        runner_up_cosine and runner_up_status; doubts: why to doubt the step, in words; kinds: what kinds
+        of doubt these are.
         Raises UsageError naming the layers, or the features, that there are.
         """
         import pandas as pd

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saematch.run.doubts import Other, Pair
+from saematch.run.currency import is_current
+from saematch.run.doubts import Doubt, Other, Pair
 from saematch.run.judged import labels_of_pairs
-from saematch.run.names import matching_name
+from saematch.run.names import PAIR_SOURCES, candidates_name, matching_name
+from saematch.run.schema import CANDIDATES, decode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +45,8 @@ class Step:
     """It is matched to nothing at the next layer."""
     doubts: tuple[str, ...] = ()
     """Why to doubt the step, in words; empty where nothing speaks against it."""
+    kinds: tuple[Doubt, ...] = ()
+    """What kinds of doubt they are."""
 
 
 def followed_steps(run: "Run") -> Mapping[int, Sequence[Step]]:
@@ -72,6 +76,7 @@ class _Steps:
         """`wanted`: those rows of `paths` that steps are made of."""
         self._run, self._paths, self._wanted = run, paths, wanted
         self._labels = labels_of_pairs(run)
+        self._firings = _firings_of_pairs(run, wanted)
         self._near = cache(self._near_of)
 
     def along(self, rows: Iterable[Mapping[Any, Any]]) -> list[Step]:
@@ -95,8 +100,10 @@ class _Steps:
             **values,
             nearer=near.nearer.get(source),
             by_direction=near.by_direction.get(source),
+            firings=self._firings.get((before.key, row["key"], source, row["feature"])),
             labels=self._labels.get((before.key, row["key"], source, row["feature"]), ()),
         )
+        doubts = pair.doubts
         other = near.runner_up.get(source)
         if other is not None and other.cost is not None:
             values |= {
@@ -110,7 +117,8 @@ class _Steps:
             feature=row["feature"],
             status=row["status"],
             dies=row["dies"],
-            doubts=pair.doubts,
+            doubts=tuple(words for _, words in doubts),
+            kinds=tuple(kind for kind, _ in doubts),
             **values,
         )
 
@@ -122,7 +130,7 @@ class _Steps:
         if live.any():
             quantile[live] = np.searchsorted(np.sort(cost[live]), cost[live], "right") / live.sum()
         sources = self._wanted.loc[self._wanted["key"] == a, "feature"]
-        near = self._run.candidates(a, b)  # in order of cost
+        near = self._candidates(a, b)
         near = near[near["feature"].isin(sources)]
         ends = self._paths[self._paths["key"] == b].set_index("feature")["status"]
         feature = near["feature"].to_numpy()
@@ -142,6 +150,14 @@ class _Steps:
             statuses=dict(zip(shown.index.tolist(), shown.tolist(), strict=True)),
         )
 
+    def _candidates(self, a: str, b: str) -> "pd.DataFrame":
+        """In order of cost; none where the run is not finished."""
+        import pandas as pd
+
+        if self._run.directory.record(candidates_name(a, b)) is None:
+            return pd.DataFrame({name: [] for name in CANDIDATES.names}).astype({"feature": int})
+        return self._run.candidates(a, b)
+
     def _by_direction(
         self, a: str, b: str, table: "pd.DataFrame", sources: "pd.Series"
     ) -> dict[int, Other]:
@@ -156,6 +172,31 @@ class _Steps:
             feature: Other(partner, cosine)
             for feature, partner, cosine in zip(*columns, strict=True)
         }
+
+
+def _firings_of_pairs(
+    run: "Run", wanted: "pd.DataFrame"
+) -> dict[tuple[str, str, int, int], tuple[int, int, int]]:
+    """Firings of a feature, of its partner and of both on all texts, by (a, b, feature, partner); `wanted`:
+    rows of paths that features are taken from."""
+    import pandas as pd
+
+    pair, counts = ["a", "b", "feature", "partner"], ["firings", "partner_firings", "joint_firings"]
+    frames = []
+    for name in run.directory.names(PAIR_SOURCES):
+        if not is_current(run.directory, name):
+            continue
+        table = decode(run.directory.read(name))[0].select([*pair, *counts, "strategy"]).to_pandas()
+        chosen = (table["strategy"] == "folded") & table["feature"].isin(wanted["feature"])
+        frames.append(table.loc[chosen, [*pair, *counts]])
+    if not frames:
+        return {}
+    summed = pd.concat(frames).groupby(pair, sort=False)[counts].sum().reset_index()
+    columns = (summed[name].tolist() for name in (*pair, *counts))
+    return {
+        (a, b, feature, partner): (one, other, both)
+        for a, b, feature, partner, one, other, both in zip(*columns, strict=True)
+    }
 
 
 def _start(row: Mapping[Any, Any]) -> Step:

@@ -3,7 +3,7 @@
 import {clear, make, styled} from "./elements.js";
 import {followAddress} from "./route.js";
 import {ask} from "./questions.js";
-import {percent, short, signed} from "./numbers.js";
+import {counted, percent, plural, short, signed} from "./numbers.js";
 import {contextLine, meaning} from "./tokens.js";
 import {featureLink, labelMarks} from "./find.js";
 
@@ -24,6 +24,14 @@ function doubtsOf(card) {
   return make("p", {class: "doubts"}, make("b", {}, "Doubt this step: "), parts);
 }
 
+// φ and lift are means over the texts on which they are known, which may be fewer for one of them.
+function together(step) {
+  const {phi_texts: texts, lift_texts: lifted} = step;
+  const of = count => (texts === lifted ? "" : ` (${plural(count, "text")})`);
+  return [`φ ${short(step.phi, 2)}${of(texts)}`, step.lift === null ? "" : `, lift ${short(step.lift)}${of(lifted)}`,
+    make("br"), make("span", {class: "quiet small"}, `${counted(step.joint_fired)} at once, of ${counted(step.fired)} and ${counted(step.partner_fired)}`)];
+}
+
 function stepBlock(card) {
   const step = card.step;
   if (!step) return make("div", {class: "step first quiet"}, "the path starts here");
@@ -36,7 +44,7 @@ function stepBlock(card) {
       ["cosine", short(step.cosine, 2)],
       ["cost", short(step.cost), " ", bar],
       ["margin", short(step.margin), step.certain === null ? "" : step.certain ? " certain" : make("span", {class: "doubt"}, " not certain")],
-      step.phi === null ? null : ["fire together", `φ ${short(step.phi, 2)}`, step.lift === null ? "" : `, lift ${short(step.lift)}`],
+      step.phi === null ? null : ["fire together", together(step)],
       step.runner_up === null ? null : ["runner-up", featureLink(card.key, step.runner_up), ` ${signed(step.extra_cost)}`,
         `, cosine ${short(step.runner_up_cosine, 2)}`, step.runner_up_status && step.runner_up_status !== "live"
           ? make("span", {class: "doubt"}, ` ${step.runner_up_status}`) : null],
@@ -78,7 +86,7 @@ function candidatesButton(card) {
     if (!answer.next) return make("p", {class: "small quiet"}, "there is no next layer");
     if (!answer.candidates.length) return make("p", {class: "small quiet"}, "not kept in this run: saematch run makes them");
     return make("ol", {class: "candidates"}, answer.candidates.map(one => make("li", {},
-      featureLink(answer.next, one.candidate), ` cost ${short(one.cost)}, cosine ${short(one.cosine, 2)}`,
+      one.rank === null ? "by direction: " : null, featureLink(answer.next, one.candidate), ` cost ${short(one.cost)}, cosine ${short(one.cosine, 2)}`,
       one.status && one.status !== "live" ? make("span", {class: "doubt"}, ` ${one.status}`) : null,
       one.candidate === answer.partner ? make("b", {}, ", matched") : null,
       one.given_to !== null && one.given_to !== card.feature
@@ -115,7 +123,7 @@ export function featureCard(card, here, run) {
     meaning(card, run.sources.length ? "no description" : "not described yet", {shares: true}),
     card.source && card.source !== "activations" ? make("p", {class: "quiet small"}, `description: ${card.source}`) : null,
     contexts,
-    card.density === null ? null : pairs([["density", percent(card.density, 2)], ["greatest activation", short(card.greatest_activation)]]),
+    card.density === null ? null : pairs([["density", percent(card.density, 2), card.firings === null ? "" : ` (${plural(card.firings, "firing")})`], ["greatest activation", short(card.greatest_activation)]]),
     candidatesButton(card), elsewhere);
   const open = async () => {
     try {

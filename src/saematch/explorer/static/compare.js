@@ -44,11 +44,11 @@ function shares(row) {
 
 function sums(answer) {
   return answer.pairs.reduce((all, row) => Object.fromEntries(["features", "same", "differ", "for_one", "for_other", "ties",
-    "unmeasured", "judged", "judge_one", "judge_other"]
+    "unmeasured", "judged", "judged_same", "judge_one", "judge_other"]
     .map(name => [name, (all[name] ?? 0) + row[name]])), {});
 }
 
-// A mean over layers of means over the features that were judged under both.
+// Over all features that were judged under both.
 function meanLabel(answer, side) {
   const judged = answer.pairs.filter(row => row.judged);
   const all = judged.reduce((sum, row) => sum + row.judged, 0);
@@ -64,8 +64,9 @@ function inWords(answer, run) {
       + `that by ${answer.other} in ${counted(all.for_other)}, equally often in ${counted(all.ties)} (text: ${answer.corpus}); ${counted(all.unmeasured)} were not measured. `);
   } else text.append("How often partners fire together was not measured for these two", ...commandFor("evaluate", run), ". ");
   if (all.judged) {
-    text.append(`Of the ${plural(all.judged, "feature")} judged under both the mean label is ${short(meanLabel(answer, "one"))} by ${answer.one} and `
-      + `${short(meanLabel(answer, "other"))} by ${answer.other} (1 DIFFERENT, 3 SAME); where they differ, the partner by ${answer.one} is called `
+    text.append(`${answer.judges.map(one => one.split("/")[1]).filter((one, place, all) => all.indexOf(one) === place).join(" and ")} `
+      + `labelled the partners by both of ${plural(all.judged, "feature")}, equal in ${counted(all.judged_same)}: mean label `
+      + `${short(meanLabel(answer, "one"))} by ${answer.one} and ${short(meanLabel(answer, "other"))} by ${answer.other} (1 DIFFERENT, 3 SAME); where they differ, the partner by ${answer.one} is called `
       + `more alike in ${counted(all.judge_one)}, that by ${answer.other} in ${counted(all.judge_other)}.`);
   } else text.append("No judge has labelled pairs of both", ...commandFor("judge", run), ".");
   return text;
@@ -82,7 +83,7 @@ function partner(row, side) {
     labelMarks(row[`labels_${side}`]).map(mark => [" ", mark]),
     make("br"), make("span", {class: "quiet small"}, `MSE ${short(row[`mse_${side}`])}, cosine ${short(row[`cosine_${side}`], 2)}`),
     row[`firings_${side}`] === null ? null : [make("br"), make("span", {class: "small"},
-      `score ${short(row[`score_${side}`], 2)}, φ ${short(row[`phi_${side}`], 2)}`)]);
+      `score ${short(row[`score_${side}`], 2)}, φ ${short(row[`phi_${side}`], 2)}`, side === "one" ? ` of ${plural(row.firings_one, "firing")}` : "")]);
 }
 
 export async function showCompare(place, asked, run) {
@@ -106,7 +107,9 @@ export async function showCompare(place, asked, run) {
     ["layer", "Layers", [["", "all"], ...steps], asked.layer ?? ""],
     ...(measured ? [["corpus", "Text", run.corpora.map(one => [one, one]), answer.corpus]] : []),
     ["show", "Show", where, answer.show], ["sort", "Sorted by", sorts, answer.sort],
+    ...(measured ? [["fired", "Listed by score if fired", [[0, "ever"], [10, "10 times"], [100, "100 times"], [1000, "1000 times"]], answer.fired]] : []),
   ]), inWords(answer, run));
+  for (const why of answer.left_out) place.append(make("p", {class: "notice doubt", role: "alert"}, why));
   for (const [key, why] of Object.entries(answer.problems)) place.append(make("p", {class: "notice doubt", role: "alert"}, `Layer ${key} is left out: ${why}`));
   place.append(tableOf("Counts for every two layers", ["layers", "live features", "same partner", "differ", `${answer.one} more`, `${answer.other} more`, "shares",
     `score, ${answer.one}`, `score, ${answer.other}`, `φ, ${answer.one}`, `φ, ${answer.other}`,
@@ -119,11 +122,11 @@ export async function showCompare(place, asked, run) {
     answer.judged ? [make("td", {}, counted(row.judged)), [row.label_one, row.label_other].map(value => make("td", {}, short(value)))] : null))),
   make("p", {class: "quiet small"}, "Score: the share of a feature’s firings on which its partner fires too, mean over features. "
     + "Cosine and correlation are not one-to-one, so many features may share a partner; always-on partners flatter the score, φ less so. "
-    + (answer.judged ? "Label: mean over features that a judge labelled under both, 1 (DIFFERENT) to 3 (SAME); equal partners are among them." : "")),
+    + (answer.judged ? "Label: mean over features whose partners by both were labelled in one experiment, 1 (DIFFERENT) to 3 (SAME)." : "")),
   make("h2", {}, "Features"), pagesOf("compare", answer, asked));
   if (!answer.features.length) return;
   place.append(tableOf("Features and their partners", ["feature", "described as", answer.one, answer.other],
     answer.features.map(row => make("tr", {}, make("th", {scope: "row"}, featureLink(row.key, row.feature)),
-      make("td", {class: "meaning"}, row.description ? make("span", {class: "said"}, row.description) : meaning(row, "no description")),
+      make("td", {class: "meaning"}, meaning(row, "no description")),
       partner(row, "one"), partner(row, "other"))), "pairs"));
 }

@@ -2,8 +2,9 @@
 
 import {sameToken} from "./tokens.js";
 
-const RANGES = ["mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift"];
-const FOLDED = {certain: null, quantile: null, labels: null, phi: null, lift: null, doubtful: null};
+const RANGES = ["mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift", "fired"];
+const FOLDED = {certain: null, quantile: null, labels: null, phi: null, lift: null, phi_texts: null, lift_texts: null, fired: null,
+  partner_fired: null, joint_fired: null, doubts: null};
 
 export function embeddedAnswer(data, question, asked) {
   if (question === "features") return found(data, asked);
@@ -23,7 +24,7 @@ function found(data, asked) {
   const other = asked.strategy && asked.strategy !== "folded";
   const step = row => (other ? {...row, ...row.steps[asked.strategy]} : row);
   const shown = row => (other ? {...row, ...FOLDED} : row);
-  const rows = data.features.map(row => ({...step(row)})).filter(row => matches(row, asked));
+  const rows = data.features.map(row => ({...step(row)})).filter(row => matches(row, asked, saidOf(data, row)));
   const sort = asked.sort || (asked.fires ? "share" : "layer");
   const order = asked.order || (sort === "share" ? "desc" : "asc");
   if (sort === "share") rows.forEach(row => { row.share = shareOf(row, asked.fires); });
@@ -41,17 +42,22 @@ function found(data, asked) {
     features: rows.slice(offset, offset + limit).map(shown)};
 }
 
-// How many of a feature's firings are on a token; null where it is in its contexts alone.
+// How much of a feature's activation is on a token; null where it is in its contexts alone.
 function shareOf(row, token) {
   const shares = (row.fires_on || []).flatMap((one, place) => (sameToken(one, token) ? [row.fires_on_share[place]] : []));
   return shares.length ? shares.reduce((sum, one) => sum + one, 0) : null;
 }
 
-function matches(row, asked) {
+// All that is said of a feature, whoever says it.
+function saidOf(data, row) {
+  const told = data.answers.evidence[`${row.key}/${row.feature}`]?.descriptions ?? [];
+  return [row.description, ...told.map(one => one.text)].join("\n").toLowerCase();
+}
+
+function matches(row, asked, said) {
   const holds = (tokens, wanted) => (tokens || []).some(token => sameToken(token, wanted));
   if (asked.text) {
-    const text = (row.description || "").toLowerCase();
-    if (!asked.text.toLowerCase().split(/\s+/).filter(Boolean).every(word => text.includes(word))) return false;
+    if (!asked.text.toLowerCase().split(/\s+/).filter(Boolean).every(word => said.includes(word))) return false;
   }
   if (asked.fires && !holds(row.fires_on, asked.fires) && !holds(row.peaks, asked.fires)) return false;
   if (asked.promotes && !holds(row.promotes, asked.promotes)) return false;
@@ -62,7 +68,9 @@ function matches(row, asked) {
   const fates = {live: row.live_pair, "left out": row.steps.folded.partner !== null && !row.live_pair,
     dies: row.steps.folded.matched && row.steps.folded.partner === null, born: row.born};
   if (asked.pairs && !fates[asked.pairs]) return false;
-  if (asked.doubts && row.doubtful !== (asked.doubts === "some")) return false;
+  const doubts = row.doubts || [];
+  const doubted = {none: row.doubts !== null && !doubts.length, some: doubts.length > 0};
+  if (asked.doubts && !(doubted[asked.doubts] ?? doubts.includes(asked.doubts))) return false;
   if (asked.certain && (row.steps.folded.partner === null || row.certain !== (asked.certain === "yes"))) return false;
   if (asked.differs) {
     const other = row.steps[asked.differs];

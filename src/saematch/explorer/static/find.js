@@ -7,11 +7,13 @@ import {counted, percent, short} from "./numbers.js";
 import {meaning, sameToken} from "./tokens.js";
 
 const SORTS = [["layer", "layer"], ["mse", "decoder MSE"], ["cost", "cost"], ["cosine", "cosine"],
-  ["margin", "margin"], ["density", "density"], ["quantile", "cost quantile"], ["phi", "φ"], ["lift", "lift"]];
-const RANGE_FIELDS = SORTS.filter(([name]) => name !== "layer");
-const MEASURED = ["phi", "lift"]; // known of runs that were evaluated
+  ["margin", "margin"], ["density", "density"], ["quantile", "cost quantile"], ["firings", "firings"],
+  ["phi", "φ"], ["lift", "lift"], ["fired", "firings under φ"]];
+const RANGE_FIELDS = SORTS.filter(([name]) => !["layer", "firings"].includes(name));
+const MEASURED = ["phi", "lift", "fired"]; // known of runs that were evaluated
 const LEAST_FIRST = ["layer", "mse", "cost", "quantile"]; // of the others the greatest are of interest
-const SHARE = "share"; // of a feature's firings that are on the token that is looked for
+const SHARE = "share"; // of a feature's activation that is on the token that is looked for
+const DOUBTS = ["not live", "dear", "nearer", "by direction", "not certain", "near tie", "never together", "judged different"];
 
 function field(label, control) {
   const id = newId("field");
@@ -68,21 +70,22 @@ function searchForm(asked, run) {
         field("Status", choice("status", asked, [["live", "live"], ["dead", "dead"], ["degenerate", "degenerate"]], "any")),
         field("Judge’s label", choice("label", asked, [["SAME", "SAME"], ["MAYBE", "MAYBE"], ["DIFFERENT", "DIFFERENT"]], "any")),
         field("Step", choice("pairs", asked, [["live", "both live"], ["left out", "not both live"], ["dies", "dies"], ["born", "born here"]], "any")),
-        field("Doubts", choice("doubts", asked, [["none", "none"], ["some", "some"]], "any")),
+        field("Doubts", choice("doubts", asked, [["none", "none"], ["some", "some"], ...DOUBTS.map(kind => [kind, kind])], "any")),
         field("Pair is certain", choice("certain", asked, [["yes", "yes"], ["no", "no"]], "either")),
         others.length ? field("Nearest by", choice("strategy", asked, run.strategies.map(one => [one, one]))) : null,
         others.length ? field("Where folded differs from", choice("differs", asked, others.map(one => [one, one]), "–")) : null,
         RANGE_FIELDS.filter(possible).map(one => rangeField(one, asked)))));
   const go = () => {
     const given = Object.fromEntries(new FormData(form));
-    if (!given.fires && given.sort === SHARE) given.sort = "";
-    if (given.fires && !asked.fires && given.sort === "layer") given.sort = ""; // nobody chose it
+    // With a token its share is the order, unless somebody chose another; without it no longer.
+    if (Boolean(given.fires) !== Boolean(asked.fires) && given.sort === usualSort(asked)) given.sort = given.order = "";
     if (given.order === usualOrder(given.sort || usualSort(given))) given.order = "";
     if (given.sort === usualSort(given)) given.sort = "";
     if (given.strategy === "folded") given.strategy = "";
     const named = (given.text ?? "").trim();
     const slash = named.lastIndexOf("/");
-    if (/^\d+$/.test(named.slice(slash + 1)) && run.saes.some(sae => sae.key === named.slice(0, slash))) {
+    // Also where there is no such layer: the answer names those there are.
+    if (/^\S+\/\d+$/.test(named)) {
       location.hash = followAddress(named.slice(0, slash), named.slice(slash + 1));
     } else location.hash = address("find", given);
   };
@@ -111,12 +114,12 @@ export function labelMarks(labels) {
   return (labels ?? []).map(label => make("span", {class: `label ${label.toLowerCase()}`}, label));
 }
 
-// Why a feature is among those that fire on a token: how often it does, or that a context says so.
+// Why a feature is among those that fire on a token: how much, or that a context says so.
 function onToken(row, token) {
   const fires = row.fires_on ?? [];
   const listed = fires.map((one, place) => (sameToken(one, token) ? row.fires_on_share?.[place] ?? 0 : 0));
   if (fires.some(one => sameToken(one, token))) {
-    return make("p", {class: "small quiet"}, `${percent(listed.reduce((sum, one) => sum + one, 0))} of its firings are on this token`);
+    return make("p", {class: "small quiet"}, `${percent(listed.reduce((sum, one) => sum + one, 0))} of its activation is on this token`);
   }
   const peak = (row.peaks ?? []).find(one => sameToken(one, token));
   return peak === undefined ? null : make("p", {class: "small quiet"}, "this token is the strongest of one of its contexts");
@@ -133,10 +136,10 @@ function resultRow(row, measured, token) {
     make("th", {scope: "row"}, featureLink(row.key, row.feature), status),
     make("td", {class: "meaning"}, meaning(row, "no description"), token ? onToken(row, token) : null),
     cell("density", percent(row.density, 2)),
-    cell("nearest", partner, " ", labelMarks(row.labels), row.doubtful ? make("span", {class: "doubt small"}, " doubtful") : null),
+    cell("nearest", partner, " ", labelMarks(row.labels), row.doubts?.length ? make("span", {class: "doubt small"}, " doubtful") : null),
     cell("MSE", short(row.mse), " ", bar),
     cell("cosine", short(row.cosine, 2)),
-    measured ? cell("φ", short(row.phi, 2)) : null,
+    measured ? cell("φ", short(row.phi, 2), row.phi === null ? null : make("span", {class: "quiet small"}, ` of ${counted(row.fired)}`)) : null,
     cell("margin", short(row.margin)));
 }
 
@@ -179,15 +182,18 @@ export async function showFind(place, asked, run) {
     notes.push(make("p", {class: "notice doubt", role: "alert"}, `Layer ${key} is left out: ${why}`));
   }
   if (!answer.total) {
+    const lack = run.missing.find(one => one.makes === "describe");
     clear(results, notes, make("p", {}, "No feature is so. Fewer filters find more; words are looked for in "
-      + "descriptions as they are written, tokens as a whole."));
+      + "descriptions as they are written, tokens as a whole."), lack ? make("p", {}, lack.what, " ", make("code", {}, lack.command)) : null);
     return;
   }
   clear(results, notes,
     make("div", {class: "above"}, paging(answer, asked), takeAway(asked)),
     make("table", {class: "found"},
       make("caption", {class: "quiet"}, `Nearest: the feature of the next layer ${shared ? "that is nearest, which others may share" : "under a one-to-one matching"}${by}.`
-        + (by ? "" : " The bar: how many of the live pairs cost at most as much. Doubtful: follow the feature to read why.")),
+        + (by ? "" : " The bar: how many of the live pairs cost at most as much. Doubtful: follow the feature to read why."
+          + (measured ? " φ of so many firings of the feature: of few it says little." : ""))
+        + (by && asked.doubts ? " Doubts are of the folded step." : "")),
       make("thead", {}, make("tr", {}, ["feature", "described as", "density", "nearest", "MSE", "cosine", ...(measured ? ["φ"] : []), "margin"]
         .map(name => make("th", {scope: "col"}, name)))),
       make("tbody", {}, answer.features.map(row => resultRow(row, measured, asked.fires)))),

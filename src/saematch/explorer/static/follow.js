@@ -3,7 +3,7 @@
 import {make} from "./elements.js";
 import {address} from "./route.js";
 import {ask} from "./questions.js";
-import {percent, short} from "./numbers.js";
+import {percent, plural, short} from "./numbers.js";
 import {featureCard} from "./card.js";
 import {featureLink} from "./find.js";
 
@@ -26,7 +26,9 @@ function summary(path) {
   const here = path.cards[path.here], next = path.cards[path.here + 1];
   const text = make("p", {class: "answer"});
   if (!next) {
-    text.append("The path of ", make("b", {}, `${here.key}/${here.feature}`), " ends here.");
+    const name = make("b", {}, `${here.key}/${here.feature}`);
+    if (!path.known[1]) text.append("Where ", name, ` goes is not known: ${path.ends.after}.`);
+    else text.append("The path of ", name, path.ends.after ? " ends here: it is matched to nothing at the next layer." : " ends here, at the last layer.");
     return text;
   }
   const step = next.step;
@@ -36,16 +38,17 @@ function summary(path) {
     + ` and cosine ${short(step.cosine, 2)}. `,
     step.certain === null ? "The matching of these layers is missing, so how near the two are is not known."
       : step.certain ? "The pair is certain: every matching of least total cost contains it."
-      : "The pair is not certain: a matching as good may do without it.");
+      : "The pair is not certain: a matching as good may do without it.",
+    step.doubts.length ? make("b", {class: "doubt"}, ` Doubt the step, for ${plural(step.doubts.length, "reason")}: ${step.doubts.join("; ")}.`) : "");
   return text;
 }
 
 function neighbours(path) {
   const before = path.cards[path.here - 1], after = path.cards[path.here + 1];
   return make("nav", {class: "paging", "aria-label": "Along the path"},
-    before ? make("span", {}, "← ", featureLink(before.key, before.feature)) : make("span", {class: "quiet"}, "← the path starts here"),
+    before ? make("span", {}, "← ", featureLink(before.key, before.feature)) : make("span", {class: "quiet"}, path.known[0] ? "← the path starts here" : "← not known"),
     make("b", {}, `${path.cards[path.here].key}/${path.cards[path.here].feature}`),
-    after ? make("span", {}, featureLink(after.key, after.feature), " →") : make("span", {class: "quiet"}, "the path ends here →"));
+    after ? make("span", {}, featureLink(after.key, after.feature), " →") : make("span", {class: "quiet"}, path.known[1] ? "the path ends here →" : "not known →"));
 }
 
 // Left and right go from card to card.
@@ -73,11 +76,13 @@ function legend() {
       make("b", {}, "Runner-up"), ": the nearest other feature, and what it costs beyond the pair; below zero it is "
       + "nearer, but was given to another feature, as small features, dead ones before all, are near to everything. ",
       make("b", {}, "Doubt"), ": a feature is not live; the pair is among the dearest tenth; another live feature is nearer "
-      + "both by cost and by cosine, or has a cosine greater by more than 0.1; the pair is not certain or nearly tied; the judge "
-      + "calls the two DIFFERENT. Beside a token: the share of the feature’s firings that are on it. "
+      + "both by cost and by cosine, or has a cosine greater by more than 0.1; the pair is not certain or nearly tied; both fire on "
+      + "the evaluation’s texts and never together; the judge calls the two DIFFERENT. Beside a token: the share of the feature’s "
+      + "activation that is on it. "
       + "Shades in a context: activation, by the feature’s greatest. ",
       make("b", {}, "Fire together"),
-      ": correlation of the two features’ firings (φ), and how many times as often as by chance (lift), mean over texts. ",
+      ": correlation of the two features’ firings (φ), and how many times as often as by chance (lift), means over the texts "
+      + "on which they are known; how often both fired at once, of the firings of the feature before and of this one. ",
       make("b", {}, "Label"), ": what a judge says of the two descriptions."));
 }
 

@@ -40,7 +40,8 @@ async function show(quietly = false) {
     if (!known) throw new Error(`There is no view called “${view}”.`);
     await known[2](place, parameters, run);
   } catch (error) {
-    place.append(make("p", {class: "notice doubt", role: "alert"}, error.message));
+    const again = known && Object.keys(parameters).length ? [" ", make("a", {href: address(view)}, "Start again without it")] : null;
+    place.append(make("p", {class: "notice doubt", role: "alert"}, error.message, again));
   }
   if (turn !== shown) return; // the reader has gone on
   const field = main.contains(document.activeElement) ? document.activeElement.id : "";

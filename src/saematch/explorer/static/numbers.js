@@ -11,7 +11,7 @@ export function short(value, digits = 3) {
 export function percent(share, digits = 1) {
   if (share === null || share === undefined) return "–";
   const value = 100 * share;
-  if (value !== 0 && value < 0.1) return "<0.1%";
+  if (value !== 0 && value < 0.1) return `${short(value, 1)}%`;
   return `${Number(value.toFixed(value < 10 ? digits : 0))}%`;
 }
 

@@ -4,6 +4,7 @@ import {make} from "./elements.js";
 import {ask} from "./questions.js";
 import {counted, percent, plural, short} from "./numbers.js";
 import {featureLink} from "./find.js";
+import {meaning} from "./tokens.js";
 import {chooser, pagesOf, tableOf} from "./compare.js";
 
 // A setting as people write it.
@@ -33,10 +34,13 @@ export async function showRuns(place, asked, run) {
   }
   const features = answer.pairs.reduce((sum, row) => sum + row.features, 0), same = answer.pairs.reduce((sum, row) => sum + row.same, 0);
   place.append(make("p", {class: "answer"}, `The two runs pair ${percent(features ? same / features : null)} of ${counted(features)} live features with the same partner.`),
-    tableOf("Counts for every two layers", ["layers", "live features", "same partner", "differ", "decoder MSE, one", "decoder MSE, other"],
+    tableOf("Counts for every two layers", ["layers", "live features", "same partner", "differ", "live pairs, one", "live pairs, other",
+      "decoder MSE, one", "decoder MSE, other"],
       answer.pairs.map(row => make("tr", {}, make("th", {scope: "row"}, `${row.a} → ${row.b}`),
-        [row.features, row.same, row.differ].map(count => make("td", {}, counted(count))),
+        [row.features, row.same, row.differ, row.pairs_one, row.pairs_other].map(count => make("td", {}, counted(count))),
         [row.mse_one, row.mse_other].map(value => make("td", {}, short(value)))))),
+    make("p", {class: "quiet small"}, "Decoder MSE: mean over the live pairs of each run, which may be of other features and of other numbers; "
+      + "a feature that one of the runs leaves unmatched differs."),
     make("h2", {}, "Where they differ"), make("p", {class: "quiet small"}, "The SAEs are the same, so a partner is the same feature "
       + "in both; links follow it through the first run."), pagesOf("runs", answer, asked));
   if (!answer.features.length) return;
@@ -44,6 +48,6 @@ export async function showRuns(place, asked, run) {
     make("br"), make("span", {class: "quiet small"}, `MSE ${short(row[`mse_${side}`])}`));
   place.append(tableOf("Features whose partners differ", ["feature", "described as", "one", "the other"], answer.features.map(row =>
     make("tr", {}, make("th", {scope: "row"}, featureLink(row.key, row.feature)),
-      make("td", {class: "meaning"}, row.description ? make("span", {class: "said"}, row.description) : make("span", {class: "quiet"}, "no description")),
+      make("td", {class: "meaning"}, meaning(row, "no description")),
       partner(row, "one"), partner(row, "other"))), "pairs"));
 }
