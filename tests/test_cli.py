@@ -1,5 +1,6 @@
 """The command line as a user meets it: output, files, exit codes, one or two lines of error."""
 
+import io
 import json
 import subprocess
 import sys
@@ -10,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
+from rich.console import Console
 from tiny_suites import write_sae, write_suite
 
-from saematch import load_sae, match
+from saematch import display, load_sae, match
 from saematch.cli import main
+from saematch.run import open_run
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -135,9 +138,37 @@ def test_paths_follows_a_feature(call: Call, finished: Path) -> None:
     expected = table.loc[table["path"] == number, "feature"].tolist()
     assert [step["feature"] for step in steps] == expected
 
-    code, out, _ = call("paths", finished, "--feature", "3/5")
+    code, out, _ = call("paths", finished, "--feature", " 3/5 ")
     assert code == 0
     assert "nearest under a one-to-one matching" in out
+
+
+def test_a_path_fits_80_columns_and_no_number_is_cut(
+    monkeypatch: pytest.MonkeyPatch, finished: Path
+) -> None:
+    steps = open_run(finished).follow("3", 0)
+    assert "degenerate" in set(steps["status"])
+    worst = steps.assign(
+        feature=123456, status="degenerate", cost=3.4212e-05, cosine=-0.0123, margin=3.4212e-07,
+        quantile=1.0, certain=False, runner_up=123456, runner_up_extra_cost=-3.4212e-05,
+        runner_up_status="degenerate", doubts=[()] * len(steps),
+    )  # fmt: skip
+    dying = worst.assign(born=True, dies=True)
+    large = worst.assign(cost=123456.7, margin=98765.4, runner_up_extra_cost=-123.456)
+    numbers = "123456 3.4e-05 100% -0.01 3.4e-07 (-3.4e-05)†"
+    for shown, expected in (
+        (worst, f"degenerate {numbers}"), (dying, numbers), (large, "123457 98765 (-123)†"),
+        (steps, "degenerate"),
+    ):  # fmt: skip
+        console = Console(width=80, file=io.StringIO())
+        monkeypatch.setattr(display, "CONSOLE", console)
+        display.path(shown, "3", 0)
+        said = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "…" not in said
+        assert max(map(len, said.splitlines())) <= 80
+        assert all(said.count(one) >= len(shown) - (shown is steps) for one in expected.split()), (
+            said
+        )
 
 
 def test_export_names_what_it_wrote(call: Call, finished: Path, tmp_path: Path) -> None:

@@ -267,15 +267,14 @@ def paths(
     """Follow one feature through the layers."""
     from saematch import display
     from saematch.run import open_run
+    from saematch.run.named_feature import named_feature
 
-    key, separator, index = feature.rpartition("/")
-    if not separator or not index.isdecimal():
-        raise UsageError(f"needed a feature as LAYER/INDEX, e.g. 12/345, found '{feature}'")
-    steps = open_run(directory).follow(key, int(index))
+    key, index = named_feature(feature)
+    steps = open_run(directory).follow(key, index)
     if as_json:
         _print_json(json.loads(steps.to_json(orient="records")))
     else:
-        display.path(steps, key, int(index))
+        display.path(steps, key, index)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from saematch.cli_evaluation import Directory, Json, split
+from saematch.errors import InputError
 
 
 def figures(
@@ -18,12 +19,14 @@ def figures(
     as_json: Json = False,
 ) -> None:
     """Draw the SAE Match paper's figures from a run's tables, as SVG and PNG."""
+    # A list without a name, such as '', is no wish for all of them.
+    wanted = () if only is None else split(only) or (only,)
     from saematch import display
     from saematch.display_figures import figures_drawn
     from saematch.run.drawing import draw_figures
 
     with display.progress(quiet=as_json) as progress:
-        drawn = draw_figures(directory, split(only or ""), progress)
+        drawn = draw_figures(directory, wanted, progress)
     if as_json:
         value = [
             {**dataclasses.asdict(one), "files": [str(directory / name) for name in one.files]}
@@ -32,3 +35,9 @@ def figures(
         typer.echo(json.dumps(value, indent=1))
     else:
         figures_drawn(drawn, Path(directory))
+    kept_back = [one.name for one in drawn if one.altered]
+    if kept_back:
+        raise InputError(
+            f"needed every file as it was written, found some altered; not drawn: {', '.join(kept_back)}; "
+            "mend what is named there, and run the same command again"
+        )

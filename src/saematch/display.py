@@ -235,11 +235,14 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
     table = new_table(
         "layer", "feature", "status", "cost", "rank", "cosine", "margin", "certain", "runner-up"
     )
+    table.padding = (0, 0)  # nine columns leave no more room between them
+    for column in (table.columns[0], table.columns[2]):  # names and words give way, numbers do not
+        column.no_wrap, column.overflow = False, "fold"
     for step in steps.to_dict("records"):
         runner_up = step["runner_up"]
         other = ""
         if not pd.isna(runner_up):
-            other = f"{runner_up} ({step['runner_up_extra_cost']:+.3g})"
+            other = f"{runner_up} ({_short(step['runner_up_extra_cost'], '+')})"
             if step["runner_up_status"] not in ("live", None):
                 other += "†"
         quantile = step["quantile"]
@@ -250,7 +253,7 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
             step["status"],
             _short(step["cost"]),
             _percent(quantile),
-            _short(step["cosine"]),
+            "" if pd.isna(step["cosine"]) else f"{step['cosine']:.2f}",
             _short(step["margin"]),
             "" if started else ("yes" if step["certain"] else "no"),
             other,
@@ -278,9 +281,14 @@ def new_table(*columns: str) -> Table:
     return table
 
 
-def _short(value: Any) -> str:
-    """Three significant digits, for tables of many columns; nothing where there is no value."""
-    return "" if value is None or pd.isna(value) else f"{value:.3g}"
+def _short(value: Any, sign: str = "") -> str:
+    """Two or three significant digits in at most seven signs beside the minus, for tables of many
+    columns; nothing where there is no value."""
+    if value is None or pd.isna(value):
+        return ""
+    if 1e3 <= abs(value) < 1e6:
+        return f"{value:{sign}.0f}"
+    return f"{value:{sign}.{3 if 0.1 <= abs(value) < 1e3 else 2}g}"
 
 
 def number(value: Any) -> str:

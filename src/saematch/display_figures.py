@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def figures_drawn(drawn: "Sequence[Drawn]", directory: Path) -> None:
-    """A row a figure that was drawn; for the others what they lack, and the command that makes it."""
+    """A row a figure that was drawn; for the others what they lack, and the command that makes it, or
+    the altered file that keeps them back."""
     table = new_table("figure", "file")
     for one in drawn:
         if one.files:
@@ -27,8 +28,16 @@ def figures_drawn(drawn: "Sequence[Drawn]", directory: Path) -> None:
     if missing:
         CONSOLE.print("\nNot drawn:")
     for one in missing:
-        numbers = " and ".join(one.numbers)
-        CONSOLE.print(
-            f"  {numbers} ({one.name}) needs {one.needed}:\n    {one.command}",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        if not one.altered:
+            _say(f"  {_named(one)} needs {one.needed}:\n    {one.command}")
+    for why in dict.fromkeys(one.altered for one in missing if one.altered):
+        names = ", ".join(_named(one) for one in missing if one.altered == why)
+        _say(f"  {names}:\n    {why}")
+
+
+def _named(one: "Drawn") -> str:
+    return f"{' and '.join(one.numbers)} ({one.name})"
+
+
+def _say(text: str) -> None:
+    CONSOLE.print(text, markup=False, highlight=False, soft_wrap=True)

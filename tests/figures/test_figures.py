@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from semantic_tables import describe, fire, judge
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from semantic_tables import describe, fire, judge, keep, result
 
 from saematch.errors import UsageError
 from saematch.figures import FIGURES, NotInRunError, caption_of, draw
@@ -15,11 +18,12 @@ from saematch.figures.data import adjacent, run_command
 from saematch.figures.described import described
 from saematch.figures.labels import judged_shares, mse_by_label, persistence
 from saematch.figures.norms import stream_norms
-from saematch.figures.paths import followed
+from saematch.figures.paths import asked, followed
 from saematch.figures.sorted_pairs import sorted_pairs
 from saematch.figures.style import LABEL_FILLS, STRATEGY_LINES, draw_strategy, new_figure
 from saematch.run import Run, RunConfig, open_run
 from saematch.run.config import parse_parts
+from saematch.run.schema_semantics import RESULTS
 
 CORPORA = ("code", "web")
 """In the order of their panels."""
@@ -275,6 +279,55 @@ def test_paths_show_features_and_texts(run: Run) -> None:
         followed(run, [("4", 99)])
 
 
+def test_features_of_paths_by_name_or_number(run: Run) -> None:
+    wanted = caption_and_words(followed(run, [("4", 7), ("3", 2)]))
+    assert caption_and_words(followed(run, ["4/7", " 3/2 "])) == wanted
+    assert caption_and_words(followed(run, [(4, 7), (3, np.int64(2))])) == wanted
+    assert followed(run, "4/7").axes
+    with pytest.raises(
+        UsageError, match=r"needed a feature as LAYER/INDEX, e\.g\. 12/345, found '47'"
+    ):
+        followed(run, ["47"])
+    for wrong in (("4", "7"), ("4", 7, 1), ("4", 7.5), 7):
+        with pytest.raises(UsageError, match="needed features as '12/345' or "):
+            asked(wrong)
+
+
+def caption_and_words(figure: Figure) -> tuple[str, list[str]]:
+    return caption_of(figure)[1], [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_steps_in_doubt_have_hollow_arrows(run: Run) -> None:
+    figure = followed(run, ["4/7", "3/2", "3/0"])
+    steps = [
+        one
+        for key, feature in (("4", 7), ("3", 2), ("3", 0))
+        for one in run.follow(key, feature).to_dict("records")[1:]
+    ]
+    doubted = [bool(one["doubts"]) for one in steps]
+    assert 0 < sum(doubted) < len(doubted)
+    arrows = [one.arrow_patch for one in figure.axes[0].texts if isinstance(one, Annotation)]
+    hollow = [arrow is not None and to_rgb(arrow.get_facecolor()) == (1, 1, 1) for arrow in arrows]
+    assert hollow == doubted
+    thick = [arrow is not None and arrow.get_linewidth() > 1 for arrow in arrows]
+    assert thick == [not doubt for doubt in doubted]
+    assert "saematch paths names the reasons" in caption_of(figure)[1]
+
+
+def test_captions_say_what_misleads(run: Run, copied: Path) -> None:
+    score = caption_of(draw(run, "matching-score"))[1]
+    assert "Chance: of folded's pairs" in score
+    assert "cosine: the nearest by it, a partner that several features may share" in score
+    assert "cosine" not in caption_of(draw(run, "score-by-parts"))[1]
+    assert "small MSE whatever their cosine" in caption_of(sorted_pairs(run))[1]
+    assert "AUC" not in caption_of(mse_by_label(run))[1]
+    name = "judging/mse/llm-gpt-4o-mini.parquet"
+    keep(copied, name, RESULTS, [result("", "", "", "auc", 0.87, 40)])
+    words = caption_of(mse_by_label(open_run(copied)))[1]
+    assert "Judged by llm-gpt-4o-mini (controls told apart with AUC 0.87)" in words
+    assert "in a layer pair live pairs at random" in words
+
+
 def test_a_missing_pair_is_a_gap() -> None:
     rows = pd.DataFrame(
         {"a": ["1", "3"], "b": ["2", "4"], "value": [0.5, 0.7], "low": [0.4, None],
@@ -327,6 +380,8 @@ def test_what_a_run_lacks_is_said(matched: Path, figure) -> None:
 
 def test_descriptions_go_by_source(copied: Path) -> None:
     assert described(open_run(copied)).sources == ("model",)
+    said = "Descriptions: words of a language model, not checked by anyone."
+    assert described(open_run(copied)).facts() == said
     describe(copied, "neuronpedia", ("from elsewhere",))
     found = described(open_run(copied))
     assert found.sources == ("neuronpedia",)

@@ -232,6 +232,24 @@ def test_zero_is_where_the_change_of_loss_begins() -> None:
         assert ax.get_ylim()[0] == 0 if least > 0 else ax.get_ylim()[0] < least
 
 
+@pytest.mark.parametrize(
+    ("least", "begins"), [(0.001, 0), (0.0, 0), (0.29, 0), (0.5, None), (-0.1, None), (-3.0, -1)]
+)
+def test_zero_is_where_a_small_explained_variance_begins(
+    least: float, begins: float | None
+) -> None:
+    _, axes = new_figure(2.0, columns=2, share=True)
+    for ax, low in zip(axes, (least + 0.05, least), strict=True):
+        ax.plot([0, 1], [low + 0.1, 0.9])
+        ax.vlines([0], [low], [0.9])
+    limit(axes, "explained_variance")
+    low, high = axes[1].get_ylim()
+    assert high == 1
+    assert low == begins if begins is not None else low < least
+    if begins is None:
+        assert low > least - 0.2
+
+
 def test_many_lines_go_without_intervals(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from saematch.figures import pruning
 

@@ -151,6 +151,36 @@ def test_figures_are_kept_and_not_drawn_again(copied: Path) -> None:
     assert RunDirectory(copied).read("report.html") == report
 
 
+def test_an_altered_file_keeps_back_those_that_need_it(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    altered, some = "matchings/folded/decoder+encoder+bias/5--6.parquet", "mse,5,8,12,14,paths"
+    whole = (copied / altered).read_bytes()
+    (copied / altered).write_bytes(whole[:-9])
+    found = {one.name: one for one in draw_figures(copied, some.split(","))}
+    assert {name for name, one in found.items() if one.altered} == {"sorted-pairs", "paths"}
+    assert {name for name, one in found.items() if one.needed} == {"against-l0"}
+    assert {name for name, one in found.items() if one.files} == {
+        "mse", "persistence", "score-by-parts",
+    }  # fmt: skip
+    assert str(copied / altered) in found["paths"].altered
+    assert "saematch run --suite" in found["paths"].altered
+    assert call(monkeypatch, "figures", copied, "--only", some) == 3
+    shown = capsys.readouterr()
+    assert "18 and 19 (paths)" in shown.out
+    assert shown.out.count(str(copied / altered)) == 1
+    assert "figures/mse.svg" in shown.out
+    assert "not drawn: " in shown.err
+    assert call(monkeypatch, "figures", copied, "--only", some, "--json") == 3
+    said = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert said["paths"]["altered"] == found["paths"].altered
+    assert said["mse"]["altered"] == ""
+    with pytest.raises(InputError, match="altered or cut short"):
+        draw_figures(copied, ["paths"])
+    (copied / altered).write_bytes(whole)
+    assert call(monkeypatch, "figures", copied, "--only", some) == 0
+
+
 def test_a_figure_whose_data_are_gone_goes(copied: Path) -> None:
     draw_figures(copied, ["judged-shares", "mse"])
     with RunDirectory(copied).holding() as held:
@@ -203,7 +233,8 @@ def test_the_command(
     assert "figures/mse.svg" in out
     assert "14 (against-l0) needs SAEs of several L0s" in out
     for wanted, said in (
-        ("20", "found '20'"), ("3,2", "found '2'"), ("path", "found 'path'; did you mean paths?"),
+        ("20", "found '20'"), ("", "found ''"), (",", "found ','"), ("3,2", "found '2'"),
+        ("path", "found 'path'; did you mean paths?"),
     ):  # fmt: skip
         assert call(monkeypatch, "figures", copied, "--only", wanted) == 2
         error = " ".join(capsys.readouterr().err.split())

@@ -473,6 +473,6 @@ def test_bad_input(directory: Path, chain_of_four: Path, tmp_path: Path) -> None
 def test_a_missing_output_names_the_command_that_makes_it(directory: Path) -> None:
     (directory / "descriptions/activations-0--3.parquet").unlink()
     with pytest.raises(
-        InputError, match="found no such file; make it again with saematch describe"
+        InputError, match=f"found no such file; make it again with saematch describe {directory}"
     ):
         judge(directory, JudgeConfig(samples=12, controls=6), Scripted())

@@ -1,6 +1,5 @@
 """What figures need of a run, and the error that says which command would make it."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from saematch.errors import InputError
+from saematch.run.commands import on_directory, run_again
 from saematch.run.config import PARTS, parts_slug
 from saematch.run.currency import is_current
 from saematch.run.evaluation_summary import corpora_of
@@ -50,19 +50,12 @@ class Corpus:
 
 def command(run: "Run", verb: str, flags: str = "") -> str:
     """A command on this run's directory, as one would type it."""
-    return " ".join(filter(None, ("saematch", verb, shlex.quote(str(run.path)), flags)))
+    return on_directory(run.path, verb, flags)
 
 
 def run_command(run: "Run") -> str:
     """The command that makes this run again, going on from what is finished."""
-    from saematch.run.config import RunConfig
-
-    default = RunConfig(run.config.suite).to_dict()
-    words = ["saematch", "run"]
-    for name, value in run.config.to_dict().items():
-        if name == "suite" or value != default[name]:
-            words += [f"--{name.replace('_', '-')}", shlex.quote(_flag(value))]
-    return " ".join([*words, "--out", shlex.quote(str(run.path))])
+    return run_again(run.path, run.config.to_dict())
 
 
 def adjacent(run: "Run") -> list[Pair]:
@@ -138,13 +131,3 @@ def current(run: "Run", prefix: str) -> list[str]:
 def live_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a matching's table whose two features are live."""
     return table[(table["status"] == "live") & (table["partner_status"] == "live")]
-
-
-def _flag(value: Any) -> str:
-    if isinstance(value, dict):
-        return ",".join(k if w == 1 else f"{k}@{w:g}" for k, w in value.items())
-    if isinstance(value, (list, tuple)):
-        if value and isinstance(value[0], (list, tuple)):
-            return ";".join(",".join(map(str, pair)) for pair in value)
-        return ",".join(map(str, value))
-    return str(value)

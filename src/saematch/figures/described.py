@@ -13,6 +13,13 @@ from saematch.run.described import SHOWN_FIRST
 if TYPE_CHECKING:
     from saematch.run import Run
 
+FIRES_ON = "tokens that a feature fires on"
+WORDS = {
+    "activations": "lists of tokens from activations",
+    "model": "words of a language model",
+    "neuronpedia": "texts from Neuronpedia",
+}
+"""What descriptions are, by their source."""
 TOKENS = 4
 """Tokens that stand for a feature without a description."""
 
@@ -32,10 +39,8 @@ class Described:
         """The sentence that says whose descriptions these are, or how to come by some."""
         if not self.texts:
             return "Without descriptions; saematch describe makes them."
-        return (
-            f"Descriptions from: {', '.join(self.sources)}; unchecked, whether lists of tokens, people's or "
-            "models' words."
-        )
+        said = " or ".join(WORDS.get(source, source) for source in self.sources)
+        return f"Descriptions: {said}, not checked by anyone."
 
 
 def described(run: "Run") -> Described:
@@ -57,7 +62,7 @@ def described(run: "Run") -> Described:
         elif f"features/{key}.parquet" in features:
             table, _ = read(run, f"features/{key}.parquet")
             texts[key] = _fires_on(table)
-            sources["tokens that a feature fires on"] = None
+            sources[FIRES_ON] = None
     return Described(texts, tuple(sources))
 
 

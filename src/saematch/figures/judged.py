@@ -1,5 +1,6 @@
 """What judges said, as figures read it."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -10,6 +11,8 @@ from saematch.run.names import JUDGEMENTS_NAME, sample_name
 
 if TYPE_CHECKING:
     from saematch.run import Run
+
+NO_RESULTS = pd.DataFrame(columns=pd.Index(["measure", "strategy", "value"]))
 
 
 def results(run: "Run", experiment: str) -> dict[str, pd.DataFrame]:
@@ -46,6 +49,15 @@ def labelled(run: "Run", experiment: str) -> pd.DataFrame:
             return both
     needed = f"labelled pairs of the experiment '{experiment}'"
     raise NotInRunError(run, needed, command(run, "judge"))
+
+
+def results_of(run: "Run", experiment: str, judges: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """The measures of labels by these judges; of one whose labels have none, an empty table."""
+    try:
+        found = results(run, experiment)
+    except NotInRunError:
+        found = {}
+    return {judge: found.get(judge, NO_RESULTS) for judge in judges}
 
 
 def judges_facts(found: dict[str, pd.DataFrame]) -> str:

@@ -15,7 +15,7 @@ from matplotlib.patheffects import Normal, Stroke
 
 from saematch.figures.captions import caption, label, not_measured
 from saematch.figures.data import adjacent, gaps, suite_facts
-from saematch.figures.judged import counts, judges_facts, labelled, results
+from saematch.figures.judged import counts, judges_facts, labelled, results, results_of
 from saematch.figures.style import (
     LABEL_FILLS,
     SMALL,
@@ -163,12 +163,17 @@ def mse_by_label(run: "Run") -> Figure:
     for ax in axes[:: len(chosen)]:
         ax.set_ylabel("decoder MSE of a pair\n(folded weights)", fontsize=TEXT_SIZE)
     others = len(there) - len(chosen)
+    strata = asked["stratum"].nunique()
+    drawn = "live pairs at random" + (
+        f", as many from each of {strata} equal parts by decoder MSE" * (strata > 1)
+    )
     return caption(
         figure,
         "Decoder MSE by the judge's label (SAE Match, figure 6)",
         suite_facts(run),
-        f"Judged by {', '.join(judges)}; {len(asked):,} labels on matched pairs of features, n under "
-        "each label. Boxes: quartiles, line: median, whiskers: 5% to 95%; a point is a pair.",
+        judges_facts(results_of(run, "mse", judges)),
+        f"{len(asked):,} labels on descriptions of matched features, in a layer pair {drawn}; n under each "
+        "label. Boxes: quartiles, line: median, whiskers: 5% to 95%; a point is a pair.",
         f"{others} more layer pair{'s' * (others > 1)} judged and not shown." if others else "",
         "" if "decoder" in run.config.parts else "The decoder was not among the parts matched on.",
     )

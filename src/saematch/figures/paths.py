@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from operator import index
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,6 +15,7 @@ from saematch.figures.captions import LINE, caption, label, lacking, signed, wra
 from saematch.figures.data import NotInRunError, run_command, suite_facts
 from saematch.figures.described import Described, described
 from saematch.figures.style import PAGE, SMALL, SMALLEST, STRATEGY_LINES, shortened
+from saematch.run.named_feature import named_feature
 from saematch.run.steps import Step, followed_steps
 
 if TYPE_CHECKING:
@@ -71,16 +73,17 @@ class Layout:
         return max(box.top + box.height for box in self.boxes.values())
 
 
-def followed(run: "Run", features: Sequence[tuple[str, int]] = ()) -> Figure:
+def followed(run: "Run", features: Sequence[str | tuple[str | int, SupportsIndex]] = ()) -> Figure:
     """Paths through the layers, a column each: features, descriptions, cosine of each step.
 
-    `features`: (layer, feature) that paths go through; default, whole paths of live features at four
-    quantiles of their cost.  Raises UsageError for a feature that no path goes through, NotInRunError
-    where none goes through all layers.
+    `features`: `12/345` or (layer, feature) that paths go through; default, whole paths of live features
+    at four quantiles of their cost.  Raises UsageError for what is no feature, or one that no path goes
+    through, NotInRunError where none goes through all layers.
     """
+    wanted = [asked(one) for one in ([features] if isinstance(features, str) else features)]
     steps = list(followed_steps(run).values())
-    if features:
-        chosen = [_through(run, steps, key, feature) for key, feature in features]
+    if wanted:
+        chosen = [_through(run, steps, key, feature) for key, feature in wanted]
         said = "Paths of chosen features, above each its total cost."
     else:
         chosen, said = _examples(run, steps)
@@ -114,8 +117,8 @@ def followed(run: "Run", features: Sequence[tuple[str, int]] = ()) -> Figure:
         said,
         "An arrow leads to the nearest feature under a one-to-one matching, beside it the cosine of the "
         "two decoder rows and, in brackets, the share of the layer's live pairs that cost at most as "
-        "much; thin and hollow where an equally good matching may pair it otherwise. Dashed boxes: dead or "
-        "degenerate features.",
+        "much; thin and hollow where the step is in doubt (a high cost, a near tie, a nearer feature, a "
+        "judge; saematch paths names the reasons). Dashed boxes: dead or degenerate features.",
         words.facts(),
         lacking(text for row in texts.values() for text in row),
     )
@@ -171,6 +174,19 @@ def _examples(run: "Run", steps: Sequence[Sequence[Step]]) -> tuple[list[_Column
     )
 
 
+def asked(feature: Any) -> tuple[str, int]:
+    """Layer and number of a feature that is named either way; raises UsageError for anything else."""
+    if isinstance(feature, str):
+        return named_feature(feature)
+    try:
+        layer, number = feature
+        return str(layer), index(number)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"needed features as '12/345' or ('12', 345), found {feature!r:.80}"
+        ) from None
+
+
 def _cost(path: Sequence[Step]) -> float:
     return sum(step.cost or 0.0 for step in path)
 
@@ -213,8 +229,8 @@ def _draw_column(ax: Axes, column: _Column, aside: float, layout: Layout, words:
             "", (middle, top), (middle, top - ARROW),
             arrowprops={
                 "arrowstyle": "-|>", "edgecolor": color, "shrinkA": 1, "shrinkB": 1,
-                "linewidth": 1.6 if step.certain else 0.9,
-                "facecolor": color if step.certain else "white", "mutation_scale": 10,
+                "linewidth": 0.9 if step.doubts else 1.6,
+                "facecolor": "white" if step.doubts else color, "mutation_scale": 10,
             },
         )  # fmt: skip
         share = "" if step.quantile is None else f"  ({step.quantile:.0%})"

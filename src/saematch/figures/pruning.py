@@ -51,6 +51,8 @@ PANELS: Mapping[str, str] = {
 }
 LOWEST = -1.0
 """Explained variance below this is cut off: it says no more than that a reconstruction failed."""
+NEAR_ZERO = 0.3
+"""An axis of explained variance whose least value is between zero and this begins at zero."""
 MANY = 8
 """Of more lines in a panel the intervals would hide each other."""
 QUANTILES = "0,0.25,0.5,0.75,1"
@@ -208,7 +210,9 @@ def limit(axes: Sequence[Axes], measure: str) -> None:
         for ax in axes if negative else ():
             ax.axhline(0, color="black", linewidth=0.8, zorder=1)
         return
-    axes[0].set_ylim(max(low, LOWEST), 1)
+    # What is drawn are points and intervals; the axis' own limits may begin anywhere just above zero.
+    least = min(float(ax.dataLim.y0) for ax in axes)
+    axes[0].set_ylim(0 if 0 <= least < NEAR_ZERO else max(low, LOWEST), 1)
     for ax in axes:
         values = [np.asarray(line.get_ydata(), dtype=float) for line in ax.lines]
         lower = sum(int((value < LOWEST).sum()) for value in values)

@@ -43,9 +43,10 @@ if TYPE_CHECKING:
 
 SCORE = "matching_score"
 MEANING = (
-    "Matching score: joint firings of matched features over firings of the earlier one. Chance: the "
-    "score of the folded pairs if the two fired independently at the same rates."
+    "Matching score: joint firings of matched features over firings of the earlier one. Chance: of "
+    "folded's pairs, their score if the two fired independently at the same rates."
 )
+SHARED = "cosine: the nearest by it, a partner that several features may share."
 
 
 def matching_score(run: "Run") -> Figure:
@@ -111,6 +112,7 @@ def _by_corpus(
         suite_facts(run),
         corpora_facts(run),
         MEANING,
+        SHARED if len(found.get("cosine", ())) else "",
         INTERVALS,
         not_measured(missing, len(pairs)),
     )

@@ -99,6 +99,11 @@ def sorted_pairs(run: "Run", pair: tuple[str, str] | None = None) -> Figure:
     unmatched = (
         "" if by == "mse_decoder" else ", since the decoder was not among the parts matched on"
     )
+    small = (
+        "Features of small norm have a small MSE whatever their cosine."
+        if by == "mse_decoder"
+        else ""
+    )
     return caption(
         figure,
         f"Pairs {a}→{b} sorted by {called} (SAE Match, figure 5)",
@@ -106,6 +111,7 @@ def sorted_pairs(run: "Run", pair: tuple[str, str] | None = None) -> Figure:
         f"The {len(ranked):,} live pairs of {a}→{b} that SAE Match finds, by {called}{unmatched}; left out: "
         f"{left_out:,} feature{'s' * (left_out != 1)} dead, degenerate or unmatched, or with such a partner. "
         f"Examples at quantiles {', '.join(f'{q:g}' for q in EXAMPLE_QUANTILES)}; from the weights alone.",
+        small,
         words.facts(),
         lacking(line for one in examples for _, lines in one.texts for line in lines),
     )

@@ -19,11 +19,13 @@ from saematch.errors import InputError, UsageError
 from saematch.run import locking
 from saematch.run.manifest import (
     MANIFEST,
+    AlteredError,
     Record,
     altered_error,
     decode_manifest,
     empty_manifest,
     encode_manifest,
+    made_by,
     record_of,
 )
 
@@ -45,15 +47,6 @@ KNOWN_NAMES = {
     "export",
 }
 """What may stand in a run directory; anything else in a folder without a manifest is not ours."""
-_COMMANDS = {
-    "features": "describe",
-    "contexts": "describe",
-    "descriptions": "describe",
-    "judging": "judge",
-    "judgements.parquet": "judge",
-    "evaluation": "evaluate",
-}
-"""What makes an output anew, by its first folder; the rest `saematch run` makes."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +62,8 @@ class KeptFile:
         try:
             data = self.path.read_bytes()
         except OSError:
-            raise InputError(
-                f"needed {self.path}, found no such file; make it again with saematch "
-                f"{_COMMANDS.get(self.name.split('/')[0], 'run')}"
+            raise AlteredError(
+                f"needed {self.path}, found no such file; make it again with {made_by(self.path)}"
             ) from None
         if files.sha256(data) != self.sha256:
             raise altered_error(self.path)

@@ -2,7 +2,7 @@
 
 A figure is drawn anew where a table, the settings, this code or matplotlib has changed since.  What a run
 lacks the data of is said, with the command that makes them; files of it that an earlier call left, from
-data that are gone, are taken away.
+data that are gone, are taken away.  An altered file keeps back those figures alone that need it.
 """
 
 from collections.abc import Sequence
@@ -37,6 +37,8 @@ class Drawn:
     """What the run lacks."""
     command: str = ""
     """What makes it."""
+    altered: str = ""
+    """Why it could not be drawn though the run has its data: a file is not what was written."""
 
 
 def draw_figures(
@@ -44,8 +46,9 @@ def draw_figures(
 ) -> list[Drawn]:
     """Draw figures of these names or numbers, all where none are named, into `figures/`.
 
-    Raises UsageError for a figure that there is not, InputError for a directory without a run, one that
-    another process holds, an altered file, and where none of the figures can be drawn.
+    Those that an altered file keeps back say so in `altered`, and the others are drawn.  Raises UsageError
+    for a figure that there is not, InputError for a directory without a run, one that another process
+    holds, and where none of the figures can be drawn.
     """
     from saematch.figures.paper import chosen_figures
 
@@ -60,6 +63,9 @@ def draw_figures(
                 progress(number, len(chosen), figure.name)
             found.append(_keep(held, run, figure, reads))
     if not any(one.files for one in found):
+        wrong = next((one.altered for one in found if one.altered), "")
+        if wrong:
+            raise InputError(wrong)
         first = found[0]
         raise InputError(
             f"needed {first.needed} in {directory} to draw {first.name}, found none; try: {first.command}"
@@ -83,13 +89,15 @@ def _keep(held: RunDirectory, run: Run, figure: "PaperFigure", reads: Sequence[K
     names = tuple(f"{FOLDER}{figure.name}.{kind}" for kind in FORMATS)
     inputs = _inputs(held, figure.name, reads)
     said = figure.numbers, figure.name, figure.shows
-    if all(held.is_finished(name, inputs) for name in names):
-        return Drawn(*said, names)
     try:
+        if all(held.is_finished(name, inputs) for name in names):
+            return Drawn(*said, names)
         drawn = figure.draw(run)
     except NotInRunError as error:
         _take_away(held, names)
         return Drawn(*said, (), error.needed, error.command)
+    except InputError as error:
+        return Drawn(*said, (), altered=str(error))
     for name, data in zip(names, (to_svg(drawn).encode(), to_png(drawn)), strict=True):
         # Which tables they were is in `inputs`; named for every file they would swell the manifest.
         held.keep(name, data, inputs)

@@ -20,6 +20,7 @@ from typing import Any
 
 from saematch import files
 from saematch.errors import InputError
+from saematch.run.commands import makes
 from saematch.run.schema import SCHEMA_VERSION, canonical_json
 
 MANIFEST = "manifest.json"
@@ -102,18 +103,35 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def altered_error(path: Path) -> InputError:
-    """The error for a file whose bytes are not those that were written."""
-    return InputError(
-        f"needed {path} as it was written, found it altered or cut short; "
-        "delete that file and run again: it alone is made anew"
+class AlteredError(InputError):
+    """A file of a run directory is not what was written."""
+
+
+def altered_error(path: Path) -> AlteredError:
+    """The error for a file whose bytes are not those that were written; names what makes it anew."""
+    return AlteredError(
+        f"needed {path} as it was written, found it altered or cut short; delete that file, and it alone "
+        f"is made anew by: {made_by(path)}"
     )
 
 
-def _altered(path: Path) -> InputError:
-    return InputError(
-        f"needed {path} as it was written, found it altered or cut short; delete that file and "
-        "run again: everything in the directory is then made anew"
+def made_by(path: Path) -> str:
+    """The command that makes a file of a run directory, with the run's settings if they can be read."""
+    directory = next((folder for folder in path.parents if (folder / MANIFEST).is_file()), None)
+    if directory is None:
+        return "the same saematch command"
+    try:
+        file = directory / MANIFEST
+        settings = decode_manifest(file.read_bytes(), file)["config"]
+    except (OSError, InputError):
+        settings = None
+    return makes(directory, path.relative_to(directory).as_posix(), settings)
+
+
+def _altered(path: Path) -> AlteredError:
+    return AlteredError(
+        f"needed {path} as it was written, found it altered or cut short; delete that file, and everything "
+        f"in the directory is made anew by: {makes(path.parent, MANIFEST, None)}"
     )
 
 

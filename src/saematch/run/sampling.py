@@ -12,6 +12,7 @@ import numpy as np
 
 from saematch.errors import InputError, UsageError
 from saematch.matched import Matching
+from saematch.run.commands import describing
 from saematch.run.currency import is_current
 from saematch.run.described import described, descriptions_of
 from saematch.run.judge_config import JudgeConfig
@@ -34,11 +35,6 @@ _Ends = tuple[np.ndarray, np.ndarray]
 """Features of the one SAE and of the other."""
 MatchingOf = Callable[[Pair, str], Matching | None]
 """A run's matching of a pair by a strategy; None where it has none."""
-_HOW = {
-    "activations": "describe DIR",
-    "neuronpedia": "describe DIR --source neuronpedia",
-    "model": "explain DIR --model MODEL",
-}
 MSE_PAIRS = 3
 MSE_STRATA = 10
 EXAMPLES = 8
@@ -206,19 +202,19 @@ def _texts_of(run: Run, source: str, keys: Iterable[str], asked: Set[str]) -> di
             sources = sorted({name for _, name in described(run)})
             raise InputError(
                 f"needed descriptions of the features of {key} from {source}, found "
-                f"{', '.join(sources) or 'none'}; make them with: saematch {_HOW[source]}"
+                f"{', '.join(sources) or 'none'}; make them with: {describing(run.path, source)}"
             )
         if not found.is_current(run):
             raise InputError(
                 f"needed {found.tables[0]} to describe the contexts that are there, found that these have "
-                f"changed since; make it again with saematch {_HOW[source]}"
+                f"changed since; make it again with {describing(run.path, source)}"
             )
         writers[found.writer] = key
     if len(writers) > 1:
         said = ", ".join(f"those of {key} by {writer[0]}" for writer, key in writers.items())
         raise InputError(
             f"needed descriptions by one writer, found {said}; let one describe all of the sample with "
-            f"saematch {_HOW[source]}"
+            f"{describing(run.path, source)}"
         )
     return {
         key: found
