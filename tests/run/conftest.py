@@ -20,8 +20,6 @@ from saematch.run import RunConfig, run
 from saematch.run.describing import describe
 from saematch.run.suite import forget_loaded
 
-real_fsync = files.fsync
-
 
 @pytest.fixture(scope="session")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import real_fsync
-from killing import Effects, Memory, contents
+from killing import Effects, Memory, contents, real_fsync
 
 from saematch import files
 from saematch.errors import InputError, UsageError
