@@ -1,14 +1,19 @@
 """The page in one file, in a real browser."""
 
+import json
+import re
 from pathlib import Path
 
 import pandas as pd
 from browsing import Watched, opened
-from explored_runs import Shape, write_run
+from damage import rewrite
+from explored_runs import SHAPE, Shape, write_run
 from playwright.sync_api import Browser, expect
 
 from saematch.explorer.explorer import Explorer
 from saematch.explorer.one_file import bundled, export_page
+from saematch.run.schema import decode
+from saematch.run.schema_semantics import DESCRIPTIONS
 
 
 def test_an_exported_file_opens_without_a_server(
@@ -41,9 +46,34 @@ def test_an_exported_file_opens_without_a_server(
     watched.check()
 
 
+def test_the_best_paths_are_live_and_of_least_mean_cost(synthetic: Path, tmp_path: Path) -> None:
+    paths = pd.read_parquet(synthetic / "paths.parquet")
+    whole = paths.groupby("path").filter(
+        lambda path: len(path) == SHAPE.layers and (path["status"] == "live").all()
+    )
+    best = whole.groupby("path")["cost"].mean().sort_values(kind="stable").index[:3]
+    expected = {
+        f"{row['key']}/{row['feature']}"
+        for row in whole[whole["path"].isin(best)].to_dict("records")
+    }
+    explorer = Explorer(synthetic)
+    try:
+        export_page(explorer, tmp_path / "best.html", [], 3)
+    finally:
+        explorer.close()
+    text = (tmp_path / "best.html").read_text()
+    carried = re.search(r'id="carried">(.*?)</script>', text, re.DOTALL)
+    assert carried
+    assert set(json.loads(carried[1])["places"]) == expected
+
+
 def test_an_exported_file_finds_as_the_server_does(browser: Browser, tmp_path: Path) -> None:
     shape = Shape(layers=3, features=12, unmatched=0.15)
-    explorer = Explorer(write_run(tmp_path / "small", shape))
+    run = write_run(tmp_path / "small", shape)
+    table, about = decode((run / "descriptions/activations--0.parquet").read_bytes())
+    columns = {**table.to_pydict(), "text": ["by another writer"] * len(table)}
+    rewrite(run, "descriptions/explained--0.parquet", DESCRIPTIONS.encode(columns, about))
+    explorer = Explorer(run)
     try:
         every = [f"{key}/{feature}" for key in "012" for feature in range(shape.features)]
         export_page(explorer, tmp_path / "all.html", every, 0)
@@ -55,8 +85,14 @@ def test_an_exported_file_finds_as_the_server_does(browser: Browser, tmp_path: P
         lonely = browser.new_page()
         lonely.add_script_tag(content=source)
         token = data["features"][0]["fires_on"][0]
+        highest = sorted(row["mse"] for row in data["features"] if row["mse"] is not None)[5]
         for asked in (
             {"text": "men", "sort": "cost", "order": "desc"},
+            {"text": "men ca"},
+            {"text": "another writer"},
+            {"pairs": "left out"},
+            {"mse_max": str(highest)},
+            {"strategy": "cosine", "sort": "quantile"},
             {"strategy": "cosine", "mse_max": "0.01", "sort": "mse"},
             {"pairs": "live", "sort": "margin"},
             {"pairs": "dies"},
@@ -81,5 +117,7 @@ def test_an_exported_file_finds_as_the_server_does(browser: Browser, tmp_path: P
                 [(row["key"], row["feature"]) for row in one["features"]] for one in (mine, theirs)
             ]
             assert names[0] == names[1], asked
+            for one, other in zip(mine["features"], theirs["features"], strict=True):
+                assert {name: one[name] for name in other} == other, asked
     finally:
         explorer.close()

@@ -142,6 +142,11 @@ def test_flows_births_and_deaths_add_up(ask: Ask, synthetic: Path) -> None:
         low = table[(table["status"] == "live") & (table["partner_status"] == "live")]
         low = low[low["cost"] <= answer["quarters"][0]]
         assert sum(one["features"] for one in flows if one["from"] == "q1") == len(low)
+    quarters = [
+        sum(column["bands"].get(band, 0) for column in answer["columns"])
+        for band in ("q1", "q2", "q3", "q4")
+    ]
+    assert max(quarters) - min(quarters) <= 1
 
 
 def test_bands_lead_to_the_features_behind_them(ask: Ask) -> None:

@@ -13,7 +13,7 @@ from matplotlib.text import Annotation
 from semantic_tables import describe, fire, judge, keep, result
 
 from saematch.errors import UsageError
-from saematch.figures import FIGURES, NotInRunError, caption_of, draw
+from saematch.figures import FIGURES, NotInRunError, caption_of, draw, norms
 from saematch.figures.data import adjacent, run_command
 from saematch.figures.described import described
 from saematch.figures.labels import judged_shares, mse_by_label, persistence
@@ -76,6 +76,18 @@ def test_mse_is_the_tables(run: Run) -> None:
             rows = rows_of(run, f"mse_{part}", strategy=strategy, corpus="")
             agrees(ax, STRATEGY_LINES[strategy].label, rows, [0, 1, 2])
     assert "no text was read" in caption_of(figure)[1]
+
+
+def test_norms_leave_outlying_tokens_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = stream_norms(run, "web")["3"][0]
+    whole = norms.read
+
+    def with_outliers(of: Run, name: str) -> tuple[pd.DataFrame, dict[str, object]]:
+        table, about = whole(of, name)
+        return table.assign(stream_square=table["stream_square"] * 1e6), about
+
+    monkeypatch.setattr(norms, "read", with_outliers)
+    assert stream_norms(run, "web")["3"][0] == expected
 
 
 def test_norms_are_sums_and_weights(run: Run) -> None:
@@ -251,6 +263,13 @@ def test_mse_by_label_counts_pairs_alone(run: Run) -> None:
         assert ticks == [f"{n}\nn = {counts.get(n, 0)}" for n in ("DIFFERENT", "MAYBE", "SAME")]
         dots = np.concatenate([line.get_ydata() for line in ax.lines if line.get_marker() == "."])
         np.testing.assert_allclose(np.sort(dots), np.sort(here["mse_decoder"]))
+        drawn_ends = {float(end) for line in ax.lines for end in line.get_ydata()}
+        for name in counts.index:
+            mine = here.loc[here["label"] == name, "mse_decoder"].to_numpy()
+            # A whisker reaches the last pair within 5% to 95%.
+            low, high = np.percentile(mine, (5, 95))
+            for end in (mine[mine >= low].min(), mine[mine <= high].max(), np.median(mine)):
+                assert min(abs(end - one) for one in drawn_ends) < 1e-12
     assert f"{len(both)} labels" in caption_of(figure)[1]
 
 

@@ -15,6 +15,7 @@ from saematch.explorer.catalogue_query import STRATEGIES, step_column
 from saematch.explorer.database import Database
 from saematch.explorer.labels import label_parameters, labels_query, paired_labels
 from saematch.explorer.overview import strategies_of
+from saematch.explorer.rows import with_meanings
 from saematch.explorer.selection import (
     MOST_ROWS,
     check_names,
@@ -46,7 +47,6 @@ FIRED = 10
 """How often a feature fired that is listed by its score, where nothing is said: of one that fired once the
 score is 0 or 1."""
 _SCORE = ("score", "phi", "lift", "firings")
-_SHOWN_OF_FEATURE = ("description", "source", "fires_on", "amid", "promotes")
 _NO_SCORES = (
     "(SELECT NULL::VARCHAR AS a, NULL::VARCHAR AS b, NULL::BIGINT AS feature, NULL::BIGINT AS partner, "
     "NULL::VARCHAR AS strategy, NULL::DOUBLE AS score, NULL::DOUBLE AS phi, NULL::DOUBLE AS lift, "
@@ -139,7 +139,8 @@ def compare(
         f"ORDER BY {SORTS[sort]} LIMIT $limit OFFSET $offset",
         {**values, "limit": limit, "offset": offset},
     )
-    return {**answer, "offset": offset, "pairs": counts, "total": total, "features": rows}
+    features = with_meanings(rows, every)
+    return {**answer, "offset": offset, "pairs": counts, "total": total, "features": features}
 
 
 def _usable(
@@ -163,7 +164,7 @@ def _other_than(one: str, strategies: Sequence[str]) -> str:
 
 def _compared(one: str, other: str, measured: bool, judged: bool) -> str:
     """A row a live feature that either strategy pairs, with both partners, their scores and labels."""
-    columns, joins = [f"step.{name}" for name in _SHOWN_OF_FEATURE], []
+    columns, joins = [], []
     tables = "read_parquet($samples, filename = true)", "read_parquet($answers)"
     scores = _SCORES if measured else _NO_SCORES
     labels = f"({labels_query(*tables)})" if judged else _NO_LABELS

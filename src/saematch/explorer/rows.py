@@ -24,6 +24,8 @@ COLUMNS = (
     *(step_column(name, strategy) for strategy in STRATEGIES for name in STEP_COLUMNS),
 )  # fmt: skip
 """Of a row, in the order in which they are kept."""
+MEANING = ("description", "source", "fires_on", "amid", "promotes")
+"""What is said of a feature."""
 SUFFIX = ".rows"
 
 
@@ -70,3 +72,18 @@ def read_rows(index: str | Path, features: Sequence[int]) -> dict[int, dict[str,
         raise InputError(
             f"needed an index in {path}, found: {error}; delete {path.parent} and start again"
         ) from error
+
+
+def with_meanings(
+    rows: Sequence[Mapping[str, Any]], indexes: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Rows of features with what these mean; a question about all features asks for no texts, which are most
+    of an index."""
+    wanted: dict[str, list[int]] = {}
+    for row in rows:
+        wanted.setdefault(row["key"], []).append(row["feature"])
+    known = {key: read_rows(indexes[key], features) for key, features in wanted.items()}
+    return [
+        {**row, **{name: known[row["key"]][row["feature"]][name] for name in MEANING}}
+        for row in rows
+    ]

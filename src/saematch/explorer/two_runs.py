@@ -10,6 +10,7 @@ from saematch.errors import UsageError
 from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.catalogue_query import STRATEGIES, step_column
 from saematch.explorer.database import Database
+from saematch.explorer.rows import with_meanings
 from saematch.explorer.run_files import RunFiles
 from saematch.explorer.selection import (
     MOST_ROWS,
@@ -95,7 +96,7 @@ def compare_runs(
         "pairs": [{**pair, **counts.get(pair["a"], none)} for pair in pairs],
         "offset": offset,
         "total": total,
-        "features": rows,
+        "features": with_meanings(rows, indexes),
     }
 
 
@@ -111,8 +112,7 @@ def _compared(place: int, one: str, other: str) -> str:
         for name in ("partner", "mse", "cost", "cosine", "both_live")
     )
     return (
-        "SELECT one.key, one.feature, one.next, one.description, one.source, one.fires_on, one.amid, "
-        "one.promotes, "
+        "SELECT one.key, one.feature, one.next, "
         f"{columns} FROM read_parquet($first{place}) AS one "
         f"JOIN read_parquet($second{place}) AS other ON other.feature = one.feature "
         f"WHERE one.status = 'live' AND one.{step_column('matched', one)} "
