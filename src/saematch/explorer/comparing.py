@@ -6,7 +6,7 @@ compared where one experiment asked about both partners: one that asks about one
 features for both only where the partners are equal.  Only live features are compared.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from saematch.errors import InputError, UsageError
@@ -16,6 +16,7 @@ from saematch.explorer.database import Database
 from saematch.explorer.labels import label_parameters, labels_query, paired_labels
 from saematch.explorer.overview import strategies_of
 from saematch.explorer.rows import with_meanings
+from saematch.explorer.run_files import RunFiles
 from saematch.explorer.selection import (
     MOST_ROWS,
     check_names,
@@ -37,11 +38,16 @@ SHOWN = {
 """Which features: those on which the two differ, those where the one's (the other's) partner fires
 together with the feature more often, or is called more alike by the judge, those on which they agree, all."""
 SORTS = {
-    "difference": "abs(score_one - score_other) DESC NULLS LAST, list_position($keys, key), feature",
-    "labels": "abs(label_one - label_other) DESC NULLS LAST, list_position($keys, key), feature",
-    "layer": "list_position($keys, key), feature",
-    "mse": "mse_one DESC NULLS LAST, list_position($keys, key), feature",
+    "difference": "abs(score_one - score_other)",
+    "labels": "abs(label_one - label_other)",
+    "layer": "NULL",
+    "mse": "mse_one",
 }
+"""What features are sorted by, the greatest first, those where it is not known last."""
+GROUP = 300_000
+"""Features that one question looks at."""
+MOST_OFFSET = 10_000
+"""Of a page over several layers, whose features are put in order here."""
 PARAMETERS = ("layer", "one", "other", "corpus", "show", "sort", "fired", "limit", "offset")
 FIRED = 10
 """How often a feature fired that is listed by its score, where nothing is said: of one that fired once the
@@ -55,7 +61,7 @@ _NO_SCORES = (
 _SCORES = (
     "(SELECT a, b, feature, partner, strategy, firings, phi, lift, "
     "CASE WHEN firings > 0 THEN joint_firings / firings END AS score "
-    "FROM read_parquet($scores) WHERE list_contains($compared, strategy))"
+    "FROM read_parquet($scores) WHERE list_contains($keys, a) AND list_contains($compared, strategy))"
 )
 _NO_LABELS = (
     "(SELECT NULL::VARCHAR AS a, NULL::VARCHAR AS b, NULL::BIGINT AS feature, NULL::BIGINT AS partner, "
@@ -100,7 +106,7 @@ def compare(
     }  # fmt: skip
     if not keys:
         return {**answer, "pairs": [], "total": 0, "features": []}
-    values: dict[str, Any] = {"files": [every[key] for key in keys], "keys": list(keys), **labels}
+    values: dict[str, Any] = dict(labels)
     measured = _usable(
         lambda: {"scores": run.file(run.pair_sources[corpus])} if corpus else {},
         "firings",
@@ -108,39 +114,79 @@ def compare(
     )
     if measured:
         values |= {**measured, "compared": [one, other]}
+    by_score = measured and (sort == "difference" or show in ("one", "other"))
     listed = f"({SHOWN[show]})"
-    if measured and (sort == "difference" or show in ("one", "other")):
-        listed += " AND coalesce(greatest(firings_one, firings_other), 0) >= $fired"
-        values["fired"] = fired
-    compared = _compared(one, other, bool(measured), bool(labels))
-    counts = database.rows(
-        f"WITH compared AS ({compared}) SELECT key AS a, any_value(next) AS b, count(*) AS features, "
-        "count(*) FILTER (partner_one = partner_other) AS same, "
-        f"count(*) FILTER ({SHOWN['differ']}) AS differ, "
-        f"count(*) FILTER ({SHOWN['one']}) AS for_one, count(*) FILTER ({SHOWN['other']}) AS for_other, "
-        f"count(*) FILTER ({SHOWN['differ']} AND score_one = score_other) AS ties, "
-        f"count(*) FILTER ({SHOWN['differ']} AND (score_one IS NULL OR score_other IS NULL)) AS unmeasured, "
-        "avg(score_one) AS score_one, avg(score_other) AS score_other, "
-        "avg(phi_one) AS phi_one, avg(phi_other) AS phi_other, "
-        "count(label_one) AS judged, avg(label_one) AS label_one, avg(label_other) AS label_other, "
-        "count(*) FILTER (label_one IS NOT NULL AND partner_one = partner_other) AS judged_same, "
-        f"count(*) FILTER ({listed}) AS listed, "
-        f"count(*) FILTER ({SHOWN['judge_one']}) AS judge_one, "
-        f"count(*) FILTER ({SHOWN['judge_other']}) AS judge_other, "
-        "avg(mse_one) FILTER (both_live_one) AS mse_one, "
-        "avg(mse_other) FILTER (both_live_other) AS mse_other "
-        "FROM compared GROUP BY key ORDER BY list_position($keys, key)",
-        values,
-    )
+    if by_score:
+        listed += f" AND coalesce(greatest(firings_one, firings_other), 0) >= {fired}"
+    compared = f"WITH compared AS ({_compared(one, other, bool(measured), bool(labels))})"
+
+    def ask(sql: str, **more: Any) -> Iterator[dict[str, Any]]:
+        """Of some layers after others, so that memory does not grow with their number."""
+        for some in _grouped(keys, run):
+            files = {"files": [every[key] for key in some], "keys": some}
+            yield from database.rows(f"{compared} {sql}", {**values, **files, **more})
+
+    counts = list(ask(_COUNTS.format(listed=listed)))
     total = sum(row.pop("listed") for row in counts)
     offset = min(offset, last_page(total, limit)) if total else 0
-    rows = database.rows(
-        f"WITH compared AS ({compared}) SELECT * FROM compared WHERE {listed} "
-        f"ORDER BY {SORTS[sort]} LIMIT $limit OFFSET $offset",
-        {**values, "limit": limit, "offset": offset},
+    if len(keys) > 1 and offset > MOST_OFFSET:
+        raise UsageError(
+            f"needed an offset of at most {MOST_OFFSET} over several layers, found {offset}; choose one layer"
+        )
+    best = ask(
+        f"SELECT key, feature, {SORTS[sort]} AS sorted FROM compared WHERE {listed} "
+        "ORDER BY sorted DESC NULLS LAST, list_position($keys, key), feature LIMIT $most",
+        most=offset + limit,
     )
-    features = with_meanings(rows, every)
-    return {**answer, "offset": offset, "pairs": counts, "total": total, "features": features}
+    ranked = sorted(
+        (row["sorted"] is None, -(row["sorted"] or 0.0), keys.index(row["key"]), row["feature"])
+        for row in best
+    )[offset : offset + limit]
+    page = [(keys[place], feature) for _, _, place, feature in ranked]
+    names = [f"{key}/{feature}" for key, feature in page]
+    found = ask(
+        "SELECT * FROM compared WHERE list_contains($names, key || '/' || feature) "
+        "ORDER BY list_position($keys, key)",
+        names=names,
+    )
+    rows = {(row["key"], row["feature"]): row for row in found}
+    return {
+        **answer,
+        "offset": offset,
+        "pairs": counts,
+        "total": total,
+        "features": with_meanings([rows[one] for one in page], every),
+    }
+
+
+def _grouped(keys: Sequence[str], run: RunFiles) -> Iterator[list[str]]:
+    group: list[str] = []
+    for key in keys:
+        if group and sum(map(run.width, [*group, key])) > GROUP:
+            yield group
+            group = []
+        group.append(key)
+    yield group
+
+
+_COUNTS = (
+    "SELECT key AS a, any_value(next) AS b, count(*) AS features, "
+    "count(*) FILTER (partner_one = partner_other) AS same, "
+    f"count(*) FILTER ({SHOWN['differ']}) AS differ, "
+    f"count(*) FILTER ({SHOWN['one']}) AS for_one, count(*) FILTER ({SHOWN['other']}) AS for_other, "
+    f"count(*) FILTER ({SHOWN['differ']} AND score_one = score_other) AS ties, "
+    f"count(*) FILTER ({SHOWN['differ']} AND (score_one IS NULL OR score_other IS NULL)) AS unmeasured, "
+    "avg(score_one) AS score_one, avg(score_other) AS score_other, "
+    "avg(phi_one) AS phi_one, avg(phi_other) AS phi_other, "
+    "count(label_one) AS judged, avg(label_one) AS label_one, avg(label_other) AS label_other, "
+    "count(*) FILTER (label_one IS NOT NULL AND partner_one = partner_other) AS judged_same, "
+    "count(*) FILTER ({listed}) AS listed, "
+    f"count(*) FILTER ({SHOWN['judge_one']}) AS judge_one, "
+    f"count(*) FILTER ({SHOWN['judge_other']}) AS judge_other, "
+    "avg(mse_one) FILTER (both_live_one) AS mse_one, "
+    "avg(mse_other) FILTER (both_live_other) AS mse_other FROM compared "
+    "GROUP BY key ORDER BY list_position($keys, key)"
+)
 
 
 def _usable(
