@@ -29,7 +29,7 @@ function together(step) {
   const {phi_texts: texts, lift_texts: lifted} = step;
   const of = count => (texts === lifted ? "" : ` (${plural(count, "text")})`);
   return [`φ ${short(step.phi, 2)}${of(texts)}`, step.lift === null ? "" : `, lift ${short(step.lift)}${of(lifted)}`,
-    make("br"), make("span", {class: "quiet small"}, `${counted(step.joint_fired)} at once, of ${counted(step.fired)} and ${counted(step.partner_fired)}`)];
+    make("br"), make("span", {class: "quiet small"}, `${counted(step.joint_fired)} of ${counted(step.fired)} and ${counted(step.partner_fired)}`)];
 }
 
 function stepBlock(card) {
