@@ -419,6 +419,15 @@ def test_estimates() -> None:
 # Interrupts
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell that starts something in the background has it ignore SIGINT; here it must be heard."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_keeps_what_came_and_leaves_nothing_running() -> None:
     def script(asked: Asked) -> Say:
         return Say("Yes.", delay=0 if first_user_words(asked) < 10 else 30)
