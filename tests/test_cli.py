@@ -160,10 +160,10 @@ def test_a_path_fits_80_columns_and_no_number_is_cut(
         (worst, f"degenerate {numbers}"), (dying, numbers), (large, "123457 98765 (-123)†"),
         (steps, "degenerate"),
     ):  # fmt: skip
-        console = Console(width=80, file=io.StringIO())
-        monkeypatch.setattr(display, "CONSOLE", console)
+        written = io.StringIO()
+        monkeypatch.setattr(display, "CONSOLE", Console(width=80, file=written))
         display.path(shown, "3", 0)
-        said = console.file.getvalue()  # type: ignore[attr-defined]
+        said = written.getvalue()
         assert "…" not in said
         assert max(map(len, said.splitlines())) <= 80
         assert all(said.count(one) >= len(shown) - (shown is steps) for one in expected.split()), (

@@ -7,7 +7,7 @@ from typing import Any
 from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.catalogue_query import FOLDED_COLUMNS, STEP_COLUMNS, step_column
 from saematch.explorer.database import Database
-from saematch.explorer.rows import read_rows
+from saematch.explorer.rows import read_named
 from saematch.explorer.selection import Selection, last_page, parse_selection
 
 OWN_COLUMNS = (
@@ -68,14 +68,11 @@ def _wide(
     selection: Selection, names: list[tuple[str, int]], ready: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """What is shown of the features that are named, with the step under the selection's strategy."""
-    wanted: dict[str, list[int]] = {}
-    for key, feature in names:
-        wanted.setdefault(key, []).append(feature)
-    rows = {key: read_rows(ready[key], features) for key, features in wanted.items()}
+    rows = read_named(names, ready)
     return [
         {name: row[name] if is_known(name, selection.strategy) else None for name in OWN_COLUMNS}
         | {name: row[step_column(name, selection.strategy)] for name in STEP_COLUMNS}
-        for row in (rows[key][feature] for key, feature in names)
+        for row in (rows[name] for name in names)
     ]
 
 

@@ -24,7 +24,7 @@ from saematch.explorer.explorer import Explorer
 from saematch.explorer.finding import OWN_COLUMNS
 from saematch.explorer.overview import strategies_of
 from saematch.explorer.page import INDEX, page_files
-from saematch.explorer.rows import read_rows
+from saematch.explorer.rows import by_key, read_named
 from saematch.run.names import PATHS_NAME
 
 Progress = Callable[[int, int, str], None]
@@ -142,7 +142,7 @@ def _evidence(
     explorer: Explorer, names: Iterable[str], progress: Progress | None
 ) -> dict[str, dict[str, Any]]:
     """What stands behind every feature, by question and its name; a question an SAE, not a feature."""
-    wanted = _by_key(names)
+    wanted = by_key(_named(names))
     of = explorer.first, explorer.database
     found: dict[str, dict[str, Any]] = {"evidence": {}, "candidates": {}, "judgements": {}}
     for done, (key, features) in enumerate(wanted.items()):
@@ -162,22 +162,14 @@ def _evidence(
     return found
 
 
-def _by_key(names: Iterable[str]) -> dict[str, list[int]]:
-    wanted: dict[str, list[int]] = {}
-    for key, _, feature in (name.rpartition("/") for name in names):
-        wanted.setdefault(key, []).append(int(feature))
-    return wanted
+def _named(names: Iterable[str]) -> list[tuple[str, int]]:
+    return [(key, int(feature)) for key, _, feature in (name.rpartition("/") for name in names)]
 
 
 def _rows(explorer: Explorer, names: list[str], strategies: list[str]) -> list[dict[str, Any]]:
     """The features as the view of finding shows them, with their step under every strategy."""
-    indexes = explorer.first.all()
     found = []
-    for row in (
-        row
-        for key, some in _by_key(names).items()
-        for row in read_rows(indexes[key], some).values()
-    ):
+    for row in read_named(_named(names), explorer.first.all()).values():
         steps = {
             strategy: {name: row[step_column(name, strategy)] for name in STEP_COLUMNS}
             for strategy in ("folded", *strategies)

@@ -1,13 +1,12 @@
 """What a run has, what it lacks and which command makes it: the first thing that the page asks."""
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.catalogue_query import STRATEGIES
 from saematch.explorer.run_files import RunFiles
-from saematch.run.config import flags_of
+from saematch.run.commands import on_directory, run_again
 from saematch.run.names import JUDGEMENTS_NAME, PATHS_NAME, candidates_name
 
 
@@ -52,11 +51,11 @@ def missing(run: RunFiles) -> list[dict[str, str]]:
     steps = run.adjacent
     matched = sum(run.sha256(run.matching(a, b)) is not None for a, b in steps)
     near = sum(run.sha256(candidates_name(a, b)) is not None for a, b in steps)
-    again = shlex.join(["saematch", "run", *flags_of(run.settings), "--out", str(run.path)])
     found = []
 
     def lacks(what: str, verb: str) -> None:
-        command = again if verb == "run" else shlex.join(["saematch", verb, str(run.path)])
+        again = verb == "run"
+        command = run_again(run.path, run.settings) if again else on_directory(run.path, verb)
         found.append({"what": what, "makes": verb, "command": command})
 
     if not matched:

@@ -74,16 +74,32 @@ def read_rows(index: str | Path, features: Sequence[int]) -> dict[int, dict[str,
         ) from error
 
 
+def read_named(
+    names: Iterable[tuple[str, int]], indexes: Mapping[str, str]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """Rows of features of several SAEs, by key and number; raises as `read_rows`."""
+    return {
+        (key, feature): row
+        for key, features in by_key(names).items()
+        for feature, row in read_rows(indexes[key], features).items()
+    }
+
+
+def by_key(names: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
+    """Features by their SAE."""
+    wanted: dict[str, list[int]] = {}
+    for key, feature in names:
+        wanted.setdefault(key, []).append(feature)
+    return wanted
+
+
 def with_meanings(
     rows: Sequence[Mapping[str, Any]], indexes: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """Rows of features with what these mean; a question about all features asks for no texts, which are most
     of an index."""
-    wanted: dict[str, list[int]] = {}
-    for row in rows:
-        wanted.setdefault(row["key"], []).append(row["feature"])
-    known = {key: read_rows(indexes[key], features) for key, features in wanted.items()}
+    known = read_named(((row["key"], row["feature"]) for row in rows), indexes)
     return [
-        {**row, **{name: known[row["key"]][row["feature"]][name] for name in MEANING}}
+        {**row, **{name: known[row["key"], row["feature"]][name] for name in MEANING}}
         for row in rows
     ]

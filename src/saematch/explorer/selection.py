@@ -29,7 +29,7 @@ DOUBTS = ("none", "some", *(str(kind) for kind in Doubt))
 RANGES = ("mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift", "fired")
 """Columns that can be bounded, as `mse_min` and `mse_max`; both ends included."""
 SHARE = "share"
-"""The order by the share of a feature's firings that are on the token that is looked for."""
+"""The order by the share of a feature's activation that is on the token that is looked for."""
 SORTS = ("layer", *RANGES, "firings", SHARE)
 _SOUGHT = "lower(trim(${}, ' '))"
 """A token that is looked for: blanks around it and capitals do not matter."""
@@ -217,7 +217,7 @@ def _column(name: str, strategy: str) -> str:
 
 
 def _share_of(token: str, values: dict[str, Any]) -> str:
-    """SQL for how many of a feature's firings are on a token; NULL where it is in its contexts alone."""
+    """SQL for how much of a feature's activation is on a token; NULL where it is in its contexts alone."""
     values["shared"] = _unescaped(token)
     wanted = f"lambda one: lower(trim(one[1], ' ')) = {_SOUGHT.format('shared')}"
     found = f"list_filter(list_zip(fires_on, fires_on_share), {wanted})"
