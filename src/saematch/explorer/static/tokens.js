@@ -38,8 +38,8 @@ function tokenLists(feature, shares) {
     .map(([name, label]) => tokenList(feature[name], label, name === "fires_on" ? shares : null));
 }
 
-// A description, or, where it is nothing but lists of tokens, those.  `shares`: also how much of its firings
-// are on each of the tokens that it fires on.
+// A description, or, where it is nothing but lists of tokens, those.  `shares`: also how much of its activation
+// is on each of the tokens that it fires on.
 export function meaning(feature, otherwise, {shares = false} = {}) {
   const shown = shares ? feature.fires_on_share : null;
   if (feature.source === "activations" && feature.fires_on?.length) return make("div", {class: "meant"}, tokenLists(feature, shown));
