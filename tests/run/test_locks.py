@@ -89,10 +89,23 @@ def test_a_killed_holder_lets_go_and_a_living_one_does_not(
 
 def test_a_marker_that_a_kill_cut_off_is_broken(tmp_path: Path, without) -> None:
     without(errno.ENOLCK)
-    for text in ("", "12", json.dumps({"pid": 1, "host": "x"})):
+    for text in ("12", json.dumps({"pid": 1, "host": "x"})):
         (tmp_path / locks.MARKER_NAME).write_text(text)
         with locks.holding(tmp_path):
             pass
+
+
+def test_a_marker_that_says_nothing_is_named(
+    tmp_path: Path, without, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(errno.ENOLCK)
+    monkeypatch.setattr(locks, "UNREADABLE_SECONDS", 0.2)
+    (tmp_path / locks.MARKER_NAME).touch()
+    with (
+        pytest.raises(InputError, match=r"cut off .*delete .*\.lock-marker"),
+        locking.holding(tmp_path),
+    ):
+        pass
 
 
 def test_a_number_that_another_process_has_by_now_holds_nothing(tmp_path: Path, without) -> None:
@@ -102,7 +115,9 @@ def test_a_number_that_another_process_has_by_now_holds_nothing(tmp_path: Path, 
     marker = (tmp_path / locks.MARKER_NAME).read_text()
     end(process, signal.SIGKILL)
     # As if this process, which lives, had got the number of the dead one.
-    (tmp_path / locks.MARKER_NAME).write_text(marker.replace(str(process.pid), str(os.getppid()), 1))
+    (tmp_path / locks.MARKER_NAME).write_text(
+        marker.replace(str(process.pid), str(os.getppid()), 1)
+    )
     with locks.holding(tmp_path):
         pass
 

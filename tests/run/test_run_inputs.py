@@ -134,12 +134,15 @@ def test_what_was_kept_stays_under_the_versions_that_made_it(
         "report.html",
     }
     assert all(versions in (ours, other) for versions in made_by.values())
-    assert manifests.made_with(after) == [other, ours] or manifests.made_with(after) == [ours, other]
+    assert manifests.made_with(after) == [other, ours] or manifests.made_with(after) == [
+        ours,
+        other,
+    ]
     # Once nothing is left of the first versions, they are not named.
     shutil.rmtree(directory)
-    assert list(
-        run(config_of(suite), directory, execute=memory).manifest["packages"].values()
-    ) == [other]
+    assert list(run(config_of(suite), directory, execute=memory).manifest["packages"].values()) == [
+        other
+    ]
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EPERM, errno.ENOTSUP, errno.ENOSYS])

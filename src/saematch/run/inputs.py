@@ -2,7 +2,7 @@
 
 Hashing a large checkpoint takes seconds, so a file of the same path, size, times, inode and device as one
 hashed before is taken to be the same, but only where these can be trusted (`files.Stamp.is_trusted`):
-otherwise it is hashed again.  Whatever a program does to the times of a file, a change of its bytes is noticed.
+otherwise it is hashed again.  Whatever a program does to its times, a change of its bytes is noticed.
 """
 
 from collections.abc import Callable, Mapping

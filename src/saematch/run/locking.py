@@ -57,6 +57,12 @@ def holding(folder: Path) -> Iterator[None]:
 
 
 def _holder(folder: Path) -> str:
+    marker = folder / locks.MARKER_NAME
+    with suppress(OSError):
+        if not marker.stat().st_size:  # filelock breaks any other that is not whole
+            return (
+                f"a process that was cut off while it took it; if none works in it, delete {marker}"
+            )
     for _ in range(5):
         try:
             holder = json.loads((folder / HOLDER_NAME).read_text())
@@ -66,7 +72,6 @@ def _holder(folder: Path) -> str:
             time.sleep(0.05)  # it has only just taken the lock and not yet said its name
             continue
         wait = "wait for it to end, or give another directory"
-        marker = folder / locks.MARKER_NAME
         if host != socket.gethostname() and marker.exists():
             return (
                 f"{who}, which is another machine; {wait}; if you know that it has ended, delete "
