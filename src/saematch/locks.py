@@ -3,8 +3,8 @@
 1. The lock is the operating system's (`flock`, through filelock) on the file `.lock`.  Nothing is written
    into it.
 2. Where the file system has none (some network and FUSE mounts), it is filelock's marker `.lock-marker`,
-   which names the holder's process, when that began, and its machine.  The marker of a process of this machine that
-   has ended is broken; that of another machine is not, since nothing here can know.
+   which names the holder's process, when that began, and its machine.  The marker of a process of this
+   machine that has ended is broken; that of another machine is not, since nothing here can know.
 """
 
 import errno
