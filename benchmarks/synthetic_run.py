@@ -64,6 +64,7 @@ class _Writer(Meanings):
             "depends": {},
             "sha256": files.sha256(data),
             "bytes": len(data),
+            "packages": "synthetic",
         }
 
     def write(self) -> None:
@@ -227,6 +228,7 @@ class _Writer(Meanings):
             },
             "references": {key: sae["reference"] for key, sae in saes.items()},
             "saes": saes,
+            "packages": {"synthetic": {}},
             "outputs": dict(sorted(self.outputs.items())),
         }  # fmt: skip
         (self.directory / MANIFEST).write_bytes(encode_manifest(content))

@@ -3,9 +3,11 @@
 import os
 from pathlib import Path
 
+from saematch.files import user_path
+
 
 def cache_directory() -> Path:
     """The folder for converted models, downloads and indexes: `$SAEMATCH_CACHE`, else
     `~/.cache/saematch`."""
     configured = os.environ.get("SAEMATCH_CACHE")
-    return Path(configured) if configured else Path.home() / ".cache" / "saematch"
+    return user_path(configured) if configured else Path.home() / ".cache" / "saematch"

@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands, so that `saematch --help` answer
 
 import dataclasses
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -21,6 +22,7 @@ from saematch import (
     cli_judging,
 )
 from saematch.errors import SaematchError, UsageError
+from saematch.files import os_error_in_words, user_path
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -54,6 +56,10 @@ UnmatchedCost = Annotated[
 ALL_PARTS = "decoder,encoder,bias"
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
+CLOSED_PIPE = 141
+"""The exit code where nobody reads the output any more, as shells have it."""
+KEEPING = {"run", "demo", "evaluate", "describe", "explain", "judge", "figures"}
+"""Commands that go on from what an interrupted one finished."""
 
 
 @app.callback(invoke_without_command=True)
@@ -152,6 +158,7 @@ def match(
         solver = Certified(seconds=time_budget, memory=memory)
     if price_curve and not fold:
         raise UsageError("needed folded weights for --price-curve, found --no-fold; leave one out")
+    output = None if output is None else user_path(output)
     if output is not None and (output.suffix != ".parquet" or not output.parent.is_dir()):
         raise UsageError(
             f"needed a file that ends in .parquet in a folder that is there, found '{output}'; "
@@ -290,8 +297,9 @@ def export(
     from saematch.run import export as export_run
     from saematch.run import open_run
 
-    destination = out or directory.with_name(directory.resolve().name + "-export")
-    written = export_run(open_run(directory), file_format, destination)
+    opened = open_run(directory)
+    destination = out or Path(f"{os.path.abspath(opened.path)}-export")
+    written = export_run(opened, file_format, destination)
     if as_json:
         _print_json([str(path) for path in written])
     else:
@@ -314,19 +322,27 @@ def main() -> None:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except BrokenPipeError:
+        # Who reads the output has seen enough (`| head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(CLOSED_PIPE) from None
     except Exception as error:
         if debug:
             traceback.print_exc()
         raise SystemExit(_report(error)) from None
     # Typer hands back the code of an Exit, and makes one of an interrupt.
     if code == INTERRUPTED:
-        typer.echo("saematch: interrupted; what was finished is kept", err=True)
+        command = next((one for one in sys.argv[1:] if not one.startswith("-")), "")
+        kept = "; what was finished is kept" if command in KEEPING else ""
+        typer.echo(f"saematch: interrupted{kept}", err=True)
     if code:
         raise SystemExit(code)
 
 
 def _report(error: Exception) -> int:
     """Print an error on stderr and return the exit code that belongs to it."""
+    if isinstance(error, OSError):
+        error = os_error_in_words(error)
     if isinstance(error, SaematchError):
         typer.echo(f"saematch: {error}", err=True)
         return error.exit_code
@@ -334,7 +350,8 @@ def _report(error: Exception) -> int:
     describe = getattr(error, "format_message", None)
     if describe is not None:
         problem = describe().rstrip(".")
-        typer.echo(f"saematch: {problem}; try: saematch --help", err=True)
+        if problem:  # else the help was shown, because nothing was asked
+            typer.echo(f"saematch: {problem}; try: saematch --help", err=True)
         return UsageError.exit_code
     kind = type(error).__name__
     typer.echo(f"saematch: {kind}: {error}; for the traceback: saematch --debug …", err=True)

@@ -15,7 +15,7 @@ import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from saematch.explorer.explorer import Explorer
-from saematch.explorer.server import application
+from saematch.explorer.server import application, settings
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def served(*directories: Path) -> Iterator[str]:
     listening.bind(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     site = application(explorer, port)
-    server = uvicorn.Server(uvicorn.Config(site, log_level="critical", lifespan="off"))  # pyright: ignore
+    server = uvicorn.Server(settings(site, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])), daemon=True)
     thread.start()
     while not server.started:

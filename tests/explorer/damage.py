@@ -40,6 +40,7 @@ def rewrite(run: Path, name: str, data: bytes) -> None:
         "depends": {},
         "sha256": files.sha256(data),
         "bytes": len(data),
+        "packages": "synthetic",
     }
     path.write_bytes(encode_manifest(content))
 

@@ -201,7 +201,8 @@ def kept(directory: Path) -> dict[str, bytes]:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
         and path.suffix != ".png"
-        and path.name not in (".lock", "manifest.json", "journal.jsonl", "judgements.parquet")
+        and path.name
+        not in (".lock", ".holder", "manifest.json", "journal.jsonl", "judgements.parquet")
     }
 
 

@@ -103,6 +103,6 @@ def contents(directory: Path) -> dict[str, Any]:
             found[name] = {
                 key: value for key, value in manifest.items() if key not in ("timing", "sha256")
             }
-        elif path.is_file() and name != ".lock":
+        elif path.is_file() and name not in locking.NAMES:
             found[name] = path.read_bytes()
     return found

@@ -11,6 +11,7 @@ The Parquet file answers questions about all features; beside it the rows of sin
 5. A run's own directory is never written to.  Indexes that nobody used for a month are removed.
 """
 
+import math
 import os
 import tempfile
 import threading
@@ -24,14 +25,14 @@ from saematch import files
 from saematch.cache import cache_directory
 from saematch.errors import InputError
 from saematch.explorer.catalogue_query import catalogue_query, probe_query
-from saematch.explorer.database import Database, OutOfMemoryError
+from saematch.explorer.database import Database, OutOfMemoryError, limited
 from saematch.explorer.index_file import is_whole, write_index
 from saematch.explorer.rows import rows_file
 from saematch.explorer.run_files import RunFiles
 from saematch.explorer.sources import Sources, sources_of
 from saematch.run.schema import canonical_json
 
-INDEX_VERSION = 6
+INDEX_VERSION = 7
 """Raised whenever the query of an index changes."""
 RETRY_SECONDS = 3.0
 """How long an index that could not be made is left alone."""
@@ -165,7 +166,10 @@ class Catalogue:
             if failed and failed[1] == path and time.monotonic() - failed[0] < RETRY_SECONDS:
                 raise InputError(failed[2])
             try:
-                made = self._made(key)
+                with limited(
+                    math.inf
+                ):  # a question that needs it is answered late, but once for all
+                    made = self._made(key)
             except InputError as error:
                 self._problems[key] = time.monotonic(), path, str(error)
                 raise

@@ -40,6 +40,8 @@ TABLES = {
     "descriptions": DESCRIPTIONS,
 }
 """What the files of each role are."""
+MOST_TEXT = 2000
+"""Characters of a description that an index holds, and that are searched; a card shows all of them."""
 _KINDS = {
     pa.int64(): "BIGINT", pa.float64(): "DOUBLE", pa.string(): "VARCHAR", pa.bool_(): "BOOLEAN",
 }  # fmt: skip
@@ -137,7 +139,8 @@ def _texts(descriptions: Sequence[tuple[str, str]], values: dict[str, Any]) -> s
     for place, (source, file) in enumerate(descriptions):
         values[f"text{place}"], values[f"source{place}"] = file, source
         selects.append(
-            f"SELECT feature, text, $source{place} AS source, {place} AS place, file_row_number AS row "
+            f"SELECT feature, left(text, {MOST_TEXT}) AS text, $source{place} AS source, "
+            f"{place} AS place, file_row_number AS row "
             f"FROM read_parquet($text{place}, file_row_number = true) WHERE {_within('feature')}"
         )
     return (

@@ -2,6 +2,9 @@
 
 Every value reaches a query as a parameter.  Text that is put into SQL is ours: names of columns from fixed
 lists.
+
+Queries share the memory.  One that finds too little of it waits until no other runs, and is asked again,
+alone.  What is done under `limited` ends when its time is over, waiting included.
 """
 
 import errno
@@ -11,7 +14,10 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +26,70 @@ from saematch.errors import InputError, MissingDependencyError
 MEMORY = "200MB"
 """Beyond it DuckDB spills to a temporary folder."""
 MOST_THREADS = 4
+AT_ONCE = 4
+"""Queries that run at the same time; others wait."""
+
+_DEADLINE: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
 Parameters = Mapping[str, Any] | Sequence[Any]
 
 
 class OutOfMemoryError(InputError):
     """The memory that DuckDB may use does not suffice, whatever the tables are."""
+
+
+class TooLongError(InputError):
+    """The time for an answer was over."""
+
+
+class BusyError(TooLongError):
+    """It was over before its query could begin: ask again."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Let what is asked here take so long at most; `math.inf`: as long as it needs."""
+    token = _DEADLINE.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _DEADLINE.reset(token)
+
+
+class _Turns:
+    """Lets some run at once, or one alone."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._changed = threading.Condition()
+        self._running = 0
+        self._waiting_alone = 0
+
+    @contextmanager
+    def turn(self, alone: bool) -> Iterator[None]:
+        """Wait for a turn; raises BusyError where the deadline passes first."""
+        takes = self._at_once if alone else 1
+
+        def free() -> bool:
+            # Who waits to run alone goes first, else it might wait for ever.
+            return self._running + takes <= self._at_once and (alone or not self._waiting_alone)
+
+        with self._changed:
+            self._waiting_alone += alone
+            try:
+                left = _DEADLINE.get() - time.monotonic()
+                if not self._changed.wait_for(free, None if left == math.inf else max(0.0, left)):
+                    raise BusyError("the explorer is busy with other questions; ask again")
+                self._running += takes
+            finally:
+                self._waiting_alone -= alone
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= takes
+                self._changed.notify_all()
 
 
 class Database:
@@ -39,6 +103,8 @@ class Database:
             raise MissingDependencyError("duckdb", "explorer", "the explorer") from None
         self._error: type[Exception] = duckdb.Error
         self._no_memory: type[Exception] = duckdb.OutOfMemoryException
+        self._interrupted: type[Exception] = duckdb.InterruptException
+        self._turns = _Turns(AT_ONCE)
         self.temporary = Path(tempfile.mkdtemp(prefix="saematch-explorer-"))
         threads = max(1, min(MOST_THREADS, os.cpu_count() or 1))
         self._connection = duckdb.connect(
@@ -74,7 +140,7 @@ class Database:
         """The rows of a query; numbers that are not finite become None.
 
         Raises InputError where the tables are not what they should be, OutOfMemoryError where memory does not
-        suffice.
+        suffice even for this query alone, TooLongError where the time of `limited` is over.
         """
         names, rows = self._execute(sql, parameters)
         return [
@@ -109,14 +175,34 @@ class Database:
         self._locked = True
 
     def _execute(self, sql: str, parameters: Parameters) -> tuple[list[str], list[tuple[Any, ...]]]:
+        try:
+            with self._turns.turn(alone=False):
+                return self._execute_now(sql, parameters)
+        except OutOfMemoryError:
+            with self._turns.turn(alone=True):
+                return self._execute_now(sql, parameters)
+
+    def _execute_now(
+        self, sql: str, parameters: Parameters
+    ) -> tuple[list[str], list[tuple[Any, ...]]]:
         with self._opening:
             if not self._locked:
                 self._lock()
             cursor = self._connection.cursor()
+        left = _DEADLINE.get() - time.monotonic()
+        ending = None
+        if left != math.inf:
+            ending = threading.Timer(max(0.0, left), cursor.interrupt)
+            ending.daemon = True
+            ending.start()
         try:
             cursor.execute(sql, parameters or None)
             names = [column[0] for column in cursor.description or ()]
             return names, cursor.fetchall()
+        except self._interrupted as error:
+            raise TooLongError(
+                "the question took too long and was stopped; try fewer layers, or narrower filters"
+            ) from error
         except self._error as error:
             what = re.sub(r"\s+", " ", str(error)).strip()[:300]
             for link, folder in self._let_in.items():
@@ -129,6 +215,8 @@ class Database:
                 f"needed tables as docs/run-directory.md says; found: {what}"
             ) from error
         finally:
+            if ending is not None:
+                ending.cancel()
             cursor.close()
 
 

@@ -59,7 +59,8 @@ def export_page(
 
     Raises UsageError for a feature that is not there, InputError where the run has no whole path.
     """
-    if path.suffix != ".html" or not path.resolve().parent.is_dir():
+    path = files.user_path(path)
+    if path.suffix != ".html" or not path.parent.is_dir():
         raise UsageError(
             f"needed a file that ends in .html in a folder that is there, found '{path}'"
         )

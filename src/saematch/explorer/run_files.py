@@ -4,6 +4,7 @@ The manifest is read again whenever it changes, so that a run that is still bein
 A file's sha256 is taken when it is first used, and again when its size or time of change is another.
 """
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,24 +43,12 @@ MOST_FEATURES = 1 << 24
 
 
 @dataclass(frozen=True)
-class Stamp:
-    """What tells that a file is still the one that was checked."""
-
-    size: int
-    changed: int
-    number: int
-
-    @classmethod
-    def of(cls, path: Path) -> "Stamp":
-        status = path.stat()
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
-
-
-@dataclass(frozen=True)
 class Checked:
     """What came of looking at a file."""
 
-    stamp: Stamp
+    stamp: files.Stamp
+    settled: bool
+    """Any change since gives the file another stamp."""
     sha256: str
     """That it should have."""
     wrong: str
@@ -84,13 +73,15 @@ class RunFiles:
 
     def __init__(self, path: Path) -> None:
         """Raises InputError where there is no run at `path` or its manifest was altered."""
-        self.path = path.resolve()
+        # Not `resolve`, which fails in a way of its own where links lead to each other.
+        self.path = Path(os.path.realpath(files.user_path(path)))
         self.read_at = self.path
         """Where its files are found by who reads them (`Database.let_in`)."""
         self._lock = threading.Lock()
         self._checked: dict[str, Checked] = {}
         self._missing: dict[str, str] = {}
-        self._stamp: Stamp | None = None
+        self._stamp: files.Stamp | None = None
+        """Of the manifest that was read; None also where it may have changed within a tick of its clock."""
         self._directory = RunDirectory(self.path)
         self._judges: tuple[Any, dict[str, Judged]] | None = None
         self.refresh()
@@ -108,8 +99,9 @@ class RunFiles:
                 continue  # `wrong` says it
 
     def _read_manifest(self) -> None:
+        looked = files.now_ns()
         try:
-            stamp = Stamp.of(self.path / MANIFEST)
+            stamp = files.Stamp.of(self.path / MANIFEST)
         except OSError:
             stamp = None
         with self._lock:
@@ -123,7 +115,11 @@ class RunFiles:
                 )
             self._chains = _chains(directory.manifest["saes"])
             self._pair_sources = _pair_sources(directory)
-            self._directory, self._stamp = directory, stamp
+            # The same manifest stays the same object: what is made of it is kept by that.
+            if directory.manifest != self._directory.manifest:
+                self._directory = directory
+            settled = stamp is not None and stamp.is_settled(looked)
+            self._stamp = stamp if settled else None
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -233,7 +229,9 @@ class RunFiles:
         """Say of a file whose bytes are those that were written that it is no such table even so."""
         sha256 = self.sha256(name)
         assert sha256 is not None
-        self._checked[name] = Checked(Stamp.of(self._directory.file(name)), sha256, wrong)
+        looked = files.now_ns()
+        stamp = files.Stamp.of(self._directory.file(name))
+        self._checked[name] = Checked(stamp, stamp.is_settled(looked), sha256, wrong)
 
     @property
     def wrong(self) -> list[str]:
@@ -264,12 +262,20 @@ class RunFiles:
             self._missing[name] = f"needed the file {path}, found none there; run again"
             raise InputError(self._missing[name])
         self._missing.pop(name, None)
-        stamp = Stamp.of(path)
-        known = self._checked.get(name)
-        if known is None or (known.stamp, known.sha256) != (stamp, expected):
-            whole = files.sha256_of_file(path) == expected
-            known = Checked(stamp, expected, "" if whole else str(altered_error(path)))
-            self._checked[name] = known
+        with files.os_errors_in_words("read", path):
+            looked = files.now_ns()
+            stamp = files.Stamp.of(path)
+            known = self._checked.get(name)
+            same = known is not None and (known.stamp, known.sha256) == (stamp, expected)
+            if known is None or not same or not known.settled:
+                whole = files.sha256_of_file(path) == expected
+                wrong = "" if whole else str(altered_error(path))
+                if known is not None and same and whole:
+                    wrong = (
+                        known.wrong
+                    )  # no such table, though its bytes are those that were written
+                known = Checked(stamp, stamp.is_settled(looked), expected, wrong)
+                self._checked[name] = known
         if known.wrong:
             raise InputError(known.wrong)
         return str(self.read_at / name)

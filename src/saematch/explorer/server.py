@@ -8,15 +8,26 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from saematch.errors import InputError, MissingDependencyError, SaematchError, UsageError
+from saematch.explorer.database import BusyError, TooLongError, limited
 from saematch.explorer.explorer import Explorer
 from saematch.explorer.guard import Application, Guard
 from saematch.explorer.page import INDEX, page_files, type_of
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.requests import Request
     from starlette.responses import Response
 
 ADDRESS = "127.0.0.1"
+ANSWER_SECONDS = 60.0
+"""For one answer, waiting for others included; an index that it needs first is made to its end."""
+REQUEST_SECONDS = 10.0
+"""For a connection to ask something whole."""
+IDLE_SECONDS = 5
+"""Until a connection that was answered and asks nothing more is closed."""
+MOST_CONNECTIONS = 128
+"""Beyond them the one that has been silent for longest is closed."""
+RETRY_SECONDS = 2
 
 
 def application(explorer: Explorer, port: int) -> Application:
@@ -54,9 +65,13 @@ def application(explorer: Explorer, port: int) -> Application:
 
     def _answered(make: "Callable[[], Response]") -> "Response":
         try:
-            return make()
+            with limited(ANSWER_SECONDS):
+                return make()
         except SaematchError as error:
-            return _json({"error": str(error)}, _status(error))
+            reply = _json({"error": str(error)}, _status(error))
+            if isinstance(error, BusyError):
+                reply.headers["retry-after"] = str(RETRY_SECONDS)
+            return reply
         except (
             Exception
         ) as error:  # a bug of ours; the page shows it in words, the terminal as well
@@ -104,14 +119,28 @@ def serve(
         listening.listen()  # who is told the address may ask at once, and waits
         port = listening.getsockname()[1]
         site: Any = application(explorer, port)
-        server = uvicorn.Server(
-            uvicorn.Config(site, log_level="warning", access_log=False, server_header=False)
-        )
+        server = uvicorn.Server(settings(site, log_level="warning"))
         address = f"http://{ADDRESS}:{port}/"
         tell(address)
         if browser:
             webbrowser.open(address)
         server.run(sockets=[listening])
+
+
+def settings(site: Application, **more: Any) -> "uvicorn.Config":
+    """How a site is served: no connection is held for ever, nor so many that none is left for others."""
+    import uvicorn
+
+    from saematch.explorer.connections import impatient_protocol
+
+    return uvicorn.Config(
+        site,  # pyright: ignore[reportArgumentType]
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=IDLE_SECONDS,
+        http=impatient_protocol(REQUEST_SECONDS, MOST_CONNECTIONS),
+        **more,
+    )
 
 
 def _asked(request: "Request") -> dict[str, str]:
@@ -126,4 +155,6 @@ def _asked(request: "Request") -> dict[str, str]:
 def _status(error: SaematchError) -> int:
     if isinstance(error, UsageError):
         return 400
+    if isinstance(error, TooLongError):
+        return 503 if isinstance(error, BusyError) else 504
     return 409 if isinstance(error, InputError) else 500

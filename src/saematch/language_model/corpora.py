@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from saematch.errors import InputError, UsageError
+from saematch.files import os_errors_in_words, user_path
 
 HUB_DATASETS: dict[str, tuple[str, str | None, str]] = {
     "web": ("Skylion007/openwebtext", None, "text"),
@@ -68,6 +69,7 @@ class Corpus:
         return digest.hexdigest()
 
 
+@os_errors_in_words("read text")
 def load_corpus(name: str, count: int, seed: int = 0, offline: bool | None = None) -> Corpus:
     """At most `count` texts of `web`, `wiki` or `code`, of a file or of a folder.
 
@@ -80,7 +82,7 @@ def load_corpus(name: str, count: int, seed: int = 0, offline: bool | None = Non
     if name in HUB_DATASETS:
         corpus = None if _offline(offline) else _from_hub(name, count, seed)
         return corpus or _bundled(name, count, seed)
-    path = Path(name)
+    path = user_path(name)
     if not path.exists():
         raise UsageError(
             f"needed a corpus of {', '.join(CORPORA)}, or a file or folder of text, found '{name}'"

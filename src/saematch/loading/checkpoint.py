@@ -87,7 +87,7 @@ class LocalFolder(Folder):
     @cached_property
     def _names(self) -> tuple[str, ...]:
         found: list[str] = []
-        for folder, folders, files in os.walk(self.path):
+        for folder, folders, files in os.walk(self.path, onerror=_raise):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             relative = Path(folder).relative_to(self.path)
             found += [(relative / name).as_posix() for name in sorted(files)]
@@ -204,3 +204,8 @@ def weights_in(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
             elif name.endswith(f"/{weights}"):
                 found.append((name[: -len(weights) - 1], weights))
     return tuple(found)
+
+
+def _raise(error: OSError) -> None:
+    """A folder that cannot be listed is not an empty one."""
+    raise error

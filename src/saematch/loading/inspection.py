@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saematch.files import os_errors_in_words
 from saematch.loading import registry
 from saematch.loading.canonical import row_norms
 from saematch.loading.formats import format_of
@@ -68,6 +69,7 @@ class Inspection:
         return _plain(asdict(self))
 
 
+@os_errors_in_words("read")
 def inspect_sae(reference: str, *, layer: int | None = None) -> Inspection:
     """Shapes, activation, thresholds, norms, degenerate features, and what was converted.
 

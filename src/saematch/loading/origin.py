@@ -5,8 +5,8 @@ Nothing is listed or downloaded: this only reads the text.
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
+from saematch.files import user_path
 from saematch.loading import registry
 from saematch.loading.checkpoint import WEIGHTS
 from saematch.loading.references import HUB_REFERENCE
@@ -54,7 +54,7 @@ def origin_of(reference: str) -> Origin | None:
     if match := HUB_REFERENCE.fullmatch(reference):
         path = without_weights((match[3] or "").strip("/"))
         return Origin(match[1], path, match[2])
-    local = Path(reference).expanduser()
+    local = user_path(reference)
     release, colon, sae_id = reference.partition(":")
     if colon and not local.exists() and release in registry.read_registry():
         line = registry.find(release, sae_id)

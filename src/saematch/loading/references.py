@@ -16,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 from saematch.errors import InputError, UnsupportedError, UsageError
+from saematch.files import os_errors_in_words, user_path
 from saematch.loading import registry
 from saematch.loading.checkpoint import Checkpoint, Folder, LocalFolder, weights_in
 from saematch.loading.formats import FORMATS, CheckpointFormat, format_of
@@ -42,6 +43,7 @@ class Place:
     registered: registry.Registered | None = field(default=None)
 
 
+@os_errors_in_words("read")
 def locate(reference: str) -> Place:
     """The place a reference names; UsageError listing the kinds of reference for any other text."""
     reference = reference.strip()
@@ -51,7 +53,7 @@ def locate(reference: str) -> Place:
         return _locate_hub(reference)
     if reference.startswith("bundled:"):
         return Place(LocalFolder(_bundled(reference), reference.rstrip("/")), reference)
-    path = Path(reference).expanduser()
+    path = user_path(reference)
     if path.exists():
         return _locate_local(path, reference)
     if _SCHEME.match(reference):
@@ -217,7 +219,8 @@ def _bundled(reference: str) -> Path:
 def _naming(reference: str) -> Iterator[None]:
     """Puts the reference into an error that does not carry it."""
     try:
-        yield
+        with os_errors_in_words("read"):
+            yield
     except (UnsupportedError, InputError) as error:
         if reference in str(error):
             raise

@@ -8,9 +8,9 @@ import difflib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from saematch.errors import InputError, UnsupportedError, UsageError
+from saematch.files import os_errors_in_words, user_path
 from saematch.loading import registry
 from saematch.loading.checkpoint import Checkpoint, weights_in
 from saematch.loading.layers import resolve_layer, without_layer
@@ -89,6 +89,7 @@ class Suite:
             yield entry.load()
 
 
+@os_errors_in_words("read")
 def load_suite(reference: str, *, layers: Sequence[int] | None = None) -> Suite:
     """The suite that a reference names: a preset, `release:` with an optional filter, or a folder.
 
@@ -111,7 +112,7 @@ def _preset_suite(preset: Preset) -> Suite:
 
 def _listed_suite(reference: str) -> Suite:
     release, colon, pattern = reference.partition(":")
-    local = Path(reference).expanduser().exists()
+    local = user_path(reference).exists()
     if colon and not local and "//" not in reference and release in _releases(release):
         return _registry_suite(reference, release, pattern)
     try:

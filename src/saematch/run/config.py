@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saematch.errors import UsageError
+from saematch.files import os_error_in_words, user_path
 
 DATA_FREE_STRATEGIES = ("folded", "unfolded", "naive", "random", "cosine")
 PARTS = ("decoder", "encoder", "bias")
@@ -87,10 +88,10 @@ class RunConfig:
         import tomllib
 
         try:
-            with Path(path).open("rb") as file:
+            with user_path(path).open("rb") as file:
                 values = tomllib.load(file)
         except OSError as error:
-            raise UsageError(f"needed a config at {path}, found: {error.strerror}") from error
+            raise UsageError(str(os_error_in_words(error, "read a config at", path))) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"needed TOML in {path}, found: {error}") from error
         return cls.from_dict(values, str(path))

@@ -26,6 +26,8 @@ from saematch.run.manifest import (
     empty_manifest,
     encode_manifest,
     made_by,
+    package_versions,
+    packages_name,
     record_of,
 )
 
@@ -61,10 +63,12 @@ class KeptFile:
         """Its bytes; raises InputError naming it where they are not what was written."""
         try:
             data = self.path.read_bytes()
-        except OSError:
+        except FileNotFoundError:
             raise AlteredError(
                 f"needed {self.path}, found no such file; make it again with {made_by(self.path)}"
             ) from None
+        except OSError as error:
+            raise files.os_error_in_words(error, "read", self.path) from error
         if files.sha256(data) != self.sha256:
             raise altered_error(self.path)
         return data
@@ -75,7 +79,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path) -> None:
         """The run directory at `path`, which may not be there yet; nothing is read or written."""
-        self.path = Path(path)
+        self.path = files.user_path(path)
         self._manifest: dict[str, Any] | None = None
         self._held = False
 
@@ -88,17 +92,19 @@ class RunDirectory:
 
         Raises InputError naming the process that holds it already, where the manifest was altered
         or where the directory cannot be written; UsageError where it is a folder of something else.
+        An error of the system that ends what is done meanwhile becomes an InputError too.
         """
-        self._check_ours()
-        files.make_folders(self.path)
-        with locking.holding(self.path):
-            files.remove_partials(self.path)
-            self._manifest = None
-            self._held = True
-            try:
-                yield self
-            finally:
-                self._held = False
+        with files.os_errors_in_words("use", self.path):
+            self._check_ours()
+            files.make_folders(self.path)
+            with locking.holding(self.path):
+                files.remove_partials(self.path)
+                self._manifest = None
+                self._held = True
+                try:
+                    yield self
+                finally:
+                    self._held = False
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -178,11 +184,16 @@ class RunDirectory:
             "depends": {file.name: file.sha256 for file in depends},
             "sha256": files.sha256(data),
             "bytes": len(data),
+            "packages": packages_name(),
         }
         finished = datetime.now(UTC).isoformat(timespec="milliseconds")
         entry = {"finished": finished, "seconds": dict(seconds or {})}
+        kept = dict(sorted({**self.manifest["outputs"], name: record}.items()))
+        known = {**self.manifest["packages"], record["packages"]: package_versions()}
+        used = {one["packages"] for one in kept.values()}
         self.update(
-            outputs=dict(sorted({**self.manifest["outputs"], name: record}.items())),
+            packages={one: known[one] for one in sorted(used)},
+            outputs=kept,
             timing={**timing, "outputs": {**timing["outputs"], name: entry}},
         )
 
@@ -208,7 +219,7 @@ class RunDirectory:
                 "make one with saematch run"
             ) from None
         except OSError as error:
-            raise InputError(f"needed to read {path}, found: {error.strerror}") from error
+            raise files.os_error_in_words(error, "read", path) from error
         return decode_manifest(data, path)
 
     def _check_ours(self) -> None:
@@ -222,7 +233,7 @@ class RunDirectory:
             entry.name
             for entry in self.path.iterdir()
             if entry.name not in KNOWN_NAMES
-            and entry.name != locking.LOCK_NAME
+            and entry.name not in locking.NAMES
             and not entry.name.endswith(files.PARTIAL_SUFFIX)
         )
         if foreign:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FORMATS = ("csv", "parquet", "json")
 
 
+@files.os_errors_in_words("write tables")
 def export(run: Run, format: str, destination: str | Path) -> tuple[Path, ...]:
     """Write `paths`, `matchings` and `measures` as csv, parquet or json into a folder.
 
@@ -30,7 +31,7 @@ def export(run: Run, format: str, destination: str | Path) -> tuple[Path, ...]:
     tables = {"paths": run.paths, "matchings": lambda: all_matchings(run), "measures": run.measures}
     written = []
     for name, read in tables.items():
-        path = Path(destination) / f"{name}.{format}"
+        path = files.user_path(destination) / f"{name}.{format}"
         files.write_atomically(path, _encode(read(), format))
         written.append(path)
     return tuple(written)
@@ -73,5 +74,6 @@ def write_matching(matching: Matching, path: str | Path) -> None:
     """Write one matching as Parquet, in the columns and details that a run directory has."""
     columns = matching_columns(matching)
     files.write_atomically(
-        Path(path), MATCHINGS.encode(columns, details_of(matching, measures_of(matching)))
+        files.user_path(path),
+        MATCHINGS.encode(columns, details_of(matching, measures_of(matching))),
     )

@@ -1,7 +1,8 @@
 """The first stage of a run: which SAEs, what their files hash to, and what they are.
 
-Hashing a large checkpoint takes seconds; a file of the same path, size and time of change as one
-hashed before is taken to be the same.
+Hashing a large checkpoint takes seconds, so a file of the same path, size, times, inode and device as one
+hashed before is taken to be the same, but only where these can be trusted (`files.Stamp.is_trusted`):
+otherwise it is hashed again.  Whatever a program does to its times, a change of its bytes is noticed.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from saematch.loading import SuiteEntry
 
 FileTimes = Mapping[str, Mapping[str, Any]]
-"""By path: size in bytes, mtime_ns and sha256."""
+"""By path: size in bytes, mtime_ns, ctime_ns, inode, device, whether these are to be trusted, and sha256."""
 
 
 def hash_sources(entry: "SuiteEntry", known: FileTimes) -> tuple[dict[str, str], dict[str, Any]]:
@@ -33,24 +34,30 @@ def hash_sources(entry: "SuiteEntry", known: FileTimes) -> tuple[dict[str, str],
     times: dict[str, Any] = {}
     for number, path in enumerate(source_files(entry.reference)):
         path = Path(path).absolute()
-        try:
-            stat = path.stat()
-            entry_known = known.get(str(path), {})
-            same = (entry_known.get("bytes"), entry_known.get("mtime_ns")) == (
-                stat.st_size,
-                stat.st_mtime_ns,
-            )
-            digest = entry_known["sha256"] if same else files.sha256_of_file(path)
-        except OSError as error:
-            raise InputError(f"needed to read {path}, found: {error.strerror}") from error
+        with files.os_errors_in_words("read", path):
+            looked = files.now_ns()
+            stamp = files.Stamp.of(path)
+            trusted = stamp.is_trusted(looked)
+            seen = _seen(stamp, trusted)
+            before = dict(known.get(str(path), {}))
+            digest = before.pop("sha256", None)
+            if digest is None or before != seen or not trusted:
+                digest = files.sha256_of_file(path)
         name = path.name if path.name not in hashes else f"{number}-{path.name}"
         hashes[name] = digest
-        times[str(path)] = {
-            "bytes": stat.st_size,
-            "mtime_ns": stat.st_mtime_ns,
-            "sha256": digest,
-        }
+        times[str(path)] = {**seen, "sha256": digest}
     return hashes, times
+
+
+def _seen(stamp: files.Stamp, trusted: bool) -> dict[str, Any]:
+    return {
+        "bytes": stamp.size,
+        "mtime_ns": stamp.modified_ns,
+        "ctime_ns": stamp.changed_ns,
+        "inode": stamp.inode,
+        "device": stamp.device,
+        "trusted": trusted,
+    }
 
 
 def member_of(entry: "SuiteEntry", hashes: Mapping[str, str]) -> Member:

@@ -1,12 +1,13 @@
 """The manifest: what a run directory was made of, and the sha256 of every file in it.
 
 schema_version   version of the tables
-packages         versions of what computed them
+packages         by a short name: versions of what computed outputs
 config           the run's settings
 references       what was asked for, by SAE
 saes             what was found: sha256 of its files, shape, features by status, model's sha256
 notes            what a reader of the numbers should know
-outputs          for every file: sha256 of its inputs, files it was made from, its own sha256
+outputs          for every file: sha256 of its inputs, files it was made from, its own sha256, and
+                 which of `packages` made it
 timing           when and how long; sizes and times of input files.  Two runs of one config
                  over the same files differ in nothing but this
 sha256           of all the above
@@ -37,6 +38,8 @@ class Record:
     """Outputs it was made from, with their sha256 at the time."""
     sha256: str
     bytes: int
+    packages: str
+    """Which of the manifest's `packages` made it."""
 
 
 def empty_manifest() -> dict[str, Any]:
@@ -101,6 +104,18 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+def packages_name() -> str:
+    """What the present versions are called in a manifest: the same versions, the same name."""
+    return files.sha256(canonical_json(package_versions()).encode())[:12]
+
+
+def made_with(content: dict[str, Any]) -> list[dict[str, str]]:
+    """The versions that computed the tables of a run directory, different ones apart."""
+    outputs = content["outputs"].items()
+    names = dict.fromkeys(one["packages"] for name, one in outputs if name.endswith(".parquet"))
+    return [content["packages"][name] for name in names]
 
 
 class AlteredError(InputError):

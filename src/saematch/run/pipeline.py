@@ -20,7 +20,7 @@ from saematch.run.config import RunConfig
 from saematch.run.currency import is_current
 from saematch.run.directory import KeptFile, RunDirectory
 from saematch.run.inputs import examine
-from saematch.run.manifest import package_versions
+from saematch.run.manifest import made_with
 from saematch.run.names import MEASURES_NAME, SOURCES, WEIGHTS_NAME, weight_sources
 from saematch.run.plan import Step, plan
 from saematch.run.read import Run, open_run
@@ -79,7 +79,6 @@ def run(
         widths = {key: sae["d_sae"] for key, sae in saes.items()}
         steps, not_done = plan(config, members, widths, linked, far)
         held.update(
-            packages=package_versions(),
             config=config.to_dict(),
             references={entry.key: entry.reference for entry in entries},
             saes=saes,
@@ -166,6 +165,7 @@ def write_report(held: RunDirectory) -> bool:
         "config": held.manifest["config"],
         "saes": held.manifest["saes"],
         "notes": held.manifest["notes"],
+        "packages": made_with(held.manifest),
         "reads": [[file.name, file.sha256] for file in reads],
     }
     inputs = files.sha256(canonical_json(decides).encode())

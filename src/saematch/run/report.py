@@ -13,6 +13,7 @@ import numpy as np
 
 from saematch.matched import describe_gap
 from saematch.run.evaluation_summary import spanned
+from saematch.run.manifest import made_with
 from saematch.run.report_evaluation import evaluations
 from saematch.run.report_semantics import has_descriptions, judgements
 from saematch.run.steps import Step, followed_steps
@@ -70,7 +71,7 @@ def context(run: "Run") -> dict[str, Any]:
         "examples": example_paths(steps, run.chains),
         "data": embedded(run, steps) if searchable else "null",
         "searchable": searchable,
-        "versions": run.manifest["packages"],
+        "versions": made_with(run.manifest),
     }
 
 

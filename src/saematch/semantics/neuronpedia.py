@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from saematch import locks
 from saematch.errors import InputError, UsageError
 from saematch.files import is_plain_file, make_folders, remove_partials, write_atomically
 from saematch.semantics.descriptions import Description
@@ -47,7 +48,6 @@ LARGEST_BATCH = 1 << 28
 """Bytes of one batch, decompressed: over a hundred times what a batch with embeddings holds."""
 LARGEST_FEATURE = 1 << 26
 """Bytes of the answer about one feature, with all its activations."""
-LOCK_NAME = ".lock"
 
 
 @dataclass(frozen=True)
@@ -265,13 +265,12 @@ def _check_names(*names: str) -> None:
 @contextmanager
 def _holding(kept: Path, patience: Patience) -> Iterator[None]:
     """Fill a folder of the cache alone: a second process waits, and then finds it filled."""
-    from filelock import FileLock, Timeout
-
     make_folders(kept)
-    lock = FileLock(kept / LOCK_NAME)
     try:
-        lock.acquire(timeout=patience.longest_wait)
-    except Timeout as error:
+        with locks.holding(kept, patience.longest_wait):
+            remove_partials(kept)
+            yield
+    except locks.HeldError as error:
         raise InputError(
             f"needed {kept} to keep descriptions in, found another process filling it for longer than "
             f"{patience.longest_wait:g} s; wait for it to end, or give another cache"
@@ -280,8 +279,3 @@ def _holding(kept: Path, patience: Patience) -> Iterator[None]:
         raise InputError(
             f"needed to lock {kept}, found: {error.strerror or error}; try a cache that you may write to"
         ) from error
-    try:
-        remove_partials(kept)
-        yield
-    finally:
-        lock.release()

@@ -11,10 +11,15 @@ export async function ask(question, parameters = {}) {
   const asked = Object.fromEntries(Object.entries(parameters).filter(([, value]) => value !== "" && value !== undefined));
   if (exported) return embeddedAnswer(data, question, asked);
   let reply;
-  try {
-    reply = await fetch(`/api/${question}?${new URLSearchParams(asked)}`);
-  } catch {
-    throw new Error("The explorer does not answer: is saematch explore still running?");
+  for (let again = 3; ; again--) {
+    try {
+      reply = await fetch(`/api/${question}?${new URLSearchParams(asked)}`);
+    } catch {
+      throw new Error("The explorer does not answer: is saematch explore still running?");
+    }
+    const wait = Number(reply.headers.get("retry-after"));
+    if (reply.status !== 503 || !wait || !again) break;
+    await new Promise((resolve) => setTimeout(resolve, 1000 * wait));
   }
   let answer;
   try {
