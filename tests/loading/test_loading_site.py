@@ -203,6 +203,15 @@ def test_unknown_words_beside_a_layer_are_refused_by_name(path: str) -> None:
             site_of_path(path, layer)
 
 
+@pytest.mark.parametrize(
+    "path", ["L3A_resid_post", "L3R_mlp_out", "mlp_out/resid_post_layer_3", "layer_3/mlp_out/L3R"]
+)
+def test_a_path_that_says_two_sites_is_an_error(path: str) -> None:
+    for layer in (None, 3):
+        with pytest.raises(InputError, match="expected one site"):
+            site_of_path(path, layer)
+
+
 def test_two_layers_none_and_the_callers() -> None:
     with pytest.raises(UsageError, match=r"got 'layer_4' .*'layer_3' .*layer="):
         site_of_path("layer_3/layer_4/x")
@@ -211,6 +220,8 @@ def test_two_layers_none_and_the_callers() -> None:
     assert site_of_path("layer_9/layer_8/x", layer=5) == Site(RESIDUAL, 5)
     assert site_of_path("width_16k", layer=5) == Site(RESIDUAL, 5)
     assert site_of_path("width_16k", layer=-1) == Site("embedding", EMBEDDING)
+    with pytest.raises(InputError, match="from 0 to"):
+        site_of_path("layer_" + "1" * 5000)
     for wrong in (-2, True, 10**30):
         with pytest.raises(UsageError, match="whole number"):
             site_of_path("layer_3", layer=wrong)
@@ -297,7 +308,7 @@ def test_kinds_that_a_config_states_in_other_words(config: dict[str, Any], kind:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("hook_layer", v) for v in (-77, 10**30, 3.5, True, "three", [3])] + [("hook_name", 3)],
+    [("hook_layer", v) for v in (-77, 10**30, 3.5, True, "3", [3])] + [("hook_name", 3)],
 )  # fmt: skip
 def test_values_that_are_no_layer(name: str, value: object) -> None:
     with pytest.raises(InputError, match="expected"):

@@ -191,12 +191,11 @@ def decide(
                 f"with layer="
             )
         raise _contradiction(first, second, where)
-    kinds = [claim.kind for claim in (*stated, *in_path) if claim.kind]
+    kinds: list[Kind] = [claim.kind for claim in (*stated, *in_path) if claim.kind]
     kinds.sort(key=lambda kind: kind not in COMPOSITE)
-    kind: Kind = kinds[0] if kinds else "residual"
-    if kind in SUPPORTED and "embedding" in kinds:
-        kind = "embedding"
-    site = Site(kind, _layer_of((*stated, *in_path)))
+    if kinds and kinds[0] in SUPPORTED and "embedding" in kinds:
+        kinds = ["embedding"]
+    site = Site(kinds[0] if kinds else "residual", _layer_of((*stated, *in_path)))
     if of_input:
         site = site.input()
     if not site.supported or layer == site.layer is not None:
@@ -249,33 +248,30 @@ _ATTENTION = r"(?:self_attn|attn|attention|self_attention)"
 _MLP_DOWN = r"(?:down_proj|c_proj|dense_4h_to_h|fc_out|fc2|w2|out)"
 _ATTENTION_DOWN = r"(?:o_proj|out_proj|c_proj|dense|o)"
 
-_IN_BLOCK: tuple[tuple[re.Pattern[str], Kind, int], ...] = tuple(
-    (re.compile(pattern), kind, shift)
-    for pattern, kind, shift in (
-        (r"|output|hook_resid_post|hook_out", "residual", 0),
-        (r"input|hook_resid_pre|hook_in", "residual", -1),
-        (r"(?:input_layernorm|ln_1|ln1)\.(?:input|hook_in)", "residual", -1),
-        (r"hook_resid_mid|(?:ln_2|ln2|pre_feedforward_layernorm)\.(?:input|hook_in)",
-         "residual_mid", 0),
-        (rf"hook_attn_in|{_ATTENTION}\.(?:input|hook_in)", "attention_in", 0),
-        (rf"hook_attn_out|{_ATTENTION}(?:\.(?:output|hook_out))?"
-         rf"|{_ATTENTION}\.{_ATTENTION_DOWN}(?:\.(?:output|hook_out))?", "attention_out", 0),
-        (rf"hook_z|{_ATTENTION}\.hook_z|{_ATTENTION}\.{_ATTENTION_DOWN}\.(?:input|hook_in)",
-         "attention_z", 0),
-        (rf"{_ATTENTION}\.(?:(?:q|k|v|qkv|query|key|value|query_key_value)(?:_proj)?"
-         r"(?:\.(?:input|output|hook_in|hook_out))?|c_attn(?:\.output)?"
-         r"|hook_(?:q|k|v|rot_q|rot_k|pattern|attn_scores|result))"
-         r"|hook_(?:q|k|v)_input", "attention_inner", 0),
-        (rf"hook_mlp_in|{_MLP}\.(?:input|hook_in)|pre_feedforward_layernorm(?:\.output)?",
-         "mlp_in", 0),
-        (rf"hook_mlp_out|{_MLP}(?:\.(?:output|hook_out))?|{_MLP}\.{_MLP_DOWN}"
-         r"(?:\.(?:output|hook_out))?|post_feedforward_layernorm(?:\.output)?", "mlp_out", 0),
-        (rf"{_MLP}\.(?:hook_pre|hook_post|hook_pre_linear|hook_mid|(?:act|act_fn|gelu|c_fc|"
-         r"fc_in|fc1|in|gate|up|dense_h_to_4h|gate_proj|up_proj|w1|w3)"
-         rf"(?:\.(?:output|hook_out))?|{_MLP_DOWN}\.(?:input|hook_in))", "mlp_hidden", 0),
-        (r"(?:ln1|ln2|ln1_post|ln2_post)\.hook_(?:normalized|scale|out)"
-         r"|(?:ln_1|ln_2|input_layernorm|post_attention_layernorm)(?:\.output)?", "normalised", 0),
-    )
+_IN_BLOCK: tuple[tuple[str, Kind, int], ...] = (
+    (r"|output|hook_resid_post|hook_out", "residual", 0),
+    (r"input|hook_resid_pre|hook_in", "residual", -1),
+    (r"(?:input_layernorm|ln_1|ln1)\.(?:input|hook_in)", "residual", -1),
+    (r"hook_resid_mid|(?:ln_2|ln2|pre_feedforward_layernorm)\.(?:input|hook_in)",
+     "residual_mid", 0),
+    (rf"hook_attn_in|{_ATTENTION}\.(?:input|hook_in)", "attention_in", 0),
+    (rf"hook_attn_out|{_ATTENTION}(?:\.(?:output|hook_out))?"
+     rf"|{_ATTENTION}\.{_ATTENTION_DOWN}(?:\.(?:output|hook_out))?", "attention_out", 0),
+    (rf"hook_z|{_ATTENTION}\.hook_z|{_ATTENTION}\.{_ATTENTION_DOWN}\.(?:input|hook_in)",
+     "attention_z", 0),
+    (rf"{_ATTENTION}\.(?:(?:q|k|v|qkv|query|key|value|query_key_value)(?:_proj)?"
+     r"(?:\.(?:input|output|hook_in|hook_out))?|c_attn(?:\.output)?"
+     r"|hook_(?:q|k|v|rot_q|rot_k|pattern|attn_scores|result))"
+     r"|hook_(?:q|k|v)_input", "attention_inner", 0),
+    (rf"hook_mlp_in|{_MLP}\.(?:input|hook_in)|pre_feedforward_layernorm(?:\.output)?",
+     "mlp_in", 0),
+    (rf"hook_mlp_out|{_MLP}(?:\.(?:output|hook_out))?|{_MLP}\.{_MLP_DOWN}"
+     r"(?:\.(?:output|hook_out))?|post_feedforward_layernorm(?:\.output)?", "mlp_out", 0),
+    (rf"{_MLP}\.(?:hook_pre|hook_post|hook_pre_linear|hook_mid|(?:act|act_fn|gelu|c_fc|"
+     r"fc_in|fc1|in|gate|up|dense_h_to_4h|gate_proj|up_proj|w1|w3)"
+     rf"(?:\.(?:output|hook_out))?|{_MLP_DOWN}\.(?:input|hook_in))", "mlp_hidden", 0),
+    (r"(?:ln1|ln2|ln1_post|ln2_post)\.hook_(?:normalized|scale|out)"
+     r"|(?:ln_1|ln_2|input_layernorm|post_attention_layernorm)(?:\.output)?", "normalised", 0),
 )  # fmt: skip
 """What stands after a block's number, what it means, and how its layer differs from the block."""
 
@@ -289,9 +285,9 @@ def claim_of_hook(hook: object, source: str, *, in_path: bool = False) -> Claim:
     if _EMBEDDING.fullmatch(name):
         return Claim(said, "embedding", EMBEDDING, 0, in_path)
     if match := _BLOCK.fullmatch(name):
-        block = _number(match[1], said)
+        block = _digits(match[1], said)
         for pattern, kind, shift in _IN_BLOCK:
-            if pattern.fullmatch(match[2] or ""):
+            if re.fullmatch(pattern, match[2] or ""):
                 return Claim(said, kind, block + shift, block, in_path)
     raise UnsupportedError(
         f"expected a hook name that says what is read (such as blocks.3.hook_resid_post or "
@@ -426,11 +422,13 @@ def claims_of_name(name: str, *, plain: bool = True) -> tuple[Claim, ...]:
         return _in_path([Claim(said, "embedding", EMBEDDING, 0)])
     if _MODULE_IN_PATH.fullmatch(stem):
         return _in_path([replace(claim_of_hook(stem, "the folder"), source=said)])
-    family = next((kind for pattern, kind in _FAMILIES if pattern.fullmatch(stem)), None)
+    family: Kind | None = next(
+        (kind for pattern, kind in _FAMILIES if pattern.fullmatch(stem)), None
+    )
     blocks = [(match[1], match.groups()[1:]) for match in _numbers_of(stem)]
     if not blocks:
         site = re.sub(r"_all$", "", stem.lower())
-        kind = family or (_NAMES.get(site) if plain or "_" in site else None)
+        kind: Kind | None = family or (_NAMES.get(site) if plain or "_" in site else None)
         return _in_path([Claim(said, kind)] if kind else [])
     words = _site_words(_LAYER.sub(" ", _LETTER.sub(" ", stem)))
     if words and family is None and words not in _NAMES:
@@ -440,15 +438,13 @@ def claims_of_name(name: str, *, plain: bool = True) -> tuple[Claim, ...]:
         )
     claims: list[Claim] = []
     for number, letters in blocks:
-        kind = (
-            family
-            or _NAMES.get(words)
-            or (_SUBLAYERS[letters[0].upper()] if any(letters) else None)
-        )
-        block = _number(number, said)
-        before = kind == "residual" and words in _BEFORE_BLOCK
-        layer = None if kind is None else block - before
-        claims.append(Claim(said, kind, layer, block))
+        block = _digits(number, said)
+        letter: Kind | None = _SUBLAYERS[letters[0].upper()] if any(letters) else None
+        kinds: list[Kind] = [
+            kind for kind in (family, _NAMES.get(words), letter) if kind is not None
+        ]
+        layer = block - (words in _BEFORE_BLOCK)
+        claims += [Claim(said, kind, layer, block) for kind in kinds] or [Claim(said, block=block)]
     return _in_path(claims)
 
 
@@ -632,11 +628,15 @@ def _layer_of(claims: Sequence[Claim]) -> int | None:
 
 
 def _number(value: object, said: str) -> int:
-    """A block's number; InputError for anything else."""
-    number = int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value) else value
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MAX_LAYER:
+    """A block's number as a config holds it; InputError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_LAYER:
         raise InputError(f"expected a block's number from 0 to {MAX_LAYER}, got {said:.120}")
-    return number
+    return value
+
+
+def _digits(text: str, said: str) -> int:
+    """A block's number as a name holds it."""
+    return _number(int(text) if len(text) < 9 else text, said)
 
 
 def _check_layer(layer: object) -> None:
