@@ -123,10 +123,10 @@ def test_saes_of_other_places_are_left_out_and_said(tmp_path: Path) -> None:
     build.sparsify(tmp_path, "layers.4")
     suite = load_suite(str(tmp_path))
     assert suite.keys == ("3", "4")
-    assert "left out 1" in suite.notes[0]
+    assert suite.notes == ("left out 1 that cannot be loaded: the MLP's output (1)",)
     shutil.rmtree(tmp_path / "layers.3")
     shutil.rmtree(tmp_path / "layers.4")
-    with pytest.raises(UnsupportedError, match="something else"):
+    with pytest.raises(UnsupportedError, match=r"the MLP's output \(1\)"):
         load_suite(str(tmp_path))
 
 

@@ -146,7 +146,7 @@ def test_release_as_a_suite() -> None:
     assert "12.width_16k_average_l0_82" in suite.keys
     with pytest.raises(UsageError, match="fit"):
         load_suite("gemma-scope-2b-pt-res:width_17k")
-    with pytest.raises(UnsupportedError, match="read something else"):
+    with pytest.raises(UnsupportedError, match=r"attention's output \(12\)"):
         load_suite("gpt2-small-attn-out-v5-32k:")
 
 

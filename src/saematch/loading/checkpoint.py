@@ -8,7 +8,7 @@ format needs to read it.
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,17 @@ from typing import Any
 from torch import Tensor
 
 from saematch.errors import InputError
-from saematch.loading.layers import layers_in_path, resolve_layer, without_layer
+from saematch.loading.site import (
+    CONFIGS,
+    Claim,
+    Site,
+    claims_of_config,
+    claims_of_path,
+    decide,
+    names_layer,
+    require_supported,
+    without_layer,
+)
 from saematch.loading.tensors import Container, container_of, read_json, read_tensors
 
 WEIGHTS = (
@@ -126,8 +136,8 @@ class Checkpoint:
     """The text that loads this checkpoint again."""
     layer: int | None = None
     """The layer as the caller says it; None: the config's hook name, else the path."""
-    hook_hint: str | None = None
-    """A hook name that the registry's id carries, for formats whose files carry none."""
+    claims: tuple[Claim, ...] = ()
+    """What a registry says of the site, beside what config and path say."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """What a registry says over the config."""
 
@@ -178,15 +188,55 @@ class Checkpoint:
         prefix = f"{self.inside}/" if self.inside else ""
         return tuple(n.removeprefix(prefix) for n in self.folder.names if n.startswith(prefix))
 
-    def layer_from(self, hook_name: str | None) -> int:
-        """The layer by the rule of `layers`."""
-        return resolve_layer(self.location, hook_name or self.hook_hint, self.layer)
+    def site(self, config: Mapping[str, Any] | None = None) -> Site:
+        """What the dictionary reads and writes, by config, path and registry; loading and listing
+        both ask here.
+
+        `config` stands for the small files beside the weights, where somebody else has read them.
+        Raises as `site.decide`.
+        """
+        return self._decide(config)[0]
+
+    def layer_read(self, config: Mapping[str, Any] | None = None) -> int:
+        """The layer of a site that can be loaded; UnsupportedError for any other site."""
+        site, claims = self._decide(config)
+        require_supported(site, claims, self.location)
+        assert site.layer is not None  # decide() gives every supported site one
+        return site.layer
+
+    def _decide(self, config: Mapping[str, Any] | None) -> tuple[Site, tuple[Claim, ...]]:
+        files = (
+            {name: self.config(name) for name in CONFIGS if self.has(name)}
+            if config is None
+            else {"the config": config}
+        )
+        stated = [
+            claims_of_config({**content, **self.overrides}, name) for name, content in files.items()
+        ]
+        claims = (
+            *(claim for one in stated for claim in one.claims),
+            *self.claims,
+            *self._claims_of_path(),
+        )
+        of_input = any(one.of_input for one in stated)
+        where = self.location
+        return decide(claims, where, layer=self.layer, of_input=of_input), claims
+
+    def _claims_of_path(self) -> tuple[Claim, ...]:
+        """Inside a suite a folder names its layer better than the path of the suite, which may be
+        called after another one; what the path says of the kind always counts."""
+        whole = claims_of_path(self.location)
+        inside = f"{self.inside}/{self.weights}"
+        if not names_layer(inside):
+            return whole
+        nearer = claims_of_path(inside)
+        return (*nearer, *(replace(claim, layer=None, block=None) for claim in whole))
 
     def name_in_layer(self) -> str:
         """What the path says after its layer, e.g. `width_16k/average_l0_82`; else empty."""
         parts = self.location.split("/")[: -1 - self.weights.count("/")]
         for index, part in enumerate(parts):
-            if layers_in_path(part):
+            if names_layer(part):
                 return without_layer("/".join(parts[index:]))
         return ""
 

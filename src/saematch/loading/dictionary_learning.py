@@ -41,7 +41,7 @@ def recognises(checkpoint: Checkpoint) -> bool:
     """A torch state dict (no other format here is one) with an encoder and a decoder."""
     names = checkpoint.tensors.keys()
     return checkpoint.container == "torch" and (
-        {"encoder.weight", "decoder.weight"} <= names or {"W_enc", "W_dec"} <= names
+        {"encoder.weight", "decoder.weight"} <= names or {"W_enc", "W_dec", "threshold"} <= names
     )
 
 
@@ -51,18 +51,13 @@ def load(checkpoint: Checkpoint) -> SAE:
     trainer = config.get("trainer")
     trainer = trainer if isinstance(trainer, dict) else {}
     tensors, where = checkpoint.tensors, checkpoint.location
+    layer = checkpoint.layer_read()
     dict_class = str(trainer.get("dict_class") or _guess_class(tensors, where))
     if dict_class not in CLASSES:
         raise UnsupportedError(
             f"needed a dictionary that has a canonical form ({', '.join(CLASSES)}), found "
             f"'{dict_class}' in {where}"
         )
-    place = str(trainer.get("submodule_name") or "")
-    if any(word in place for word in ("mlp", "attn", "attention")):
-        raise UnsupportedError(f"needed a residual SAE, found submodule '{place}' in {where}")
-    layer = checkpoint.layer if checkpoint.layer is not None else trainer.get("layer")
-    if not isinstance(layer, int) or isinstance(layer, bool):
-        layer = checkpoint.layer_from(None)
     draft = _activated(_weights(tensors, where), dict_class, tensors, trainer, where)
     if dict_class in SUBTRACTS_BIAS:
         draft = fold_input_bias(draft)
@@ -73,7 +68,7 @@ def load(checkpoint: Checkpoint) -> SAE:
         reference=checkpoint.reference,
         checkpoint_format=NAME,
         model_name=trainer.get("lm_name"),
-        hook_name=place or None,
+        hook_name=trainer.get("submodule_name") or None,
         metadata=config,
     )
 

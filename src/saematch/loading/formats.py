@@ -9,6 +9,7 @@ from saematch.loading import (
     gemma_scope,
     gemma_scope_2,
     llama_scope,
+    registry,
     saelens,
     sparsify,
 )
@@ -50,4 +51,5 @@ def format_of(checkpoint: Checkpoint) -> CheckpointFormat:
         f"needed a checkpoint of a known format ({', '.join(f.name for f in FORMATS)}), found "
         f"{checkpoint.location} with tensors {', '.join(sorted(checkpoint.tensors)[:8]) or 'none'} "
         f"beside {', '.join(checkpoint.siblings[:8])}"
+        f"{registry.hint_for(checkpoint.location, checkpoint.weights.rpartition('/')[2])}"
     )

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from saematch.loading.canonical import draft_of, finish, fold_scale
 from saematch.loading.checkpoint import Checkpoint
-from saematch.loading.layers import EMBEDDING
+from saematch.loading.site import EMBEDDING
 from saematch.loading.tensors import take
 from saematch.sae import SAE
 
@@ -28,7 +28,7 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 def load(checkpoint: Checkpoint) -> SAE:
     """The canonical SAE of a Gemma Scope checkpoint."""
-    layer = checkpoint.layer_from(None)
+    layer = checkpoint.layer_read()
     where = checkpoint.location
     names = ("W_enc", "b_enc", "W_dec", "b_dec")
     W_enc = take(checkpoint.tensors, names[0], where, dimensions=2)

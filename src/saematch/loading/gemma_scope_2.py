@@ -27,14 +27,8 @@ def load(checkpoint: Checkpoint) -> SAE:
     """The canonical SAE of a Gemma Scope 2 checkpoint."""
     config = checkpoint.optional_config("config.json")
     tensors, where = checkpoint.tensors, checkpoint.location
-    hook_in, hook_out = config.get("hf_hook_point_in"), config.get("hf_hook_point_out")
-    if (
-        "affine_skip_connection" in tensors
-        or config.get("affine_connection")
-        or "transcoder" in str(config.get("type", ""))
-        or (hook_in and hook_out and hook_in != hook_out)
-        or tensors["w_dec"].ndim != 2
-    ):
+    layer = checkpoint.layer_read()
+    if "affine_skip_connection" in tensors or tensors["w_dec"].ndim != 2:
         raise UnsupportedError(
             f"needed a residual SAE, found a Gemma Scope 2 transcoder in {where}; "
             f"try the folders resid_post or resid_post_all"
@@ -44,7 +38,6 @@ def load(checkpoint: Checkpoint) -> SAE:
         raise UnsupportedError(
             f"needed architecture 'jump_relu' in {where}, found '{architecture}'"
         )
-    layer = checkpoint.layer_from(hook_in)
     names = ("w_enc", "b_enc", "w_dec", "b_dec")
     W_enc = take(tensors, names[0], where, dimensions=2)
     b_enc = take(tensors, names[1], where, dimensions=1)
@@ -62,6 +55,6 @@ def load(checkpoint: Checkpoint) -> SAE:
         checkpoint_format=NAME,
         model_name=config.get("model_name")
         or (f"gemma-3-{model[1]}-{model[2]}" if model else None),
-        hook_name=hook_in or f"blocks.{layer}.hook_resid_post",
+        hook_name=config.get("hf_hook_point_in") or f"blocks.{layer}.hook_resid_post",
         metadata=config,
     )

@@ -44,7 +44,7 @@ def load(checkpoint: Checkpoint) -> SAE:
     config = checkpoint.config("hyperparams.json")
     tensors, where = checkpoint.tensors, checkpoint.location
     _refuse(config, where)
-    layer = checkpoint.layer_from(config.get("hook_point_in"))
+    layer = checkpoint.layer_read()
     has_bias = bool(config.get("use_decoder_bias", True))
     encoder = take(tensors, "encoder.weight", where, dimensions=2)
     d_sae, d_model = encoder.shape
@@ -101,11 +101,6 @@ def load(checkpoint: Checkpoint) -> SAE:
 
 
 def _refuse(config: dict[str, Any], where: str) -> None:
-    hook_in, hook_out = config.get("hook_point_in"), config.get("hook_point_out")
-    if hook_in and hook_out and hook_in != hook_out:
-        raise UnsupportedError(
-            f"needed a residual SAE, found a transcoder from {hook_in} to {hook_out} in {where}"
-        )
     if config.get("use_glu_encoder"):
         raise UnsupportedError(f"needed a linear encoder, found a gated (GLU) encoder in {where}")
     norm = _norm_activation(config)

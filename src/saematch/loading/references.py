@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
-from saematch.errors import InputError, UnsupportedError, UsageError
+from saematch.errors import InputError, MissingDependencyError, UnsupportedError, UsageError
 from saematch.files import os_errors_in_words, user_path
 from saematch.loading import registry
 from saematch.loading.checkpoint import Checkpoint, Folder, LocalFolder, weights_in
@@ -66,7 +66,27 @@ def locate(reference: str) -> Place:
     if colon and not reference.startswith((".", "/", "~")):
         line = registry.find(release, sae_id)
         return Place(line.checkpoint_folder(), reference, registered=line)
-    raise InputError(f"needed a reference ({KINDS}), found nothing at the path '{reference}'")
+    raise InputError(
+        f"needed a reference ({KINDS}), found nothing at the path '{reference}'"
+        f"{_release_hint(reference)}"
+    )
+
+
+def _release_hint(reference: str) -> str:
+    """What to try where a reference is a release's name without its colon."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]+", reference):
+        return ""
+    try:
+        release = registry.read_registry().get(reference)
+    except MissingDependencyError:
+        return ""
+    if release is None:
+        return ""
+    example = release["saes"][0]["id"]
+    return (
+        f"; '{reference}' is a release: try '{reference}:' for all of it as a suite, or one SAE such "
+        f"as '{reference}:{example}'"
+    )
 
 
 def checkpoint_at(place: Place, layer: int | None = None) -> Checkpoint:
@@ -78,7 +98,7 @@ def checkpoint_at(place: Place, layer: int | None = None) -> Checkpoint:
         weights=place.weights or "",
         reference=place.reference,
         layer=layer,
-        hook_hint=registered.hook_hint if registered else None,
+        claims=registered.claims if registered else (),
         overrides=registered.config_overrides() if registered else {},
     )
     if place.weights:
@@ -97,17 +117,20 @@ def checkpoint_at(place: Place, layer: int | None = None) -> Checkpoint:
             f"needed one SAE at {place.reference}, found a folder of {len(found)} ({inside}"
             f"{', …' if len(found) > 4 else ''}); name one, or load it as a suite"
         )
+    names = place.folder.names
     raise InputError(
         f"needed a checkpoint of a known format ({', '.join(f.name for f in FORMATS)}) at "
-        f"{place.reference}, found: {', '.join(place.folder.names[:8]) or 'no files'}"
+        f"{place.reference}, found: {', '.join(names[:8]) or 'no files'}"
+        f"{registry.hint_for(place.folder.location, names[0] if names else '')}"
     )
 
 
 def load_sae(reference: str, *, layer: int | None = None) -> SAE:
     """The SAE that a reference names, in canonical form (docs/formats.md).
 
-    `layer` says the layer where neither config nor path does, and wins where they do.  Weights that
-    need no rewriting stay memory-mapped in the file's dtype.
+    `layer` says the layer where neither config nor path does, and wins over the path's; the config's
+    it must not contradict (docs/formats.md).  Weights that need no rewriting stay memory-mapped in
+    the file's dtype.
 
     Raises UsageError (a reference of no known kind, an unknown release or id), InputError (missing,
     truncated, misshapen or non-finite files), UnsupportedError (no canonical form) and
@@ -115,10 +138,10 @@ def load_sae(reference: str, *, layer: int | None = None) -> SAE:
     """
     place = locate(reference)
     with _naming(reference):
+        if place.registered is not None:
+            place.registered.check()
         if place.registered is not None and place.registered.loader not in registry.OUR_LOADERS:
-            checkpoint = Checkpoint(
-                place.folder, "", "", reference, layer, place.registered.hook_hint
-            )
+            checkpoint = Checkpoint(place.folder, "", "", reference, layer, place.registered.claims)
             return registry.load_through_saelens(place.registered, checkpoint)
         checkpoint = checkpoint_at(place, layer)
         return format_of(checkpoint).load(checkpoint)

@@ -7,10 +7,11 @@ else `load_through_saelens` lets SAELens read them and converts what comes out.
 
 import difflib
 import importlib.util
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,40 @@ from saematch.errors import InputError, MissingDependencyError, UnsupportedError
 from saematch.loading import saelens
 from saematch.loading.checkpoint import Checkpoint
 from saematch.loading.hub import HubFolder
-from saematch.loading.layers import layer_of_hook, layer_of_path, layers_in_path
+from saematch.loading.site import (
+    Claim,
+    Kind,
+    Site,
+    claim_of_hook,
+    claims_of_path,
+    decide,
+    names_layer,
+    require_supported,
+)
 from saematch.sae import SAE
 
 OUR_LOADERS = (None, "sae_lens", "gemma_2", "gemma_3", "llama_scope", "dictionary_learning_1")
 """SAELens's loaders for files that the formats here read themselves."""
 
-REFUSED_LOADERS = {
-    "connor_rob_hook_z": "attention (hook_z) SAEs",
-    "gemma_2_transcoder": "transcoders",
-    "mwhanna_transcoder": "transcoders",
-    "mntss_clt_layer_transcoder": "transcoders",
-    "temporal": "temporal SAEs",
+LOADERS_OF_KIND: dict[str, Kind] = {
+    "connor_rob_hook_z": "attention_z",
+    "gemma_2_transcoder": "transcoder",
+    "mwhanna_transcoder": "transcoder",
+    "mntss_clt_layer_transcoder": "cross_layer",
 }
+"""SAELens's loaders whose dictionaries all read and write the same kind of place."""
+
+OF_RESIDUAL = (
+    "dictionary_learning_1", "qwen_scope", "goodfire", "deepseek_r1", "llama_scope_r1_distill",
+    "temporal",
+)  # fmt: skip
+"""SAELens's loaders that only read residual SAEs: their config says `hook_resid_post`."""
+
+REFUSED_LOADERS = {"temporal": "temporal SAEs, which look at other tokens"}
+REFUSED_WORDS = {"gated": "gated SAEs, which have another activation than relu, jumprelu and topk"}
+"""Words of release names that say what their files compute."""
+REFUSED_OVERRIDES = ("constant_norm_rescale", "layer_norm")
+"""`normalize_activations` that rescales each token; some releases say it only in the registry."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +74,51 @@ class Registered:
     def reference(self) -> str:
         return f"{self.release}:{self.sae_id}"
 
-    @property
-    def layer(self) -> int:
-        """From the hook name that is the id, or else from the path."""
+    @cached_property
+    def claims(self) -> tuple[Claim, ...]:
+        """What the line says of the site: the hook that its id is, its loader, its path, its id."""
+        claims: list[Claim] = []
         if self.hook_hint is not None:
-            return layer_of_hook(self.hook_hint, self.reference)
-        if layers_in_path(self.path):
-            return layer_of_path(self.path)
-        return layer_of_path(self.sae_id)
+            claims.append(claim_of_hook(self.hook_hint, "the id"))
+        if self.loader in LOADERS_OF_KIND:
+            said = f"SAELens's loader '{self.loader}'"
+            claims.append(Claim(said, LOADERS_OF_KIND[self.loader]))
+        elif self.loader == "gemma_3" and "attn_out" in self.path:
+            # The folder is called after the attention's output; its config hooks o_proj's input.
+            claims.append(Claim("Gemma Scope 2's attn_out", "attention_z"))
+        elif self.loader in OF_RESIDUAL:
+            claims.append(Claim(f"SAELens's loader '{self.loader}'", "residual"))
+        claims += claims_of_path(f"{self.repository}/{self.path}")
+        if self.hook_hint is None and not names_layer(self.path):
+            claims += claims_of_path(self.sae_id)
+        return tuple(claims)
+
+    @cached_property
+    def site(self) -> Site:
+        """What the dictionary reads and writes, as far as the registry says; loading decides again
+        with the config beside.  Raises as `site.decide`."""
+        return decide(self.claims, self.reference)
+
+    def site_or_refusal(self) -> Site:
+        """The site, of any kind; UnsupportedError where the release is refused for another reason."""
+        return self.check() if self.site.supported else self.site
+
+    def check(self) -> Site:
+        """The site of a line that nothing in the registry speaks against; else UnsupportedError."""
+        site = require_supported(self.site, self.claims, self.reference)
+        refused = REFUSED_LOADERS.get(self.loader or "")
+        for word, what in REFUSED_WORDS.items():
+            if word in re.split(r"[^a-z]+", self.release.lower()):
+                refused = what
+        scaling = self.overrides.get("normalize_activations")
+        if scaling in REFUSED_OVERRIDES:
+            refused = f"SAEs with activation scaling '{scaling}', which rescales each token"
+        if refused is not None:
+            raise UnsupportedError(
+                f"expected SAEs that have a canonical form, got release '{self.release}' of "
+                f"{refused}; try another release"
+            )
+        return site
 
     @property
     def hook_hint(self) -> str | None:
@@ -135,16 +194,51 @@ def find_described() -> tuple[Registered, ...]:
     )
 
 
+def releases_of(location: str) -> tuple[tuple[str, str], ...]:
+    """(release, loader) of every release whose repository's name is a part of a path."""
+    parts = {part.casefold() for part in re.split(r"[/\\]|--", location)}
+    return tuple(
+        (release, str(entry.get("conversion_func") or "sae_lens"))
+        for release, entry in read_registry().items()
+        if entry["repo_id"].rpartition("/")[2].casefold() in parts
+    )
+
+
+def hint_for(location: str, file: str = "") -> str:
+    """A phrase that names the releases of files that no format here reads; '' for none.
+
+    `file`: Qwen-Scope's are known by name (`layer7.sae.pt`), whatever folder they lie in.
+    """
+    try:
+        of_location = releases_of(location)
+        if not of_location and re.fullmatch(r"layer\d+\.sae\.pt", file):
+            of_location = tuple(
+                (release, "qwen_scope")
+                for release, entry in read_registry().items()
+                if entry.get("conversion_func") == "qwen_scope"
+            )
+    except MissingDependencyError:
+        return "; install saematch[saelens] and load it by release:sae_id"
+    if not of_location:
+        return ""
+    sae_id = next(
+        (
+            str(line["id"])
+            for line in read_registry()[of_location[0][0]]["saes"]
+            if file and str(line["path"]).rpartition("/")[2] == file
+        ),
+        "",
+    )
+    names = " or ".join(f"{release}:{sae_id}" for release, _ in of_location[:4])
+    more = ", …" if len(of_location) > 4 else ""
+    return f"; try {names}{more}, as SAELens's registry names it"
+
+
 def load_through_saelens(registered: Registered, checkpoint: Checkpoint) -> SAE:
     """Let SAELens download and read the SAE, and convert the object it makes.
 
     SAELens has folded its activation scale by then; what it cannot fold is refused as in a file.
     """
-    if registered.loader in REFUSED_LOADERS:
-        raise UnsupportedError(
-            f"needed a residual SAE that has a canonical form, found release "
-            f"'{registered.release}' of {REFUSED_LOADERS[registered.loader]}"
-        )
     try:
         import sae_lens
     except ImportError as error:
@@ -168,6 +262,7 @@ def convert_object(sae: Any, checkpoint: Checkpoint) -> SAE:
         {**config, "apply_b_dec_to_input": bool(sae.cfg.apply_b_dec_to_input)},
         tensors,
         checkpoint,
+        layer=checkpoint.layer_read(config),
         checkpoint_format="saelens-registry",
     )
 

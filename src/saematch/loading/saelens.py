@@ -76,6 +76,7 @@ def load(checkpoint: Checkpoint) -> SAE:
         config,
         checkpoint.tensors,
         checkpoint,
+        layer=checkpoint.layer_read(),
         firing=read_firing(checkpoint),
         whitening=whitening,
     )
@@ -86,6 +87,7 @@ def convert(
     tensors: Mapping[str, Tensor],
     checkpoint: Checkpoint,
     *,
+    layer: int,
     firing: Firing | None = None,
     whitening: Mapping[str, Tensor] | None = None,
     checkpoint_format: str = NAME,
@@ -97,7 +99,6 @@ def convert(
     architecture = _architecture(config)
     _refuse(config, metadata, architecture, tensors, where)
     hook_name = metadata.get("hook_name")
-    layer = checkpoint.layer_from(hook_name)
 
     draft = draft_of(
         where,
@@ -179,15 +180,7 @@ def _refuse(
     where: str,
 ) -> None:
     known = ("standard", "jumprelu", "topk", *BATCH_TOPK)
-    if (
-        "transcoder" in architecture
-        or "W_skip" in tensors
-        or metadata.get("hook_name_out")
-        not in (
-            None,
-            metadata.get("hook_name"),
-        )
-    ):
+    if "W_skip" in tensors:
         raise UnsupportedError(f"needed a residual SAE, found a transcoder in {where}")
     if architecture not in known:
         raise UnsupportedError(

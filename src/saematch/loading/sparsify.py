@@ -26,7 +26,8 @@ def load(checkpoint: Checkpoint) -> SAE:
     """The canonical SAE of a sparsify checkpoint."""
     config = checkpoint.config("cfg.json")
     tensors, where = checkpoint.tensors, checkpoint.location
-    if config.get("transcode") or config.get("skip_connection") or "W_skip" in tensors:
+    layer = checkpoint.layer_read()
+    if "W_skip" in tensors:
         raise UnsupportedError(f"needed a residual SAE, found a transcoder in {where}")
     activation = str(config.get("activation", "topk"))
     if activation != "topk" or config.get("signed"):
@@ -35,7 +36,6 @@ def load(checkpoint: Checkpoint) -> SAE:
             f"needed activation 'topk' (after ReLU) in {where}, found '{found}', which has no "
             f"canonical form"
         )
-    layer = checkpoint.layer_from(None)
     encoder = take(tensors, "encoder.weight", where, dimensions=2)
     d_sae, d_model = encoder.shape
     stated = config.get("num_latents") or config.get("expansion_factor", 0) * config.get("d_in", 0)

@@ -6,24 +6,17 @@ folder (here, at the Hub or bundled).  Listing reads names and small configs, no
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from saematch.errors import InputError, UnsupportedError, UsageError
 from saematch.files import os_errors_in_words, user_path
 from saematch.loading import registry
 from saematch.loading.checkpoint import Checkpoint, weights_in
-from saematch.loading.layers import resolve_layer, without_layer
 from saematch.loading.presets import PRESETS, Preset
 from saematch.loading.references import Place, load_sae, locate
+from saematch.loading.site import Site, without_layer
 from saematch.sae import SAE, suite_key
-
-HOOKS = {
-    "cfg.json": ("hook_name", "hook_point"),
-    "hyperparams.json": ("hook_point_in",),
-    "config.json": ("hf_hook_point_in",),
-}
-"""Where the configs of the formats keep the hook's name."""
 
 
 @dataclass(frozen=True)
@@ -132,15 +125,38 @@ def _releases(release: str) -> Sequence[str]:
     return (release,)
 
 
-def _registry_suite(reference: str, release: str, pattern: str) -> Suite:
-    found: list[tuple[int, str, str]] = []
-    left_out = 0
-    for line in registry.find_all(release, pattern):
+@dataclass
+class _Listing:
+    """What a listing finds: SAEs that can be loaded, and why the others are left out."""
+
+    found: list[tuple[int, str, str]] = field(default_factory=list)
+    """(layer, name, reference)."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """How many for each reason."""
+
+    def add(self, site_of: Callable[[], Site], name: str, reference: str) -> None:
         try:
-            found.append((line.layer, without_layer(line.sae_id), line.reference))
-        except UnsupportedError:
-            left_out += 1
-    return _assemble(reference, found, left_out)
+            site = site_of()
+        except UnsupportedError as error:
+            self.left_out[str(error).partition("; ")[0]] += 1
+            return
+        if site.supported and site.layer is not None:
+            self.found.append((site.layer, name, reference))
+        else:
+            self.left_out[site.name] += 1
+
+    def note(self) -> str:
+        """`left out 3 that read something else: the MLP's output (2), a transcoder (1)`."""
+        why = ", ".join(f"{what} ({count})" for what, count in self.left_out.most_common(6))
+        more = ", …" if len(self.left_out) > 6 else ""
+        return f"left out {self.left_out.total()} that cannot be loaded: {why}{more}"
+
+
+def _registry_suite(reference: str, release: str, pattern: str) -> Suite:
+    listing = _Listing()
+    for line in registry.find_all(release, pattern):
+        listing.add(line.site_or_refusal, without_layer(line.sae_id), line.reference)
+    return _assemble(reference, listing)
 
 
 def _folder_suite(place: Place) -> Suite:
@@ -149,62 +165,32 @@ def _folder_suite(place: Place) -> Suite:
             f"needed a suite (a folder of SAEs, a preset or 'release:'), found the single SAE "
             f"{place.reference}"
         )
-    found: list[tuple[int, str, str]] = []
-    left_out = 0
+    listing = _Listing()
     for inside, weights in weights_in(place.folder.names):
-        checkpoint = Checkpoint(place.folder, inside, weights, "")
-        try:
-            layer = _layer_of(checkpoint)
-        except UnsupportedError:
-            left_out += 1
-            continue
         exact = weights if _several_weights(place, inside) else ""
         path = "/".join(part for part in (inside, exact) if part)
-        found.append((layer, without_layer(path), place.folder.reference(path)))
-    if not found and not left_out:
+        checkpoint = Checkpoint(place.folder, inside, weights, "")
+        listing.add(checkpoint.site, without_layer(path), place.folder.reference(path))
+    if not listing.found and not listing.left_out:
+        names = place.folder.names
+        hint = registry.hint_for(place.folder.location, names[0]) if names else ""
         raise InputError(
             f"needed a folder of SAEs at {place.reference}, found: "
-            f"{', '.join(place.folder.names[:8]) or 'no files'}"
+            f"{', '.join(names[:8]) or 'no files'}{hint}"
         )
-    return _assemble(place.reference, found, left_out)
+    return _assemble(place.reference, listing)
 
 
 def _several_weights(place: Place, inside: str) -> bool:
     return [folder for folder, _ in weights_in(place.folder.names)].count(inside) > 1
 
 
-def _layer_of(checkpoint: Checkpoint) -> int:
-    """The layer of a checkpoint from its small files, else from its path inside the suite.
-
-    Only if both are mute does the whole path speak: a folder inside a suite names its layer better
-    than the path of the suite, which may be called after another one.
-    """
-    for name, keys in HOOKS.items():
-        if not checkpoint.has(name):
-            continue
-        config = checkpoint.config(name)
-        trainer = config.get("trainer")
-        if isinstance(trainer, dict) and isinstance(trainer.get("layer"), int):
-            return trainer["layer"]
-        metadata = config.get("metadata")
-        for source in (metadata if isinstance(metadata, dict) else {}, config):
-            for key in keys:
-                if source.get(key):
-                    return resolve_layer(checkpoint.location, str(source[key]), None)
-    inside = f"{checkpoint.inside}/{checkpoint.weights}"
-    try:
-        return resolve_layer(inside, None, None)
-    except UnsupportedError:
-        raise
-    except InputError:
-        return resolve_layer(checkpoint.location, None, None)
-
-
-def _assemble(reference: str, found: list[tuple[int, str, str]], left_out: int) -> Suite:
+def _assemble(reference: str, listing: _Listing) -> Suite:
+    found = listing.found
     if not found:
         raise UnsupportedError(
-            f"needed SAEs of the residual stream in {reference}, found {left_out} that read "
-            f"something else"
+            f"expected dictionaries of the residual stream in {reference}, got none: "
+            f"{listing.note()}"
         )
     repeated = max(Counter(layer for layer, _, _ in found).values()) > 1
     entries = [SuiteEntry(layer, name if repeated else "", text) for layer, name, text in found]
@@ -217,11 +203,7 @@ def _assemble(reference: str, found: list[tuple[int, str, str]], left_out: int) 
                 f"needed each layer once, or names that differ, in {reference}; found layer "
                 f"{entry.layer} twice: {twice}"
             )
-    notes = (
-        (f"left out {left_out} that do not read the residual stream between blocks",)
-        if left_out
-        else ()
-    )
+    notes = (listing.note(),) if listing.left_out else ()
     return Suite(reference, tuple(entries), notes)
 
 

@@ -2,9 +2,9 @@
 
 import re
 
-from saematch.errors import InputError, UnsupportedError, UsageError
-from saematch.loading.layers import layer_of_path
-from saematch.loading.registry import REFUSED_LOADERS, Registered
+from saematch.errors import InputError, UsageError
+from saematch.loading.registry import Registered
+from saematch.loading.site import Site
 from saematch.sae import SAE
 
 MODEL_ALIASES = {"gpt2": "gpt2-small"}
@@ -20,8 +20,8 @@ def disagreement(line: Registered, sae: SAE) -> str | None:
         return f"layer {layer}, where this SAE is of layer {sae.layer}"
     if width_agrees(line, sae) is False:
         return f"another width, where this SAE has {sae.d_sae:,} features"
-    if _is_of_sublayer(line):
-        return "an SAE that does not read the residual stream between blocks"
+    if (site := _site(line)) is not None and not site.supported:
+        return str(site)
     if sae.model_name is not None and line.model is not None:
         ours, theirs = _model(sae.model_name), _model(line.model)
         if ours != theirs:
@@ -31,20 +31,15 @@ def disagreement(line: Registered, sae: SAE) -> str | None:
 
 def layer_of_line(line: Registered) -> int | None:
     """The layer of the line's checkpoint; None where its path and id say none."""
+    site = _site(line)
+    return None if site is None else site.layer
+
+
+def _site(line: Registered) -> Site | None:
     try:
-        return line.layer
+        return line.site
     except (InputError, UsageError):
         return None
-
-
-def _is_of_sublayer(line: Registered) -> bool:
-    if line.loader in REFUSED_LOADERS:
-        return True
-    try:
-        layer_of_path(f"{line.repository}/{line.path}")
-    except (InputError, UsageError) as error:
-        return isinstance(error, UnsupportedError)
-    return False
 
 
 def width_agrees(line: Registered, sae: SAE) -> bool | None:
