@@ -115,10 +115,20 @@ def shortened(text: str, limit: int) -> str:
     return f"{text[:head]}…{text[len(text) - (limit - head - 1) :]}"
 
 
-def to_json(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
-    """A value as JSON in ASCII, for a file or a program: NaN and infinities as null, texts clean."""
-    finite = _finite(cleaned(value))
-    return json.dumps(finite, indent=indent, sort_keys=sort_keys, allow_nan=False)
+def to_json(
+    value: Any, *, indent: int | None = None, sort_keys: bool = False, compact: bool = False
+) -> str:
+    """A value as JSON in ASCII, for a file or a program: NaN and infinities as null, texts clean.
+
+    `compact`: without blanks.
+    """
+    return json.dumps(
+        _finite(cleaned(value)),
+        indent=indent,
+        sort_keys=sort_keys,
+        separators=(",", ":") if compact else None,
+        allow_nan=False,
+    )
 
 
 def _finite(value: Any) -> Any:
