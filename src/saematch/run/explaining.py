@@ -81,7 +81,9 @@ def explain_features(
             new = {
                 question: one.request
                 for question, one in zip(asked, requests, strict=True)
-                if not journal.has(explainer, question)
+                # A reply without a description is asked for again: other settings may cure it.
+                if (kept := journal.get(explainer, question)) is None
+                or kept.outcome is not Outcome.JUDGED
             }
             questions, left = list(new), list(new.values())
             answered = sum(question not in new for question in asked)
