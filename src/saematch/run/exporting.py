@@ -73,11 +73,12 @@ def _encode(frame: "pd.DataFrame", format: str) -> bytes:
 
 def _without_formulas(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Texts that a spreadsheet would run as a formula get an apostrophe before them."""
+    from pandas.api.types import is_numeric_dtype
 
     def harmless(value: Any) -> Any:
         return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else value
 
-    texts = [name for name in frame if frame[name].dtype == object]
+    texts = [name for name in frame if not is_numeric_dtype(frame[name])]
     return frame.assign(**{str(name): frame[name].map(harmless) for name in texts})
 
 
