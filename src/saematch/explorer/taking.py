@@ -60,12 +60,6 @@ def take(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -> 
 
 def _column(name: str, strategy: str, kind: str) -> str:
     value = f"CAST(to_json({name}) AS VARCHAR)" if kind == "csv" and name in LISTS else name
-    if kind == "csv":
-        # Texts that a spreadsheet would run as a formula get an apostrophe before them.
-        formula = (
-            rf"typeof({name}) = 'VARCHAR' AND regexp_matches(CAST({name} AS VARCHAR), '^[-=+@\t]')"
-        )
-        value = f"CASE WHEN {formula} THEN '''' || {value} ELSE CAST({value} AS VARCHAR) END"
     return (
         f"{value} AS {name}"
         if is_known(name, strategy)

@@ -58,6 +58,8 @@ def refused_parameters(status: int, words: str, sent: Set[str]) -> set[str]:
     named = {key for key, said in PARAMETERS.items() if any(one in lower for one in said)}
     if "json_schema" in named and "json_schema" in sent:
         named.discard("response_format")  # the type json_object may be known
+    elif "json_schema" in named:
+        named.add("response_format")  # it was json_object, and no form is
     if status in NAMING and named & sent:
         return named & sent
     if status in UNNAMED and not named and any(one in lower for one in UNKNOWN):
