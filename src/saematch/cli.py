@@ -4,6 +4,7 @@ Heavy modules are imported inside the commands, so that `saematch --help` answer
 """
 
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -21,8 +22,9 @@ from saematch import (
     cli_figures,
     cli_judging,
 )
-from saematch.errors import SaematchError, UsageError
+from saematch.errors import MESSAGE_CHARACTERS, SaematchError, UsageError
 from saematch.files import os_error_in_words, user_path
+from saematch.text import printable, to_json
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -312,12 +314,16 @@ def _records(finished: "Run") -> list[dict[str, Any]]:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1))
+    typer.echo(to_json(value, indent=1))
 
 
 def main() -> None:
     """The entry point: runs the command and turns errors into one or two lines and an exit code."""
     debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        # Of a terminal or pipe in any encoding: what it lacks is spelled out, and stops nothing.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
@@ -349,10 +355,11 @@ def _report(error: Exception) -> int:
     # Which package's exceptions these are depends on typer's version; their shape does not.
     describe = getattr(error, "format_message", None)
     if describe is not None:
-        problem = describe().rstrip(".")
+        problem = printable(describe().rstrip("."), MESSAGE_CHARACTERS)
         if problem:  # else the help was shown, because nothing was asked
             typer.echo(f"saematch: {problem}; try: saematch --help", err=True)
         return UsageError.exit_code
     kind = type(error).__name__
-    typer.echo(f"saematch: {kind}: {error}; for the traceback: saematch --debug …", err=True)
+    said = printable(error, MESSAGE_CHARACTERS)
+    typer.echo(f"saematch: {kind}: {said}; for the traceback: saematch --debug …", err=True)
     return 1

@@ -14,6 +14,7 @@ from saematch.cli_judge_flags import (
     KeyVariable,
     MaxCalls,
     MaxCost,
+    MaxTokens,
     Pairs,
     PromptPrice,
     Samples,
@@ -26,6 +27,7 @@ from saematch.cli_judge_flags import (
     chat_of,
     sample_of,
 )
+from saematch.text import to_json
 
 
 def describe(
@@ -78,8 +80,6 @@ def describe(
     as_json: Json = False,
 ) -> None:
     """Describe the features of a run: what they fire on, where, what they promote."""
-    import json
-
     from saematch import display
     from saematch.display_semantics import described_json, described_summary
     from saematch.run.describe_config import DescribeConfig
@@ -106,7 +106,7 @@ def describe(
     with display.steps(quiet=as_json) as tell:
         run = describe_run(directory, config, tell)
     if as_json:
-        typer.echo(json.dumps(described_json(run), indent=1))
+        typer.echo(to_json(described_json(run), indent=1))
     else:
         described_summary(run)
 
@@ -132,6 +132,7 @@ def explain(
     max_calls: MaxCalls = None,
     max_cost: MaxCost = None,
     stream: Stream = False,
+    max_tokens: MaxTokens = 500,
     for_embedding: Annotated[
         bool,
         typer.Option(
@@ -149,7 +150,16 @@ def explain(
     config = sample_of(directory, experiment, samples, controls, strategies, pairs, starts, seed)
     prices = prompt_price, completion_price
     chat = chat_of(
-        model, base_url, key_variable, concurrency, timeout, prices, max_calls, max_cost, stream
+        model,
+        base_url,
+        key_variable,
+        concurrency,
+        timeout,
+        prices,
+        max_calls,
+        max_cost,
+        stream,
+        max_tokens,
     )
     with display.steps() as tell:
         run = explain_features(

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from saematch.errors import MissingDependencyError, UsageError
+from saematch.text import to_json
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
@@ -101,7 +102,7 @@ def evaluate(
             "corpora": corpora_of(run),
             "measures": json.loads(measures.to_json(orient="records")),
         }
-        typer.echo(json.dumps(value, indent=1))
+        typer.echo(to_json(value, indent=1))
     else:
         evaluation_summary(run)
 
@@ -218,7 +219,7 @@ def findings(
             "headline": [{"name": one.name, **one.measures} for one in lines],
             "findings": [dataclasses.asdict(one) for one in found],
         }
-        typer.echo(json.dumps(value, indent=1))
+        typer.echo(to_json(value, indent=1))
         return
     path = directory / "findings.md"
     files.write_atomically(path, findings_text(main, lines, found).encode())

@@ -1,7 +1,6 @@
 """The command that opens the explorer: parse, call, print."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 
 from saematch.cli_evaluation import Directory, Json, split
 from saematch.errors import UsageError
+from saematch.text import to_json
 
 PATHS = 100
 """How many an exported page holds where nothing is said."""
@@ -53,7 +53,7 @@ def explore(
 
     def tell(address: str) -> None:
         shown = f"{address}  (on this machine only; Ctrl-C stops it)"
-        typer.echo(json.dumps({"address": address}) if as_json else shown)
+        typer.echo(to_json({"address": address}) if as_json else shown)
 
     if export is None and (features or paths):
         given = "--features" if features else "--paths"
@@ -70,7 +70,7 @@ def explore(
     finally:
         explorer.close()
     if as_json:
-        typer.echo(json.dumps({**dataclasses.asdict(written), "path": str(written.path)}))
+        typer.echo(to_json({**dataclasses.asdict(written), "path": str(written.path)}))
     else:
         typer.echo(
             f"{written.path}: {written.paths} paths, {written.features} features, "

@@ -1,7 +1,6 @@
 """The command that draws figures: parse, call, print."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 
 from saematch.cli_evaluation import Directory, Json, split
 from saematch.errors import InputError
+from saematch.text import to_json
 
 
 def figures(
@@ -32,7 +32,7 @@ def figures(
             {**dataclasses.asdict(one), "files": [str(directory / name) for name in one.files]}
             for one in drawn
         ]
-        typer.echo(json.dumps(value, indent=1))
+        typer.echo(to_json(value, indent=1))
     else:
         figures_drawn(drawn, Path(directory))
     kept_back = [one.name for one in drawn if one.altered]

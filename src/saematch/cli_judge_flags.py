@@ -56,6 +56,9 @@ PromptPrice = Annotated[
 CompletionPrice = Annotated[float | None, typer.Option(help="The same of tokens written.")]
 MaxCalls = Annotated[int | None, typer.Option(help="Budget in calls.")]
 MaxCost = Annotated[float | None, typer.Option(help="Budget in money; needs both prices.")]
+MaxTokens = Annotated[
+    int, typer.Option(help="Of one reply; a model that thinks first needs some thousands.")
+]
 Stream = Annotated[bool, typer.Option("--stream", help="Let replies come in pieces.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask without asking you first.")]
 
@@ -100,6 +103,7 @@ def chat_of(
     max_calls: int | None,
     max_cost: float | None,
     stream: bool,
+    max_tokens: int,
 ) -> "Chat":
     """The model behind an endpoint that the flags name; raises UsageError where they contradict."""
     from saematch.semantics.chat import OPENAI, Chat
@@ -124,4 +128,5 @@ def chat_of(
         max_calls=max_calls,
         max_cost=max_cost,
         stream=stream,
+        max_tokens=max_tokens,
     )

@@ -15,6 +15,7 @@ from saematch.cli_judge_flags import (
     KeyVariable,
     MaxCalls,
     MaxCost,
+    MaxTokens,
     Pairs,
     PromptPrice,
     Samples,
@@ -28,6 +29,7 @@ from saematch.cli_judge_flags import (
     sample_of,
 )
 from saematch.errors import MissingDependencyError, UsageError
+from saematch.text import to_json
 
 BY_HAND = 50
 """Pairs that a person is asked about in one sitting."""
@@ -55,6 +57,7 @@ def judge(
     max_calls: MaxCalls = None,
     max_cost: MaxCost = None,
     stream: Stream = False,
+    max_tokens: MaxTokens = 500,
     yes: Yes = False,
     by_hand: Annotated[
         bool, typer.Option("--by-hand", help="The same as --judge human --at-most 50.")
@@ -88,8 +91,6 @@ def judge(
     as_json: Json = False,
 ) -> None:
     """Ask a judge whether matched features mean the same, controls mixed in."""
-    import json
-
     from saematch import display
     from saematch.display_semantics import intent_shown, judged_json, judged_summary
     from saematch.run.judged import name_in
@@ -119,6 +120,7 @@ def judge(
                 max_calls,
                 max_cost,
                 stream,
+                max_tokens,
             )
         )
     if human and at_most is None:
@@ -139,7 +141,7 @@ def judge(
     if name is None:
         return  # nothing was asked
     if as_json:
-        typer.echo(json.dumps(judged_json(run, experiment, name), indent=1))
+        typer.echo(to_json(judged_json(run, experiment, name), indent=1))
     else:
         judged_summary(run, experiment, name)
 

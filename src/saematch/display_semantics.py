@@ -12,7 +12,7 @@ from saematch.errors import UsageError
 from saematch.run.described import Described, described
 from saematch.run.evaluation_summary import spanned
 from saematch.run.judged import Judged, judged_by
-from saematch.semantics.descriptions import printable
+from saematch.text import printable
 
 if TYPE_CHECKING:
     from saematch.run import Run

@@ -1,14 +1,27 @@
 """The few kinds of error that users meet.
 
-Every message says what was needed, what was found and what to try, in one or two lines.  The
-command line prints it on stderr without a traceback and exits with `exit_code`.
+Every message says what was expected, what was there and what to try, in one or two lines.  It may quote
+what strangers wrote, so that it is made printable and bounded here, whoever raises it.  The command line
+prints it on stderr without a traceback and exits with `exit_code`.
 """
+
+from saematch.text import printable, shortened
+
+MESSAGE_CHARACTERS = 600
+MESSAGE_LINES = 8
 
 
 class SaematchError(Exception):
-    """Any failure that is the input's or the environment's doing, not a bug of ours."""
+    """Any failure that is the input's or the environment's doing, not a bug of ours.
+
+    `message`: of any length and with any characters; of one beyond `MESSAGE_CHARACTERS` or `MESSAGE_LINES`
+    the beginning and the end are kept, which say what was expected and what to try.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(_bounded(str(message)))
 
 
 class UsageError(SaematchError):
@@ -35,3 +48,11 @@ class MissingDependencyError(SaematchError):
             f"{purpose} needs the package '{package}', which is not installed; "
             f"try: pip install 'saematch[{extra}]'"
         )
+
+
+def _bounded(message: str) -> str:
+    lines = message.split("\n")
+    if len(lines) > MESSAGE_LINES:
+        lines = [*lines[: MESSAGE_LINES // 2], "…", *lines[1 - MESSAGE_LINES // 2 :]]
+    lines = [printable(line, MESSAGE_CHARACTERS) for line in lines]
+    return shortened("\n".join(lines), MESSAGE_CHARACTERS)

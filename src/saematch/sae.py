@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from saematch.errors import InputError, UsageError
+from saematch.text import cleaned
 
 Activation = Literal["jumprelu", "relu", "topk"]
 ScaleKind = Literal["threshold", "decoder_norm", "activation", "none"]
@@ -83,6 +84,9 @@ class SAE:
     """What else the checkpoint says, e.g. `model_weights_sha256`, `bos_token_id`."""
 
     def __post_init__(self) -> None:
+        for text in ("name", "model_name", "hook_name", "conversions", "metadata"):
+            object.__setattr__(self, text, cleaned(getattr(self, text)))
+        object.__setattr__(self, "conversions", tuple(self.conversions))
         if (self.activation == "jumprelu") != (self.threshold is not None):
             raise InputError(
                 f"needed a threshold for jumprelu and for nothing else, found activation "

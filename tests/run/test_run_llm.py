@@ -157,3 +157,39 @@ def test_bad_input(directory: Path) -> None:
     assert "needed one judge" in both
     prices = call("judge", str(directory), "--model", "m", "--prompt-price", "1", code=2)
     assert "--completion-price" in prices
+
+
+POISON = '{"reason": "half \\ud83d \\u0000 \\u001b[2J", "label": "SAME"}'
+
+
+def test_half_an_emoji_in_a_reply_stops_neither_this_judge_nor_another(directory: Path) -> None:
+    flags = ("--samples", "4", "--controls", "4", "--pairs", "3,4", "--yes")
+    with serving(lambda _: Say(POISON)) as server:
+        call("judge", str(directory), *flags, "--model", "m", "--base-url", server.url)
+    log = directory / "judging/journal.jsonl"
+    # As 0.1.0 left it: the half character escaped, and half a line at the end.
+    log.write_bytes(log.read_bytes().replace(b"\\ufffd", b"\\ud83d") + b'{"judge": "x", "ques')
+    with serving(say) as server:
+        call("judge", str(directory), *flags, "--model", "other", "--base-url", server.url)
+    answers = pq.read_table(directory / "judgements.parquet").to_pandas()
+    assert set(answers["judge"]) == {"llm-m", "llm-other"}
+    assert set(answers.loc[answers["judge"] == "llm-m", "label"]) == {"SAME"}
+    assert answers["reason"].str.contains("half \ufffd").any()
+    assert "\x1b" not in (directory / "report.html").read_text()
+
+
+@pytest.mark.parametrize("command", ["judge", "explain"])
+def test_no_usable_answer_at_all_is_no_success(directory: Path, command: str) -> None:
+    flags = ("--samples", "4", "--controls", "4", "--pairs", "3,4", "--yes", "--model", "m")
+    with serving(lambda _: Say("", finish="length")) as server:
+        url = ("--base-url", server.url)
+        said = call(command, str(directory), *flags, *url, code=1)
+        assert "thinking" in said
+        assert "--max-tokens" in said  # and the flag that it names is there
+        again = call(command, str(directory), *flags, *url, code=1)
+        assert "thinking" in again
+    answer = say if command == "judge" else lambda _: Say('{"description": "rivers"}')
+    with serving(answer) as server:
+        url = ("--base-url", server.url)
+        call(command, str(directory), *flags, *url, "--max-tokens", "4000")
+        assert {one.body["max_tokens"] for one in server.asked} <= {4000}

@@ -198,7 +198,6 @@ def test_nobody_there() -> None:
         (404, "The model `m` does not exist", UsageError, "the model 'm' at http"),
         (402, "pay", SaematchError, "credit"),
         (429, "You exceeded your quota: insufficient_quota", SaematchError, "credit"),
-        (400, "'temperature' does not support 0 with this model: unsupported", UsageError, "none"),
     ],
 )
 def test_what_makes_going_on_senseless_ends_it_at_once(
@@ -315,8 +314,8 @@ def test_an_endpoint_without_structured_output_is_asked_without(
         chat = Chat("m", server.url, concurrency=3, max_calls=20)
         kept = ask(chat, 20, schema=SCHEMA)
     assert all(reply.text == "Yes." and reply.attempts == 1 for reply in kept.values())
-    assert sum(asked.structured for asked in server.asked) <= 3
-    assert chat.refused == {"response_format"}
+    assert sum(asked.structured for asked in server.asked) <= 6
+    assert "response_format" in chat.refused
     assert chat.spent.calls == 20
 
 

@@ -26,6 +26,7 @@ from saematch.explorer.overview import strategies_of
 from saematch.explorer.page import INDEX, page_files
 from saematch.explorer.rows import by_key, read_named
 from saematch.run.names import PATHS_NAME
+from saematch.text import to_json
 
 Progress = Callable[[int, int, str], None]
 """(layers done, layers in all, what is being done)."""
@@ -186,7 +187,7 @@ def _page(data: dict[str, Any], run: Path) -> bytes:
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-    text = json.dumps(_without(str(run), run.name, data), allow_nan=False, separators=(",", ":"))
+    text = to_json(_without(str(run), run.name, data), compact=True)
     replaced = {
         '<meta charset="utf-8">': '<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" '
         f'content="{policy}">',

@@ -1,6 +1,5 @@
 """The explorer's web server: the page's files and its questions, on this machine alone."""
 
-import json
 import socket
 import sys
 import webbrowser
@@ -12,6 +11,7 @@ from saematch.explorer.database import BusyError, TooLongError, limited
 from saematch.explorer.explorer import Explorer
 from saematch.explorer.guard import Application, Guard
 from saematch.explorer.page import INDEX, page_files, type_of
+from saematch.text import printable, to_json
 
 if TYPE_CHECKING:
     import uvicorn
@@ -76,12 +76,11 @@ def application(explorer: Explorer, port: int) -> Application:
             Exception
         ) as error:  # a bug of ours; the page shows it in words, the terminal as well
             kind = type(error).__name__
-            print(f"saematch: {kind}: {error}", file=sys.stderr)
+            print(f"saematch: {kind}: {printable(error)}", file=sys.stderr)
             return _json({"error": f"the explorer failed: {kind}; please report it"}, 500)
 
     def _json(value: Any, status: int) -> "Response":
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        data = text.encode("utf-8", errors="replace")  # a lone surrogate of a stranger's
+        data = to_json(value, compact=True).encode()
         return Response(data, status, media_type="application/json")
 
     return Guard(

@@ -16,6 +16,7 @@ from saematch.run.currency import is_current
 from saematch.run.directory import RunDirectory
 from saematch.run.evaluation_plan import hash_of
 from saematch.run.judge_config import JudgeConfig
+from saematch.run.judgements import check_some_read
 from saematch.run.judging import draw_sample
 from saematch.run.names import contexts_name, descriptions_name
 from saematch.run.pipeline import Progress, write_report
@@ -80,7 +81,9 @@ def explain_features(
             new = {
                 question: one.request
                 for question, one in zip(asked, requests, strict=True)
-                if not journal.has(explainer, question)
+                # A reply without a description is asked for again: other settings may cure it.
+                if (kept := journal.get(explainer, question)) is None
+                or kept.outcome is not Outcome.JUDGED
             }
             questions, left = list(new), list(new.values())
             answered = sum(question not in new for question in asked)
@@ -97,7 +100,9 @@ def explain_features(
                 explain(chat, left, keep)
             finally:
                 _keep_descriptions(held, requests, explainer, chat.model, journal)
+            answers = [journal.get(explainer, question) for question in asked]
         write_report(held)
+    check_some_read(answers, f"descriptions by {chat.model}", f"{directory}/{JOURNAL}")
     return open_run(directory)
 
 
@@ -138,7 +143,8 @@ def _kept(found: Explanation) -> Judgement:
     """As the journal keeps it: the description stands in the reason."""
     reply = found.reply
     return Judgement(
-        found.outcome, None, None, found.text or reply.failure, reply.prompt, reply.text, reply.model,
+        found.outcome, None, None, found.text or reply.failure or reply.trouble, reply.prompt,
+        reply.text, reply.model,
         reply.attempts, reply.seconds, reply.prompt_tokens, reply.completion_tokens, reply.cost,
         reply.time,
     )  # fmt: skip

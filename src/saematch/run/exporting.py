@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("csv", "parquet", "json")
+FORMULAS = ("=", "+", "-", "@", "\t")
+"""How a cell begins that spreadsheets take for a formula."""
 
 
 @files.os_errors_in_words("write tables")
@@ -59,7 +61,7 @@ def all_matchings(run: Run) -> "pd.DataFrame":
 
 def _encode(frame: "pd.DataFrame", format: str) -> bytes:
     if format == "csv":
-        return frame.to_csv(index=False).encode()
+        return _without_formulas(frame).to_csv(index=False).encode()
     if format == "json":
         return (frame.to_json(orient="records", double_precision=15) or "[]").encode()
     import io
@@ -68,6 +70,17 @@ def _encode(frame: "pd.DataFrame", format: str) -> bytes:
     keywords: dict[str, Any] = {"index": False, "compression": "zstd"}
     frame.to_parquet(sink, **keywords)
     return sink.getvalue()
+
+
+def _without_formulas(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Texts that a spreadsheet would run as a formula get an apostrophe before them."""
+    from pandas.api.types import is_numeric_dtype
+
+    def harmless(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else value
+
+    texts = [name for name in frame if not is_numeric_dtype(frame[name])]
+    return frame.assign(**{str(name): frame[name].map(harmless) for name in texts})
 
 
 def write_matching(matching: Matching, path: str | Path) -> None:

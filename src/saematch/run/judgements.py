@@ -1,8 +1,10 @@
 """Judgements in a run directory: their files, and answers joined to the questions of a sample."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from saematch.errors import SaematchError
 from saematch.run.directory import RunDirectory
 from saematch.run.judge_config import JudgeConfig
 from saematch.run.names import JUDGING, experiments_of, sample_name
@@ -10,8 +12,9 @@ from saematch.run.schema import decode
 from saematch.run.schema_semantics import JUDGEMENTS, RESULTS
 from saematch.semantics.experiments import CALIBRATION
 from saematch.semantics.journal import Journal
-from saematch.semantics.judging import Judge, Question
+from saematch.semantics.judging import Judge, Judgement, Outcome, Question
 from saematch.semantics.verdicts import Answer, ResultRow, kappa
+from saematch.text import printable
 
 
 def kept_config(held: RunDirectory, experiment: str) -> JudgeConfig | None:
@@ -102,6 +105,20 @@ def kappas(
         if labels:
             found.append(("", "", "", f"kappa_{name}", *kappa(labels, seed), len(labels)))
     return found
+
+
+def check_some_read(answers: Iterable[Judgement | None], what: str, where: str) -> None:
+    """Raise SaematchError where questions were asked and not one of the answers could be used.
+
+    What was kept stands; `what`: what the answers should have been; `where`: where they are.
+    """
+    asked = [one for one in answers if one is not None]
+    if asked and all(one.outcome is not Outcome.JUDGED for one in asked):
+        reason, times = Counter(one.reason or "no reason given" for one in asked).most_common(1)[0]
+        raise SaematchError(
+            f"expected {what}, got none in {len(asked):,} answers; in {times:,}: {printable(reason, 250)}. "
+            f"All of them are kept in {where}"
+        )
 
 
 def encode_results(rows: Sequence[ResultRow], about: Mapping[str, Any]) -> bytes:

@@ -22,6 +22,7 @@ from saematch.run.intent import Intent, intent_of
 from saematch.run.judge_config import JudgeConfig
 from saematch.run.judgements import (
     answers_of,
+    check_some_read,
     encode_judgements,
     encode_results,
     kappas,
@@ -145,6 +146,10 @@ class _Experiment:
             the_judge = the_judge.calibrated(same, different)
         judge_key = key_of(the_judge.identity)
         with Journal(self.held.file(JOURNAL)) as journal:
+            if journal.unreadable:
+                self._tell(
+                    f"{len(journal.unreadable)} lines of {JOURNAL} cannot be read and are left out"
+                )
             intent = intent_of(rows, lambda question: journal.has(judge_key, question))
             if not agree(intent):
                 return
@@ -161,7 +166,10 @@ class _Experiment:
                     the_judge.judge(questions, keep)
             finally:
                 self._keep_results(rows, the_judge, journal)
+            answers = answers_of(rows, judge_key, journal)
         write_report(self.held)
+        where = f"{self.held.path}/{JUDGEMENTS_NAME}"
+        check_some_read((one.judgement for one in answers), f"labels by {the_judge.name}", where)
 
     def _other_judges(self, the_judge: Judge) -> list[str]:
         """Those with results of the sample that is there."""

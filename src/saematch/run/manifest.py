@@ -23,6 +23,7 @@ from saematch import files
 from saematch.errors import InputError
 from saematch.run.commands import makes
 from saematch.run.schema import SCHEMA_VERSION, canonical_json
+from saematch.text import to_json
 
 MANIFEST = "manifest.json"
 CHECKSUM = "sha256"
@@ -59,7 +60,7 @@ def empty_manifest() -> dict[str, Any]:
 def encode_manifest(content: dict[str, Any]) -> bytes:
     """The manifest as a file for people and machines, with its own checksum."""
     content = {**content, CHECKSUM: _checksum(content)}
-    return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+    return (to_json(content, indent=1) + "\n").encode()
 
 
 def decode_manifest(data: bytes, path: Path) -> dict[str, Any]:

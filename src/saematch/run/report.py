@@ -4,7 +4,6 @@ The tables become the template's context here; all text that comes from checkpoi
 Jinja's escaping, and the page's script writes it as text nodes only.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from saematch.run.manifest import made_with
 from saematch.run.report_evaluation import evaluations
 from saematch.run.report_semantics import has_descriptions, judgements
 from saematch.run.steps import Step, followed_steps
+from saematch.text import to_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -212,7 +212,7 @@ def embedded(run: "Run", steps: Mapping[int, Sequence[Step]]) -> str:
         ]  # fmt: skip
 
     data = {"keys": keys, "paths": [[row(step) for step in path] for path in steps.values()]}
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    return to_json(data, compact=True).replace("<", "\\u003c")
 
 
 def life(step: Step) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from saematch.text import cleaned, to_json
+
 SCHEMA_VERSION = 3
 """Raised by one whenever a column, its type, its unit or its meaning changes."""
 
@@ -67,6 +69,8 @@ class Table:
             if isinstance(values, np.ndarray) and values.dtype == object:
                 # pandas may have turned None into NaN, which is no text.
                 values = [None if value != value else value for value in values.tolist()]
+            if _holds_text(column.type):
+                values = cleaned(list(values))
             array = pa.array(values, type=column.type)
             if column.nullable and column.type == FLOAT:
                 # NaN and null would be two ways to say that there is no value; we use null.
@@ -79,6 +83,10 @@ class Table:
         return sink.getvalue()
 
 
+def _holds_text(kind: pa.DataType) -> bool:
+    return kind == TEXT or (pa.types.is_list(kind) and _holds_text(kind.value_type))
+
+
 def decode(data: bytes) -> tuple[pa.Table, dict[str, Any]]:
     """A table and its details from the bytes of a Parquet file."""
     table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
@@ -87,8 +95,8 @@ def decode(data: bytes) -> tuple[pa.Table, dict[str, Any]]:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON in one spelling: sorted keys, no spaces, NaN refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """JSON in one spelling: sorted keys, no spaces, null for NaN, texts clean."""
+    return to_json(value, sort_keys=True, compact=True)
 
 
 _STATUS = "live, dead (never fired on the named corpus) or degenerate"

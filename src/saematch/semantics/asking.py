@@ -3,7 +3,9 @@
 1. `concurrency` workers take conversations in turn.  A call starts when the budget covers it; where
    calls under way may still give money back, it waits for them.
 2. A request that is refused for a while or does not get through is repeated by the client.  One that is
-   refused for a parameter which the endpoint does not know is made again without it, for nothing.
+   refused for what the endpoint does not know (a parameter, a system role, a JSON schema) is made again
+   in the dialect that it knows, which the chat keeps.  That is for nothing, unless the model may have
+   replied before (a reply that did not follow the schema): then it counts as a call, paid in full.
 3. A reply that cannot be read, or breaks off, is asked for again, up to so many attempts.
 4. Where going on makes no sense all is stopped: key refused, no such model, nothing left to pay with, or
    `FAILURES_IN_A_ROW` conversations without any reply.
@@ -20,9 +22,16 @@ from typing import Any
 
 from saematch.errors import MissingDependencyError, SaematchError
 from saematch.semantics.chat import NO_KEY, Chat, Conversation, Keep, Readable, Reply
-from saematch.semantics.refusals import WORDS_SHOWN, end_of_it_all, refused_parameters, words_of
+from saematch.semantics.refusals import (
+    WORDS_SHOWN,
+    end_of_it_all,
+    may_be_paid_for,
+    refused_parameters,
+    words_of,
+)
 from saematch.semantics.reply_bodies import Body, read_body
 from saematch.semantics.spending import BudgetError, Tokens, most_tokens
+from saematch.text import printable
 
 FAILURES_IN_A_ROW = 10
 SECRET_CHARACTERS = 8
@@ -42,7 +51,7 @@ class _Answer:
     lost: bool = False
     """The model may have replied, and be paid for it, though nothing arrived."""
     again: bool = False
-    """Made again at once: a parameter was refused, and is left out from now on."""
+    """Made again: a parameter was refused, and is left out from now on."""
 
 
 class Asking:
@@ -111,6 +120,9 @@ class Asking:
             used += paid
             if answer.final is not None:
                 raise answer.final
+            if answer.again:
+                attempts -= 1
+                continue
             body, failure = answer.body or Body(), answer.failure
             if body.prompt_tokens is not None and body.completion_tokens is not None:
                 counted = True
@@ -122,6 +134,7 @@ class Asking:
         prices = self.chat.prices
         return Reply(
             text=body.text,
+            trouble="" if read or failure else body.trouble or "the reply could not be read",
             read=read,
             failure=failure,
             prompt=prompt,
@@ -156,7 +169,7 @@ class Asking:
         used = most  # what an interrupted call counts for
         try:
             answer = _Answer(again=True)
-            while answer.again:
+            while answer.again and not answer.lost:
                 answer = await self._request(conversation, again)
             body = answer.body
             if body is None:
@@ -191,19 +204,25 @@ class Asking:
             return _Answer(failure=f"no reply within {chat.timeout:g} s", lost=True)
         except openai.OpenAIError as refusal:
             return _Answer(failure=f"no connection to {chat.endpoint} ({type(refusal).__name__})")
-        return self._refusal(error, {*sent, "system"} if system_role else {*sent})
+        form = sent.get("response_format", {}).get("type")
+        known = {*sent, *({"system"} if system_role else ()), *({form} & {"json_schema"})}
+        return self._refusal(error, known)
 
     def _parameters(self) -> dict[str, Any]:
         chat = self.chat
         sent: dict[str, Any] = {}
-        if chat.temperature is not None:
+        if chat.temperature is not None and "temperature" not in chat.refused:
             sent["temperature"] = chat.temperature
         # Newer models of OpenAI know the second name alone, many other endpoints the first.
         limit = "max_completion_tokens" if "max_tokens" in chat.refused else "max_tokens"
         sent[limit] = chat.max_tokens
         if self.schema is not None and "response_format" not in chat.refused:
             form = {"name": "reply", "strict": True, "schema": self.schema}
-            sent["response_format"] = {"type": "json_schema", "json_schema": form}
+            sent["response_format"] = (
+                {"type": "json_object"}
+                if "json_schema" in chat.refused
+                else {"type": "json_schema", "json_schema": form}
+            )
         if chat.stream:
             sent["stream"] = True
             if "stream_options" not in chat.refused:
@@ -238,8 +257,8 @@ class Asking:
         if refused := refused_parameters(status, words, sent):
             # Made again even where another call has just found the same.
             self.chat.refused.update(refused)
-            return _Answer(again=True)
-        return _Answer(failure=f"refused with {status}: {words[:WORDS_SHOWN]}")
+            return _Answer(again=True, lost=may_be_paid_for(status, words))
+        return _Answer(failure=f"refused with {status}: {printable(words, WORDS_SHOWN)}")
 
     def _without_key(self, text: str) -> str:
         key = self.client.api_key

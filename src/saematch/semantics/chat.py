@@ -70,6 +70,8 @@ class Reply:
     """None: no prices were given.  A reply without token counts costs the most that it can have."""
     time: str
     """When it ended: UTC, ISO 8601."""
+    trouble: str = ""
+    """Why the last reply was not read; '' where it was, or none came."""
 
 
 Keep = Callable[[int, Reply], None]
@@ -102,11 +104,11 @@ class Chat:
     max_cost: float | None = None
     """The same in money; needs `prices`."""
     max_tokens: int = 500
-    """Of one reply."""
+    """Of one reply; a model that thinks before it answers needs some thousands."""
     max_reply_characters: int = 20_000
     """Of a reply, no more is read or kept."""
     temperature: float | None = 0.0
-    """None leaves it to the endpoint: some models accept no other."""
+    """None leaves it to the endpoint, as does an endpoint that refuses every value."""
     stream: bool = False
     """Let replies come in pieces, so that an endless one can be left early."""
     spent: Spending = field(init=False, repr=False, compare=False)

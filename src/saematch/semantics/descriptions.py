@@ -25,8 +25,3 @@ def first_texts(descriptions: Iterable[Description]) -> Mapping[int, str]:
     for one in descriptions:
         found.setdefault(one.feature, one.text)
     return found
-
-
-def printable(text: str) -> str:
-    """A stranger's text for a terminal: characters that could move its cursor are spelled out."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

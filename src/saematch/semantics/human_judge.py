@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from saematch.semantics.descriptions import printable
 from saematch.semantics.judging import Judgement, Keep, Label, Outcome, Question
+from saematch.text import printable
 
 KEYS = {"d": Label.DIFFERENT, "m": Label.MAYBE, "s": Label.SAME, "1": Label.DIFFERENT,
         "2": Label.MAYBE, "3": Label.SAME}  # fmt: skip
 QUIT = "q"
+SHOWN = 2_000
+"""Characters of a description; they are a line long."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class HumanJudge:
     def judge(self, questions: Sequence[Question], keep: Keep) -> None:
         for number, question in enumerate(questions):
             shown = (
-                f"\n[{number + 1} of {len(questions)}]\n  A: {printable(question.first)}\n"
-                f"  B: {printable(question.second)}\n"
+                f"\n[{number + 1} of {len(questions)}]\n  A: {printable(question.first, SHOWN)}\n"
+                f"  B: {printable(question.second, SHOWN)}\n"
                 "Do they mean the same?  d different, m maybe, s same, q stop: "
             )
             started = time.monotonic()

@@ -21,6 +21,7 @@ from typing import Any
 
 from saematch.semantics.judging import Label
 from saematch.semantics.rubric import EXAMPLES, shown
+from saematch.text import clean
 
 REPEATED = "\ufffc"
 """Stands for what was struck out, so that the words around it do not join."""
@@ -237,7 +238,7 @@ def _verdict_of(fields: Sequence[tuple[str, Any]], end: int) -> _Verdict:
     # A reason that comes before the label may weigh all of them; one that comes after may take it back.
     if label and reasons and names.index("label") < names.index("reason"):
         label = None if _has_second_thoughts(label, reasons[0]) else label
-    return _Verdict(label, end, reasons[0][:REASON_CHARACTERS] if reasons else "")
+    return _Verdict(label, end, clean(reasons[0][:REASON_CHARACTERS]) if reasons else "")
 
 
 def _label_in(value: Any) -> Label | None:

@@ -84,7 +84,7 @@ def _judgement(reply: Reply, read: Reading | None) -> Judgement:
         outcome=Outcome.FAILED if reply.failure else outcome,
         label=None if read is None else read.label,
         # A failure says why, so that nobody has to guess from the endpoint's silence.
-        reason=reply.failure if read is None else read.reason,
+        reason=reply.failure or reply.trouble if read is None else read.reason,
         prompt=reply.prompt,
         reply=reply.text,
         model=reply.model,

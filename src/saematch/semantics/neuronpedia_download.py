@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from saematch.errors import InputError, MissingDependencyError, UsageError
+from saematch.text import printable
 
 T = TypeVar("T")
 
@@ -141,7 +142,7 @@ class Server:
         if status in (408, 425) or status >= 500:
             raise PassingError(f"the server fails with status {status}")
         if 300 <= status < 400:
-            target = _printable(response.headers.get("location", "nowhere"), 200)
+            target = printable(response.headers.get("location", "nowhere"), 200)
             raise InputError(
                 f"needed {url}, found a redirect to {target}, which is not followed; if you trust "
                 "that address, give it as base_url"
@@ -150,7 +151,7 @@ class Server:
 
     def _limited(self, url: str, headers: Any) -> Exception:
         """The limit of calls: waited for where the server says that it ends soon."""
-        left = _printable(headers.get("x-limit-remaining", "an unknown number of"), 40)
+        left = printable(headers.get("x-limit-remaining", "an unknown number of"), 40)
         found = f"the limit of calls reached (status 429, {left} calls left)"
         wait = _seconds(headers.get("retry-after"))
         if wait is not None and wait <= self.patience.longest_wait:
@@ -217,13 +218,8 @@ def _seconds(retry_after: str | None) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def _printable(text: str, length: int) -> str:
-    """A stranger's text, fit for a message."""
-    return "".join(c for c in text if c.isprintable())[:length]
-
-
 def _line(error: BaseException) -> str:
-    return _printable((str(error).splitlines() or [""])[0] or type(error).__name__, 160)
+    return printable((str(error).splitlines() or [""])[0] or type(error).__name__, 160)
 
 
 @cache

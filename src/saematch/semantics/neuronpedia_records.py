@@ -5,7 +5,6 @@ Bulk exports hold a JSON object a line: `index` (a text), `description` (may be 
 index, in `explanations`.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from saematch.errors import InputError
 from saematch.semantics.descriptions import Description
+from saematch.text import read_json
 
 _INDEX = re.compile(r"-?[0-9]{1,18}")
 
@@ -68,8 +68,8 @@ def describe(feature: int, record: Mapping[str, Any]) -> Description | None:
 def read_object(data: bytes) -> dict[str, Any] | None:
     """The JSON object in some bytes; None where there is none; empty for null."""
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):  # not JSON, not UTF-8; nested without end
+        value = read_json(data)
+    except ValueError:
         return None
     if value is None:
         return {}
@@ -89,7 +89,5 @@ def _has_text_or_none(record: Mapping[str, Any]) -> bool:
 
 
 def _text(value: object) -> str:
-    """A text without blanks around it; halves of characters, which no file can hold, become '?'."""
-    if not isinstance(value, str):
-        return ""
-    return value.encode("utf-8", "replace").decode("utf-8").strip()
+    """A text without blanks around it."""
+    return value.strip() if isinstance(value, str) else ""

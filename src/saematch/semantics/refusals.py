@@ -5,17 +5,30 @@ from collections.abc import Set
 
 from saematch.errors import SaematchError, UsageError
 from saematch.semantics.chat import Chat
+from saematch.text import clean, printable, read_json
 
 WORDS_SHOWN = 300
 """Characters of an endpoint's own words in a message."""
 
 PARAMETERS = {
-    "response_format": ("response_format", "response format", "json_schema", "structured output"),
+    "json_schema": (
+        "json_schema", "json schema", "json_validate_failed", "failed_generation",
+        "failed to generate json", "guided", "grammar", "structured output", "structured_output",
+    ),
+    "response_format": ("response_format", "response format", "json_object"),
     "stream_options": ("stream_options",),
     "max_tokens": ("max_tokens",),
-    "system": ("system role", "system message", "role system", "role 'system'"),
-}
+    "temperature": ("temperature",),
+    "system": (
+        "system role", "system message", "role system", "role 'system'", "system instruction",
+        "developer instruction", "roles must alternate", "alternate between",
+        "alternating between user", "user and assistant roles", "user and model roles",
+        "first message must be", "role: system", 'role "system"',
+    ),
+}  # fmt: skip
 """What can be left out or said otherwise, and the words by which endpoints name it."""
+GENERATED = ("json_validate_failed", "failed_generation", "failed to generate json")
+"""The model had written a reply, which the endpoint did not hand over: it may be paid for."""
 NAMING = (400, 415, 422, 500, 501)
 """Statuses of a refusal that names what it does not know."""
 UNNAMED = (400, 422)
@@ -27,9 +40,9 @@ NOTHING_TO_PAY_WITH = ("insufficient_quota", "billing", "insufficient balance")
 def words_of(body: bytes) -> str:
     """What an error's body says: its message with code and parameter, or the whole of it."""
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return body.decode("utf-8", "replace")
+        value = read_json(body)
+    except ValueError:
+        return clean(body)
     for key in ("error", "detail"):
         if isinstance(value, dict) and value.get(key):
             value = value[key]
@@ -43,16 +56,25 @@ def refused_parameters(status: int, words: str, sent: Set[str]) -> set[str]:
     """Which of the parameters that were sent the endpoint does not know; `words`: its own."""
     lower = words.lower()
     named = {key for key, said in PARAMETERS.items() if any(one in lower for one in said)}
+    if "json_schema" in named and "json_schema" in sent:
+        named.discard("response_format")  # the type json_object may be known
+    elif "json_schema" in named:
+        named.add("response_format")  # it was json_object, and no form is
     if status in NAMING and named & sent:
         return named & sent
     if status in UNNAMED and not named and any(one in lower for one in UNKNOWN):
-        return {"response_format", "stream_options"} & sent
+        return {"json_schema", "response_format", "stream_options"} & sent
     return set()
+
+
+def may_be_paid_for(status: int, words: str) -> bool:
+    """Whether the model may have replied before the endpoint refused."""
+    return status >= 500 or any(one in words.lower() for one in GENERATED)
 
 
 def end_of_it_all(chat: Chat, status: int, words: str) -> SaematchError | None:
     """The error to stop with, where every other request would be refused as well."""
-    lower, shown = words.lower(), " ".join(words[:WORDS_SHOWN].split())
+    lower, shown = words.lower(), printable(" ".join(words.split()), WORDS_SHOWN)
     if status in (401, 403):
         # Without its own words: endpoints repeat parts of the key.
         return UsageError(
@@ -70,15 +92,5 @@ def end_of_it_all(chat: Chat, status: int, words: str) -> SaematchError | None:
         return SaematchError(
             f"needed credit at {chat.endpoint}, found none left ({status}: {shown}); what was "
             "answered is kept: pay, and run the same command again"
-        )
-    if (
-        status in UNNAMED
-        and chat.temperature is not None
-        and "temperature" in lower
-        and any(one in lower for one in UNKNOWN)
-    ):
-        return UsageError(
-            f"needed a temperature that the model '{chat.model}' accepts, found {chat.temperature:g} "
-            f"refused ({status}: {shown}); try none, which leaves it to the endpoint"
         )
     return None

@@ -7,10 +7,12 @@
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
+
+from saematch.text import clean
 
 BYTES_AROUND = 1 << 16
 """What a body may hold beside the reply's text."""
@@ -19,6 +21,8 @@ BYTES_A_CHARACTER = 12
 MOST_TOKENS = 1 << 40
 """A count above this is not believed."""
 MODEL_CHARACTERS = 200
+WORDS = 300
+"""Characters of an endpoint's own words in a message."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,19 @@ class Body:
     model: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    trouble: str = ""
+    """What is the matter with a reply that is one: cut off, empty, a call of a tool."""
 
 
 async def read_body(chunks: AsyncIterator[bytes], events: bool, most_characters: int) -> Body:
     """Read a reply; `events`: it is a stream of server-sent events."""
+    body = await _read(chunks, events, most_characters)
+    # Only now: a character may come in two halves, one a piece.
+    texts = {name: clean(getattr(body, name)) for name in ("text", "model", "failure", "trouble")}
+    return replace(body, **texts)
+
+
+async def _read(chunks: AsyncIterator[bytes], events: bool, most_characters: int) -> Body:
     most_bytes = BYTES_AROUND + BYTES_A_CHARACTER * most_characters
     if events:
         return await _read_events(chunks, most_bytes, most_characters)
@@ -57,11 +70,11 @@ def _completion(data: bytes, most_characters: int) -> Body:
     message = _at(value, "choices", 0, "message")
     if not isinstance(message, dict):
         return Body(failure=_error_in(value) or "a body without choices[0].message")
-    text = message.get("content")
-    text = text if isinstance(text, str) else ""
-    ended = _at(value, "choices", 0, "finish_reason") != "length"
-    whole = ended and len(text) <= most_characters
-    return _with_counts(Body(text[:most_characters], whole), value)
+    text = _text_of(message.get("content"))
+    reason = _at(value, "choices", 0, "finish_reason")
+    whole = reason != "length" and len(text) <= most_characters
+    trouble = _trouble(text, reason, message)
+    return _with_counts(Body(text[:most_characters], whole, trouble=trouble), value)
 
 
 async def _read_events(chunks: AsyncIterator[bytes], most_bytes: int, most_characters: int) -> Body:
@@ -69,6 +82,8 @@ async def _read_events(chunks: AsyncIterator[bytes], most_bytes: int, most_chara
     pieces: list[str] = []
     characters = 0
     ended = False
+    reason: Any = None
+    seen: dict[str, Any] = {}
     async with aclosing(_events(chunks, most_bytes)) as events:
         async for event in events:
             if event is None:
@@ -80,17 +95,50 @@ async def _read_events(chunks: AsyncIterator[bytes], most_bytes: int, most_chara
             if _at(event, "choices", 0) is None:
                 continue
             body = replace(body, failure="")
-            piece = _at(event, "choices", 0, "delta", "content")
-            if isinstance(piece, str):
-                pieces.append(piece)
-                characters += len(piece)
+            delta = _at(event, "choices", 0, "delta")
+            seen.update(delta if isinstance(delta, dict) else {})
+            piece = _text_of(_at(delta, "content"))
+            pieces.append(piece)
+            characters += len(piece)
             if characters > most_characters:
                 break
-            reason = _at(event, "choices", 0, "finish_reason")
-            if reason is not None:
-                ended = reason != "length"
+            if (ends := _at(event, "choices", 0, "finish_reason")) is not None:
+                reason, ended = ends, ends != "length"
     whole = ended and characters <= most_characters
-    return replace(body, text="".join(pieces)[:most_characters], whole=whole)
+    text = "".join(pieces)
+    trouble = _trouble(text, reason, seen)
+    return replace(body, text=text[:most_characters], whole=whole, trouble=trouble)
+
+
+def _text_of(content: Any) -> str:
+    """A content in one piece, or in a list of parts, of which those that are thinking are left out."""
+    if isinstance(content, list):
+        return "".join(
+            _text_of(_at(one, "text") if isinstance(one, dict) else one) for one in content
+        )
+    return content if isinstance(content, str) else ""
+
+
+def _trouble(text: str, reason: Any, message: Mapping[str, Any]) -> str:
+    if reason == "length":
+        thought = not text.rpartition("</think>")[2].strip() or (
+            "<think>" in text and "</think>" not in text
+        )
+        what = "all tokens of the reply went into thinking" if thought else "the reply was cut off"
+        return f"{what}; allow more: max_tokens (in the command line --max-tokens)"
+    if text.strip():
+        return ""
+    if reason == "content_filter":
+        return "the endpoint's filter left no reply"
+    if isinstance(message.get("refusal"), str) and message["refusal"]:
+        return f"the model declined: {message['refusal'][:WORDS]}"
+    if message.get("tool_calls") or message.get("function_call"):
+        return "the model called a tool in place of an answer"
+    if message.get("reasoning_content") or message.get("reasoning"):
+        return (
+            "thinking without an answer; allow more: max_tokens (in the command line --max-tokens)"
+        )
+    return "an empty reply"
 
 
 async def _events(chunks: AsyncIterator[bytes], most_bytes: int) -> AsyncGenerator[Any, None]:
