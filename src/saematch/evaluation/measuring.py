@@ -1,8 +1,8 @@
 """From sums of documents to measures with intervals (definitions: docs/definitions.md).
 
 Tokens are pooled over documents, never document values averaged.  Intervals are the 2.5% and 97.5%
-quantiles of a bootstrap over texts (all pieces of a text together), whose draws are the same for every arm of a pair, so that
-differences between arms are paired.
+quantiles of a bootstrap over texts (all pieces of a text together), whose draws are the same for every
+arm of a pair, so that differences between arms are paired.
 """
 
 import zlib

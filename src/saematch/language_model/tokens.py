@@ -5,11 +5,11 @@ into the control token itself, which models see only at boundaries and which att
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 _MARK = re.compile(r"<[|\uff5c].*[|\uff5c]>", re.DOTALL)
-"""How control tokens are written that a tokenizer does not list as special (DeepSeek: `<\uff5cUser\uff5c>`)."""
+"""Control tokens that a tokenizer does not list as special (DeepSeek: `<\uff5cUser\uff5c>`)."""
 
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:
@@ -21,15 +21,14 @@ def token_ids(tokenizer: Any, text: str) -> list[int]:
        tokens that are not special; the text is then divided within each of them.
     """
     controls = control_tokens(tokenizer)
-    if not any(token in text for token in controls.values()):
-        ids = _ids(tokenizer, text)
-    else:
-        ids = _ids(tokenizer, text, split_special_tokens=True)
-    if not controls.keys() & set(ids):
+    unknown = {tokenizer.unk_token_id: tokenizer.unk_token} if tokenizer.unk_token else {}
+    written = {number: token for number, token in {**unknown, **controls}.items() if token in text}
+    ids = _ids(tokenizer, text, split_special_tokens=True) if written else _ids(tokenizer, text)
+    if not (controls.keys() | written.keys()) & set(ids):
         return ids
     ids = [
         one
-        for part in _divided(text, controls.values())
+        for part in _divided(text, written.values())
         for one in _ids(tokenizer, part, split_special_tokens=True)
     ]
     return [one for one in ids if one not in controls]
@@ -53,8 +52,10 @@ def _ids(tokenizer: Any, text: str, **how: bool) -> list[int]:
     return tokenizer(text, add_special_tokens=False, verbose=False, **how)["input_ids"]
 
 
-def _divided(text: str, controls: Iterable[str]) -> list[str]:
+def _divided(text: str, controls: Collection[str]) -> list[str]:
     """The text in parts, none of which contains a control; together they are the text."""
+    if not controls:
+        return [text]
     literal = "|".join(re.escape(one) for one in sorted(controls, key=len, reverse=True))
     parts, start = [], 0
     for match in re.finditer(literal, text):

@@ -4,8 +4,8 @@
    Tokens whose norm is outlying at any of the layers are left out: on the few on which a model parks its
    attention features fire tens of times as strongly as on any other, and say nothing of what they mean.
 2. Of every document keep, for each feature, the token on which it fires most: contexts are of different
-   documents.  Documents are dealt into two halves by the number of their text, and each half keeps its own best
-   `count` contexts a feature: a feature described from the one half and from the other is the control
+   documents.  Documents are dealt into two halves by the number of their text, and each half keeps its own
+   best `count` contexts a feature: a feature described from the one half and from the other is the control
    that a judge should call the same.
 3. Add up how often, how strongly and, by half, on which tokens a feature fires.  Token sums are cut to
    each feature's heaviest when there are more than `TOKEN_ENTRIES` of them.
