@@ -139,7 +139,7 @@ def test_a_bad_file_of_a_folder_is_left_out_and_said(tmp_path: Path) -> None:
 def test_what_is_no_text_is_refused_in_words(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "mine.txt"
     path.write_bytes(data)
-    with pytest.raises(InputError, match="expected text.*(NUL|byte order mark)"):
+    with pytest.raises(InputError, match=r"expected text.*(NUL|byte order mark)"):
         load_corpus(str(path), 3)
 
 
