@@ -42,8 +42,16 @@ class Bytes:
 
     def __init__(self, bos_token_id: int | None = 256) -> None:
         self.bos_token_id = bos_token_id
+        self.eos_token_id = self.pad_token_id = self.unk_token_id = self.unk_token = None
+        self.all_special_ids = [] if bos_token_id is None else [bos_token_id]
+        self.all_special_tokens = ["<256>" for _ in self.all_special_ids]
 
-    def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
+    def get_added_vocab(self) -> dict[str, int]:
+        return {}
+
+    def __call__(
+        self, text: str, add_special_tokens: bool = False, **_: bool
+    ) -> dict[str, list[int]]:
         assert not add_special_tokens
         return {"input_ids": list(text.encode())}
 

@@ -9,9 +9,11 @@ from saematch.display import CONSOLE, new_table
 from saematch.run.evaluation_summary import (
     MAIN_MEASURES,
     corpora_of,
+    documents_said,
     evaluated,
     spanned,
     strategy_rows,
+    texts_of,
 )
 from saematch.run.headline import COLUMNS
 
@@ -33,7 +35,8 @@ def evaluation_summary(run: "Run") -> None:
         here = measures[measures["corpus"] == corpus]
         documents, tokens = int(here["documents"].max()), int(here["tokens"].max())
         CONSOLE.print(
-            f"\n[bold]{corpus}[/]: {about['origin']}; {documents} documents, {tokens:,} tokens.  "
+            f"\n[bold]{corpus}[/]: {about['origin']}; "
+            f"{documents_said(texts_of(run, corpus), documents)}, {tokens:,} tokens.  "
             f"Means over {len(about['pairs'])} layer pairs:"
         )
         rows = new_table("strategy", *(label for label, _ in MAIN_MEASURES.values()))
@@ -97,11 +100,18 @@ def findings_text(main: "Evaluated", lines: "list[Line]", found: "list[Finding]"
 def _where(main: "Evaluated") -> str:
     about = next(iter(main.about.values()))
     first, last = main.adjacent[0][0], main.adjacent[-1][1]
-    texts = ", ".join(f"{corpus} ({of['origin']})" for corpus, of in main.about.items())
+    texts = ", ".join(
+        f"{corpus} ({of['origin']}; {_texts(main, corpus)})" for corpus, of in main.about.items()
+    )
     return (
         f"{first}→{last} of {main.run.config.suite} ({len(main.adjacent)}) and {texts}, "
         f"{about['documents']} documents × {about['tokens']} tokens each"
     )
+
+
+def _texts(main: "Evaluated", corpus: str) -> str:
+    texts = texts_of(main.run, corpus)
+    return "no interval: one text" if texts == 1 else f"{texts} texts"
 
 
 def _span(one: "Finding") -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from saematch.errors import InputError, UnsupportedError
 from saematch.language_model import LanguageModel
+from saematch.loading.model_names import same_model
 from saematch.sae import SAE
 
 
@@ -28,7 +29,7 @@ def check_belongs(model: LanguageModel, saes: Sequence[SAE], any_model: bool = F
                 f"needed SAEs of the model's own residual stream, found {what}, which was trained on "
                 "centred weights (TransformerLens); saematch evaluates uncentred models alone"
             )
-        if sae.model_name and not any_model and not same_name(sae.model_name, model.name):
+        if sae.model_name and not any_model and not same_model(sae.model_name, model.name):
             raise InputError(
                 f"needed {sae.model_name}, on which {what} was trained, found {model.name}; "
                 "name it with --model, or say --any-model if they are the same weights"
@@ -48,10 +49,3 @@ def check_belongs(model: LanguageModel, saes: Sequence[SAE], any_model: bool = F
     if model.bos_token_id is None:
         notes.append("the tokenizer has no BOS: the first token of each document takes its part")
     return [*model.notes, *notes]
-
-
-def same_name(recorded: str, name: str) -> bool:
-    """Whether two names mean one model, the owner and capitals aside; a path says nothing."""
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        return True
-    return recorded.split("/")[-1].lower() == name.split("/")[-1].lower()

@@ -169,6 +169,7 @@ def _one_batch(
         layers[key] = sums.by_document(row)
     lengths = np.array(batch.lengths)
     base = sums.empty() | {"tokens": lengths - 1, "predicted": lengths - 2}
+    base |= {"text": np.array([documents.text_of[number] for number in batch.documents])}
     base |= {"loss": np.full(len(lengths), np.nan) if losses is None else losses}
     return Collected(sums.by_document(base), layers, found)
 

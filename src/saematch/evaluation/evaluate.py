@@ -114,7 +114,7 @@ def measure_pair(
     fitted = [one for one in (CORRELATION, RIDGE) if one in strategies]
     more = int(FIT_DOCUMENTS_A_DIMENSION * folded_a.d_model) if fitted else 0
     texts = [load_corpus(name, documents + more, seed, offline) for name in corpora]
-    others = [one.without(len(one.texts) if one.whole else documents) for one in texts]
+    others = [one.without(documents) for one in texts]
     matchings = {}
     for strategy in STRATEGIES:
         equal = folded_a.d_sae == folded_b.d_sae
@@ -144,8 +144,7 @@ def measure_pair(
     widths = {key_a: folded_a.d_sae, key_b: folded_b.d_sae}
     measured = []
     for corpus in texts:
-        read = corpus if corpus.whole else corpus.first(documents)
-        some = Documents.of(read, language_model, tokens, documents)
+        some = Documents.of(corpus.first(documents), language_model, tokens, documents)
         sums = Collected.joined(list(collect(language_model, some, saes, arms, batch_tokens)))
         measured.append(CorpusMeasures(corpus.name, sums, widths, seed))
     return measured

@@ -1,10 +1,11 @@
 """From sums of documents to measures with intervals (definitions: docs/definitions.md).
 
 Tokens are pooled over documents, never document values averaged.  Intervals are the 2.5% and 97.5%
-quantiles of a bootstrap over documents, whose draws are the same for every arm of a pair, so that
-differences between arms are paired.
+quantiles of a bootstrap over texts (all pieces of a text together), whose draws are the same for every
+arm of a pair, so that differences between arms are paired.
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,17 +29,29 @@ Values = Float64[np.ndarray, " draws"]
 
 
 def draw_weights(
-    documents: int, seed: int | tuple[int, ...], draws: int = DRAWS
-) -> Float64[np.ndarray, "draws d"]:
-    """How often each document counts: once each, then in every bootstrap draw.
+    units: int, seed: int | tuple[int, ...], draws: int = DRAWS
+) -> Float64[np.ndarray, "draws units"]:
+    """How often each independent unit (a text, a question) counts: once each, then in every bootstrap draw.
 
-    One document says nothing of how documents differ: its draws are not numbers.
+    One unit says nothing of how units differ: its draws are not numbers.
     """
-    if documents == 1:
+    if units == 1:
         return np.concatenate([np.ones((1, 1)), np.full((draws, 1), np.nan)])
     generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(documents, np.full(documents, 1 / documents), size=draws)
-    return np.concatenate([np.ones((1, documents)), drawn])
+    drawn = generator.multinomial(units, np.full(units, 1 / units), size=draws)
+    return np.concatenate([np.ones((1, units)), drawn])
+
+
+def document_weights(
+    text_of: Sequence[Any] | np.ndarray, corpus: str, seed: int
+) -> Float64[np.ndarray, "draws documents"]:
+    """How often each document of a corpus counts in every draw: as often as its text (`text_of`).
+
+    Pieces of one text are alike, so that texts are what is drawn.
+    """
+    texts, place = np.unique(np.asarray(text_of), return_inverse=True)
+    # Of its own for every corpus: texts of different corpora have nothing to do with each other.
+    return draw_weights(len(texts), (seed, zlib.crc32(corpus.encode())))[:, place]
 
 
 def interval(values: Values) -> tuple[float, float | None, float | None]:

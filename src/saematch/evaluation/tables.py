@@ -1,6 +1,5 @@
 """The tables of one corpus from its documents' sums: a row a measure, a row a feature pair."""
 
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from saematch.evaluation.measuring import (
     Firings,
     Values,
     differences,
-    draw_weights,
+    document_weights,
     interval,
     matching_measures,
     pair_table,
@@ -38,9 +37,8 @@ class CorpusMeasures:
     def __init__(self, corpus: str, found: Collected, widths: Mapping[str, int], seed: int) -> None:
         self.corpus, self.found = corpus, found
         self.firings = {key: Firings.of(rows, widths[key]) for key, rows in found.layers.items()}
-        # Of its own for every corpus: documents of different corpora have nothing to do with each other.
-        seeds = (seed, zlib.crc32(corpus.encode()))
-        self.weights = draw_weights(len(found.documents), seeds)
+        text_of = [row["text"] for row in found.documents]
+        self.weights = document_weights(text_of, corpus, seed)
         self.tokens = np.array([row["tokens"] for row in found.documents], dtype=np.float64)
 
     def rows(self) -> Iterator[MeasureRow]:

@@ -11,14 +11,14 @@ from saematch.errors import InputError
 from saematch.run.commands import on_directory, run_again
 from saematch.run.config import PARTS, parts_slug
 from saematch.run.currency import is_current
-from saematch.run.evaluation_summary import corpora_of
+from saematch.run.evaluation_summary import corpora_of, documents_said, texts_of
 from saematch.run.schema import decode
 
 if TYPE_CHECKING:
     from saematch.run import Run
 
 Pair = tuple[str, str]
-INTERVALS = "Bars through points: 95% intervals, bootstrap over documents."
+INTERVALS = "Bars through points: 95% intervals, bootstrap over texts."
 ARMS = ("reconstruct_current", "reconstruct_previous", "folded", "unfolded", "layer_drop")
 """What the paper prunes a layer by."""
 
@@ -43,9 +43,12 @@ class Corpus:
     documents: int
     tokens: int
     """BOS left out."""
+    texts: int
+    """That the documents are pieces of."""
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.origin}; {self.documents} documents, {self.tokens:,} tokens)"
+        size = documents_said(self.texts, self.documents)
+        return f"{self.name} ({self.origin}; {size}, {self.tokens:,} tokens)"
 
 
 def command(run: "Run", verb: str, flags: str = "") -> str:
@@ -90,7 +93,9 @@ def corpora(run: "Run") -> dict[str, Corpus]:
         if here.empty:
             continue  # of matchings that were made anew since
         sizes = (int(here[size].max()) for size in ("documents", "tokens"))
-        found[name] = Corpus(name, about["origin"], about["model"]["name"], *sizes)
+        found[name] = Corpus(
+            name, about["origin"], about["model"]["name"], *sizes, texts_of(run, name)
+        )
     if not found:
         raise NotInRunError(run, "measures on text", command(run, "evaluate"))
     return found

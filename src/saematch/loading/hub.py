@@ -1,6 +1,7 @@
 """Folders at the Hugging Face Hub: list once, download what is asked for, say why when it fails."""
 
 import difflib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from pathlib import Path
 
 from saematch.errors import InputError, MissingDependencyError
 from saematch.loading.checkpoint import Folder
+from saematch.loading.reach import hub_is_reachable
+
+NO_ANSWER = "no answer within 3 seconds, or offline mode"
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,13 @@ class HubFolder(Folder):
 def list_files(repository: str, revision: str | None = None) -> tuple[str, ...]:
     """Every file of a repository; what is in the local cache where the Hub cannot be reached."""
     hub = _huggingface_hub()
-    from huggingface_hub.errors import HfHubHTTPError
-
     try:
         with _explained(repository, None, revision):
+            if not hub_is_reachable():
+                raise OSError(NO_ANSWER)
             return tuple(sorted(hub.list_repo_files(repository, revision=revision)))
     except InputError as error:
-        if isinstance(error.__cause__, HfHubHTTPError) and _status(error.__cause__) is not None:
+        if _says_it_is_not_there(error.__cause__):
             raise
         cached = _cached_files(repository, revision)
         if not cached:
@@ -76,10 +80,60 @@ def list_files(repository: str, revision: str | None = None) -> tuple[str, ...]:
 
 
 def download(repository: str, name: str, revision: str | None = None) -> Path:
-    """One file of a repository as a local file."""
+    """One file of a repository as a local file.
+
+    The copy in the cache where the Hub is out of reach, refuses or fails, and a warning says so.  Raises
+    InputError where there is none, where the Hub says that the file is not there, and for an HTML page (of a
+    proxy, of a login) in its place.
+    """
     hub = _huggingface_hub()
-    with _explained(repository, name, revision):
-        return Path(hub.hf_hub_download(repository, name, revision=revision))
+    try:
+        with _explained(repository, name, revision):
+            if not hub_is_reachable():
+                raise OSError(NO_ANSWER)
+            found = Path(hub.hf_hub_download(repository, name, revision=revision))
+    except InputError as error:
+        cached = hub.try_to_load_from_cache(repository, name, revision=revision)
+        if _says_it_is_not_there(error.__cause__) or not isinstance(cached, str):
+            raise
+        found = Path(cached)
+        if _status(error.__cause__) is not None:
+            warnings.warn(
+                f"took '{name}' of {repository} from the cache: the Hub answers "
+                f"{_status(error.__cause__)}",
+                stacklevel=2,
+            )
+    _check_no_page(found, repository, name)
+    return found
+
+
+def _says_it_is_not_there(error: BaseException | None) -> bool:
+    """Whether the Hub answered that a file or revision does not exist; a 401 of a repository may mean any of
+    private, gated and missing."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.LocalEntryNotFoundError) or error is None:
+        return False
+    missing = (errors.EntryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError)
+    return isinstance(error, missing) or _status(error) == 404
+
+
+def _check_no_page(path: Path, repository: str, name: str) -> None:
+    if path.suffix in (".html", ".htm", ".md"):
+        return
+    with path.open("rb") as file:
+        head = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        raise InputError(
+            f"expected '{name}' of {repository}, got an HTML page (of a proxy, or of a login); remove "
+            f"{path} and try from a network that reaches {_endpoint()}"
+        )
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT
 
 
 def _cached_files(repository: str, revision: str | None) -> tuple[str, ...]:
@@ -131,8 +185,13 @@ def _explained(repository: str, name: str | None, revision: str | None) -> Itera
                 f"{page} and log in (hf auth login, or HF_TOKEN)"
             ) from error
         raise InputError(f"needed {what}, found the Hub answers: {_line(error)}") from error
-    except errors.HFValidationError as error:
-        raise InputError(f"needed owner/name of a repository, found '{repository}'") from error
+    except ValueError as error:  # HTML with status 200 where JSON should be
+        if isinstance(error, errors.HFValidationError):
+            raise InputError(f"needed owner/name of a repository, found '{repository}'") from error
+        raise InputError(
+            f"expected {what}, got an answer that is not the Hub's (a proxy's or a login's page?); "
+            f"try from a network that reaches {_endpoint()}"
+        ) from error
     except OSError as error:
         # Offline mode, no network, no name server: all are OSErrors with a message of their own.
         raise InputError(

@@ -114,6 +114,7 @@ class _Describing:
         for name in config.corpora:
             self.tell(f"reading {name}")
             corpora.append(load_corpus(name, config.documents, config.seed, config.offline or None))
+            self._note(*corpora[-1].notes)
         base = {
             "model": self.model.identity,
             "texts": [corpus.sha256 for corpus in corpora],
@@ -161,6 +162,7 @@ class _Describing:
             "corpora": list(dict.fromkeys(texts.corpus_of)),
             "origin": texts.documents.origin,
             "documents": len(texts.documents),
+            "texts": texts.documents.texts,
             "tokens": found.statistics.tokens,
             "outlying": found.statistics.outlying,
             "model": self.model.identity,

@@ -45,7 +45,6 @@ class CorpusEvaluation:
             "texts": corpus.sha256,
             "documents": of.config.documents,
             "tokens": of.config.tokens,
-            "whole": corpus.whole,
         }
 
     def run(self) -> None:
@@ -80,6 +79,12 @@ class CorpusEvaluation:
             self.of.note(
                 f"{self.corpus.name} has {len(documents)} documents that can be used, not "
                 f"{config.documents}"
+            )
+        if documents.texts < len(documents):
+            self.of.note(
+                f"{self.corpus.name}: the {len(documents)} documents are pieces of {documents.texts} "
+                "texts; intervals are over texts"
+                + ("" if documents.texts > 1 else ": of one text there is none")
             )
         return documents
 
@@ -236,6 +241,7 @@ class CorpusEvaluation:
             "documents": config.documents,
             "tokens": config.tokens,
             "seed": config.seed,
+            "texts": self.corpus.sha256,
             "pairs": [list(pair) for pair in of.pairs],
             "notes": list(self._notes_kept()),
         }

@@ -35,8 +35,7 @@ def read_texts(of: EvaluatedRun, name: str) -> tuple[Corpus, Corpus]:
     of.tell(f"reading {name}")
     count = of.config.documents
     corpus = load_corpus(name, count + more, of.config.seed, of.config.offline or None)
-    if corpus.whole:  # one text may make many documents
-        return corpus, corpus.without(len(corpus.texts))
+    of.note(*corpus.notes)
     return corpus.first(count), corpus.without(count)
 
 

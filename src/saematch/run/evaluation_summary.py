@@ -49,6 +49,25 @@ def corpora_of(run: "Run") -> dict[str, dict[str, Any]]:
     return found
 
 
+def texts_of(run: "Run", corpus: str) -> int:
+    """How many texts a corpus's documents are of: what intervals resample."""
+    from saematch.run.evaluation_plan import corpus_slug, documents_name
+    from saematch.run.schema import decode
+
+    table, _ = decode(run.directory.read(documents_name(corpus_slug(corpus))))
+    return len(set(table["text"].to_pylist()))
+
+
+def documents_said(texts: int, documents: int) -> str:
+    """The number of documents, and of the texts that they are pieces of where these are fewer."""
+    if texts == 1:
+        pieces = "" if documents == 1 else f" in {documents} pieces"
+        return f"1 text{pieces} (no interval: one text)"
+    return (
+        f"{documents} documents" if texts == documents else f"{texts} texts in {documents} pieces"
+    )
+
+
 def strategy_rows(measures: "pd.DataFrame") -> Iterator[tuple[str, dict[str, float]]]:
     """Means over pairs of SAEs of each measure, by strategy (and parts, where there are several), in
     a fixed order."""

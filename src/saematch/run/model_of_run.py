@@ -4,6 +4,7 @@ A stage whose outputs are all there never loads it, and yet its identity decides
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from saematch.errors import UsageError
@@ -16,6 +17,7 @@ from saematch.language_model import (
     smollm2_weights_sha256,
 )
 from saematch.language_model.model import EMBEDDED, embedded_is_here
+from saematch.loading.model_names import hub_name
 from saematch.run.model_settings import ModelSettings
 from saematch.run.suite import Member
 from saematch.sae import FoldedSAE
@@ -49,8 +51,12 @@ class ModelOfRun:
         if self._given is not None:
             return self._given.name
         if self._settings.model is not None:
-            return SMOLLM2_NAME if self._settings.model == EMBEDDED else self._settings.model
-        named = {self._described[member.key]["model_name"] for member in self._members}
+            given = self._settings.model
+            if given == EMBEDDED:
+                return SMOLLM2_NAME
+            return given if Path(given).exists() else hub_name(given)
+        recorded = [self._described[member.key]["model_name"] for member in self._members]
+        named = {hub_name(name) if name else None for name in recorded}
         if len(named) != 1 or None in named:
             raise UsageError(
                 "needed the name of the language model, found that the SAEs do not record it; "

@@ -8,9 +8,11 @@ import numpy as np
 from saematch.run.evaluation_summary import (
     MAIN_MEASURES,
     corpora_of,
+    documents_said,
     evaluated,
     spanned,
     strategy_rows,
+    texts_of,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +39,10 @@ def evaluations(run: "Run", adjacent: Sequence[tuple[str, str]]) -> list[dict[st
                 "corpus": corpus,
                 "origin": about["origin"],
                 "model": about["model"]["name"],
-                "documents": int(main[main["a"] == main["b"]]["documents"].max()),
+                "texts": texts_of(run, corpus),
+                "documents": documents_said(
+                    texts_of(run, corpus), int(main[main["a"] == main["b"]]["documents"].max())
+                ),
                 "tokens": int(main[main["a"] == main["b"]]["tokens"].max()),
                 "notes": about["notes"],
                 "figure": Markup(to_svg(measured_by_pair(main, pairs))),

@@ -210,6 +210,7 @@ DOCUMENTS = Table(
     "a document as the unmodified model reads it",
     (
         Column("document", INT, "", "number of the document in the corpus's seeded order"),
+        Column("text", INT, "", "number of the text that it is, or is a piece of"),
         Column("tokens", INT, "tokens", "tokens, BOS left out"),
         Column("predicted", INT, "tokens", "predictions, those made from BOS left out"),
         Column("loss", FLOAT, "nats, summed", "cross-entropy of those; null: not taken", True),

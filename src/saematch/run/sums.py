@@ -97,7 +97,7 @@ class Evaluated:
     @property
     def texts(self) -> dict[str, tuple[Any, ...]]:
         """What each corpus was measured with: only equal ones give paired differences between runs."""
-        names = ("origin", "documents", "tokens", "seed", "model")
+        names = ("origin", "documents", "tokens", "seed", "model", "texts")
         return {corpus: tuple(about[n] for n in names) for corpus, about in self.about.items()}
 
     @property

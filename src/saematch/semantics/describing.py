@@ -50,10 +50,20 @@ class ReadTexts:
             tuple(ids for one in corpora for ids in one.token_ids),
             sum(one.too_short for one in corpora),
             corpora[0].has_bos,
+            _numbered([one.text_of for one in corpora]),
         )
         names = tuple(one.corpus for one in corpora for _ in range(len(one)))
         numbers = tuple(number for one in corpora for number in range(len(one)))
         return cls(joined, names, numbers)
+
+
+def _numbered(text_of: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Numbers of the texts of several corpora as of one, without gaps, in their order."""
+    numbers: dict[tuple[int, int], int] = {}
+    for corpus, texts in enumerate(text_of):
+        for text in texts:
+            numbers.setdefault((corpus, text), len(numbers))
+    return tuple(numbers[corpus, text] for corpus, texts in enumerate(text_of) for text in texts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,14 +4,14 @@
    Tokens whose norm is outlying at any of the layers are left out: on the few on which a model parks its
    attention features fire tens of times as strongly as on any other, and say nothing of what they mean.
 2. Of every document keep, for each feature, the token on which it fires most: contexts are of different
-   documents.  Documents are dealt into two halves by their number, and each half keeps its own best
-   `count` contexts a feature: a feature described from the one half and from the other is the control
+   documents.  Documents are dealt into two halves by the number of their text, and each half keeps its own
+   best `count` contexts a feature: a feature described from the one half and from the other is the control
    that a judge should call the same.
 3. Add up how often, how strongly and, by half, on which tokens a feature fires.  Token sums are cut to
    each feature's heaviest when there are more than `TOKEN_ENTRIES` of them.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,7 +125,9 @@ def watch(
     `saes`: on the model's device; `layers`: others whose outlying tokens are left out too; `progress` is told
     how many documents are done.
     """
-    watched = {key: _Watched(sae.d_sae, count, window) for key, sae in saes.items()}
+    watched = {
+        key: _Watched(sae.d_sae, count, window, documents.text_of) for key, sae in saes.items()
+    }
     blocks = sorted({sae.layer for sae in saes.values()} | set(layers))
     done = 0
     for batch in batches(documents, batch_tokens, range(len(documents))):
@@ -152,7 +154,8 @@ def watch(
 class _Watched:
     """What is kept of one SAE."""
 
-    def __init__(self, d_sae: int, count: int, window: Window) -> None:
+    def __init__(self, d_sae: int, count: int, window: Window, text_of: Sequence[int]) -> None:
+        self.half_of = np.unique(text_of, return_inverse=True)[1] % HALVES
         shape = (HALVES, d_sae, count)
         self.d_sae, self.count, self.window = d_sae, count, window
         self.document = np.full(shape, NONE, dtype=np.int64)
@@ -185,7 +188,7 @@ class _Watched:
         self.firings += np.bincount(feature, minlength=self.d_sae)
         self.total += np.bincount(feature, weights=value, minlength=self.d_sae)
         np.maximum.at(self.greatest, feature, value)
-        group = feature * HALVES + document[token] % HALVES
+        group = feature * HALVES + self.half_of[document[token]]
         self.waiting.append((group * _TOKEN_RANGE + ids[token], value))
         if sum(len(key) for key, _ in self.waiting) > WAITING_ENTRIES:
             self._add_mass()
@@ -213,7 +216,7 @@ class _Watched:
     ) -> None:
         best = self._strongest(token, feature, value, document)
         for half in range(HALVES):
-            mine = best[document[token[best]] % HALVES == half]
+            mine = best[self.half_of[document[token[best]]] == half]
             mine = mine[value[mine] >= self._least(half)[feature[mine]]]
             order = np.lexsort((document[token[mine]], -value[mine], feature[mine]))
             mine = mine[order]

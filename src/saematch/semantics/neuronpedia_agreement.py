@@ -3,12 +3,10 @@
 import re
 
 from saematch.errors import InputError, UsageError
+from saematch.loading.model_names import hub_name
 from saematch.loading.registry import Registered
 from saematch.loading.site import Site
 from saematch.sae import SAE
-
-MODEL_ALIASES = {"gpt2": "gpt2-small"}
-"""The Hub's name of a model to the registry's, where they differ by more than the owner."""
 
 _WIDTH = re.compile(r"(?<![A-Za-z0-9])(\d+)([km])(?![A-Za-z0-9])")
 
@@ -54,6 +52,5 @@ def width_agrees(line: Registered, sae: SAE) -> bool | None:
 
 
 def _model(name: str) -> str:
-    """A model's name without owner and case."""
-    short = name.rpartition("/")[2].casefold()
-    return MODEL_ALIASES.get(short, short)
+    """A model's name at the Hub, without owner and case."""
+    return hub_name(name).rpartition("/")[2].casefold()

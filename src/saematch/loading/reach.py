@@ -1,0 +1,50 @@
+"""Whether the Hub answers, asked with little patience, so that nothing waits through a wall of retries."""
+
+import os
+import threading
+import time
+from typing import Any
+
+REACH_SECONDS = 3.0
+"""How long to wait for the Hub before it counts as out of reach."""
+AGAIN_SECONDS = 30.0
+"""How long one answer stands."""
+_last: tuple[float, str, bool] | None = None
+
+
+def hub_is_reachable() -> bool:
+    """Whether the Hub (or what `$HF_ENDPOINT` names) answers at all, whatever it says.
+
+    False at once with `$HF_HUB_OFFLINE`; else after `REACH_SECONDS` at the latest.
+    """
+    global _last
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return False
+    try:
+        import httpx
+        from huggingface_hub import constants
+    except ImportError:
+        return False
+    if constants.HF_HUB_OFFLINE:
+        return False
+    endpoint = constants.ENDPOINT
+    if _last is None or _last[1] != endpoint or time.monotonic() - _last[0] > AGAIN_SECONDS:
+        _last = time.monotonic(), endpoint, _answers(httpx, endpoint)
+    return _last[2]
+
+
+def _answers(httpx: Any, endpoint: str) -> bool:
+    found: list[bool] = []
+
+    def ask() -> None:
+        try:
+            httpx.head(endpoint, timeout=REACH_SECONDS)
+        except Exception:
+            return
+        found.append(True)
+
+    # In a thread of its own: timeouts of a socket bound neither name lookup nor several addresses together.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(REACH_SECONDS)
+    return bool(found)
