@@ -39,6 +39,7 @@ from saematch.figures.style import (
     legend_below,
     new_figure,
 )
+from saematch.run.currency import is_current
 from saematch.run.evaluation_plan import corpus_slug, stream_name
 from saematch.run.evaluation_summary import corpora_of
 
@@ -117,7 +118,7 @@ def stream_norms(run: "Run", corpus: str) -> dict[str, Values]:
     found = {}
     for key in run.keys:
         name = stream_name(slug, key)
-        if run.directory.record(name) is None:
+        if not is_current(run.directory, name):
             continue
         table, _ = read(run, name)
         weights = draw_weights(len(table), seeds)

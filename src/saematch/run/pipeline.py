@@ -11,17 +11,17 @@ distributed engine.  Nothing is printed; `progress(done, total, what)` is told o
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from saematch import __version__, files
 from saematch.errors import UsageError
 from saematch.run.config import RunConfig
-from saematch.run.currency import is_current
+from saematch.run.currency import current_names
 from saematch.run.directory import KeptFile, RunDirectory
 from saematch.run.inputs import examine
 from saematch.run.manifest import package_versions
-from saematch.run.names import MEASURES_NAME, SOURCES, WEIGHTS_NAME, weight_sources
+from saematch.run.names import FROM_PLAN, MEASURES_NAME, SOURCES, WEIGHTS_NAME, weight_sources
 from saematch.run.plan import Step, plan
 from saematch.run.read import Run, open_run
 from saematch.run.schema import SCHEMA_VERSION, canonical_json, decode
@@ -76,6 +76,7 @@ def run(
             lambda key: tell(next(examining), len(entries), f"reading {key}"),
         )
         _check_same_run(held, config, saes)
+        before = held.manifest
         widths = {key: sae["d_sae"] for key, sae in saes.items()}
         steps, not_done = plan(config, members, widths, linked, far)
         held.update(
@@ -86,6 +87,7 @@ def run(
             notes=[*suite.notes, *left_out, *not_done],
             timing={**held.manifest["timing"], "files": times},
         )
+        held.update(plan=_planned(held, before, steps))
         total = len(steps) + 2
         for number, step in enumerate(steps):
             tell(number, total, step.name)
@@ -106,11 +108,49 @@ def make(held: RunDirectory, step: Step, execute: Execute = execute_here) -> boo
     """
     reads = [held.kept(name) for name in step.reads]
     inputs = hash_of_inputs(step, reads)
+    call_for(held, step.name, "" if reads else inputs)
     if held.is_finished(step.name, inputs):
         return False
     made = execute(step.stage, step.task, reads)
     held.keep(step.name, made.data, inputs, reads, made.seconds)
     return True
+
+
+def call_for(held: RunDirectory, name: str, inputs: str) -> None:
+    """Say that a verb other than `run` needs this output under the present settings (currency.py).
+
+    `inputs`: the sha256 of what decides it; '' where it reads other outputs.
+    """
+    plan = held.manifest["plan"]
+    if name.startswith(FROM_PLAN) and name not in plan["run"]:
+        held.update(plan={**plan, "others": {**plan["others"], name: inputs}})
+
+
+def _planned(
+    held: RunDirectory, before: Mapping[str, Any], steps: Sequence[Step]
+) -> dict[str, dict[str, str]]:
+    """The outputs of this run's steps; those of other verbs stay as long as parts, scale and price are the
+    same and so are the SAEs that they are of."""
+    planned = {step.name: "" if step.reads else hash_of_inputs(step, []) for step in steps}
+    settings = [
+        tuple(str((one["config"] or {}).get(name)) for name in ("parts", "scale", "unmatched_cost"))
+        for one in (before, held.manifest)
+    ]
+
+    def stays(name: str) -> bool:
+        keys = PurePosixPath(name).stem.split("--")
+        saes = [
+            [one["saes"].get(key, {}).get("sha256") for key in keys]
+            for one in (before, held.manifest)
+        ]
+        return saes[0] == saes[1] and None not in saes[1]
+
+    others = {
+        name: inputs
+        for name, inputs in before["plan"]["others"].items()
+        if settings[0] == settings[1] and stays(name) and name not in planned
+    }
+    return {"run": planned, "others": others}
 
 
 def hash_of_inputs(step: Step, reads: Sequence[KeptFile]) -> str:
@@ -133,15 +173,9 @@ def merge_measures(held: RunDirectory, execute: Execute = execute_here) -> bool:
     recorded.  A run of an earlier saematch may lack a source from weights until it is run again.
     """
     _, details = decode(held.read(WEIGHTS_NAME))
-    finished = held.names(SOURCES)
-    ours = [name for name in weight_sources(details["pairs"]) if name in finished]
-    others = [
-        name
-        for name in finished
-        if name not in ours
-        and not name.startswith((f"{SOURCES}consistency-", f"{SOURCES}norms-"))
-        and is_current(held, name)
-    ]
+    sources = current_names(held, SOURCES)
+    ours = [name for name in weight_sources(details["pairs"]) if name in sources]
+    others = [name for name in sources if not name.startswith(FROM_PLAN)]
     return make(held, Step(MEASURES_NAME, merge_sources, MergeTask(), (*ours, *others)), execute)
 
 
