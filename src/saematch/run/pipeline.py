@@ -76,7 +76,6 @@ def run(
             lambda key: tell(next(examining), len(entries), f"reading {key}"),
         )
         _check_same_run(held, config, saes)
-        before = held.manifest
         widths = {key: sae["d_sae"] for key, sae in saes.items()}
         steps, not_done = plan(config, members, widths, linked, far)
         held.update(
@@ -85,9 +84,9 @@ def run(
             references={entry.key: entry.reference for entry in entries},
             saes=saes,
             notes=[*suite.notes, *left_out, *not_done],
+            plan=_planned(held.manifest, config, saes, steps),
             timing={**held.manifest["timing"], "files": times},
         )
-        held.update(plan=_planned(held, before, steps))
         total = len(steps) + 2
         for number, step in enumerate(steps):
             tell(number, total, step.name)
@@ -127,28 +126,27 @@ def call_for(held: RunDirectory, name: str, inputs: str) -> None:
 
 
 def _planned(
-    held: RunDirectory, before: Mapping[str, Any], steps: Sequence[Step]
+    before: Mapping[str, Any], config: RunConfig, saes: Mapping[str, Any], steps: Sequence[Step]
 ) -> dict[str, dict[str, str]]:
-    """The outputs of this run's steps; those of other verbs stay as long as parts, scale and price are the
-    same and so are the SAEs that they are of."""
+    """The outputs of this run's steps; those of other verbs stay as long as parts, scale and price are those
+    of `before`, the manifest until now, and so are the SAEs that they are of."""
     planned = {step.name: "" if step.reads else hash_of_inputs(step, []) for step in steps}
-    settings = [
-        tuple(str((one["config"] or {}).get(name)) for name in ("parts", "scale", "unmatched_cost"))
-        for one in (before, held.manifest)
-    ]
+    settings = before["config"] or {}
+    now = config.to_dict()
+    same = all(settings.get(name) == now[name] for name in ("parts", "scale", "unmatched_cost"))
 
     def stays(name: str) -> bool:
         keys = PurePosixPath(name).stem.split("--")
-        saes = [
-            [one["saes"].get(key, {}).get("sha256") for key in keys]
-            for one in (before, held.manifest)
-        ]
-        return saes[0] == saes[1] and None not in saes[1]
+        known = before["saes"]
+        return same and all(
+            key in saes and key in known and saes[key]["sha256"] == known[key]["sha256"]
+            for key in keys
+        )
 
     others = {
         name: inputs
         for name, inputs in before["plan"]["others"].items()
-        if settings[0] == settings[1] and stays(name) and name not in planned
+        if stays(name) and name not in planned
     }
     return {"run": planned, "others": others}
 
