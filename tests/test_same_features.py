@@ -151,6 +151,7 @@ def test_scores_on_text_are_over_features_that_every_map_pairs() -> None:
         values = found.values(("a", "b"), name, "all")
         assert values["matching_score"][0] == pytest.approx(joint.sum() / fired.sum())
         known = fired > 0
+        assert values["features_compared"][0] == known.sum()
         macro = (joint[known] / fired[known]).mean()
         assert values["matching_score_macro"][0] == pytest.approx(macro)
 

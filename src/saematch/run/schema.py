@@ -369,6 +369,10 @@ DATA_MEASURES: Mapping[str, tuple[str, str]] = {
     "fvu_typical": ("from 0", "the same without outlying tokens"),
     "delta_loss": ("nats a token", "mean cross-entropy with the intervention, less that without"),
     "matching_score": ("0 to 1", "joint firings over firings of the features of a"),
+    "features_compared": (
+        "features",
+        "features of a that scores are over: they fired, and have a partner under every map of the pair",
+    ),
     "matching_score_reverse": ("0 to 1", "joint firings over firings of the partners"),
     "jaccard": ("0 to 1", "joint firings over tokens on which either fires"),
     "matching_score_macro": ("0 to 1", "mean over features that fired of their own score"),
