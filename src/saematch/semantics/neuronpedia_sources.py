@@ -100,7 +100,7 @@ def source_of(
     raise InputError(
         f"needed descriptions of {_called(sae, origin)} at Neuronpedia, found no id of it in "
         f"SAELens's registry; describe the features from their activations, or pass its id to the Python "
-        f"function neuronpedia_descriptions (source, like {EXAMPLE})"
+        f"function source_of (source, like {EXAMPLE})"
     )
 
 
@@ -184,7 +184,7 @@ def _choose(
             raise InputError(
                 f"needed one checkpoint that {_called(sae, origin)} is, found "
                 f"{len(exact)} whose path ends so: {_list(exact)}; describe the features from "
-                "their activations, or pass the id to the Python function neuronpedia_descriptions (source)"
+                "their activations, or pass the id to the Python function source_of (source)"
             )
         exact = of_config
     notes = []
@@ -213,7 +213,7 @@ def _beside(
         raise InputError(
             f"needed one SAE whose descriptions stand in for those of {_called(sae, origin)}, found "
             f"{len(canonical)}: {_list(canonical)}; describe the features from their activations, or "
-            "pass the id to the Python function neuronpedia_descriptions (source)"
+            "pass the id to the Python function source_of (source)"
         )
     return _described_by(canonical[0], _other_note(canonical[0], sae, origin))
 
