@@ -14,6 +14,7 @@ from synthetic_meanings import Meanings, made_words
 
 from saematch import files
 from saematch.run.manifest import MANIFEST, empty_manifest, encode_manifest
+from saematch.run.names import FROM_PLAN
 from saematch.run.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PAIRS, PATHS, Table
 
 SLUG = "decoder+encoder+bias"
@@ -229,6 +230,10 @@ class _Writer(Meanings):
             "references": {key: sae["reference"] for key, sae in saes.items()},
             "saes": saes,
             "packages": {"synthetic": {}},
+            "plan": {
+                "run": {name: "" for name in self.outputs if name.startswith(FROM_PLAN)},
+                "others": {},
+            },
             "outputs": dict(sorted(self.outputs.items())),
         }  # fmt: skip
         (self.directory / MANIFEST).write_bytes(encode_manifest(content))

@@ -293,7 +293,7 @@ def test_a_run_at_a_price_says_what_dies(suite: Path, tmp_path: Path, call: Call
     assert "features die" in printed
     report = (out / "report.html").read_text()
     assert "Features that die and are born" in report
-    assert "does not compare" in report
+    assert "compared under no\nstrategy" in report
     paths = pd.read_parquet(out / "paths.parquet")
     assert paths["dies"].any()
     assert paths["born"].any()

@@ -202,7 +202,7 @@ def test_a_relabelled_copy_is_found_again() -> None:
     assert compose(found.permutation, match(copy, A).permutation).tolist() == list(range(12))
 
 
-def test_means_are_over_live_pairs() -> None:
+def test_means_are_over_live_features_of_a_whatever_their_partners() -> None:
     counts = torch.ones(12, dtype=torch.int64)
     counts[3] = 0
     a = make_sae(seed=0, firing=Firing(counts, 100, "made up"))
@@ -211,12 +211,12 @@ def test_means_are_over_live_pairs() -> None:
     found = match(a, b)
     live = np.ones(12, dtype=bool)
     live[3] = False
-    live[found.permutation == 5] = False
-    assert found.live.tolist() == live.tolist()
+    assert found.compared.tolist() == live.tolist()
+    assert found.live.tolist() == (live & (found.permutation != 5)).tolist()
     summary = found.summary()
     assert summary["pairs"] == 12
-    assert summary["live_pairs"] == live.sum()
-    assert summary["left_out"] == 12 - live.sum()
+    assert summary["compared"] == 11
+    assert summary["left_out"] == 1
     assert summary["mse_decoder"] == pytest.approx(found.mse_decoder[live].mean())
     assert summary["cosine"] == pytest.approx(found.cosine[live].mean())
     assert summary["total_cost"] == pytest.approx(found.cost.sum())

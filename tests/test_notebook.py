@@ -29,9 +29,9 @@ def test_a_matching_shows_its_summary(matchings: list[Matching]) -> None:
     words = " ".join(ElementTree.fromstring(text).itertext())
     row = matching.summary()
     assert f"{row['mse_decoder']:.4g}" in words
-    assert f"{row['pairs']}, {row['live_pairs']} of them live" in words
+    assert f"{row['pairs']}; means are over {row['compared']} of live features" in words
     assert "optimal to 1e-6" in words
-    values = matching.mse_decoder[matching.live]
+    values = matching.mse_decoder[matching.compared]
     assert f"{values.min():.4g} to {values.max():.4g}" in words
     points = next(ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}polyline"))
     heights = [float(point.split(",")[1]) for point in points.attrib["points"].split()]

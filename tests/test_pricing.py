@@ -53,7 +53,7 @@ def test_the_total_is_least_with_its_prices(a, b, price: float) -> None:
 def test_a_price_for_each_feature() -> None:
     prices = np.linspace(0, 40, A.d_sae)
     found = match(A, B, unmatched_cost=prices)
-    kept = kept_matching(MATCHINGS.encode(matching_columns(found), details_of(found, {})))
+    kept = kept_matching(MATCHINGS.encode(matching_columns(found), details_of(found)))
     assert kept.unmatched_cost.tolist() == prices.tolist()
     assert kept.permutation.tolist() == found.permutation.tolist()
     total = np.nansum(found.cost) + prices[~found.matched].sum()

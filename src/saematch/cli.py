@@ -142,10 +142,11 @@ def match(
     from saematch import display
     from saematch.assignment import Certified
     from saematch.loading import load_sae
+    from saematch.matching import match as match_saes
     from saematch.matching import verify_matching
     from saematch.pricing import price_curve as curve_of
     from saematch.run.config import parse_parts, parse_unmatched_cost
-    from saematch.run.details import match_and_measure, measure_records
+    from saematch.run.details import compared_measures, measure_records
     from saematch.run.exporting import write_matching
     from saematch.sae import fold_thresholds
     from saematch.strategies import STRATEGIES, Strategy
@@ -172,13 +173,14 @@ def match(
         if not fold and scale is None and (a.threshold is None or b.threshold is None):
             scale = "none"  # raw weights need no scale, neither to match nor to measure
         folded = fold_thresholds(a, scale), fold_thresholds(b, scale)
-        matching, measures = match_and_measure(
-            *folded, weights, chosen, unmatched_cost=price, solver=solver
+        matching = match_saes(
+            *folded, parts=weights, strategy=chosen, unmatched_cost=price, solver=solver
         )
-        rows = {chosen: measures}
+        matchings = {chosen: matching}
         for strategy in STRATEGIES if compare else ():
-            if strategy not in rows and (strategy != "naive" or a.d_sae == b.d_sae):
-                rows[strategy] = match_and_measure(*folded, weights, strategy)[1]
+            if strategy not in matchings and (strategy != "naive" or a.d_sae == b.d_sae):
+                matchings[strategy] = match_saes(*folded, parts=weights, strategy=strategy)
+        rows = compared_measures(*folded, matchings)
         checked = verify_matching(*folded, matching) if verify else None
         curve = curve_of(*folded, parts=weights) if price_curve else None
     if output is not None:

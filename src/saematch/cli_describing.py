@@ -141,10 +141,13 @@ def explain(
         ),
     ] = False,
     yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
     """Let a language model describe the features that an experiment will ask a judge about."""
+    import json
+
     from saematch import display
-    from saematch.display_semantics import described_summary, explaining_shown
+    from saematch.display_semantics import described_json, described_summary, explaining_shown
     from saematch.run.explaining import MODEL, explain_features
 
     config = sample_of(directory, experiment, samples, controls, strategies, pairs, starts, seed)
@@ -161,14 +164,17 @@ def explain(
         stream,
         max_tokens,
     )
-    with display.steps() as tell:
+    with display.steps(quiet=as_json) as tell:
         run = explain_features(
             directory,
             config,
             chat,
             tell,
-            agree=lambda intent: explaining_shown(intent, yes, tell),
+            agree=lambda intent: explaining_shown(intent, yes, tell, quiet=as_json),
             calibration=for_embedding,
         )
+    if as_json:
+        typer.echo(json.dumps(described_json(run), indent=1))
+        return
     of = f" --experiment {experiment} --descriptions {MODEL}"
     described_summary(run, of + ("" if for_embedding else " --model MODEL"))

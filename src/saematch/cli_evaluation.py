@@ -214,6 +214,8 @@ def findings(
             own = load_sae(main.reference_at(other.layer))
             loaded = loaded or load_language_model(model or main.model_name)
             lines.append(reference(name, own, other, main, loaded))
+    path = directory / "findings.md"
+    files.write_atomically(path, findings_text(main, lines, found).encode())
     if as_json:
         value = {
             "headline": [{"name": one.name, **one.measures} for one in lines],
@@ -221,6 +223,4 @@ def findings(
         }
         typer.echo(to_json(value, indent=1))
         return
-    path = directory / "findings.md"
-    files.write_atomically(path, findings_text(main, lines, found).encode())
     findings_shown(main, lines, found, path)

@@ -122,25 +122,25 @@ def matchings(
     found: "Matching", rows: "Mapping[str, Mapping[str, Range]]", output: Path | None
 ) -> None:
     """One matching's proof and, beside it, the other strategies on the same pair."""
-    table = new_table("strategy", "live", "MSE dec", "raw", "MSE enc", "cosine", "cost", "certain")
+    table = new_table("strategy", "MSE dec", "raw", "MSE enc", "cosine", "cost", "certain")
     for strategy, measures in rows.items():
         values = {name: value for name, (value, _, _) in measures.items()}
         table.add_row(
             strategy,
-            f"{values['live_pairs']:.0f}",
             number(values["mse_decoder"]),
             number(values.get("mse_decoder_raw")),
             number(values["mse_encoder"]),
             number(values["cosine"]),
-            number(values["total_cost"]),
+            number(values["mean_cost"]),
             _percent(values.get("certain_share")),
         )
     CONSOLE.print(f"[bold]{found.a.reference}[/] → [bold]{found.b.reference}[/]")
     CONSOLE.print(table)
-    left_out = int(found.matched.sum() - found.live.sum())
+    compared, left_out = (rows[found.strategy][name][0] for name in ("compared", "left_out"))
+    same = "the same " if len(rows) > 1 else ""
     CONSOLE.print(
         f"On folded weights ({found.scale}); raw: decoder MSE on the weights as shipped. Means over "
-        f"each strategy's own live pairs ({left_out} of the {found.strategy} pairs left out)."
+        f"{same}{compared:.0f} features of A: live, with a partner ({left_out:.0f} left out)."
     )
     if "random" in rows:
         low, high = rows["random"]["mse_decoder"][1:]
@@ -197,13 +197,14 @@ def run_summary(finished: "Run", out: Path) -> None:
     """Decoder MSE per pair and strategy, the proof, and where things are."""
     measures = finished.measures()
     strategies = [*finished.config.strategies]
-    table = new_table("pair", *strategies, "gap", "certain")
+    table = new_table("pair", *strategies, "features", "gap", "certain")
     for a, b in finished.pairs:
         here = measures[(measures["a"] == a) & (measures["b"] == b)]
         values = here.set_index(["strategy", "measure"])["value"]
         table.add_row(
             f"{a} → {b}",
             *(number(values.get((s, "mse_decoder"))) for s in strategies),
+            f"{values[strategies[0], 'compared']:.0f}",
             number(values.get(("folded", "gap"))),
             _percent(values.get(("folded", "certain_share"))),
         )
@@ -213,7 +214,9 @@ def run_summary(finished: "Run", out: Path) -> None:
             f"At a price of {finished.config.unmatched_cost}, over all pairs of SAEs: "
             f"{counts['unmatched_a']:.0f} features die, {counts['unmatched_b']:.0f} are born."
         )
-    CONSOLE.print("Decoder MSE of live pairs on folded weights, by strategy:")
+    CONSOLE.print(
+        "Decoder MSE on folded weights by strategy, over the same features of the earlier SAE in each row:"
+    )
     CONSOLE.print(table)
     for note in finished.manifest["notes"]:
         CONSOLE.print(f"[yellow]note:[/] {note}")

@@ -102,12 +102,15 @@ def intent_shown(
     return _agreed(judge.estimate(questions), judge.chat.endpoint, yes, spinner)
 
 
-def explaining_shown(intent: "ExplainingIntent", yes: bool, spinner: Spinner | None) -> bool:
+def explaining_shown(
+    intent: "ExplainingIntent", yes: bool, spinner: Spinner | None, quiet: bool
+) -> bool:
     """What will be asked to describe features, and what it may cost; whether to go on."""
-    CONSOLE.print(
-        f"{intent.features:,} features, described from either half of their contexts; "
-        f"{intent.answered:,} answers are there already."
-    )
+    if not quiet:
+        CONSOLE.print(
+            f"{intent.features:,} features, described from either half of their contexts; "
+            f"{intent.answered:,} answers are there already."
+        )
     return not intent.estimate.calls or _agreed(intent.estimate, "the endpoint", yes, spinner)
 
 

@@ -1,7 +1,7 @@
 """What a matching is: a map of features, what each pair is worth, and the proof."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -95,10 +95,19 @@ class Matching:
 
     @cached_property
     def live(self) -> np.ndarray:
-        """[d_a] bool: pairs both of whose features are live; means and rankings use these."""
+        """[d_a] bool: pairs both of whose features are live.
+
+        For rankings within this matching alone.  Means use `compared`: which pairs are live depends on
+        the partners, so that means over them are over other features under every strategy.
+        """
         live = self.matched & (self.a.status == "live")
         live[live] = self.b.status[self.permutation[live]] == "live"
         return live
+
+    @property
+    def compared(self) -> np.ndarray:
+        """[d_a] bool: live features of A with a partner, which counts as it is, live or not."""
+        return same_features([self])
 
     @property
     def certain(self) -> np.ndarray:
@@ -125,30 +134,34 @@ class Matching:
         whole = sum(weighted.values())
         return {part: value / whole if whole > 0 else 0.0 for part, value in weighted.items()}
 
-    def summary(self) -> dict[str, Any]:
-        """The matching in one row: means over live pairs, and how many were left out."""
-        live = self.live
-        certain = self.certain[live]
+    def summary(self, features: np.ndarray | None = None) -> dict[str, Any]:
+        """The matching in one row: means over `compared`, and how many features of A they leave out.
+
+        `features` ([d_a] bool): those that means are over instead, such as `same_features` of several
+        matchings that are to be compared.
+        """
+        features = self.compared if features is None else features
 
         def mean(values: np.ndarray) -> float:
-            return float(values[live].mean()) if live.any() else math.nan
+            return float(values[features].mean()) if features.any() else math.nan
 
         return {
             "a": self.a.key,
             "b": self.b.key,
             "strategy": self.strategy,
             "pairs": int(self.matched.sum()),
-            "live_pairs": int(live.sum()),
-            "left_out": int(self.matched.sum() - live.sum()),
+            "compared": int(features.sum()),
+            "left_out": int((~features).sum()),
             "unmatched_a": int((~self.matched).sum()),
             "unmatched_b": len(self.unmatched_b),
             "total_cost": float(np.nansum(self.cost)),
+            "mean_cost": mean(self.cost),
             "mse_decoder": mean(self.mse_decoder),
             "mse_encoder": mean(self.mse_encoder),
             "mse_bias": mean(self.mse_bias),
             "cosine": mean(self.cosine),
             "gap": self.gap,
-            "certain": float(certain.mean()) if self.assignment and live.any() else None,
+            "certain": mean(self.certain) if self.gap is not None and features.any() else None,
         }
 
     def to_frame(self) -> "pd.DataFrame":
@@ -182,8 +195,22 @@ class Matching:
         proof = "" if self.gap is None else f", {describe_gap(self.gap)}"
         return (
             f"Matching({row['a']} → {row['b']}, {self.strategy}, {row['pairs']} pairs, "
-            f"mean decoder MSE {row['mse_decoder']:.4g} over {row['live_pairs']} live pairs{proof})"
+            f"mean decoder MSE {row['mse_decoder']:.4g} over {row['compared']} live features of A{proof})"
         )
+
+
+def same_features(matchings: Iterable[Matching]) -> np.ndarray:
+    """[d_a] bool: the features of A on which matchings of one pair of SAEs are compared.
+
+    Those that are live in A and have a partner under every one of the matchings.  Whether a partner is
+    live plays no part: a strategy that takes a dead one pays for it.  Where all are complete and A is
+    not the larger side, these are all live features of A.
+    """
+    first, *others = matchings
+    found = first.matched & (first.a.status == "live")
+    for other in others:
+        found = found & other.matched
+    return found
 
 
 def describe_gap(gap: float) -> str:

@@ -26,10 +26,10 @@ COLOR = "#0072B2"
 
 
 def matching_html(matching: "Matching") -> str:
-    """Its summary, and the decoder MSE of its live pairs in order."""
+    """Its summary, and the decoder MSE of the pairs that its means are over, in order."""
     row = matching.summary()
     facts: dict[str, Any] = {
-        "pairs": f"{row['pairs']:,}, {row['live_pairs']:,} of them live",
+        "pairs": f"{row['pairs']:,}; means are over {row['compared']:,} of live features of A",
         "mean decoder MSE": number(row["mse_decoder"]),
         "mean encoder MSE": number(row["mse_encoder"]),
         "mean decoder cosine": number(row["cosine"]),
@@ -38,12 +38,12 @@ def matching_html(matching: "Matching") -> str:
     if matching.gap is not None:
         facts["proof"] = describe_gap(matching.gap)
     if row["certain"] is not None:
-        facts["certain"] = f"{row['certain']:.0%} of live pairs are in every optimal matching"
+        facts["certain"] = f"{row['certain']:.0%} of these pairs are in every optimal matching"
     if row["unmatched_a"]:
         facts["unmatched"] = f"{row['unmatched_a']:,} features of {row['a']}"
     title = f"Matching {row['a']} → {row['b']}, {matching.strategy}"
-    ordered = np.sort(matching.mse_decoder[matching.live])
-    return page(title, facts, curve(ordered, "decoder MSE of live pairs, sorted"), matching.notes)
+    ordered = np.sort(matching.mse_decoder[matching.compared])
+    return page(title, facts, curve(ordered, "decoder MSE of these pairs, sorted"), matching.notes)
 
 
 def paths_html(paths: "FeaturePaths") -> str:

@@ -77,12 +77,13 @@ def price_curve(
     """Share of features matched against the price of leaving them unmatched.
 
     A row a price: `price`, `quantile` (share of random live pairs that cost less), `matched` (features
-    of A with a partner), `share` (of A's), `live_share` (of A's live features, those in a live pair),
-    `cost` (mean of live pairs), `gap`.  `prices`: ascending; None: quantiles of random pairs' costs
-    from 0.0001 to 0.5.
+    of A with a partner), `share` (of A's), `live_share` (of A's live features, those with a partner),
+    `compared` (live features of A with a partner at every price), `cost` (mean over these), `gap`.
+    `prices`: ascending; None: quantiles of random pairs' costs from 0.0001 to 0.5.
     """
     import pandas as pd
 
+    from saematch.matched import same_features
     from saematch.matching import match  # which needs this module's prices
 
     weights = part_weights(parts)
@@ -90,17 +91,19 @@ def price_curve(
     random = random_pair_costs(*sides, weights)
     chosen = np.quantile(random, CURVE_QUANTILES).tolist() if prices is None else prices
     rows = []
-    for price in chosen:
-        found = match(*sides, parts=weights, unmatched_cost=price)
-        live = found.live
+    matchings = [match(*sides, parts=weights, unmatched_cost=price) for price in chosen]
+    same = same_features(matchings)
+    for price, found in zip(chosen, matchings, strict=True):
+        live = found.status == "live"
         rows.append(
             {
                 "price": price,
                 "quantile": float(np.searchsorted(random, price) / len(random)),
                 "matched": int(found.matched.sum()),
                 "share": float(found.matched.mean()),
-                "live_share": float(live.sum() / max(1, (found.status == "live").sum())),
-                "cost": float(found.cost[live].mean()) if live.any() else float("nan"),
+                "live_share": float((live & found.matched).sum() / max(1, live.sum())),
+                "compared": int(same.sum()),
+                "cost": float(found.cost[same].mean()) if same.any() else float("nan"),
                 "gap": found.gap,
             }
         )

@@ -272,7 +272,7 @@ def fold_thresholds(
         raise InputError(
             f"needed a positive {scale} for every feature, found {float(values[first]):g} at feature "
             f"{first} and {int(unusable.sum())} such of {sae.d_sae} "
-            f"({sae.reference or 'in memory'}); try --scale decoder_norm"
+            f"({sae.reference or 'in memory'}); try the scale decoder_norm"
         )
     uniform = bool((values == values[0]).all())
     return FoldedSAE(sae, values, scale, uniform)

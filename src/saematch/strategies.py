@@ -122,10 +122,14 @@ def assign(
 
 
 def random_permutation(d_a: int, d_b: int, seed: int) -> Permutation:
+    """One-to-one, by `seed`; where A is larger, the same features of A have a partner in every draw, so
+    that draws can be compared."""
     generator = np.random.default_rng(seed)
     if d_a <= d_b:
         return generator.permutation(d_b)[:d_a].astype(np.int64)
-    return inverse(generator.permutation(d_a)[:d_b].astype(np.int64), d_a)
+    permutation = np.full(d_a, UNMATCHED, dtype=np.int64)
+    permutation[np.random.default_rng(0).permutation(d_a)[:d_b]] = generator.permutation(d_b)
+    return permutation
 
 
 def unit_rows(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

@@ -42,7 +42,7 @@ def test_every_agreement() -> None:
         "cosine": match(A, B, strategy="cosine").permutation,
         "none": np.full(24, -1),
     }
-    chosen = sample(matching, 6, seed=0)
+    chosen = sample(matching, matching.compared, 6, seed=0)
     found = causal_agreement(MODEL, DOCUMENTS, A, B, partners, chosen, tokens=30)
     assert {one.stratum for one in found} == set(range(6))
     assert len(found) == 18
@@ -60,28 +60,34 @@ def test_every_agreement() -> None:
 def test_a_feature_agrees_with_itself() -> None:
     matching = match(A, A)
     found = causal_agreement(
-        MODEL, DOCUMENTS, A, A, {"self": np.arange(24)}, sample(matching, 5, seed=1), tokens=30
+        MODEL,
+        DOCUMENTS,
+        A,
+        A,
+        {"self": np.arange(24)},
+        sample(matching, matching.compared, 5, seed=1),
+        tokens=30,
     )
     assert [one.agreement for one in found] == pytest.approx([1.0] * 5)
 
 
 def test_the_sample_is_stratified_by_cost_and_live() -> None:
     matching = match(A, B)
-    strata = sample(matching, 4, seed=0)
+    strata = sample(matching, matching.compared, 4, seed=0)
     every = strata[strata >= 0]
-    assert sorted(every) == sorted(np.flatnonzero(matching.live))
+    assert sorted(every) == sorted(np.flatnonzero(matching.compared))
     costs = [matching.cost[row[row >= 0]] for row in strata]
     for lower, upper in itertools.pairwise(costs):
         assert lower.max() <= upper.min()
-    assert (sample(matching, 4, seed=0) == strata).all()
-    assert (sample(matching, 4, seed=1) != strata).any()
+    assert (sample(matching, matching.compared, 4, seed=0) == strata).all()
+    assert (sample(matching, matching.compared, 4, seed=1) != strata).any()
 
 
 def test_means_are_paired() -> None:
     matching = match(A, B)
     partners = {"folded": matching.permutation, "same": matching.permutation}
     found = causal_agreement(
-        MODEL, DOCUMENTS, A, B, partners, sample(matching, 6, seed=0), tokens=30
+        MODEL, DOCUMENTS, A, B, partners, sample(matching, matching.compared, 6, seed=0), tokens=30
     )
     measures = agreement_measures(found, seed=0)
     mine = [one.agreement for one in found if one.strategy == "folded"]

@@ -211,13 +211,17 @@ def test_comparison_counts_who_fires_together_more(
         assert row["for_other"] == (apart["score_other"] > apart["score_one"]).sum()
         assert row["ties"] == (apart["score_one"] == apart["score_other"]).sum()
         assert row["for_one"] + row["for_other"] + row["ties"] + row["unmeasured"] == row["differ"]
-        for name in ("score_one", "score_other", "phi_one", "phi_other"):
-            if here[name].notna().any():
-                assert row[name] == pytest.approx(here[name].mean())
-        for side, strategy in (("one", one), ("other", other)):
-            table = matching(synthetic, strategy, row["a"], row["b"])
-            both_live = (table["status"] == "live") & (table["partner_status"] == "live")
-            assert row[f"mse_{side}"] == pytest.approx(table["mse_decoder"][both_live].mean())
+        tables = [matching(synthetic, name, row["a"], row["b"]) for name in (one, other)]
+        same = (tables[0]["status"] == "live") & (tables[0]["partner"] >= 0)
+        same &= tables[1]["partner"] >= 0
+        assert row["compared"] == same.sum()
+        for name in ("score", "phi"):
+            known = here[[f"{name}_one", f"{name}_other"]].dropna()
+            for side in ("one", "other"):
+                if len(known):
+                    assert row[f"{name}_{side}"] == pytest.approx(known[f"{name}_{side}"].mean())
+        for side, table in zip(("one", "other"), tables, strict=True):
+            assert row[f"mse_{side}"] == pytest.approx(table["mse_decoder"][same].mean())
     assert answer["total"] == len(differ)
     apart = [
         abs(row["score_one"] - row["score_other"])
@@ -303,9 +307,10 @@ def test_two_runs_of_the_same_saes_differ_where_their_partners_do(
             apart = (tables[0]["partner"] != tables[1]["partner"])[live]
             assert (row["features"], row["differ"]) == (live.sum(), apart.sum())
             total += apart.sum()
+            same = live & (tables[0]["partner"] >= 0) & (tables[1]["partner"] >= 0)
+            assert row["compared"] == same.sum()
             for name, table in zip(("mse_one", "mse_other"), tables, strict=True):
-                both = (table["status"] == "live") & (table["partner_status"] == "live") & live
-                assert row[name] == pytest.approx(table["mse_decoder"][both].mean())
+                assert row[name] == pytest.approx(table["mse_decoder"][same].mean())
         assert answer["total"] == total
         assert other is None
         assert {"setting": "seed", "one": 5, "other": 6} in answer["settings"]

@@ -26,11 +26,13 @@ CREATED: dict[str, Any] = {
 }  # fmt: skip
 
 
-def keep(directory: Path, name: str, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+def keep(
+    directory: Path, name: str, table: Table, rows: Sequence[dict[str, Any]], **about: Any
+) -> None:
     """Keep rows as a table of the run directory."""
     columns = {column: [row[column] for row in rows] for column in table.names}
     with RunDirectory(directory).holding() as held:
-        held.keep(name, table.encode(columns), "made up")
+        held.keep(name, table.encode(columns, about), "made up")
 
 
 def describe(directory: Path, source: str = "model", texts: Sequence[str] = TEXTS) -> None:
@@ -132,4 +134,6 @@ def judge(
                     }
                 )  # fmt: skip
     keep(directory, "judging/mse/sample.parquet", SAMPLE, sample)
+    for judge in judges:
+        keep(directory, f"judging/mse/{judge}.parquet", RESULTS, [], tells=False, verdict="")
     keep(directory, "judgements.parquet", JUDGEMENTS, said)

@@ -343,7 +343,7 @@ def test_captions_say_what_misleads(run: Run, copied: Path) -> None:
     assert "small MSE whatever their cosine" in caption_of(sorted_pairs(run))[1]
     assert "AUC" not in caption_of(mse_by_label(run))[1]
     name = "judging/mse/llm-gpt-4o-mini.parquet"
-    keep(copied, name, RESULTS, [result("", "", "", "auc", 0.87, 40)])
+    keep(copied, name, RESULTS, [result("", "", "", "auc", 0.87, 40)], tells=True, verdict="")
     words = caption_of(mse_by_label(open_run(copied)))[1]
     assert "Judged by llm-gpt-4o-mini (controls told apart with AUC 0.87)" in words
     assert "in a layer pair live pairs at random" in words

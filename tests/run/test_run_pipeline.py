@@ -51,7 +51,7 @@ def test_matchings_are_those_of_match(finished: Run, suite: Path, pair: tuple[st
         if strategy == "random":
             continue
         for name, found in expected.summary().items():
-            if name in ("total_cost", "mse_encoder", "cosine", "live_pairs", "left_out"):
+            if name in ("total_cost", "mse_encoder", "cosine", "compared", "left_out"):
                 assert value(finished, *pair, strategy, name) == pytest.approx(found, rel=1e-15)
     folded = finished.matching_details(*pair)
     assert folded["proof"]["gap"] <= 1e-6
@@ -198,18 +198,17 @@ def test_a_change_makes_anew_exactly_what_depends_on_it(
         run(config, tmp_path / "run", execute=memory)
         return sorted(memory.executed)
 
-    measures = ["collect_measures", "merge_sources"]
-    assert len(again()) == 2 * 4 + 3 + 1 + 2
+    measures = ["collect_measures", *["compare_strategies"] * 2, "merge_sources"]
+    assert len(again()) == 2 * 5 + 3 + 1 + 2
     assert again() == []
-    assert again(strategies="folded,random") == [*measures[:1], *["match_pair"] * 2, measures[1]]
-    assert again(strategies="folded,random", random_draws=4) == [
-        "collect_measures", "match_pair", "match_pair", "merge_sources"
-    ]  # fmt: skip
+    with_random = [*measures[:3], *["match_pair"] * 2, measures[3]]
+    assert again(strategies="folded,random") == with_random
+    assert again(strategies="folded,random", random_draws=4) == measures
     assert again() == measures
     assert again(candidates=2) == ["find_candidates", "find_candidates"]
     assert again(candidates=2, far="3,5") == [
-        "collect_measures", "compose_pair", "find_candidates", "match_pair", "measure_consistency",
-        "measure_growth", "merge_sources",
+        "collect_measures", "compare_strategies", "compose_pair", "find_candidates", "match_pair",
+        "measure_consistency", "measure_growth", "merge_sources",
     ]  # fmt: skip
     assert again(candidates=2, parts="decoder").count("match_pair") == 2
     assert again(candidates=2, parts="decoder") == []
@@ -224,8 +223,8 @@ def test_a_changed_checkpoint_makes_anew_what_reads_it(tmp_path: Path) -> None:
     memory.executed.clear()
     run(config, tmp_path / "run", execute=memory)
     assert sorted(memory.executed) == [
-        "chain_paths", "collect_measures", "find_candidates", "match_pair", "measure_consistency",
-        "measure_growth", "measure_norms", "merge_sources",
+        "chain_paths", "collect_measures", "compare_strategies", "find_candidates", "match_pair",
+        "measure_consistency", "measure_growth", "measure_norms", "merge_sources",
     ]  # fmt: skip
     run(config, tmp_path / "fresh")
     assert contents(tmp_path / "run") == contents(tmp_path / "fresh")

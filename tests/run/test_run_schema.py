@@ -28,7 +28,7 @@ def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory, plain_report
 def test_files_have_exactly_the_schema(finished: Run) -> None:
     patterns = {
         "matchings/": 0, "candidates/": 1, "paths.parquet": 2, "evaluation/measures.parquet": 3,
-        "evaluation/measures/": 4,
+        "evaluation/measures/": 4, "evaluation/compared/": 5,
     }  # fmt: skip
     seen = set()
     for path in finished.path.rglob("*.parquet"):
@@ -51,7 +51,7 @@ def test_the_document_says_the_same() -> None:
     for table in (*TABLES, *SEMANTIC_TABLES):
         assert f"`{table.path}`" in text
         section = text.partition(f"### `{table.path}`")[2].partition("\n### ")[0]
-        if table.path.startswith("evaluation/measures/"):
+        if table.path.startswith(("evaluation/measures/", "evaluation/compared/")):
             continue  # the same columns as measures.parquet
         assert f"A row: {table.row}." in section
         rows = [line for line in section.splitlines() if line.startswith("| `")]

@@ -51,7 +51,7 @@ def test_every_strategy_is_asked_about_the_same_features() -> None:
     assert len(chosen["folded"]) == 20
     for one in found:
         assert one.partner == MATCHINGS[one.strategy].permutation[one.feature]
-        assert MATCHINGS["folded"].live[one.feature]
+        assert MATCHINGS["folded"].compared[one.feature]
     again = also_swapped(found, "folded", 0.25, np.random.default_rng(0))
     assert len(again) == 5
     assert all(one.swapped and one.strategy == "folded" for one in again)

@@ -156,7 +156,7 @@ def test_a_folder_of_the_hubs_cache_says_its_repository(tmp_path: Path) -> None:
 
 def test_an_ambiguous_folder_is_refused_with_its_candidates() -> None:
     path = "/x/resid_post/layer_17_width_16k_l0_medium/params.safetensors"
-    with pytest.raises(InputError, match="source=") as caught:
+    with pytest.raises(InputError, match="source_of") as caught:
         source_of(sae_at(path, 17, model=None))
     assert "gemma-3-4b/17-gemmascope-2-res-16k" in str(caught.value)
     assert "gemma-3-1b-it/17-gemmascope-2-res-16k" in str(caught.value)

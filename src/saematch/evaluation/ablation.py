@@ -1,6 +1,7 @@
 """Causal agreement: does ablating a feature and, apart, its partner move the logits the same way?
 
-1. Draw live pairs of `folded`, one from each of equal strata of folded cost.
+1. Draw features that all strategies compare (`same_features`), one from each of equal strata of the cost
+   of their folded pairs.
 2. Take documents in order; in the first where the feature fires, at all tokens where it does,
    (a) take its share f_i · W_dec_A[i] off the stream of the earlier layer, and
    (b) apart, its partner's share off the stream of the later layer, for every strategy's partner.
@@ -43,10 +44,11 @@ class Agreement:
     agreement: float
 
 
-def sample(matching: Matching, strata: int, seed: int) -> np.ndarray:
-    """[strata, 1 or more] features: every live pair of each stratum of cost, in a seeded order."""
-    live = np.flatnonzero(matching.live)
-    ordered = live[np.argsort(matching.cost[live], kind="stable")]
+def sample(matching: Matching, features: np.ndarray, strata: int, seed: int) -> np.ndarray:
+    """[strata, 1 or more] of the features ([d_a] bool): all of each stratum of the matching's cost, in a
+    seeded order."""
+    chosen = np.flatnonzero(features)
+    ordered = chosen[np.argsort(matching.cost[chosen], kind="stable")]
     generator = np.random.default_rng(seed)
     found = np.full((strata, -(-len(ordered) // max(1, strata))), -1)
     for number, stratum in enumerate(np.array_split(ordered, strata)):

@@ -17,12 +17,12 @@ def check_belongs(model: LanguageModel, saes: Sequence[SAE], any_model: bool = F
         if sae.d_model != model.d_model:
             raise InputError(
                 f"needed a model of d_model {sae.d_model} for {what}, found {model.d_model} in "
-                f"{model.name}; name the right one with --model"
+                f"{model.name}; name the model that the SAEs were trained on"
             )
         if sae.layer >= model.n_blocks:
             raise InputError(
                 f"needed a block {sae.layer} for {what}, found {model.n_blocks} blocks in "
-                f"{model.name}; name the right model with --model"
+                f"{model.name}; name the model that the SAEs were trained on"
             )
         if sae.centred:
             raise UnsupportedError(
@@ -32,7 +32,7 @@ def check_belongs(model: LanguageModel, saes: Sequence[SAE], any_model: bool = F
         if sae.model_name and not any_model and not same_model(sae.model_name, model.name):
             raise InputError(
                 f"needed {sae.model_name}, on which {what} was trained, found {model.name}; "
-                "name it with --model, or say --any-model if they are the same weights"
+                "name that model, or allow any model (any_model) if they are the same weights"
             )
         recorded = sae.metadata.get("model_weights_sha256")
         if recorded and model.weights_sha256 != recorded:

@@ -256,5 +256,5 @@ def _check_finite(
         number = batch.documents[bad[0]]
         raise InputError(
             f"needed finite logits, found NaN or infinity from {model.name} in {model.dtype} on "
-            f"document {number} of {documents.corpus}; try --dtype float32"
+            f"document {number} of {documents.corpus}; try the dtype float32"
         )

@@ -19,6 +19,7 @@ from saematch.evaluation.measuring import (
     spread_of_draws,
     stream_measures,
 )
+from saematch.permutation import UNMATCHED
 
 MeasureRow = tuple[
     str, str, str, str, str, str, float, float | None, float | None, int, int
@@ -54,6 +55,12 @@ class CorpusMeasures:
             if (arm.strategy, arm.parts, arm.draw) == (strategy, parts, 0):
                 return self._values(pair, arm, rows, self.weights)
         return {}
+
+    def compared(self, pair: Pair) -> np.ndarray:
+        """[d_a] bool: the features of A with a partner under every map of the pair that was measured;
+        matching scores and their kin are over these alone, so that they compare."""
+        maps = [arm.permutation for arm, _ in self.found.arms[pair] if arm.permutation is not None]
+        return np.all([p != UNMATCHED for p in maps], axis=0)
 
     def pairs(self, main_parts: str) -> Iterator[dict[str, Any]]:
         """Columns of the rows of feature pairs, for each pair of SAEs and strategy."""
@@ -104,7 +111,8 @@ class CorpusMeasures:
         if arm.permutation is not None:
             of_a, of_b = self.firings[pair[0]], self.firings[pair[1]]
             joint = Firings.of(rows, of_a.counts.shape[1])
-            found |= matching_measures(joint, of_a, of_b, self.tokens, arm.permutation, weights)
+            p = np.where(self.compared(pair), arm.permutation, UNMATCHED)
+            found |= matching_measures(joint, of_a, of_b, self.tokens, p, weights)
         return found
 
     def _rows(

@@ -20,7 +20,8 @@ STRATEGIES = ("folded", "unfolded", "naive", "random", "cosine", "correlation")
 """Those whose partners are kept for every feature; a run may have some of them."""
 STEP_COLUMNS = ("partner", "cost", "mse", "cosine", "margin", "matched", "both_live")
 """What is kept of a step under each of them.  `matched`: whether the run has this matching; without it
-nothing is known of a partner, which is not the same as none.  `both_live`: means are of such pairs."""
+nothing is known of a partner, which is not the same as none.  `both_live`: whether both
+features of the pair are live."""
 FIRED_COLUMNS = ("phi_texts", "lift_texts", "fired", "partner_fired", "joint_fired")
 """On how many texts φ and lift are known, and the firings on all of them."""
 FOLDED_COLUMNS = ("certain", "quantile", "labels", "phi", "lift", *FIRED_COLUMNS, "doubts")

@@ -3,7 +3,8 @@
 A feature's score under a strategy is the share of its firings on which its partner fires too (the matching
 score of that pair); its label is what a judge calls the two, from 1 (DIFFERENT) to 3 (SAME).  Labels are
 compared where one experiment asked about both partners: one that asks about one strategy alone would count
-features for both only where the partners are equal.  Only live features are compared.
+features for both only where the partners are equal.  Only live features are compared; means are over those
+that both strategies pair, whether or not their partners are live.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -169,6 +170,17 @@ def _grouped(keys: Sequence[str], run: RunFiles) -> Iterator[list[str]]:
     yield group
 
 
+_BOTH = "partner_one IS NOT NULL AND partner_other IS NOT NULL"
+
+
+def _mean(name: str) -> str:
+    """The means of a column over the features that have both partners and a value under both."""
+    known = f"{_BOTH} AND {name}_one IS NOT NULL AND {name}_other IS NOT NULL"
+    return ", ".join(
+        f"avg({name}_{side}) FILTER ({known}) AS {name}_{side}" for side in ("one", "other")
+    )
+
+
 _COUNTS = (
     "SELECT key AS a, any_value(next) AS b, count(*) AS features, "
     "count(*) FILTER (partner_one = partner_other) AS same, "
@@ -176,15 +188,14 @@ _COUNTS = (
     f"count(*) FILTER ({SHOWN['one']}) AS for_one, count(*) FILTER ({SHOWN['other']}) AS for_other, "
     f"count(*) FILTER ({SHOWN['differ']} AND score_one = score_other) AS ties, "
     f"count(*) FILTER ({SHOWN['differ']} AND (score_one IS NULL OR score_other IS NULL)) AS unmeasured, "
-    "avg(score_one) AS score_one, avg(score_other) AS score_other, "
-    "avg(phi_one) AS phi_one, avg(phi_other) AS phi_other, "
+    f"count(*) FILTER ({_BOTH}) AS compared, "
+    f"{_mean('score')}, {_mean('phi')}, {_mean('mse')}, "
     "count(label_one) AS judged, avg(label_one) AS label_one, avg(label_other) AS label_other, "
     "count(*) FILTER (label_one IS NOT NULL AND partner_one = partner_other) AS judged_same, "
     "count(*) FILTER ({listed}) AS listed, "
     f"count(*) FILTER ({SHOWN['judge_one']}) AS judge_one, "
-    f"count(*) FILTER ({SHOWN['judge_other']}) AS judge_other, "
-    "avg(mse_one) FILTER (both_live_one) AS mse_one, "
-    "avg(mse_other) FILTER (both_live_other) AS mse_other FROM compared "
+    f"count(*) FILTER ({SHOWN['judge_other']}) AS judge_other "
+    "FROM compared "
     "GROUP BY key ORDER BY list_position($keys, key)"
 )
 
@@ -218,7 +229,7 @@ def _compared(one: str, other: str, measured: bool, judged: bool) -> str:
     for side, strategy in (("one", one), ("other", other)):
         columns += [
             f"step.{step_column(name, strategy)} AS {name}_{side}"
-            for name in ("partner", "mse", "cosine", "both_live")
+            for name in ("partner", "mse", "cosine")
         ]
         columns += [f"{side}_score.{name} AS {name}_{side}" for name in _SCORE]
         columns += [f"{side}_said.labels AS labels_{side}", f"judged.label_{side}"]

@@ -15,7 +15,7 @@ from typing import Any
 from saematch import files
 from saematch.errors import InputError, SaematchError, UsageError
 from saematch.run.config import parts_slug
-from saematch.run.currency import is_current
+from saematch.run.currency import current_names, is_current
 from saematch.run.described import SHOWN_FIRST
 from saematch.run.directory import RunDirectory
 from saematch.run.judged import Judged, best_judge
@@ -200,11 +200,14 @@ class RunFiles:
         return found
 
     def names(self, prefix: str) -> list[str]:
-        """Finished tables whose names start so."""
-        return [name for name in self._directory.names(prefix) if name.endswith(".parquet")]
+        """Current tables whose names start so (run/currency.py)."""
+        names = current_names(self._directory, prefix)
+        return [name for name in names if name.endswith(".parquet")]
 
     def sha256(self, name: str) -> str | None:
-        """What the manifest says of a file; None where it is not finished."""
+        """What the manifest says of a file; None where there is none that is current."""
+        if not is_current(self._directory, name):
+            return None
         record = self._directory.record(name)
         return None if record is None else record.sha256
 
@@ -292,5 +295,5 @@ def _chains(saes: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
 
 
 def _pair_sources(directory: RunDirectory) -> dict[str, str]:
-    there = (name for name in directory.names(PAIR_SOURCES) if is_current(directory, name))
+    there = current_names(directory, PAIR_SOURCES)
     return {name.removeprefix(PAIR_SOURCES).removesuffix(".parquet"): name for name in there}

@@ -1,6 +1,7 @@
 """Two runs over the same SAEs: where the partner of a feature differs.
 
-SAEs are the same where the sha256 of their files is, whatever the runs call them.
+SAEs are the same where the sha256 of their files is, whatever the runs call them.  Means are over the live
+features that both runs pair.
 """
 
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from saematch.explorer.selection import (
 )
 
 PARAMETERS = ("layer", "one", "other", "limit", "offset")
+_BOTH = "partner_one IS NOT NULL AND partner_other IS NOT NULL"
 _DIFFER = "partner_one IS DISTINCT FROM partner_other"
 
 
@@ -74,15 +76,13 @@ def compare_runs(
             f"WITH compared AS ({compared}) SELECT key, count(*) AS features, "
             "count(*) FILTER (partner_one = partner_other) AS same, "
             f"count(*) FILTER ({_DIFFER}) AS differ, "
-            "count(*) FILTER (both_live_one) AS pairs_one, count(*) FILTER (both_live_other) AS pairs_other, "
-            "avg(mse_one) FILTER (both_live_one) AS mse_one, "
-            "avg(mse_other) FILTER (both_live_other) AS mse_other FROM compared GROUP BY key",
+            f"count(*) FILTER ({_BOTH}) AS compared, avg(mse_one) FILTER ({_BOTH}) AS mse_one, "
+            f"avg(mse_other) FILTER ({_BOTH}) AS mse_other FROM compared GROUP BY key",
             values,
         )
     }
     none = {
-        "features": 0, "same": 0, "differ": 0, "pairs_one": 0, "pairs_other": 0, "mse_one": None,
-        "mse_other": None,
+        "features": 0, "same": 0, "differ": 0, "compared": 0, "mse_one": None, "mse_other": None,
     }  # fmt: skip
     total = sum(row["differ"] for row in counts.values())
     offset = min(offset, last_page(total, limit)) if total else 0
@@ -109,7 +109,7 @@ def _compared(place: int, one: str, other: str) -> str:
     columns = ", ".join(
         f"{side}.{step_column(name, strategy)} AS {name}_{side}"
         for side, strategy in (("one", one), ("other", other))
-        for name in ("partner", "mse", "cost", "cosine", "both_live")
+        for name in ("partner", "mse", "cost", "cosine")
     )
     return (
         "SELECT one.key, one.feature, one.next, "

@@ -10,7 +10,7 @@ import pandas as pd
 from saematch.errors import InputError
 from saematch.run.commands import on_directory, run_again
 from saematch.run.config import PARTS, parts_slug
-from saematch.run.currency import is_current
+from saematch.run.currency import current_names
 from saematch.run.evaluation_summary import corpora_of, documents_said, texts_of
 from saematch.run.schema import decode
 
@@ -129,8 +129,8 @@ def read(run: "Run", name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def current(run: "Run", prefix: str) -> list[str]:
-    """Tables whose names start so; those of files that were made anew since are left out."""
-    return [name for name in run.directory.names(prefix) if is_current(run.directory, name)]
+    """The current tables whose names start so (currency.py)."""
+    return current_names(run.directory, prefix)
 
 
 def live_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from saematch.figures.captions import plain
-from saematch.figures.data import NotInRunError, command, current, read
-from saematch.run.names import JUDGEMENTS_NAME, sample_name
+from saematch.figures.data import NotInRunError, command
+from saematch.run.judged import judged, labelled_pairs
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -17,38 +17,27 @@ NO_RESULTS = pd.DataFrame(columns=pd.Index(["measure", "strategy", "value"]))
 
 def results(run: "Run", experiment: str) -> dict[str, pd.DataFrame]:
     """The measures of labels by judge; raises NotInRunError where nobody judged the experiment."""
-    sample = sample_name(experiment)
-    prefix = sample.rpartition("/")[0] + "/"
-    found = {
-        name.removeprefix(prefix).removesuffix(".parquet"): read(run, name)[0]
-        for name in current(run, prefix)
-        if name != sample
-    }
+    found = {one.judge: one.results for one in judged(run, experiment)}
     if not found:
-        needed = f"judgements of the experiment '{experiment}'"
-        raise NotInRunError(run, needed, command(run, "judge"))
+        raise _not_judged(run, experiment)
     return found
 
 
 def labelled(run: "Run", experiment: str) -> pd.DataFrame:
     """The pairs of features of an experiment that got a label, as they were asked: columns of its
-    sample, with judge and label.  Controls and pairs asked the other way round are left out.
+    sample, with judge and label.
 
     Raises NotInRunError where nobody judged the experiment.
     """
-    name = sample_name(experiment)
-    there = {*current(run, name), *current(run, JUDGEMENTS_NAME)}
-    if {name, JUDGEMENTS_NAME} <= there:
-        sample, judgements = read(run, name)[0], read(run, JUDGEMENTS_NAME)[0]
-        asked = sample[(sample["kind"] == "pair") & ~sample["swapped"]]
-        said = judgements[
-            (judgements["experiment"] == experiment) & (judgements["outcome"] == "judged")
-        ]
-        both = asked.merge(said[["question", "judge", "label"]], on="question")
-        if len(both):
-            return both
-    needed = f"labelled pairs of the experiment '{experiment}'"
-    raise NotInRunError(run, needed, command(run, "judge"))
+    found = [labelled_pairs(run, experiment, one.judge) for one in judged(run, experiment)]
+    if not any(map(len, found)):
+        raise _not_judged(run, experiment)
+    return pd.concat(found, ignore_index=True)
+
+
+def _not_judged(run: "Run", experiment: str) -> NotInRunError:
+    needed = f"judgements of the experiment '{experiment}'"
+    return NotInRunError(run, needed, command(run, "judge", f"--experiment {experiment}"))
 
 
 def results_of(run: "Run", experiment: str, judges: Iterable[str]) -> dict[str, pd.DataFrame]:

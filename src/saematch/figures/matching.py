@@ -36,6 +36,8 @@ def mse(run: "Run") -> Figure:
     measures = measures[measures["corpus"] == ""]
     rows = measures[measures["measure"] == "mse_decoder"]
     missing = {name: gaps(rows[rows["strategy"] == name], pairs) for name in run.config.strategies}
+    counts = measures[measures["measure"] == "compared"]["value"]
+    compared = f"{int(counts.min()):,} to {int(counts.max()):,}" if len(counts) else "none"
     draws = " Range of random: its least and greatest draw." * ("random" in run.config.strategies)
     shared = " cosine: the nearest by it, which several features may share." * (
         "cosine" in run.config.strategies
@@ -44,7 +46,8 @@ def mse(run: "Run") -> Figure:
         mse_by_pair(measures, pairs),
         "MSE of matched pairs by part (SAE Match, figure 3)",
         suite_facts(run),
-        "Mean squared difference of matched live pairs, all strategies measured on folded weights; "
+        "Mean squared difference of matched features, in each layer pair over the same live features of "
+        f"the earlier SAE for every strategy ({compared}), all measured on folded weights; "
         f"from the weights alone, no text was read.{draws}{shared}",
         not_measured(missing, len(pairs)),
     )
@@ -53,7 +56,7 @@ def mse(run: "Run") -> Figure:
 def mse_by_pair(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Figure:
     """MSE of decoder, encoder and bias per layer pair and strategy (the paper's figure 3).
 
-    `measures`: rows of evaluation/measures.parquet; means over live pairs, on folded weights.  The
+    `measures`: rows of evaluation/measures.parquet; means over the same features, on folded weights.  The
     random strategy's range is its least and greatest draw.
     """
     figure, axes = new_figure(2.6 + below(pairs), columns=len(PARTS))
@@ -93,12 +96,12 @@ def cost_distribution(costs: dict[tuple[str, str], np.ndarray]) -> Figure:
 
 
 def certain_share(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Figure:
-    """Share of live pairs that every optimal matching contains, per layer pair."""
+    """Share of the features compared whose pair every optimal matching contains, per layer pair."""
     figure, (ax,) = new_figure(2.8, width=BESIDE)
     rows = measures[(measures["measure"] == "certain_share") & (measures["strategy"] == "folded")]
     values = rows.set_index(["a", "b"])["value"].reindex(pd.MultiIndex.from_tuples(pairs))
     ax.bar(range(len(pairs)), values, color=STRATEGY_LINES["folded"].color, width=0.7)
     ax.set_ylim(0, 1)
-    ax.set_ylabel("share of live pairs proven certain", fontsize=TEXT_SIZE)
+    ax.set_ylabel("share of pairs proven certain", fontsize=TEXT_SIZE)
     label_pairs(ax, arrows(pairs))
     return figure

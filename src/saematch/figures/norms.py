@@ -38,6 +38,7 @@ from saematch.figures.style import (
     legend_below,
     new_figure,
 )
+from saematch.run.currency import is_current
 from saematch.run.evaluation_plan import corpus_slug, documents_name, stream_name
 from saematch.run.evaluation_summary import corpora_of
 
@@ -119,7 +120,7 @@ def stream_norms(run: "Run", corpus: str) -> dict[str, Values]:
     found = {}
     for key in run.keys:
         name = stream_name(slug, key)
-        if run.directory.record(name) is None:
+        if not is_current(run.directory, name):
             continue
         table, _ = read(run, name)
         sums = (weights @ table[f"typical_{of}"].to_numpy() for of in ("stream_square", "tokens"))

@@ -58,7 +58,7 @@ FIGURES: Sequence[PaperFigure] = (
     PaperFigure(
         ("4", "7 left"), "judged-shares", labels.judged_shares,
         "shares of the judge's DIFFERENT, MAYBE and SAME per layer pair, by strategy",
-        "judgements of the experiment 'layers'", _JUDGE,
+        "judgements of the experiment 'layers'", f"{_JUDGE} --experiment layers",
     ),
     PaperFigure(
         ("5",), "sorted-pairs", sorted_pairs.sorted_pairs,
@@ -68,7 +68,7 @@ FIGURES: Sequence[PaperFigure] = (
     PaperFigure(
         ("6",), "mse-by-label", labels.mse_by_label,
         "distribution of decoder MSE by the judge's label, three layer pairs",
-        "judgements of the experiment 'mse'", _JUDGE,
+        "judgements of the experiment 'mse'", f"{_JUDGE} --experiment mse",
     ),
     PaperFigure(
         ("7 right",), "matching-score", scores.matching_score,
@@ -78,7 +78,7 @@ FIGURES: Sequence[PaperFigure] = (
     PaperFigure(
         ("8",), "persistence", labels.persistence,
         "judge's mean label from start layers to each later layer: exact and composition",
-        "judgements of the experiment 'persistence'", _JUDGE,
+        "judgements of the experiment 'persistence'", f"{_JUDGE} --experiment persistence",
     ),
     PaperFigure(
         ("10",), "pruned-by-corpus", pruning.pruned_by_corpus,
@@ -93,7 +93,7 @@ FIGURES: Sequence[PaperFigure] = (
     PaperFigure(
         ("12",), "score-by-parts", scores.score_by_parts,
         "matching score by decoder alone, encoder alone and all parts",
-        "measures on text of other parts", _EVALUATE,
+        "measures on text of other parts", f"{_EVALUATE} --other-parts",
     ),
     PaperFigure(
         ("14",), "against-l0", sparsity.against_l0,

@@ -130,7 +130,7 @@ class LanguageModel:
             if not torch.isfinite(logits).all():
                 raise InputError(
                     f"needed a model with finite logits, found NaN or infinity from {self.name} in "
-                    f"{self.dtype}; try --dtype float32"
+                    f"{self.dtype}; try the dtype float32"
                 )
             if not torch.equal(self.predict_from(ids, block, streams[block]), logits):
                 raise UnsupportedError(

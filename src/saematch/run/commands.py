@@ -7,6 +7,7 @@ from typing import Any
 
 from saematch.run.config import flags_of
 from saematch.run.names import (
+    COMPARED,
     DESCRIPTIONS,
     JUDGING,
     MEASURES_NAME,
@@ -31,7 +32,7 @@ _VERBS = {
     "figures": "figures",
 }
 """What makes an output, by its first folder; the rest `saematch run` makes."""
-_FROM_WEIGHTS = (WEIGHTS_NAME, f"{SOURCES}consistency-", f"{SOURCES}norms-")
+_FROM_WEIGHTS = (WEIGHTS_NAME, COMPARED, f"{SOURCES}consistency-", f"{SOURCES}norms-")
 
 
 def on_directory(directory: str | Path, verb: str, flags: str = "") -> str:

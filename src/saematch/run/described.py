@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from saematch.run.currency import current_names, is_current
 from saematch.run.names import DESCRIPTIONS, descriptions_name, split_descriptions_name
 from saematch.run.schema import decode
 from saematch.semantics.descriptions import Description, first_texts
@@ -45,9 +46,9 @@ class Described:
 
 
 def descriptions_of(run: "Run", source: str, key: str) -> Described | None:
-    """The descriptions of an SAE from a source; None where the run has none."""
+    """The current descriptions of an SAE from a source (currency.py); None where there are none."""
     name = descriptions_name(source, key)
-    if run.directory.record(name) is None:
+    if not is_current(run.directory, name):
         return None
     table, about = decode(run.directory.read(name))
     return Described(tuple(Description(**row) for row in table.to_pylist()), about)
@@ -57,7 +58,7 @@ def described(run: "Run") -> dict[tuple[str, str], Described]:
     """All there are, by key and source, in order of depth."""
     found = {}
     for key in run.keys:
-        for name in run.directory.names(DESCRIPTIONS):
+        for name in current_names(run.directory, DESCRIPTIONS):
             source, of = split_descriptions_name(name)
             if of == key:
                 one = descriptions_of(run, source, key)

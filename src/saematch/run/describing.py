@@ -11,7 +11,7 @@ from saematch.evaluation.activations import OUTLYING
 from saematch.language_model import Documents, LanguageModel, load_corpus
 from saematch.run.describe_config import DescribeConfig
 from saematch.run.describing_neuronpedia import NEURONPEDIA, describe_from_neuronpedia
-from saematch.run.directory import RunDirectory
+from saematch.run.directory import RunDirectory, sae_file
 from saematch.run.evaluated_run import members_of
 from saematch.run.evaluation_plan import hash_of
 from saematch.run.model_of_run import ModelOfRun
@@ -77,7 +77,7 @@ def _ship(held: RunDirectory, member: Member) -> bool:
     for name, data in found.items():
         inputs = hash_of(stage="shipped", sae=member.identity, name=name)
         if not held.is_finished(name, inputs):
-            held.keep(name, data, inputs)
+            held.keep(name, data, inputs, [sae_file(held.path, member.key, member.sha256)])
     return bool(found)
 
 
@@ -169,15 +169,17 @@ class _Describing:
             "notes": self.notes,
             "sae": self.members[key].sha256,
         }
-        self.held.keep(
-            features_name(key), FEATURES.encode(feature_rows(model, found), about), inputs
-        )
+        member = self.members[key]
+        made_from = [sae_file(self.held.path, key, member.sha256)]
+        data = FEATURES.encode(feature_rows(model, found), about)
+        self.held.keep(features_name(key), data, inputs, made_from)
         rows = context_rows(model, texts, found)
-        self.held.keep(contexts_name(key), CONTEXTS.encode(rows, about), inputs)
+        self.held.keep(contexts_name(key), CONTEXTS.encode(rows, about), inputs, made_from)
+        made_from = [self.held.kept(contexts_name(key))]
         for source, some in found.descriptions.items():
             columns = {name: [getattr(one, name) for one in some] for name in DESCRIPTIONS.names}
             data = DESCRIPTIONS.encode(columns, about)
-            self.held.keep(descriptions_name(source, key), data, inputs)
+            self.held.keep(descriptions_name(source, key), data, inputs, made_from)
 
     def _note(self, *notes: str) -> None:
         self.notes += [note for note in notes if note not in self.notes]

@@ -6,7 +6,7 @@ from typing import Any
 from saematch import files
 from saematch.cache import cache_directory
 from saematch.run.describe_config import DescribeConfig
-from saematch.run.directory import RunDirectory
+from saematch.run.directory import RunDirectory, sae_file
 from saematch.run.evaluation_plan import hash_of
 from saematch.run.names import descriptions_name
 from saematch.run.schema_semantics import DESCRIPTIONS
@@ -68,4 +68,4 @@ def _keep(held: RunDirectory, member: Member, found: FetchedDescriptions) -> Non
     inputs = hash_of(stage="neuronpedia", sae=member.identity, data=files.sha256(data))
     name = descriptions_name(NEURONPEDIA, member.key)
     if not held.is_finished(name, inputs):
-        held.keep(name, data, inputs)
+        held.keep(name, data, inputs, [sae_file(held.path, member.key, member.sha256)])

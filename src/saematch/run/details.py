@@ -1,4 +1,4 @@
-"""What a matching says of itself beside its rows: proof, shares, and the measures of the run."""
+"""What a matching says of itself beside its rows, and the measures of a pair's matchings."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,74 +6,68 @@ from typing import Any
 
 import numpy as np
 
-from saematch.assignment import Certified, Dense
-from saematch.matched import Matching
+from saematch.matched import Matching, same_features
 from saematch.matching import match
 from saematch.measuring import measure
-from saematch.pricing import Unmatched
 from saematch.run.schema import MEASURES, WEIGHT_MEASURES
 from saematch.sae import FoldedSAE
-from saematch.strategies import Strategy
+from saematch.strategies import ASSIGNED
 
-COUNTS = ("pairs", "live_pairs", "left_out", "unmatched_a", "unmatched_b")
+COUNTS = ("pairs", "compared", "left_out", "unmatched_a", "unmatched_b")
 
 Range = tuple[float, float | None, float | None]
 """A measure's value, and the lower and upper end of its range where it has one."""
 
 
-def measures_of(found: Matching) -> dict[str, Range]:
-    """The measures of a matching by name; the names are those of `WEIGHT_MEASURES`."""
-    summary = found.summary()
-    names = ("total_cost", "mse_decoder", "mse_encoder", "mse_bias", "cosine")
-    values = {name: summary[name] for name in names}
-    values |= {f"share_{part}": share for part, share in found.shares.items()}
-    values |= {name: float(summary[name]) for name in COUNTS}
-    if found.assignment is not None:
-        values |= {"gap": found.gap, "slack": found.slack}
-        values |= {"certain_share": mean_of(found.certain.astype(float), found.live)}
-    return {name: (_number(value), None, None) for name, value in values.items()}
-
-
-def match_and_measure(
+def compared_measures(
     a: FoldedSAE,
     b: FoldedSAE,
-    parts: Mapping[str, float],
-    strategy: Strategy,
+    matchings: Mapping[str, Matching],
     *,
     seed: int = 0,
     draws: int = 20,
-    unmatched_cost: Unmatched | None = None,
-    solver: Dense | Certified | None = None,
-) -> tuple[Matching, dict[str, Range]]:
-    """A pair's matching by a strategy, and its measures.
+) -> dict[str, dict[str, Range]]:
+    """The measures of one pair's matchings by strategy, their means over the same features of A.
 
-    `random`: the measures are the mean, least and greatest of `draws` draws, of which the matching is
-    the first.  `folded` and `unfolded` are measured on the weights as shipped too.
+    These are the `same_features` of all the matchings; how many there are, and how many of A's they
+    leave out, is among the measures.  `random`: the mean, least and greatest of `draws` draws from
+    `seed` on, of which the matching is the first.  `folded` and `unfolded` are measured on the weights
+    as shipped too.
     """
-    found = match(
-        a,
-        b,
-        parts=parts,
-        strategy=strategy,
-        seed=seed,
-        unmatched_cost=unmatched_cost,
-        solver=solver,
-    )
-    measures = measures_of(found)
-    if strategy in ("folded", "unfolded"):
-        raw = measure(a.sae, b.sae, found.permutation, parts=parts, scale="none")
-        measures["mse_decoder_raw"] = (mean_of(raw.mse_decoder, found.live), None, None)
-    if strategy == "random":
-        more = (
-            measures_of(match(a, b, parts=parts, strategy=strategy, seed=seed + n))
-            for n in range(1, draws)
-        )
-        all_draws = [measures, *more]
-        measures = {name: spread([one[name][0] for one in all_draws]) for name in measures}
-    return found, measures
+    features = same_features(matchings.values())
+    rows: dict[str, dict[str, Range]] = {}
+    for strategy, found in matchings.items():
+        measures = measures_of(found, features)
+        if strategy in ASSIGNED:
+            raw = measure(a.sae, b.sae, found.permutation, parts=found.parts, scale="none")
+            measures["mse_decoder_raw"] = (mean_of(raw.mse_decoder, features), None, None)
+        if strategy == "random":
+            more = (
+                measures_of(
+                    match(a, b, parts=found.parts, strategy="random", seed=seed + n), features
+                )
+                for n in range(1, draws)
+            )
+            all_draws = [measures, *more]
+            measures = {name: spread([one[name][0] for one in all_draws]) for name in measures}
+        rows[strategy] = measures
+    return rows
 
 
-def details_of(found: Matching, measures: Mapping[str, Range]) -> dict[str, Any]:
+def measures_of(found: Matching, features: np.ndarray) -> dict[str, Range]:
+    """The measures of a matching by name, means over `features` ([d_a] bool); the names are those of
+    `WEIGHT_MEASURES`."""
+    summary = found.summary(features)
+    names = ("total_cost", "mean_cost", "mse_decoder", "mse_encoder", "mse_bias", "cosine")
+    values = {name: summary[name] for name in names}
+    values |= {f"share_{part}": share for part, share in found.shares.items()}
+    values |= {name: float(summary[name]) for name in COUNTS}
+    if found.gap is not None:
+        values |= {"gap": found.gap, "slack": found.slack, "certain_share": summary["certain"]}
+    return {name: (_number(value), None, None) for name, value in values.items()}
+
+
+def details_of(found: Matching) -> dict[str, Any]:
     """What a matching's table says beside its rows (docs/run-directory.md)."""
     proof = found.assignment
     status = found.b.status
@@ -104,9 +98,6 @@ def details_of(found: Matching, measures: Mapping[str, Range]) -> dict[str, Any]
             "dual": _number(proof.dual),
             "slack": _number(proof.slack),
             "solver": proof.solver,
-        },
-        "measures": {
-            name: [_finite(value) for value in values] for name, values in measures.items()
         },
     }
 
@@ -149,7 +140,3 @@ def mean_of(values: np.ndarray, chosen: np.ndarray) -> float:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else value

@@ -31,6 +31,9 @@ from saematch.run.manifest import (
     record_of,
 )
 
+SAE = "sae:"
+"""Before the key of an SAE among what an output was made from."""
+
 KNOWN_NAMES = {
     MANIFEST,
     "matchings",
@@ -72,6 +75,11 @@ class KeptFile:
         if files.sha256(data) != self.sha256:
             raise altered_error(self.path)
         return data
+
+
+def sae_file(directory: Path, key: str, sha256: str) -> KeptFile:
+    """An SAE as what an output is made from: an output of another SAE in its place is not current."""
+    return KeptFile(f"{SAE}{key}", directory, sha256)
 
 
 class RunDirectory:

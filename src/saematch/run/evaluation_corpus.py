@@ -17,7 +17,7 @@ from saematch.evaluation.ablation import causal_agreement, sample
 from saematch.evaluation.arms import RANDOM, RIDGE, PairInputs, arms_of
 from saematch.evaluation.collecting import Arm, Collected, collect
 from saematch.language_model import Corpus, Documents
-from saematch.matched import Matching
+from saematch.matched import Matching, same_features
 from saematch.run import evaluation_plan as plan
 from saematch.run import evaluation_stages as evaluation
 from saematch.run.evaluated_run import EvaluatedRun, Matchings
@@ -213,7 +213,12 @@ class CorpusEvaluation:
                 of.model.saes[pair[0]].sae,
                 of.model.saes[pair[1]].sae,
                 {strategy: one.permutation for strategy, one in kept.items()},
-                sample(kept["folded"], config.causal_pairs, config.seed),
+                sample(
+                    kept["folded"],
+                    same_features(kept.values()),
+                    config.causal_pairs,
+                    config.seed,
+                ),
                 config.causal_tokens,
             )
             of.held.keep(name, evaluation.encode_causal(agreements), inputs, list(mine.values()))

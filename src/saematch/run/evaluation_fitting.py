@@ -17,10 +17,11 @@ from saematch.language_model import Corpus, load_corpus
 from saematch.measuring import measure
 from saematch.permutation import Permutation
 from saematch.run import evaluation_plan as plan
-from saematch.run.details import details_of, measures_of
+from saematch.run.details import details_of
 from saematch.run.evaluated_run import EvaluatedRun
 from saematch.run.evaluation_plan import Pair
 from saematch.run.kept import matching_columns
+from saematch.run.pipeline import call_for
 from saematch.run.schema import MATCHINGS
 
 USUAL_DOCUMENT_TOKENS = 400
@@ -64,6 +65,8 @@ class Fitting:
             hashes[pair] = plan.hash_of(
                 stage="correlation", ends=ends, fitted_on=self.identity, scale=of.run.config.scale
             )
+        for pair in of.pairs:
+            call_for(of.held, plan.correlation_name(pair, of.slug), hashes[pair])
         missing = [
             pair
             for pair in of.pairs
@@ -76,9 +79,7 @@ class Fitting:
             a, b = (of.members[key].folded(of.run.config.scale) for key in pair)
             parts = of.run.config.parts
             matching = measure(a, b, permutation, parts=parts, strategy=CORRELATION)
-            data = MATCHINGS.encode(
-                matching_columns(matching), details_of(matching, measures_of(matching))
-            )
+            data = MATCHINGS.encode(matching_columns(matching), details_of(matching))
             of.held.keep(plan.correlation_name(pair, of.slug), data, hashes[pair])
 
     def _fit(

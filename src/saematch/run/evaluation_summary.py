@@ -37,13 +37,11 @@ def evaluated(run: "Run") -> "pd.DataFrame":
 def corpora_of(run: "Run") -> dict[str, dict[str, Any]]:
     """What each corpus's table says beside its rows, by the corpus's name; tables of matchings that were
     made anew since are left out."""
-    from saematch.run.pipeline import is_current
+    from saematch.run.currency import current_names
     from saematch.run.schema import decode
 
     found = {}
-    for name in run.directory.names("evaluation/measures/corpus-"):
-        if not is_current(run.directory, name):
-            continue
+    for name in current_names(run.directory, "evaluation/measures/corpus-"):
         about = decode(run.directory.read(name))[1]
         found[about["corpus"]] = about
     return found

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from saematch import files
 from saematch.errors import UsageError
 from saematch.matched import Matching
-from saematch.run.details import details_of, measures_of
+from saematch.run.currency import is_current
+from saematch.run.details import details_of
 from saematch.run.kept import matching_columns
 from saematch.run.plan import COMPOSITIONS
 from saematch.run.read import Run
@@ -48,7 +49,7 @@ def all_matchings(run: Run) -> "pd.DataFrame":
     for a, b in details["pairs"]:
         for strategy in (*run.config.strategies, *COMPOSITIONS.values()):
             name = f"matchings/{strategy}/{run.config.slug}/{a}--{b}.parquet"
-            if run.directory.record(name) is None:
+            if not is_current(run.directory, name):
                 continue
             frame = decode(run.directory.read(name))[0].to_pandas()
             for column, value in reversed(
@@ -86,7 +87,4 @@ def _without_formulas(frame: "pd.DataFrame") -> "pd.DataFrame":
 def write_matching(matching: Matching, path: str | Path) -> None:
     """Write one matching as Parquet, in the columns and details that a run directory has."""
     columns = matching_columns(matching)
-    files.write_atomically(
-        files.user_path(path),
-        MATCHINGS.encode(columns, details_of(matching, measures_of(matching))),
-    )
+    files.write_atomically(files.user_path(path), MATCHINGS.encode(columns, details_of(matching)))

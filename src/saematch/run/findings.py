@@ -75,11 +75,14 @@ def findings(
 
 
 def mse_order(main: Evaluated) -> Finding:
-    claim = "decoder MSE of live pairs: folded < unfolded < naive in every layer pair"
+    claim = "decoder MSE of live features: folded < unfolded < naive in every layer pair"
     rows = main.run.measures()
-    rows = rows[(rows["measure"] == "mse_decoder") & (rows["corpus"] == "")]
-    table = rows[rows["parts"] == main.slug].set_index(["a", "b", "strategy"])["value"]
-    kept, gains = 0, []
+    rows = rows[(rows["corpus"] == "") & (rows["parts"] == main.slug)]
+    table, compared = (
+        rows[rows["measure"] == name].set_index(["a", "b", "strategy"])["value"]
+        for name in ("mse_decoder", "compared")
+    )
+    kept, gains, features = 0, [], []
     for a, b in main.adjacent:
         values = [table.get((a, b, s)) for s in ("folded", "unfolded", "naive")]
         if any(value is None for value in values):
@@ -87,9 +90,10 @@ def mse_order(main: Evaluated) -> Finding:
         folded, unfolded, naive = map(float, values)  # pyright: ignore[reportArgumentType]
         kept += folded < unfolded < naive
         gains.append(1 - folded / unfolded)
+        features.append(int(compared[a, b, "folded"]))
     effect = (
-        f"in {kept} of {len(gains)} pairs; folded is lower than unfolded by this share, mean over "
-        "pairs, least and greatest pair"
+        f"in {kept} of {len(gains)} pairs, on the same {min(features):,} to {max(features):,} live features "
+        "of each; folded is lower than unfolded by this share, mean over pairs, least and greatest pair"
     )
     verdict = HOLDS if kept == len(gains) else FAILS
     return Finding(

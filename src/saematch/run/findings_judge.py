@@ -10,7 +10,7 @@ import numpy as np
 
 from saematch.evaluation.measuring import Values, draw_weights
 from saematch.run.findings import OPEN, Finding, bounded, directed
-from saematch.run.judged import Judged, best_judge, labelled_sample
+from saematch.run.judged import Judged, best_judge, labelled_pairs, labelled_sample
 from saematch.run.sampling import COMPOSITION, EXACT
 from saematch.semantics.experiments import DIFFERENT, PAIR
 from saematch.semantics.judging import Label
@@ -84,8 +84,7 @@ def folding(run: "Run") -> Finding:
     judge = best_judge(run, "layers")
     if judge is None or not judge.tells:
         return _not_judged("i", claim, "layers", judge)
-    table = labelled_sample(run, "layers", judge.judge)
-    table = table[(table["kind"] == PAIR) & ~table["swapped"] & table["label"].notna()]
+    table = labelled_pairs(run, "layers", judge.judge)
     same = {
         strategy: rows.set_index(["a", "b", "feature"])["label"] == Label.SAME
         for strategy, rows in table.groupby("strategy")
@@ -115,8 +114,7 @@ def cost(run: "Run") -> Finding:
     judge = best_judge(run, "mse")
     if judge is None or not judge.tells:
         return _not_judged("j", claim, "mse", judge)
-    table = labelled_sample(run, "mse", judge.judge)
-    table = table[(table["kind"] == PAIR) & ~table["swapped"] & table["label"].notna()]
+    table = labelled_pairs(run, "mse", judge.judge)
     by_pair = table.groupby(["a", "b"])["mse_decoder"].transform("mean")
     relative = (table["mse_decoder"] / by_pair).to_numpy()
     weights = draw_weights(len(table), 0)

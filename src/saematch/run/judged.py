@@ -1,4 +1,4 @@
-"""The results of judges in a run directory, read."""
+"""The results of judges in a run directory: the only reader, of what is current (currency.py)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from saematch.errors import UsageError
-from saematch.run.config import parts_slug
 from saematch.run.currency import is_current
 from saematch.run.names import (
     JUDGEMENTS_NAME,
@@ -16,6 +15,7 @@ from saematch.run.names import (
     sample_name,
 )
 from saematch.run.schema import decode
+from saematch.semantics.experiments import PAIR
 from saematch.semantics.judging import Judge
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ def judged(run: "Run", of: str = "") -> list[Judged]:
         experiment, file = name.removeprefix(JUDGING).split("/")
         if name == sample_name(experiment):
             continue
-        # Results of a sample that was drawn anew since are of other questions.
-        if _stands(run, experiment, name):
+        if is_current(run.directory, name):
             found.append(_read(run, experiment, file.removesuffix(".parquet")))
     return found
 
@@ -110,7 +109,7 @@ def best_judge(run: "Run", experiment: str) -> Judged | None:
 
 def judged_by(run: "Run", experiment: str, judge: str) -> Judged:
     """One of them; raises UsageError naming what there is."""
-    if not _stands(run, experiment, results_name(experiment, judge)):
+    if not is_current(run.directory, results_name(experiment, judge)):
         there = ", ".join(f"{one.judge} in {one.experiment}" for one in judged(run))
         raise UsageError(
             f"needed results of {judge} in {experiment}, found {there or 'none'}; "
@@ -124,7 +123,7 @@ def name_in(run: "Run", experiment: str, judge: Judge) -> str | None:
     from saematch.run.judgements import name_of, results_about  # with what draws samples: heavy
 
     name = name_of(results_about(run.directory, experiment), judge)
-    return name if _stands(run, experiment, results_name(experiment, name)) else None
+    return name if is_current(run.directory, results_name(experiment, name)) else None
 
 
 def labelled_sample(run: "Run", experiment: str, judge: str) -> "pd.DataFrame":
@@ -135,6 +134,13 @@ def labelled_sample(run: "Run", experiment: str, judge: str) -> "pd.DataFrame":
     return sample.merge(mine.drop(columns="experiment"), on="question", validate="one_to_one")
 
 
+def labelled_pairs(run: "Run", experiment: str, judge: str) -> "pd.DataFrame":
+    """The rows of `labelled_sample` that are of pairs and got a label; those asked the other way round too
+    are left out."""
+    rows = labelled_sample(run, experiment, judge)
+    return rows[(rows["kind"] == PAIR) & ~rows["swapped"] & rows["label"].notna()]
+
+
 def labels_of_pairs(run: "Run") -> dict[tuple[str, str, int, int], tuple[str, ...]]:
     """What the judges that stand, one an experiment, and tell their controls apart call two features: labels
     in alphabetical order, by (a, b, feature of a, feature of b)."""
@@ -143,23 +149,11 @@ def labels_of_pairs(run: "Run") -> dict[tuple[str, str, int, int], tuple[str, ..
         judge = best_judge(run, experiment)
         if judge is None or not judge.tells:
             continue
-        rows = labelled_sample(run, experiment, judge.judge)
-        rows = rows[(rows["kind"] == "pair") & ~rows["swapped"] & rows["label"].notna()]
+        rows = labelled_pairs(run, experiment, judge.judge)
         columns = (rows[name] for name in ("a", "b", "feature", "partner", "label"))
         for a, b, feature, partner, label in zip(*columns, strict=True):
             found.setdefault((a, b, feature, partner), set()).add(label)
     return {pair: tuple(sorted(labels)) for pair, labels in found.items()}
-
-
-def _stands(run: "Run", experiment: str, results: str) -> bool:
-    """Whether results are of questions about the run's own matchings: not of those under other parts, or
-    from before they or the descriptions were made anew."""
-    sample = run.directory.record(sample_name(experiment))
-    if sample is None or not is_current(run.directory, results):
-        return False
-    folders = {name.split("/")[2] for name in sample.depends if name.startswith("matchings/")}
-    # Not `run.config.slug`: parsing the settings loads what computes.
-    return folders <= {parts_slug(run.manifest["config"]["parts"])}
 
 
 def _read(run: "Run", experiment: str, judge: str) -> Judged:

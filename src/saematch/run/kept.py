@@ -1,6 +1,8 @@
 """A Matching as a table of the run directory, and back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,17 @@ class KeptMatching(Matching):
     """A Matching read back from its table, which keeps what its proof said but not the duals."""
 
     kept_certain: np.ndarray | None = None
+    kept_proof: Mapping[str, Any] | None = None
+
+    @property
+    def gap(self) -> float | None:
+        """Relative distance from the proven lower bound; None where nothing was solved."""
+        return None if self.kept_proof is None else self.kept_proof["gap"]
+
+    @property
+    def slack(self) -> float | None:
+        """Absolute distance from the proven lower bound."""
+        return None if self.kept_proof is None else self.kept_proof["slack"]
 
     @property
     def certain(self) -> np.ndarray:
@@ -54,4 +67,5 @@ def kept_matching(data: bytes) -> KeptMatching:
         notes=tuple(details["notes"]),
         unmatched_cost=np.array(price) if isinstance(price, list) else price,
         kept_certain=columns["certain"],
+        kept_proof=details["proof"],
     )

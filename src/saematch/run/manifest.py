@@ -6,6 +6,8 @@ config           the run's settings
 references       what was asked for, by SAE
 saes             what was found: sha256 of its files, shape, features by status, model's sha256
 notes            what a reader of the numbers should know
+plan             outputs that the settings call for, of `run` and of other verbs, each with the sha256
+                 of its inputs where it reads no other output; what is not named here is of other settings
 outputs          for every file: sha256 of its inputs, files it was made from, its own sha256, and
                  which of `packages` made it
 timing           when and how long; sizes and times of input files.  Two runs of one config
@@ -52,6 +54,7 @@ def empty_manifest() -> dict[str, Any]:
         "references": {},
         "saes": {},
         "notes": [],
+        "plan": {"run": {}, "others": {}},
         "outputs": {},
         "timing": {"outputs": {}, "files": {}},
     }

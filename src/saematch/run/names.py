@@ -9,17 +9,42 @@ PATHS_NAME = "paths.parquet"
 SOURCES = "evaluation/measures/"
 MEASURES_NAME = "evaluation/measures.parquet"
 WEIGHTS_NAME = f"{SOURCES}weights.parquet"
+COMPARED = "evaluation/compared/"
 PAIRS_NAME = "evaluation/pairs.parquet"
 PAIR_SOURCES = "evaluation/pairs/"
 DESCRIPTIONS = "descriptions/"
 JUDGING = "judging/"
 JUDGEMENTS_NAME = "judgements.parquet"
 _SAMPLE = "sample.parquet"
+FROM_PLAN = (
+    "matchings/",
+    "candidates/",
+    COMPARED,
+    PATHS_NAME,
+    WEIGHTS_NAME,
+    f"{SOURCES}consistency-",
+    f"{SOURCES}norms-",
+)
+"""Outputs that other settings of the run call for others of."""
+BY_KEY = ("features/", "contexts/", DESCRIPTIONS)
+"""Outputs that are of one SAE."""
+
+
+def key_in(name: str) -> str:
+    """The key in the name of an output of one SAE."""
+    if name.startswith(DESCRIPTIONS):
+        return split_descriptions_name(name)[1]
+    return name.split("/", 1)[1].removesuffix(".parquet")
 
 
 def matching_name(a: str, b: str, strategy: str, slug: str) -> str:
     """Path of a matching's table in the run directory."""
     return f"matchings/{strategy}/{slug}/{a}--{b}.parquet"
+
+
+def compared_name(a: str, b: str) -> str:
+    """Path of the table of the measures of a pair's matchings."""
+    return f"{COMPARED}{a}--{b}.parquet"
 
 
 def candidates_name(a: str, b: str) -> str:

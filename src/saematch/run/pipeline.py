@@ -11,17 +11,17 @@ distributed engine.  Nothing is printed; `progress(done, total, what)` is told o
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from saematch import __version__, files
 from saematch.errors import UsageError
 from saematch.run.config import RunConfig
-from saematch.run.currency import is_current
+from saematch.run.currency import current_names
 from saematch.run.directory import KeptFile, RunDirectory
 from saematch.run.inputs import examine
 from saematch.run.manifest import made_with
-from saematch.run.names import MEASURES_NAME, SOURCES, WEIGHTS_NAME, weight_sources
+from saematch.run.names import FROM_PLAN, MEASURES_NAME, SOURCES, WEIGHTS_NAME, weight_sources
 from saematch.run.plan import Step, plan
 from saematch.run.read import Run, open_run
 from saematch.run.schema import SCHEMA_VERSION, canonical_json, decode
@@ -83,6 +83,7 @@ def run(
             references={entry.key: entry.reference for entry in entries},
             saes=saes,
             notes=[*suite.notes, *left_out, *not_done],
+            plan=_planned(held.manifest, config, saes, steps),
             timing={**held.manifest["timing"], "files": times},
         )
         total = len(steps) + 2
@@ -105,11 +106,48 @@ def make(held: RunDirectory, step: Step, execute: Execute = execute_here) -> boo
     """
     reads = [held.kept(name) for name in step.reads]
     inputs = hash_of_inputs(step, reads)
+    call_for(held, step.name, "" if reads else inputs)
     if held.is_finished(step.name, inputs):
         return False
     made = execute(step.stage, step.task, reads)
     held.keep(step.name, made.data, inputs, reads, made.seconds)
     return True
+
+
+def call_for(held: RunDirectory, name: str, inputs: str) -> None:
+    """Say that a verb other than `run` needs this output under the present settings (currency.py).
+
+    `inputs`: the sha256 of what decides it; '' where it reads other outputs.
+    """
+    plan = held.manifest["plan"]
+    if name.startswith(FROM_PLAN) and name not in plan["run"]:
+        held.update(plan={**plan, "others": {**plan["others"], name: inputs}})
+
+
+def _planned(
+    before: Mapping[str, Any], config: RunConfig, saes: Mapping[str, Any], steps: Sequence[Step]
+) -> dict[str, dict[str, str]]:
+    """The outputs of this run's steps; those of other verbs stay as long as parts, scale and price are those
+    of `before`, the manifest until now, and so are the SAEs that they are of."""
+    planned = {step.name: "" if step.reads else hash_of_inputs(step, []) for step in steps}
+    settings = before["config"] or {}
+    now = config.to_dict()
+    same = all(settings.get(name) == now[name] for name in ("parts", "scale", "unmatched_cost"))
+
+    def stays(name: str) -> bool:
+        keys = PurePosixPath(name).stem.split("--")
+        known = before["saes"]
+        return same and all(
+            key in saes and key in known and saes[key]["sha256"] == known[key]["sha256"]
+            for key in keys
+        )
+
+    others = {
+        name: inputs
+        for name, inputs in before["plan"]["others"].items()
+        if stays(name) and name not in planned
+    }
+    return {"run": planned, "others": others}
 
 
 def hash_of_inputs(step: Step, reads: Sequence[KeptFile]) -> str:
@@ -132,15 +170,9 @@ def merge_measures(held: RunDirectory, execute: Execute = execute_here) -> bool:
     recorded.  A run of an earlier saematch may lack a source from weights until it is run again.
     """
     _, details = decode(held.read(WEIGHTS_NAME))
-    finished = held.names(SOURCES)
-    ours = [name for name in weight_sources(details["pairs"]) if name in finished]
-    others = [
-        name
-        for name in finished
-        if name not in ours
-        and not name.startswith((f"{SOURCES}consistency-", f"{SOURCES}norms-"))
-        and is_current(held, name)
-    ]
+    sources = current_names(held, SOURCES)
+    ours = [name for name in weight_sources(details["pairs"]) if name in sources]
+    others = [name for name in sources if not name.startswith(FROM_PLAN)]
     return make(held, Step(MEASURES_NAME, merge_sources, MergeTask(), (*ours, *others)), execute)
 
 

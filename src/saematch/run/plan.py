@@ -1,8 +1,9 @@
 """What a run makes, in order: one step an output, each with the stage that makes it.
 
-1. For every pair, adjacent ones first, in order of depth: its matchings, candidates, consistency.
-2. For every far pair whose ends lie on one chain: the compositions of the adjacent ones.
-3. The paths; the measures of the weights; all measures in one table.
+1. For every pair, adjacent ones first, in order of depth: its matchings, for far pairs whose ends lie on
+   one chain the compositions of the adjacent ones too; the measures of all these over the same
+   features; candidates, consistency.
+2. The paths; the measures of the weights; all measures in one table.
 
 In this order at most two SAEs are needed at a time and consecutive pairs share one.
 """
@@ -19,6 +20,7 @@ from saematch.run.names import (
     PATHS_NAME,
     WEIGHTS_NAME,
     candidates_name,
+    compared_name,
     consistency_name,
     matching_name,
     norms_name,
@@ -62,8 +64,8 @@ def plan(
         complete = [s for s in config.strategies if _price(config, s) is None]
         if complete:
             notes.append(
-                f"folded leaves features unmatched at a price ({config.unmatched_cost}); "
-                f"{', '.join(complete)} match all, so their means are over other pairs"
+                f"folded leaves features unmatched at a price ({config.unmatched_cost}), and "
+                f"{', '.join(complete)} match all: means are over those that all of them match"
             )
     for a, b in [*adjacent, *far]:
         for key in (a, b):
@@ -71,36 +73,34 @@ def plan(
                 norms = norm_stages.NormsTask(members[key], config.scale)
                 steps.append(Step(norms_name(key), norm_stages.measure_norms, norms))
                 measured.add(key)
-        steps += _pair_steps(config, members[a], members[b], widths[a] == widths[b])
+        ends = members[a], members[b]
+        matchings = _matching_steps(config, *ends, widths[a] == widths[b])
+        if (a, b) in far:
+            matchings += _composition_steps(config, *ends, chains, notes)
+        steps += [
+            *matchings,
+            _comparison_step(config, *ends, matchings),
+            *_pair_steps(config, *ends),
+        ]
         if "naive" in config.strategies and widths[a] != widths[b]:
             notes.append(
                 f"naive is not done for {a}--{b}: they have {widths[a]} and {widths[b]} features"
             )
-    for a, b in far:
-        chain = next((keys for keys in chains if a in keys and b in keys), None)
-        if chain is None:
-            notes.append(f"composition is not done for {a}--{b}: no chain of matchings joins them")
-            continue
-        for strategy in COMPOSITIONS:
-            if strategy in config.strategies:
-                steps.append(composition_step(config, members[a], members[b], chain, strategy))
-    matchings = tuple(step.name for step in steps if step.name.startswith("matchings/"))
     paths = stages.PathsTask(tuple(len(keys) - 1 for keys in chains))
     chained = tuple(matching_name(a, b, "folded", config.slug) for a, b in adjacent)
     steps.append(Step(PATHS_NAME, stages.chain_paths, paths, chained))
     weights = stages.WeightsTask((*adjacent, *far))
-    steps.append(Step(WEIGHTS_NAME, stages.collect_measures, weights, matchings))
+    compared = tuple(compared_name(a, b) for a, b in (*adjacent, *far))
+    steps.append(Step(WEIGHTS_NAME, stages.collect_measures, weights, compared))
     return steps, notes
 
 
 def matching_step(config: RunConfig, a: Member, b: Member, strategy: str) -> Step:
     """A pair matched by a strategy."""
-    random = strategy == "random"
     task = stages.MatchingTask(
         **_pair(config, a, b),
         strategy=strategy,
-        seed=config.seed if random else 0,
-        draws=config.random_draws if random else 1,
+        seed=config.seed if strategy == "random" else 0,
         unmatched_cost=_price(config, strategy),
     )
     return Step(matching_name(a.key, b.key, strategy, config.slug), stages.match_pair, task)
@@ -118,12 +118,38 @@ def composition_step(
     return Step(name, stages.compose_pair, task, tuple(reads))
 
 
-def _pair_steps(config: RunConfig, a: Member, b: Member, equal_widths: bool) -> list[Step]:
-    steps = [
+def _matching_steps(config: RunConfig, a: Member, b: Member, equal_widths: bool) -> list[Step]:
+    return [
         matching_step(config, a, b, strategy)
         for strategy in config.strategies
         if equal_widths or strategy != "naive"
     ]
+
+
+def _composition_steps(
+    config: RunConfig, a: Member, b: Member, chains: Sequence[Sequence[str]], notes: list[str]
+) -> list[Step]:
+    chain = next((keys for keys in chains if a.key in keys and b.key in keys), None)
+    if chain is None:
+        notes.append(
+            f"composition is not done for {a.key}--{b.key}: no chain of matchings joins them"
+        )
+        return []
+    return [
+        composition_step(config, a, b, chain, strategy)
+        for strategy in COMPOSITIONS
+        if strategy in config.strategies
+    ]
+
+
+def _comparison_step(config: RunConfig, a: Member, b: Member, matchings: Sequence[Step]) -> Step:
+    task = stages.ComparisonTask(**_pair(config, a, b), seed=config.seed, draws=config.random_draws)
+    reads = tuple(step.name for step in matchings)
+    return Step(compared_name(a.key, b.key), stages.compare_strategies, task, reads)
+
+
+def _pair_steps(config: RunConfig, a: Member, b: Member) -> list[Step]:
+    steps = []
     candidates = stages.CandidatesTask(**_pair(config, a, b), count=config.candidates)
     steps.append(Step(candidates_name(a.key, b.key), stages.find_candidates, candidates))
     consistency = stages.ConsistencyTask(a, b, config.seed)

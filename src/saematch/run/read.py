@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saematch.errors import InputError, UsageError
+from saematch.run.commands import run_again
 from saematch.run.config import RunConfig
+from saematch.run.currency import current_names, is_current
 from saematch.run.directory import RunDirectory
 from saematch.run.names import MEASURES_NAME, PATHS_NAME, candidates_name, matching_name
 from saematch.run.schema import decode
@@ -96,7 +98,7 @@ class Run:
         """The nearest features of each feature of `a`; raises UsageError naming the pairs."""
         first, second = self.key(a), self.key(b)
         name = candidates_name(first, second)
-        if name not in self.directory.names("candidates/"):
+        if not is_current(self.directory, name):
             raise self._no_pair(first, second, "candidates/")
         return self._frame(name)
 
@@ -162,11 +164,11 @@ class Run:
         first, second = self.key(a), self.key(b)
         slug = self.config.slug
         name = matching_name(first, second, strategy, slug)
-        if name in self.directory.names("matchings/"):
+        if is_current(self.directory, name):
             return name
         folder = f"matchings/{strategy}/{slug}/"
-        if not self.directory.names(folder):
-            there = {found.split("/")[1] for found in self.directory.names("matchings/")}
+        if not current_names(self.directory, folder):
+            there = {found.split("/")[1] for found in current_names(self.directory, "matchings/")}
             raise UsageError(
                 f"needed a strategy of {', '.join(sorted(there)) or 'a finished run'}, found "
                 f"'{strategy}'"
@@ -174,7 +176,7 @@ class Run:
         raise self._no_pair(first, second, folder)
 
     def _no_pair(self, a: str, b: str, folder: str) -> UsageError:
-        names = self.directory.names(folder)
+        names = current_names(self.directory, folder)
         there = [name.removeprefix(folder).removesuffix(".parquet") for name in names]
         return UsageError(
             f"needed one of the pairs {', '.join(there) or '(none is finished)'}, found {a}--{b}; "
@@ -182,6 +184,12 @@ class Run:
         )
 
     def _table(self, name: str) -> tuple[Any, dict[str, Any]]:
+        if self.directory.record(name) is not None and not is_current(self.directory, name):
+            raise InputError(
+                f"expected {self.directory.file(name)} of the run's present settings, got one of other "
+                "settings or of files that were made again since; try: "
+                f"{run_again(self.path, self.manifest['config'])}"
+            )
         return decode(self.directory.read(name))
 
     def _frame(self, name: str) -> "pd.DataFrame":

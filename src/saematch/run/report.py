@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saematch.matched import describe_gap
+from saematch.run.currency import current_names
 from saematch.run.evaluation_summary import spanned
 from saematch.run.manifest import made_with
 from saematch.run.report_evaluation import evaluations
@@ -130,19 +131,21 @@ def ordering(measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]) -> list
 
 
 def far_row(run: "Run", a: str, b: str) -> dict[str, Any]:
-    """Exact matching of a distant pair beside the composition of the steps between."""
+    """Exact matching of a distant pair and the composition of the steps between, on the same features."""
     names = {
-        path.split("/")[1] for path in run.directory.names("matchings/") if f"/{a}--{b}." in path
+        path.split("/")[1]
+        for path in current_names(run.directory, "matchings/")
+        if path.endswith(f"/{run.config.slug}/{a}--{b}.parquet")
     }
     exact = run.matching_table(a, b)
-    row: dict[str, Any] = {"a": a, "b": b, "exact": _live_mean(exact, "mse_decoder")}
+    same = (exact["status"] == "live") & (exact["partner"] >= 0)
+    row: dict[str, Any] = {"a": a, "b": b}
     if "composition" in names:
         composed = run.matching_table(a, b, "composition")
-        both = (exact["partner"] >= 0) & (composed["partner"] >= 0)
-        both &= (exact["status"] == "live") & (exact["partner_status"] == "live")
-        row["composition"] = _live_mean(composed, "mse_decoder")
-        row["agreement"] = float((exact["partner"] == composed["partner"])[both].mean())
-    return row
+        same &= composed["partner"] >= 0
+        row["composition"] = float(composed["mse_decoder"][same].mean())
+        row["agreement"] = float((exact["partner"] == composed["partner"])[same].mean())
+    return row | {"exact": float(exact["mse_decoder"][same].mean()), "compared": int(same.sum())}
 
 
 def figures(
@@ -241,7 +244,3 @@ def _short(value: float | None) -> float | None:
 
 def _live(table: "pd.DataFrame") -> "pd.Series":
     return (table["status"] == "live") & (table["partner_status"] == "live")
-
-
-def _live_mean(table: "pd.DataFrame", column: str) -> float:
-    return float(table[column][_live(table)].mean())

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from saematch.run.currency import current_names
 from saematch.run.described import descriptions_of
 from saematch.run.judged import Judged, judged, labelled_sample
 from saematch.run.names import DESCRIPTIONS
@@ -17,7 +18,7 @@ CONTROLS = ("control: same", "control: different")
 
 
 def has_descriptions(run: "Run") -> bool:
-    return bool(run.directory.names(DESCRIPTIONS))
+    return bool(current_names(run.directory, DESCRIPTIONS))
 
 
 def judgements(run: "Run") -> list[dict[str, Any]]:

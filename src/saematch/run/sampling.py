@@ -13,7 +13,6 @@ import numpy as np
 from saematch.errors import InputError, UsageError
 from saematch.matched import Matching
 from saematch.run.commands import describing
-from saematch.run.currency import is_current
 from saematch.run.described import described, descriptions_of
 from saematch.run.judge_config import JudgeConfig
 from saematch.run.names import descriptions_name
@@ -198,16 +197,21 @@ def _texts_of(run: Run, source: str, keys: Iterable[str], asked: Set[str]) -> di
     writers = {}
     for key in sorted(asked, key=list(there).index):
         found = there[key]
+        stale = [
+            name
+            for name in (*_halves(source, key), descriptions_name(source, key))
+            if run.directory.record(name) is not None
+        ]
+        if found is None and stale:
+            raise InputError(
+                f"needed {stale[0]} to describe the contexts that are there, found that these have "
+                f"changed since; make it again with {describing(run.path, source)}"
+            )
         if found is None:
             sources = sorted({name for _, name in described(run)})
             raise InputError(
                 f"needed descriptions of the features of {key} from {source}, found "
                 f"{', '.join(sources) or 'none'}; make them with: {describing(run.path, source)}"
-            )
-        if not found.is_current(run):
-            raise InputError(
-                f"needed {found.tables[0]} to describe the contexts that are there, found that these have "
-                f"changed since; make it again with {describing(run.path, source)}"
             )
         writers[found.writer] = key
     if len(writers) > 1:
@@ -217,9 +221,7 @@ def _texts_of(run: Run, source: str, keys: Iterable[str], asked: Set[str]) -> di
             f"{describing(run.path, source)}"
         )
     return {
-        key: found
-        if found is not None and found.is_current(run) and found.writer in writers
-        else _Texts({}, {}, {})
+        key: found if found is not None and found.writer in writers else _Texts({}, {}, {})
         for key, found in there.items()
     }
 
@@ -245,7 +247,7 @@ class _Texts:
         halves = [half_source(source, half) for half in range(HALVES)]
         first, second = (descriptions_of(run, half, key) for half in halves)
         if first is not None and second is not None:
-            tables = [descriptions_name(half, key) for half in halves]
+            tables = _halves(source, key)
             about = first.about
             writer = (about["model"], about["explainer"]) if "explainer" in about else ("", "")
             return cls(first.texts, second.texts, second.texts, tables, writer)
@@ -258,6 +260,7 @@ class _Texts:
         again = {feature: texts[1] for feature, texts in several.items() if len(texts) > 1}
         return cls(one.texts, one.texts, again, [descriptions_name(source, key)])
 
-    def is_current(self, run: Run) -> bool:
-        """Whether they are of the contexts that are there."""
-        return all(is_current(run.directory, name) for name in self.tables)
+
+def _halves(source: str, key: str) -> list[str]:
+    """The tables of what was made from either half of the documents."""
+    return [descriptions_name(half_source(source, half), key) for half in range(HALVES)]

@@ -304,35 +304,45 @@ CAUSAL = Table(
     ),
 )
 
+COMPARED = Table("evaluation/compared/{a}--{b}.parquet", MEASURES.row, MEASURES.columns)
+"""The measures of one pair's matchings; those of all pairs are `evaluation/measures/weights.parquet`."""
+
 TABLES = (
-    MATCHINGS, CANDIDATES, PATHS, MEASURES, MEASURE_SOURCE,
+    MATCHINGS, CANDIDATES, PATHS, MEASURES, MEASURE_SOURCE, COMPARED,
     DOCUMENTS, STREAMS, ARMS, CAUSAL, PAIRS, PAIR_SOURCE,
 )  # fmt: skip
 
 WEIGHT_MEASURES: Mapping[str, tuple[str, str]] = {
     "total_cost": ("folded weight, squared, summed", "total cost of all matched pairs"),
-    "mse_decoder": ("folded weight, squared", "mean of mse_decoder over live-live pairs"),
-    "mse_encoder": ("folded weight, squared", "mean of mse_encoder over live-live pairs"),
+    "mean_cost": ("folded weight, squared", "mean cost over the features compared"),
+    "mse_decoder": ("folded weight, squared", "mean of mse_decoder over the features compared"),
+    "mse_encoder": ("folded weight, squared", "mean of mse_encoder over the features compared"),
     "mse_bias": (
         "folded bias, squared",
-        "mean squared difference of folded encoder biases over live-live pairs",
+        "mean squared difference of folded encoder biases over the features compared",
     ),
     "mse_decoder_raw": (
         "raw weight, squared",
         "mse_decoder of the same pairs on the weights as shipped; folded and unfolded only",
     ),
-    "cosine": ("-1 to 1", "mean decoder cosine over live-live pairs"),
+    "cosine": ("-1 to 1", "mean decoder cosine over the features compared"),
     "share_decoder": ("0 to 1", "the decoder's share of the total cost"),
     "share_encoder": ("0 to 1", "the encoder's share of the total cost"),
     "share_bias": ("0 to 1", "the bias's share of the total cost"),
     "pairs": ("pairs", "matched pairs"),
-    "live_pairs": ("pairs", "matched pairs both of whose features are live"),
-    "left_out": ("pairs", "matched pairs that means and quantiles leave out"),
+    "compared": (
+        "features",
+        "features of a that means are over: live, with a partner under every strategy of the pair",
+    ),
+    "left_out": ("features", "features of a that means leave out"),
     "unmatched_a": ("features", "features of a without a partner: they die at a"),
     "unmatched_b": ("features", "features of b that nothing is matched to: they are born at b"),
     "gap": ("relative", "distance from the proven lower bound on the total; at most 1e-6: optimal"),
     "slack": ("as total_cost, of the problem that was solved", "the same distance, absolute"),
-    "certain_share": ("0 to 1", "share of live-live pairs that every optimal matching has"),
+    "certain_share": (
+        "0 to 1",
+        "share of the features compared whose pair every optimal matching has",
+    ),
     "threshold": (
         "activation",
         "mean threshold of live features; null: no thresholds; a and b are one SAE",
@@ -368,6 +378,10 @@ DATA_MEASURES: Mapping[str, tuple[str, str]] = {
     "fvu_typical": ("from 0", "the same without outlying tokens"),
     "delta_loss": ("nats a token", "mean cross-entropy with the intervention, less that without"),
     "matching_score": ("0 to 1", "joint firings over firings of the features of a"),
+    "features_compared": (
+        "features",
+        "features of a that scores are over: they fired, and have a partner under every map of the pair",
+    ),
     "matching_score_reverse": ("0 to 1", "joint firings over firings of the partners"),
     "jaccard": ("0 to 1", "joint firings over tokens on which either fires"),
     "matching_score_macro": ("0 to 1", "mean over features that fired of their own score"),

@@ -7,27 +7,29 @@ sees the same files.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from saematch.matching import match
 from saematch.measuring import measure
 from saematch.paths import chain
 from saematch.permutation import Permutation, compose
 from saematch.run.candidates import nearest
+from saematch.run.config import parts_slug
 from saematch.run.details import (
     Range,
     as_columns,
+    compared_measures,
     details_of,
-    match_and_measure,
     measure_rows,
-    measures_of,
 )
 from saematch.run.directory import KeptFile
 from saematch.run.kept import kept_matching, matching_columns
 from saematch.run.schema import (
     CANDIDATES,
+    COMPARED,
     MATCHINGS,
     MEASURE_SOURCE,
     MEASURES,
@@ -68,17 +70,15 @@ class PairTask:
 
 @dataclass(frozen=True)
 class MatchingTask(PairTask):
-    """Match the pair by a strategy; `random` by `draws` draws from `seed` on, of which the first
-    becomes the table."""
+    """Match the pair by a strategy; `random` by the draw of `seed`."""
 
     strategy: str
     seed: int = 0
-    draws: int = 1
     unmatched_cost: float | str | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
-        random = {"seed": self.seed, "draws": self.draws} if self.strategy == "random" else {}
+        random = {"seed": self.seed} if self.strategy == "random" else {}
         price = {} if self.unmatched_cost is None else {"unmatched_cost": self.unmatched_cost}
         return {**super().identity, "strategy": self.strategy, **random, **price}
 
@@ -93,6 +93,19 @@ class CompositionTask(PairTask):
     @property
     def identity(self) -> dict[str, Any]:
         return {**super().identity, "strategy": self.strategy}
+
+
+@dataclass(frozen=True)
+class ComparisonTask(PairTask):
+    """Measure the pair's matchings, whose files the stage reads, on the same features; `random` by
+    `draws` draws from `seed` on."""
+
+    seed: int
+    draws: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity, "seed": self.seed, "draws": self.draws}
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,7 @@ class PathsTask:
 
 @dataclass(frozen=True)
 class WeightsTask:
-    """Collect the measures that the matchings' files carry; `pairs`: all pairs of the run."""
+    """Put the measures of the pairs' matchings into one table; `pairs`: all pairs of the run."""
 
     pairs: tuple[tuple[str, str], ...]
 
@@ -156,21 +169,15 @@ class MergeTask:
 
 
 def match_pair(task: MatchingTask, files: Sequence[KeptFile]) -> Output:
-    """`matchings/{strategy}/{parts}/{a}--{b}.parquet`, with proof and measures as its details."""
+    """`matchings/{strategy}/{parts}/{a}--{b}.parquet`, with its proof as its details."""
     started = time.perf_counter()
     a, b = task.a.folded(task.scale), task.b.folded(task.scale)
     strategy: Any = task.strategy
     price: Any = task.unmatched_cost
-    found, measures = match_and_measure(
-        a,
-        b,
-        dict(task.parts),
-        strategy,
-        seed=task.seed,
-        draws=task.draws,
-        unmatched_cost=price,
+    found = match(
+        a, b, parts=dict(task.parts), strategy=strategy, seed=task.seed, unmatched_cost=price
     )
-    data = MATCHINGS.encode(matching_columns(found), details_of(found, measures))
+    data = MATCHINGS.encode(matching_columns(found), details_of(found))
     solving = dict(found.assignment.seconds) if found.assignment else {}
     return Output(data, {"total": time.perf_counter() - started, **solving})
 
@@ -185,9 +192,28 @@ def compose_pair(task: CompositionTask, files: Sequence[KeptFile]) -> Output:
     a, b = task.a.folded(task.scale), task.b.folded(task.scale)
     found = measure(a, b, permutation, parts=dict(task.parts), strategy=task.strategy)
     through = [step.b.key for step in steps[:-1]]
-    details = {**details_of(found, measures_of(found)), "through": through}
+    details = {**details_of(found), "through": through}
     data = MATCHINGS.encode(matching_columns(found), details)
     return Output(data, {"total": time.perf_counter() - started})
+
+
+def compare_strategies(task: ComparisonTask, files: Sequence[KeptFile]) -> Output:
+    """`evaluation/compared/{a}--{b}.parquet`: measures of the pair's matchings over the same features."""
+    started = time.perf_counter()
+    a, b = task.a.folded(task.scale), task.b.folded(task.scale)
+    matchings = {}
+    for file in files:
+        kept = kept_matching(file.read())
+        again = measure(a, b, kept.permutation, parts=kept.parts)  # tables do not keep mse_bias
+        matchings[kept.strategy] = replace(kept, mse_bias=again.mse_bias)
+    measures = compared_measures(a, b, matchings, seed=task.seed, draws=task.draws)
+    slug = parts_slug(dict(task.parts))
+    rows = [
+        row
+        for strategy, values in measures.items()
+        for row in measure_rows(task.a.key, task.b.key, strategy, slug, values)
+    ]
+    return Output(COMPARED.encode(as_columns(rows)), {"total": time.perf_counter() - started})
 
 
 def find_candidates(task: CandidatesTask, files: Sequence[KeptFile]) -> Output:
@@ -246,24 +272,21 @@ def chain_paths(task: PathsTask, files: Sequence[KeptFile]) -> Output:
 
 
 def collect_measures(task: WeightsTask, files: Sequence[KeptFile]) -> Output:
-    """`evaluation/measures/weights.parquet`: what the matchings' files say of themselves."""
-    from saematch.run.config import parts_slug
-
-    rows: list[tuple[Any, ...]] = []
-    for file in files:
-        _, details = decode(file.read())
-        measures = {name: tuple(value) for name, value in details["measures"].items()}
-        slug = parts_slug(details["parts"])
-        rows += measure_rows(details["a"], details["b"], details["strategy"], slug, measures)
+    """`evaluation/measures/weights.parquet`: the measures of all pairs' matchings."""
     details = {"pairs": [list(pair) for pair in task.pairs]}
-    return Output(MEASURE_SOURCE.encode(as_columns(rows), details))
+    return Output(MEASURE_SOURCE.encode(_rows_of(files), details))
 
 
 def merge_sources(task: MergeTask, files: Sequence[KeptFile]) -> Output:
     """`evaluation/measures.parquet`: every source's rows, in the order of the files."""
+    return Output(MEASURES.encode(_rows_of(files), {"sources": [file.name for file in files]}))
+
+
+def _rows_of(files: Sequence[KeptFile]) -> dict[str, list[Any]]:
+    """The rows of tables of measures as columns, in the order of the files."""
     columns: dict[str, list[Any]] = {name: [] for name in MEASURES.names}
     for file in files:
         table, _ = decode(file.read())
         for name in MEASURES.names:
             columns[name] += table[name].to_pylist()
-    return Output(MEASURES.encode(columns, {"sources": [file.name for file in files]}))
+    return columns

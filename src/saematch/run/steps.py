@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saematch.run.currency import is_current
+from saematch.run.currency import current_names, is_current
 from saematch.run.doubts import Doubt, Other, Pair
 from saematch.run.judged import labels_of_pairs
 from saematch.run.names import PAIR_SOURCES, candidates_name, matching_name
@@ -154,7 +154,7 @@ class _Steps:
         """In order of cost; none where the run is not finished."""
         import pandas as pd
 
-        if self._run.directory.record(candidates_name(a, b)) is None:
+        if not is_current(self._run.directory, candidates_name(a, b)):
             return pd.DataFrame({name: [] for name in CANDIDATES.names}).astype({"feature": int})
         return self._run.candidates(a, b)
 
@@ -162,7 +162,7 @@ class _Steps:
         self, a: str, b: str, table: "pd.DataFrame", sources: "pd.Series"
     ) -> dict[int, Other]:
         name = matching_name(a, b, "cosine", self._run.config.slug)
-        if self._run.directory.record(name) is None:
+        if not is_current(self._run.directory, name):
             return {}
         argmax = self._run.matching_table(a, b, "cosine")
         other = (argmax["partner_status"] == "live") & (argmax["partner"] != table["partner"])
@@ -183,9 +183,7 @@ def _firings_of_pairs(
 
     pair, counts = ["a", "b", "feature", "partner"], ["firings", "partner_firings", "joint_firings"]
     frames = []
-    for name in run.directory.names(PAIR_SOURCES):
-        if not is_current(run.directory, name):
-            continue
+    for name in current_names(run.directory, PAIR_SOURCES):
         table = decode(run.directory.read(name))[0].select([*pair, *counts, "strategy"]).to_pandas()
         chosen = (table["strategy"] == "folded") & table["feature"].isin(wanted["feature"])
         frames.append(table.loc[chosen, [*pair, *counts]])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from saematch.errors import UsageError
-from saematch.matched import Matching
+from saematch.matched import Matching, same_features
 
 PAIR = "pair"
 SAME, DIFFERENT = "same", "different"
@@ -71,12 +71,14 @@ def pairs_of(
     by: str = "cost",
     strata: int = STRATA,
 ) -> list[Compared]:
-    """Features of live pairs of the first matching, by strata of its `by`, and each strategy's partners.
+    """Features by strata of `by` of the first matching, and each strategy's partners of them.
 
-    `matchings`: by strategy.  A strategy that leaves a feature unmatched has no pair of it.
+    `matchings`: by strategy.  Several are asked about `same_features`, whether or not their partners are
+    live; one alone is asked about its live pairs.
     """
     first = next(iter(matchings.values()))
-    chosen = strata_of(getattr(first, by), first.live, count, strata, generator)
+    eligible = same_features(matchings.values()) if len(matchings) > 1 else first.live
+    chosen = strata_of(getattr(first, by), eligible, count, strata, generator)
     return partners_of(a, b, matchings, chosen)
 
 

@@ -99,8 +99,8 @@ def source_of(
         return _beside(beside, sae, origin, allow_other_sae)
     raise InputError(
         f"needed descriptions of {_called(sae, origin)} at Neuronpedia, found no id of it in "
-        f"SAELens's registry; name one with source= (like {EXAMPLE}), or describe the features from "
-        "their activations"
+        f"SAELens's registry; describe the features from their activations, or pass its id to the Python "
+        f"function source_of (source, like {EXAMPLE})"
     )
 
 
@@ -183,7 +183,8 @@ def _choose(
         if not of_config:
             raise InputError(
                 f"needed one checkpoint that {_called(sae, origin)} is, found "
-                f"{len(exact)} whose path ends so: {_list(exact)}; name the Neuronpedia id with source="
+                f"{len(exact)} whose path ends so: {_list(exact)}; describe the features from "
+                "their activations, or pass the id to the Python function source_of (source)"
             )
         exact = of_config
     notes = []
@@ -211,7 +212,8 @@ def _beside(
     if len(canonical) > 1:
         raise InputError(
             f"needed one SAE whose descriptions stand in for those of {_called(sae, origin)}, found "
-            f"{len(canonical)}: {_list(canonical)}; name the Neuronpedia id with source="
+            f"{len(canonical)}: {_list(canonical)}; describe the features from their activations, or "
+            "pass the id to the Python function source_of (source)"
         )
     return _described_by(canonical[0], _other_note(canonical[0], sae, origin))
 

@@ -1,7 +1,7 @@
 """What follows from the labels: means with intervals, strategies compared, and how good the judge is.
 
 The unit is a question; intervals are the 2.5% and 97.5% quantiles of 2,000 seeded bootstrap draws of
-questions.  Strategies are compared on features that were judged under both.
+questions.  Strategies are compared on the features that were judged under every one of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -74,7 +74,9 @@ def results(answers: Sequence[Answer], seed: int, reference: str) -> list[Result
     places = [*dict.fromkeys((one.a, one.b) for one in pairs), ("", "")]
     for strategy in dict.fromkeys(one.strategy for one in pairs):
         for a, b in places:
-            here = [one for one in pairs if (a, b) == ("", "") or (one.a, one.b) == (a, b)]
+            here = _compared(
+                [one for one in pairs if (a, b) == ("", "") or (one.a, one.b) == (a, b)]
+            )
             mine = [one for one in here if one.strategy == strategy]
             rows += _label_rows(strategy, a, b, mine, seed)
             if strategy != reference:
@@ -83,6 +85,15 @@ def results(answers: Sequence[Answer], seed: int, reference: str) -> list[Result
     for kind, name in CONTROLS.items():
         rows += _label_rows(name, "", "", [one for one in labelled if one.kind == kind], seed)
     return rows + quality(answers, seed)
+
+
+def _compared(pairs: Sequence[Answer]) -> list[Answer]:
+    """Those of features that have a label under every strategy that any of these pairs is of."""
+    under: dict[tuple[str, str, int], set[str]] = {}
+    for one in pairs:
+        under.setdefault((one.a, one.b, one.feature), set()).add(one.strategy)
+    strategies = {one.strategy for one in pairs}
+    return [one for one in pairs if under[one.a, one.b, one.feature] == strategies]
 
 
 def quality(answers: Sequence[Answer], seed: int) -> list[ResultRow]:

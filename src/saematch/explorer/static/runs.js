@@ -34,12 +34,12 @@ export async function showRuns(place, asked, run) {
   }
   const features = answer.pairs.reduce((sum, row) => sum + row.features, 0), same = answer.pairs.reduce((sum, row) => sum + row.same, 0);
   place.append(make("p", {class: "answer"}, `The two runs pair ${percent(features ? same / features : null)} of ${counted(features)} live features with the same partner.`),
-    tableOf("Counts for every two layers", ["layers", "live features", "same partner", "differ", "live pairs, one", "live pairs, other",
+    tableOf("Counts for every two layers", ["layers", "live features", "same partner", "differ", "paired by both",
       "decoder MSE, one", "decoder MSE, other"],
       answer.pairs.map(row => make("tr", {}, make("th", {scope: "row"}, `${row.a} → ${row.b}`),
-        [row.features, row.same, row.differ, row.pairs_one, row.pairs_other].map(count => make("td", {}, counted(count))),
+        [row.features, row.same, row.differ, row.compared].map(count => make("td", {}, counted(count))),
         [row.mse_one, row.mse_other].map(value => make("td", {}, short(value)))))),
-    make("p", {class: "quiet small"}, "Decoder MSE: mean over the live pairs of each run, which may be of other features and of other numbers; "
+    make("p", {class: "quiet small"}, "Decoder MSE: mean over the same live features, those that both runs pair; "
       + "a feature that one of the runs leaves unmatched differs."),
     make("h2", {}, "Where they differ"), make("p", {class: "quiet small"}, "The SAEs are the same, so a partner is the same feature "
       + "in both; links follow it through the first run."), pagesOf("runs", answer, asked));
