@@ -28,7 +28,8 @@ class Assignment:
     dual: float
     """A lower bound on the total cost of any assignment, from the duals."""
     factor_energy: float
-    """S = Σ‖row‖² + Σ‖column‖²: the scale against which a total of about zero is judged."""
+    """S = Σ‖row − μ‖² + Σ‖column − μ‖², μ the mean of them all: the scale against which a total of
+    about zero is judged."""
     row_duals: Float64[np.ndarray, " n"]
     """At most the row's price."""
     column_duals: Float64[np.ndarray, " m"]
