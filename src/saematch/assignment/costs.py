@@ -13,7 +13,6 @@ that all factors share is taken off in float64 before anything is rounded.  The 
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,19 +46,12 @@ class SquaredDistances:
     row_norms: Float64[Tensor, " n"]
     """Squared norms, the centre taken off."""
     column_norms: Float64[Tensor, " m"]
-    energy: float
-    """S = Σ‖row − μ‖² + Σ‖column − μ‖², μ the mean of all rows and columns."""
 
     @classmethod
     def of(cls, rows: Float[Tensor, "n d"], columns: Float[Tensor, "m d"]) -> "SquaredDistances":
         centre = _offset(rows, columns)
         row_norms, column_norms = (squared_norms(one, centre) for one in (rows, columns))
-        count = len(rows) + len(columns)
-        mean = (_total(rows) + _total(columns)) / count
-        if centre is not None:
-            mean -= centre
-        energy = float(row_norms.sum() + column_norms.sum()) - count * float(mean.square().sum())
-        return cls(rows, columns, centre, row_norms, column_norms, max(0.0, energy))
+        return cls(rows, columns, centre, row_norms, column_norms)
 
     def scaled(self, exponent: int) -> "SquaredDistances":
         """Factors times 2^exponent, which changes no mantissa; not copied where that is 1."""
@@ -71,7 +63,6 @@ class SquaredDistances:
             None if self.centre is None else scaled(self.centre, exponent),
             scaled(self.row_norms, 2 * exponent),
             scaled(self.column_norms, 2 * exponent),
-            math.ldexp(self.energy, 2 * exponent),
         )
 
     def double(self) -> "SquaredDistances":
@@ -82,7 +73,7 @@ class SquaredDistances:
     def transposed(self) -> "SquaredDistances":
         """The same costs with rows and columns changing places."""
         return SquaredDistances(
-            self.columns, self.rows, self.centre, self.column_norms, self.row_norms, self.energy
+            self.columns, self.rows, self.centre, self.column_norms, self.row_norms
         )
 
     @property
@@ -99,10 +90,20 @@ class SquaredDistances:
         return float(self.row_norms.mean() + self.column_norms.mean())
 
     @property
+    def energy(self) -> float:
+        """S = (n + m) × the median squared norm, the centre taken off: no few factors decide it."""
+        return (self.n + self.m) * self._median_norm
+
+    @property
     def uneven(self) -> bool:
         """Whether a few costs are so much greater than the usual ones that their mean says nothing."""
-        norms = torch.cat([self.row_norms, self.column_norms])
-        return float(norms.max()) > UNEVEN * float(norms.median())
+        return max(float(self.row_norms.max()), float(self.column_norms.max())) > (
+            UNEVEN * self._median_norm
+        )
+
+    @property
+    def _median_norm(self) -> float:
+        return float(torch.cat([self.row_norms, self.column_norms]).median())
 
     def centred(
         self, factors: Float[Tensor, "k d"], dtype: torch.dtype = torch.float64
@@ -190,10 +191,6 @@ def squared_norms(
         part = part.double() if centre is None else part.double() - centre
         parts.append(part.square().sum(dim=1))
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
-
-
-def _total(factors: Float[Tensor, "n d"]) -> Float64[Tensor, " d"]:
-    return factors.sum(dim=0, dtype=torch.float64)
 
 
 def _offset(

@@ -8,9 +8,7 @@ from torch import Tensor
 from saematch.errors import UsageError
 
 
-def as_factors(
-    rows: Tensor | np.ndarray, columns: Tensor | np.ndarray
-) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
+def as_factors(rows: object, columns: object) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
     """Two matrices of one width as contiguous tensors without a gradient, both in float64 if either
     is, else both in float32: no number changes.
 
@@ -38,7 +36,7 @@ def as_numbers(values: object) -> np.ndarray:
         raise UsageError(f"needed numbers as prices and duals, found {values!r}") from None
 
 
-def _as_tensor(values: Tensor | np.ndarray) -> Tensor:
+def _as_tensor(values: object) -> Tensor:
     if isinstance(values, np.ndarray):
         if isinstance(values, np.ma.MaskedArray):
             raise _unusable("a masked array", "fill or drop the masked entries")

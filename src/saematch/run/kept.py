@@ -53,5 +53,6 @@ def kept_matching(data: bytes) -> KeptMatching:
         assignment=None,
         notes=tuple(details["notes"]),
         unmatched_cost=np.array(price) if isinstance(price, list) else price,
+        degenerate=details["degenerate"],
         kept_certain=columns["certain"],
     )
