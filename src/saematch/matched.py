@@ -81,10 +81,9 @@ class Matching:
     completely."""
     degenerate: Degenerate = "apart"
     """Whether degenerate features were matched after the others, or in one problem with them."""
-    gap_without_degenerate: float | None = None
-    """`together`: gap of the pairs that have no degenerate feature, under the duals of all."""
-    slack_without_degenerate: float | None = None
-    """`together`: the same of the slack."""
+    without_degenerate: Assignment | None = None
+    """`together`: a proof of its own for the features that are not degenerate and have no degenerate
+    partner."""
 
     @property
     def gap(self) -> float | None:
@@ -93,9 +92,8 @@ class Matching:
         Of the features that are not degenerate; `together`: the greater of the gaps with and without
         the degenerate ones, whose costs can be so large that no error shows beside them.
         """
-        if self.assignment is None:
-            return None
-        return max(self.assignment.gap, self.gap_without_degenerate or 0.0)
+        proofs = [proof for proof in (self.assignment, self.without_degenerate) if proof]
+        return max((proof.gap for proof in proofs), default=None)
 
     @property
     def optimal(self) -> bool:

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from saematch.assignment import OPTIMAL_GAP, Assignment, Certified, Dense, Verification, verify
+from saematch.assignment import Assignment, Certified, Dense, Verification, verify
 from saematch.errors import UsageError
 from saematch.matched import DEGENERATE, Degenerate, Matching, describe_gap
 from saematch.measuring import check_pair, folded, measured
@@ -30,10 +30,11 @@ from saematch.strategies import (
     STRATEGIES,
     Strategy,
     assign,
-    live_problem,
     nearest_by_cosine,
     part_weights,
+    proven_problem,
     random_permutation,
+    rest_problem,
     solved_sides,
 )
 
@@ -98,9 +99,9 @@ def match(
         solved_a, solved_b = solved_sides(folded_a, folded_b, strategy)
         price = prices(unmatched_cost, solved_a, solved_b, weights)
         duals = None if start is None else _starting_duals(start, a, b, weights, degenerate)
-        permutation, margin, assignment, without_degenerate = assign(
-            solved_a, solved_b, weights, solver, price, duals, degenerate
-        )
+        found = assign(solved_a, solved_b, weights, solver, price, duals, degenerate)
+        permutation, margin = found.permutation, found.margin
+        assignment, without_degenerate = found.proof, found.without_degenerate
         notes += _notes(assignment, without_degenerate)
         complete = strategy == "folded" and price is None
         if complete and _folding_cannot_matter(folded_a, folded_b, weights, degenerate):
@@ -183,31 +184,31 @@ def verify_matching(a: SAE | FoldedSAE, b: SAE | FoldedSAE, matching: Matching) 
         )
     pair = folded(a, matching.scale), folded(b, matching.scale)
     solved = solved_sides(*pair, matching.strategy)
-    problem = live_problem(*solved, matching.parts, matching.unmatched_cost, matching.degenerate)
-    if problem is None:
-        raise UsageError(
-            "expected the SAEs of this matching, got some whose features are degenerate"
-        )
-    found = verify(problem.rows, problem.columns, matching.assignment, **problem.prices)
-    if not found.ok:
-        return found
-    faults = []
-    proven = problem.partners(matching.assignment)[0]
-    paired = proven != UNMATCHED
-    if (matching.permutation[problem.of_a[paired]] != proven[paired]).any():
-        faults.append("the pairs of the matching are not those of its proof")
+    problem = proven_problem(*solved, matching.parts, matching.unmatched_cost, matching.degenerate)
+    proofs = [(problem, matching.assignment)]
     if matching.degenerate == "together":
-        out_a, out_b = (side.sae.degenerate.numpy() for side in solved)
-        gap, slack = problem.without(matching.assignment, out_a, out_b)
-        stated = matching.gap_without_degenerate, matching.slack_without_degenerate
-        if None in stated or not (stated[0] >= gap and stated[1] >= slack):
-            faults.append(f"without degenerate features the gap is {gap:.3g}, not {stated[0]}")
-    return dataclasses.replace(found, faults=tuple(faults))
+        rest = rest_problem(*solved, matching.permutation, matching.parts, matching.unmatched_cost)
+        proofs.append((rest, matching.without_degenerate))
+    checked: list[Verification] = []
+    for problem, proof in proofs:
+        if problem is None and proof is None:
+            continue
+        if problem is None or proof is None:
+            raise UsageError(
+                "expected the SAEs of this matching, got SAEs with other features degenerate"
+            )
+        found = verify(problem.rows, problem.columns, proof, **problem.prices)
+        columns = problem.rows_of(matching.permutation)
+        if found.ok and (columns != proof.columns)[proof.columns != UNMATCHED].any():
+            fault = "the pairs of the matching are not those of its proof"
+            found = dataclasses.replace(found, faults=(fault,))
+        checked.append(found)
+    whole = checked[0]
+    faults = tuple(fault for found in checked for fault in found.faults)
+    return dataclasses.replace(whole, faults=faults, seconds=sum(one.seconds for one in checked))
 
 
-def _notes(
-    assignment: Assignment | None, without_degenerate: tuple[float, float] | None
-) -> list[str]:
+def _notes(assignment: Assignment | None, without_degenerate: Assignment | None) -> list[str]:
     if assignment is None:
         return ["one side has only degenerate features: they are matched, and nothing is proven"]
     notes = []
@@ -218,10 +219,10 @@ def _notes(
         )
     if not assignment.optimal:
         notes.append(f"not proven optimal: {describe_gap(assignment.gap)}")
-    if without_degenerate is not None and without_degenerate[0] > OPTIMAL_GAP:
+    if without_degenerate is not None and not without_degenerate.optimal:
         notes.append(
             "not proven optimal over the pairs without degenerate features, whose costs vanish in the "
-            f"total: {describe_gap(without_degenerate[0])}"
+            f"total: {describe_gap(without_degenerate.gap)}"
         )
     return notes
 

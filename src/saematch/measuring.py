@@ -66,7 +66,7 @@ def measured(
     notes: tuple[str, ...],
     unmatched_cost: float | np.ndarray | None = None,
     degenerate: Degenerate = "apart",
-    without_degenerate: tuple[float, float] | None = None,
+    without_degenerate: Assignment | None = None,
 ) -> Matching:
     """The Matching of a permutation, its pairs measured on folded weights."""
     indices = np.flatnonzero(permutation != UNMATCHED)
@@ -103,6 +103,5 @@ def measured(
         notes=notes,
         unmatched_cost=unmatched_cost,
         degenerate=degenerate,
-        gap_without_degenerate=without_degenerate and without_degenerate[0],
-        slack_without_degenerate=without_degenerate and without_degenerate[1],
+        without_degenerate=without_degenerate,
     )

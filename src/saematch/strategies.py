@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from saematch.assignment import Assignment, Certified, Dense, solve
@@ -155,34 +155,16 @@ class Problem:
             margin[found.columns[matched]] = found.margins[matched]
         return np.where(partner == UNMATCHED, UNMATCHED, self.of_b[partner]), margin
 
-    def without(
-        self, found: Assignment, left_out_a: np.ndarray, left_out_b: np.ndarray
-    ) -> tuple[float, float]:
-        """Gap and slack of the pairs of `found` between features that are not left out (bool, [d_a] and
-        [d_b]), under the duals of the whole problem."""
-        out_rows, out_columns = left_out_a[self.of_a], left_out_b[self.of_b]
-        if not self.a_makes_rows:
-            out_rows, out_columns = out_columns, out_rows
-        i = np.flatnonzero((found.columns != UNMATCHED) & ~out_rows)
-        i = i[~out_columns[found.columns[i]]]
-        if not len(i):
-            return 0.0, 0.0
-        j = found.columns[i]
-        costs = SquaredDistances.of(
-            self.rows[torch.from_numpy(i)], self.columns[torch.from_numpy(j)]
-        )
-        same = torch.arange(len(i))
-        primal = costs.exact(same, same)
-        u, v = found.row_duals[i], found.column_duals[j]
-        # Duals are at most what the pair costs: what lies above it is rounding.
-        left = np.maximum(primal.numpy() - u - v, 0.0)
-        left += 4 * np.finfo(np.float64).eps * (np.abs(u) + np.abs(v))
-        slack = math.fsum(left.tolist()) + 2 * costs.exact_error * float(primal.sum())
-        scale = max(float(primal.sum()), 2.0**-40 * costs.energy)
-        return (slack / scale if scale > 0 else 0.0), slack
+    def rows_of(self, permutation: Permutation) -> Int64[np.ndarray, " n"]:
+        """A permutation of A's features as the column of each row."""
+        of_b = permutation[self.of_a]
+        inside = np.isin(of_b, self.of_b)
+        column = np.where(inside, np.searchsorted(self.of_b, of_b), UNMATCHED)
+        column[column == len(self.of_b)] = UNMATCHED
+        return column if self.a_makes_rows else inverse(column, len(self.of_b))
 
 
-def live_problem(
+def proven_problem(
     a: FoldedSAE,
     b: FoldedSAE,
     weights: Mapping[str, float],
@@ -193,10 +175,41 @@ def live_problem(
 
     `apart`: the features that are not degenerate.  `together`: all features.
     """
-    taken = [features_of(side, degenerate) for side in (a, b)]
+    taken = features_of(a, degenerate), features_of(b, degenerate)
     if not all(len(features) for features in taken):
         return None
     return Problem.of(a, b, *taken, weights, unmatched_cost)
+
+
+def rest_problem(
+    a: FoldedSAE,
+    b: FoldedSAE,
+    permutation: Permutation,
+    weights: Mapping[str, float],
+    unmatched_cost: float | np.ndarray | None,
+) -> Problem | None:
+    """`together`: the features that are not degenerate and have no degenerate partner, as a problem of
+    their own; None where one side has none."""
+    out_a, out_b = (side.sae.degenerate.numpy().copy() for side in (a, b))
+    matched = np.flatnonzero(permutation != UNMATCHED)
+    partner = permutation[matched]
+    out_a[matched[out_b[partner]]] = True
+    out_b[permutation[matched[out_a[matched]]]] = True
+    taken = np.flatnonzero(~out_a), np.flatnonzero(~out_b)
+    if not all(len(features) for features in taken):
+        return None
+    return Problem.of(a, b, *taken, weights, unmatched_cost, keep=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Assigned:
+    """What was found, and its proofs."""
+
+    permutation: Permutation
+    margin: Float64[np.ndarray, " d_a"]
+    proof: Assignment | None
+    without_degenerate: Assignment | None = None
+    """`together`: the proof of `rest_problem`."""
 
 
 def assign(
@@ -207,39 +220,72 @@ def assign(
     unmatched_cost: float | np.ndarray | None = None,
     column_duals: np.ndarray | None = None,
     degenerate: Degenerate = "apart",
-) -> tuple[Permutation, np.ndarray, Assignment | None, tuple[float, float] | None]:
-    """The permutation, each feature of A's margin, the proof, and, of `together`, gap and slack of the
-    pairs without degenerate features.
+) -> Assigned:
+    """The permutation of least total cost, each feature of A's margin, and the proof.
 
-    1. The features that are not degenerate are matched, at least total cost, with a proof.
-    2. What is left over is matched likewise, without one: where there is no price, everything that is
-       left on both sides, so that the smaller side is matched completely; at a price, degenerate
-       features alone, since whether another one lives or dies was settled by 1.
+    `apart`: 1. The features that are not degenerate are matched, with a proof.  2. What is left over is
+    matched likewise, without one: where there is no price, everything that is left on both sides, so that
+    the smaller side is matched completely; at a price, degenerate features alone, since whether another
+    one lives or dies was settled by 1.
+
+    `together`: 1. All features are matched, with a proof.  2. The pairs without degenerate features are
+    solved again on their own, with a proof: costs of 1e16 and more leave float64 no digits for theirs.
     """
     started = time.perf_counter()
     permutation = np.full(a.d_sae, UNMATCHED)
     margin = np.full(a.d_sae, np.nan)
-    found = without = None
-    problem = live_problem(a, b, weights, unmatched_cost, degenerate)
-    out_a, out_b = (side.sae.degenerate.numpy() for side in (a, b))
+    found = None
+    problem = proven_problem(a, b, weights, unmatched_cost, degenerate)
     if problem is not None:
         found = solve(
             problem.rows, problem.columns, solver, **problem.prices, column_duals=column_duals
         )
         permutation[problem.of_a], margin[problem.of_a] = problem.partners(found)
-        if degenerate == "together":
-            return permutation, margin, found, problem.without(found, out_a, out_b)
+    solver = _for_the_rest(solver, time.perf_counter() - started)
+    if degenerate == "together":
+        assert problem is not None
+        assert found is not None
+        rest = rest_problem(a, b, permutation, weights, unmatched_cost)
+        if rest is None:
+            return Assigned(permutation, margin, found)
+        again = solve(rest.rows, rest.columns, solver, **rest.prices)
+        permutation[rest.of_a] = rest.partners(again)[0]
+        found = _moved(problem, found, permutation)
+        margin[problem.of_a] = problem.partners(found)[1]
+        return Assigned(permutation, margin, found, again)
     if unmatched_cost is None:
-        out_a = permutation == UNMATCHED
-        out_b = np.ones(b.d_sae, dtype=bool)
-        out_b[permutation[~out_a]] = False
-    left_a, left_b = np.flatnonzero(out_a), np.flatnonzero(out_b)
+        left_a = np.flatnonzero(permutation == UNMATCHED)
+        left_b = np.setdiff1d(np.arange(b.d_sae), permutation)
+    else:
+        left_a, left_b = (np.flatnonzero(side.sae.degenerate.numpy()) for side in (a, b))
     if len(left_a) and len(left_b):
         rest = Problem.of(a, b, left_a, left_b, weights, unmatched_cost, keep=False)
-        spent = time.perf_counter() - started
-        again = solve(rest.rows, rest.columns, _for_the_rest(solver, spent), **rest.prices)
+        again = solve(rest.rows, rest.columns, solver, **rest.prices)
         permutation[left_a] = rest.partners(again)[0]
-    return permutation, margin, found, without
+    return Assigned(permutation, margin, found)
+
+
+def _moved(problem: Problem, found: Assignment, permutation: Permutation) -> Assignment:
+    """The same duals, for other pairs; of pairs that are new nothing is known of their margins."""
+    columns = problem.rows_of(permutation)
+    moved = columns != found.columns
+    if not moved.any():
+        return found
+    matched = np.flatnonzero(columns != UNMATCHED)
+    free = np.setdiff1d(np.arange(len(problem.columns)), columns)
+    row_prices, column_prices = (
+        np.broadcast_to(0.0 if price is None else price, len(side))
+        for price, side in (
+            (problem.prices.get("row_prices"), problem.rows),
+            (problem.prices.get("column_prices"), problem.columns),
+        )
+    )
+    costs = SquaredDistances.of(problem.rows, problem.columns)
+    pairs = costs.exact(torch.from_numpy(matched), torch.from_numpy(columns[matched]))
+    paid = [*row_prices[columns == UNMATCHED].tolist(), *column_prices[free].tolist()]
+    primal = math.fsum([*pairs.tolist(), *paid])
+    margins = np.where(moved, 0.0, found.margins)
+    return dataclasses.replace(found, columns=columns, primal=primal, margins=margins)
 
 
 def _for_the_rest(solver: Dense | Certified | None, spent: float) -> Certified | None:

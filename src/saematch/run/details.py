@@ -77,7 +77,7 @@ def match_and_measure(
 
 def details_of(found: Matching, measures: Mapping[str, Range]) -> dict[str, Any]:
     """What a matching's table says beside its rows (docs/run-directory.md)."""
-    proof = found.assignment
+    proof, rest = found.assignment, found.without_degenerate
     status = found.b.status
     return {
         "a": found.a.key,
@@ -107,8 +107,8 @@ def details_of(found: Matching, measures: Mapping[str, Range]) -> dict[str, Any]
             "dual": _number(proof.dual),
             "slack": _number(proof.slack),
             "solver": proof.solver,
-            "gap_without_degenerate": found.gap_without_degenerate,
-            "slack_without_degenerate": found.slack_without_degenerate,
+            "gap_without_degenerate": rest and _number(rest.gap),
+            "slack_without_degenerate": rest and _number(rest.slack),
         },
         "measures": {
             name: [_finite(value) for value in values] for name, values in measures.items()
