@@ -145,7 +145,7 @@ CANDIDATES = Table(
             "rank",
             INT,
             "",
-            "1 is nearest, up to as many as b has live features; equal costs go by the lower candidate",
+            "1 is nearest; equal costs go by the lower candidate",
         ),
         Column("candidate", INT, "", "feature of b"),
         Column(
