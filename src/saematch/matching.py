@@ -28,6 +28,7 @@ from saematch.strategies import (
     ASSIGNED,
     PARTS,
     STRATEGIES,
+    Problem,
     Strategy,
     assign,
     nearest_by_cosine,
@@ -185,7 +186,7 @@ def verify_matching(a: SAE | FoldedSAE, b: SAE | FoldedSAE, matching: Matching) 
     pair = folded(a, matching.scale), folded(b, matching.scale)
     solved = solved_sides(*pair, matching.strategy)
     problem = proven_problem(*solved, matching.parts, matching.unmatched_cost, matching.degenerate)
-    proofs = [(problem, matching.assignment)]
+    proofs: list[tuple[Problem | None, Assignment | None]] = [(problem, matching.assignment)]
     if matching.degenerate == "together":
         rest = rest_problem(*solved, matching.permutation, matching.parts, matching.unmatched_cost)
         proofs.append((rest, matching.without_degenerate))

@@ -133,12 +133,12 @@ class Problem:
         """`unmatched_cost`: the price of leaving a feature of A unmatched, or [d_a] of them."""
         if isinstance(unmatched_cost, np.ndarray):
             unmatched_cost = unmatched_cost[of_a]
-        sides = factors(a, weights, of_a, keep), factors(b, weights, of_b, keep)
+        rows, columns = factors(a, weights, of_a, keep), factors(b, weights, of_b, keep)
         if len(of_a) <= len(of_b):
-            return cls(of_a, of_b, *sides, {"row_prices": unmatched_cost})
+            return cls(of_a, of_b, rows, columns, {"row_prices": unmatched_cost})
         free = None if unmatched_cost is None else 0.0
         prices = {"row_prices": free, "column_prices": unmatched_cost}
-        return cls(of_a, of_b, *reversed(sides), prices)
+        return cls(of_a, of_b, columns, rows, prices)
 
     @property
     def a_makes_rows(self) -> bool:
