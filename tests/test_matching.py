@@ -219,7 +219,8 @@ def test_means_are_over_live_features_of_a_whatever_their_partners() -> None:
     assert summary["left_out"] == 1
     assert summary["mse_decoder"] == pytest.approx(found.mse_decoder[live].mean())
     assert summary["cosine"] == pytest.approx(found.cosine[live].mean())
-    assert summary["total_cost"] == pytest.approx(found.cost.sum())
+    assert summary["total_cost"] == pytest.approx(found.cost[found.permutation != 5].sum())
+    assert summary["total_cost"] == pytest.approx(found.assignment.primal)
     assert np.isfinite(found.cosine).all()
 
 
@@ -372,9 +373,26 @@ def test_unfolded_is_solved_on_raw_weights_and_measured_on_folded() -> None:
 
 
 def test_an_unfoldable_threshold_is_an_error() -> None:
-    a = dataclasses.replace(A, threshold=torch.zeros(12))
+    assert A.threshold is not None
+    threshold = A.threshold.clone()
+    threshold[0] = 0
     with pytest.raises(InputError, match="feature 0"):
-        match(a, B)
+        match(dataclasses.replace(A, threshold=threshold), B)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_thresholds_that_are_all_zero_or_less_are_a_relu_sae(value: float) -> None:
+    a, b = (dataclasses.replace(one, threshold=torch.full((12,), value)) for one in (A, B))
+    assert set(a.status) == {"live"}
+    x = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
+    relu = dataclasses.replace(a, activation="relu", threshold=None)
+    assert torch.equal(a.encode(x), relu.encode(x))
+    for scale in (None, "threshold"):
+        with pytest.raises(UsageError, match=r"ReLU SAE.*decoder_norm, activation or none"):
+            fold_thresholds(a, scale)
+    found = match(a, b, scale="none")
+    assert found.certain.any()
+    assert found.permutation.tolist() == match(a, b, strategy="unfolded").permutation.tolist()
 
 
 @pytest.mark.parametrize(("a", "b"), [(A, WIDE), (WIDE, A)])

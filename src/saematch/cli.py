@@ -55,6 +55,13 @@ UnmatchedCost = Annotated[
         help="Price of leaving a feature unmatched; auto: what 1 in 100 random live pairs stays below.",
     ),
 ]
+Degenerate = Annotated[
+    Literal["apart", "together"] | None,
+    typer.Option(
+        help="Match degenerate features after the others, or all in one problem, as in the paper.  "
+        "Default: apart."
+    ),
+]
 ALL_PARTS = "decoder,encoder,bias"
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
@@ -117,6 +124,7 @@ def match(
     ] = True,
     scale: Scale = None,
     unmatched_cost: UnmatchedCost = None,
+    degenerate: Degenerate = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Show every data-free strategy side by side.")
     ] = False,
@@ -124,7 +132,7 @@ def match(
         bool, typer.Option("--price-curve", help="Show the share matched against the price.")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check the proof from scratch, every pair in float64.")
+        bool, typer.Option("--verify", help="Check the proof from scratch: every pair, in float64.")
     ] = False,
     time_budget: Annotated[
         float | None,
@@ -170,16 +178,23 @@ def match(
     chosen: Strategy = "folded" if fold else "unfolded"
     with display.working(f"matching {reference_a} to {reference_b}", quiet=as_json):
         a, b = load_sae(reference_a), load_sae(reference_b)
-        if not fold and scale is None and (a.threshold is None or b.threshold is None):
+        if not fold and scale is None and not (a.has_thresholds and b.has_thresholds):
             scale = "none"  # raw weights need no scale, neither to match nor to measure
         folded = fold_thresholds(a, scale), fold_thresholds(b, scale)
         matching = match_saes(
-            *folded, parts=weights, strategy=chosen, unmatched_cost=price, solver=solver
+            *folded,
+            parts=weights,
+            strategy=chosen,
+            unmatched_cost=price,
+            degenerate=degenerate or "apart",
+            solver=solver,
         )
         matchings = {chosen: matching}
         for strategy in STRATEGIES if compare else ():
             if strategy not in matchings and (strategy != "naive" or a.d_sae == b.d_sae):
-                matchings[strategy] = match_saes(*folded, parts=weights, strategy=strategy)
+                matchings[strategy] = match_saes(
+                    *folded, parts=weights, strategy=strategy, degenerate=degenerate or "apart"
+                )
         rows = compared_measures(*folded, matchings)
         checked = verify_matching(*folded, matching) if verify else None
         curve = curve_of(*folded, parts=weights) if price_curve else None
@@ -217,6 +232,7 @@ def run(
     ] = None,
     scale: Scale = None,
     unmatched_cost: UnmatchedCost = None,
+    degenerate: Degenerate = None,
     far: Annotated[
         str | None, typer.Option(help="Distant pairs to match exactly too: 12,14 or 12,14;13,16.")
     ] = None,
@@ -244,6 +260,7 @@ def run(
         "parts": parts,
         "scale": scale,
         "unmatched_cost": unmatched_cost,
+        "degenerate": degenerate,
         "far": far,
         "seed": seed,
         "random_draws": random_draws,

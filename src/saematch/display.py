@@ -148,7 +148,7 @@ def matchings(
             f"random: mean of 20 draws, decoder MSE from {number(low)} to {number(high)}."
         )
     if found.assignment is not None:
-        proof = "optimal to 1e-6" if found.assignment.optimal else "not proven optimal"
+        proof = "optimal to 1e-6" if found.optimal else "not proven optimal"
         CONSOLE.print(f"The {found.strategy} matching is {proof} (gap {number(found.gap)}).")
     shares = ", ".join(f"{part} {share:.1%}" for part, share in found.shares.items())
     CONSOLE.print(f"Shares of the {found.strategy} cost: {shares}.")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -12,6 +12,10 @@ from jaxtyping import Float64, Int64
 from saematch.assignment import OPTIMAL_GAP, Assignment
 from saematch.permutation import UNMATCHED
 from saematch.sae import SAE, ScaleKind
+
+Degenerate = Literal["apart", "together"]
+"""How features of status degenerate are matched: after the others, or in one problem with them."""
+DEGENERATE: tuple[Degenerate, ...] = ("apart", "together")
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,23 +68,41 @@ class Matching:
     margin: Float64[np.ndarray, " d_a"]
     """Proven lower bound on the rise of the solved total if the pair were forbidden, or, of an unmatched
     feature that had a price, if it had to be matched (where A is the smaller side); NaN where nothing
-    was solved.  In the units of the solved problem (`unfolded`: raw weights)."""
+    was solved, and of degenerate features, which no proof is about.  In the units of the solved problem
+    (`unfolded`: raw weights)."""
     assignment: Assignment | None
-    """The proof, for strategies that solve an assignment problem."""
+    """The proof, for strategies that solve an assignment problem.  Its rows and columns are the features
+    that are not degenerate (`degenerate="together"`: all), in ascending order; rows are of the side that
+    has fewer."""
     notes: tuple[str, ...] = ()
     """What a reader of the numbers should know."""
     unmatched_cost: float | np.ndarray | None = None
     """The price of leaving a feature of A unmatched, or one for each; None: the smaller side is matched
     completely."""
+    degenerate: Degenerate = "apart"
+    """Whether degenerate features were matched after the others, or in one problem with them."""
+    without_degenerate: Assignment | None = None
+    """`together`: a proof of its own for the features that are not degenerate and have no degenerate
+    partner."""
 
     @property
     def gap(self) -> float | None:
-        """Relative distance from the proven lower bound; None where nothing was solved."""
-        return self.assignment.gap if self.assignment else None
+        """Relative distance from the proven lower bound; None where nothing was solved.
+
+        Of the features that are not degenerate; `together`: the greater of the gaps with and without
+        the degenerate ones, whose costs can be so large that no error shows beside them.
+        """
+        proofs = [proof for proof in (self.assignment, self.without_degenerate) if proof]
+        return max((proof.gap for proof in proofs), default=None)
+
+    @property
+    def optimal(self) -> bool:
+        """Whether the gap proves the pairs optimal to 1e-6."""
+        return self.gap is not None and self.gap <= OPTIMAL_GAP
 
     @property
     def slack(self) -> float | None:
-        """Absolute distance from the proven lower bound."""
+        """Absolute distance from the proven lower bound, over what `assignment` is about."""
         return self.assignment.slack if self.assignment else None
 
     @property
@@ -110,9 +132,16 @@ class Matching:
         return same_features([self])
 
     @property
+    def counted(self) -> np.ndarray:
+        """[d_a] bool: pairs neither of whose features is degenerate: totals and shares are over these."""
+        counted = self.matched & (self.a.status != "degenerate")
+        counted[counted] = self.b.status[self.permutation[counted]] != "degenerate"
+        return counted
+
+    @property
     def certain(self) -> np.ndarray:
         """[d_a] bool: what every optimal matching contains (margin above the slack): the pair, or that
-        the feature stays unmatched."""
+        the feature stays unmatched.  Never so of what is matched apart: degenerate features."""
         if self.assignment is None:
             return np.zeros(len(self.permutation), dtype=bool)
         return self.margin > self.assignment.slack
@@ -124,11 +153,12 @@ class Matching:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Each part's share of the total cost."""
+        """Each part's share of the total cost, over pairs without a degenerate feature."""
+        counted = self.counted
         totals = {
-            "decoder": float(np.nansum(self.mse_decoder)) * self.d_model,
-            "encoder": float(np.nansum(self.mse_encoder)) * self.d_model,
-            "bias": float(np.nansum(self.mse_bias)),
+            "decoder": float(np.nansum(self.mse_decoder[counted])) * self.d_model,
+            "encoder": float(np.nansum(self.mse_encoder[counted])) * self.d_model,
+            "bias": float(np.nansum(self.mse_bias[counted])),
         }
         weighted = {part: weight * totals[part] for part, weight in self.parts.items()}
         whole = sum(weighted.values())
@@ -154,7 +184,7 @@ class Matching:
             "left_out": int((~features).sum()),
             "unmatched_a": int((~self.matched).sum()),
             "unmatched_b": len(self.unmatched_b),
-            "total_cost": float(np.nansum(self.cost)),
+            "total_cost": float(np.nansum(self.cost[self.counted])),
             "mean_cost": mean(self.cost),
             "mse_decoder": mean(self.mse_decoder),
             "mse_encoder": mean(self.mse_encoder),

@@ -3,11 +3,13 @@
 1. Fold each SAE's thresholds into its weights (sae.py).
 2. Lay each feature's parts side by side: decoder row, encoder column, encoder bias, each times the
    square root of its weight.  The cost of a pair is the squared distance of two such rows.
-3. Find the pairs by the strategy; `folded` and `unfolded` solve the linear assignment problem, in which
-   a feature may stay unmatched where that has a price.
+3. Find the pairs by the strategy; `folded` and `unfolded` solve the linear assignment problem of the
+   features that are not degenerate, in which a feature may stay unmatched where that has a price, and
+   then match what is left over.
 4. Measure the pairs on folded weights, whatever found them.
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Literal
@@ -17,20 +19,23 @@ import torch
 
 from saematch.assignment import Assignment, Certified, Dense, Verification, verify
 from saematch.errors import UsageError
-from saematch.matched import Matching, describe_gap
+from saematch.matched import DEGENERATE, Degenerate, Matching, describe_gap
 from saematch.measuring import check_pair, folded, measured
+from saematch.permutation import UNMATCHED
 from saematch.pricing import Unmatched, prices
 from saematch.sae import SAE, FoldedSAE, ScaleKind
 from saematch.strategies import (
     ASSIGNED,
     PARTS,
     STRATEGIES,
+    Problem,
     Strategy,
     assign,
     nearest_by_cosine,
-    oriented,
     part_weights,
+    proven_problem,
     random_permutation,
+    rest_problem,
     solved_sides,
 )
 
@@ -44,6 +49,7 @@ def match(
     strategy: Strategy = "folded",
     scale: ScaleKind | None = None,
     unmatched_cost: Unmatched | None = None,
+    degenerate: Degenerate = "apart",
     solver: Dense | Certified | None = None,
     start: Matching | None = None,
     seed: int = 0,
@@ -60,12 +66,21 @@ def match(
     features stays below.  None: the smaller side is matched completely.  With a price a pair is made
     only where it is worth it: features of `a` die, and features of `b` are born.
 
+    `degenerate`: `apart`: features of status degenerate are matched after the others, to what these left
+    over; they take no other feature's partner and have no part in total, gap, slack and margins (their
+    own margin is NaN, and none is certain).  At a price they are matched with one another alone.
+    `together`: the paper's literal problem, all features at once; its gap is the greater of those with
+    and without the degenerate features' pairs.
+
     `solver`: see `saematch.solve`.  `start`: an earlier matching of the same pair, such as one that
     stopped at a time budget: the solver goes on from its column duals.
 
     Raises UsageError for SAEs of different d_model, for unknown parts or strategies, for `naive` where
-    d_sae differ, and for a price with a strategy that solves no assignment problem.
+    d_sae differ, for a price with a strategy that solves no assignment problem, and for another way with
+    degenerate features than these two.
     """
+    if degenerate not in DEGENERATE:
+        raise UsageError(f"expected degenerate to be apart or together, got {degenerate!r}")
     weights = part_weights(parts)
     check_pair(a, b)
     if strategy != "folded" and scale is None and _lacks_thresholds(a, b):
@@ -77,16 +92,20 @@ def match(
             f"'{strategy}'"
         )
     assignment: Assignment | None = None
+    without_degenerate = None
     margin = np.full(a.d_sae, np.nan)
     notes: list[str] = []
     price = None
     if strategy in ASSIGNED:
         solved_a, solved_b = solved_sides(folded_a, folded_b, strategy)
         price = prices(unmatched_cost, solved_a, solved_b, weights)
-        duals = None if start is None else _starting_duals(start, a, b, weights)
-        permutation, margin, assignment = assign(solved_a, solved_b, weights, solver, price, duals)
-        notes += _notes(assignment)
-        if strategy == "folded" and _folding_cannot_matter(folded_a, folded_b, weights):
+        duals = None if start is None else _starting_duals(start, a, b, weights, degenerate)
+        found = assign(solved_a, solved_b, weights, solver, price, duals, degenerate)
+        permutation, margin = found.permutation, found.margin
+        assignment, without_degenerate = found.proof, found.without_degenerate
+        notes += _notes(assignment, without_degenerate)
+        complete = strategy == "folded" and price is None
+        if complete and _folding_cannot_matter(folded_a, folded_b, weights, degenerate):
             notes.append(
                 "one scalar threshold a SAE: folding cannot change a complete, square, decoder-only "
                 "matching"
@@ -104,7 +123,17 @@ def match(
     else:
         raise UsageError(f"needed a strategy of {', '.join(STRATEGIES)}, found '{strategy}'")
     return measured(
-        folded_a, folded_b, permutation, weights, strategy, margin, assignment, tuple(notes), price
+        folded_a,
+        folded_b,
+        permutation,
+        weights,
+        strategy,
+        margin,
+        assignment,
+        tuple(notes),
+        price,
+        degenerate,
+        without_degenerate,
     )
 
 
@@ -115,6 +144,7 @@ def match_pairs(
     parts: Sequence[str] | Mapping[str, float] = PARTS,
     scale: ScaleKind | None = None,
     unmatched_cost: Unmatched | None = None,
+    degenerate: Degenerate = "apart",
     solver: Dense | Certified | None = None,
 ) -> Iterator[Matching]:
     """Match many pairs of one suite by `folded`, each SAE folded and laid out once.
@@ -134,12 +164,18 @@ def match_pairs(
                 f"needed positions from 0 to {len(sides) - 1}, found {first}, {second} (not layers)"
             )
         yield match(
-            sides[first], sides[second], parts=parts, unmatched_cost=unmatched_cost, solver=solver
+            sides[first],
+            sides[second],
+            parts=parts,
+            unmatched_cost=unmatched_cost,
+            degenerate=degenerate,
+            solver=solver,
         )
 
 
 def verify_matching(a: SAE | FoldedSAE, b: SAE | FoldedSAE, matching: Matching) -> Verification:
-    """Check a matching's proof from scratch, over all pairs in float64 (assignment/verify.py).
+    """Check a matching's proof from scratch, over all pairs in float64 of the folded float32 weights
+    that it was made of (assignment/verify.py), and that its pairs are those of the proof.
 
     Raises UsageError for a matching that solved no assignment problem.
     """
@@ -148,12 +184,34 @@ def verify_matching(a: SAE | FoldedSAE, b: SAE | FoldedSAE, matching: Matching) 
             f"needed a matching with a proof to verify, found strategy '{matching.strategy}'"
         )
     pair = folded(a, matching.scale), folded(b, matching.scale)
-    solved_a, solved_b = solved_sides(*pair, matching.strategy)
-    rows, columns, price = oriented(solved_a, solved_b, matching.parts, matching.unmatched_cost)
-    return verify(rows, columns, matching.assignment, **price)
+    solved = solved_sides(*pair, matching.strategy)
+    problem = proven_problem(*solved, matching.parts, matching.unmatched_cost, matching.degenerate)
+    proofs: list[tuple[Problem | None, Assignment | None]] = [(problem, matching.assignment)]
+    if matching.degenerate == "together":
+        rest = rest_problem(*solved, matching.permutation, matching.parts, matching.unmatched_cost)
+        proofs.append((rest, matching.without_degenerate))
+    checked: list[Verification] = []
+    for problem, proof in proofs:
+        if problem is None and proof is None:
+            continue
+        if problem is None or proof is None:
+            raise UsageError(
+                "expected the SAEs of this matching, got SAEs with other features degenerate"
+            )
+        found = verify(problem.rows, problem.columns, proof, **problem.prices)
+        columns = problem.rows_of(matching.permutation)
+        if found.ok and (columns != proof.columns)[proof.columns != UNMATCHED].any():
+            fault = "the pairs of the matching are not those of its proof"
+            found = dataclasses.replace(found, faults=(fault,))
+        checked.append(found)
+    whole = checked[0]
+    faults = tuple(fault for found in checked for fault in found.faults)
+    return dataclasses.replace(whole, faults=faults, seconds=sum(one.seconds for one in checked))
 
 
-def _notes(assignment: Assignment) -> list[str]:
+def _notes(assignment: Assignment | None, without_degenerate: Assignment | None) -> list[str]:
+    if assignment is None:
+        return ["one side has only degenerate features: they are matched, and nothing is proven"]
     notes = []
     if assignment.stopped is not None:
         notes.append(
@@ -162,22 +220,39 @@ def _notes(assignment: Assignment) -> list[str]:
         )
     if not assignment.optimal:
         notes.append(f"not proven optimal: {describe_gap(assignment.gap)}")
+    if without_degenerate is not None and not without_degenerate.optimal:
+        notes.append(
+            "not proven optimal over the pairs without degenerate features, whose costs vanish in the "
+            f"total: {describe_gap(without_degenerate.gap)}"
+        )
     return notes
 
 
 def _starting_duals(
-    start: Matching, a: SAE | FoldedSAE, b: SAE | FoldedSAE, weights: Mapping[str, float]
+    start: Matching,
+    a: SAE | FoldedSAE,
+    b: SAE | FoldedSAE,
+    weights: Mapping[str, float],
+    degenerate: Degenerate,
 ) -> np.ndarray:
     same = (start.a.d_sae, start.b.d_sae, start.parts) == (a.d_sae, b.d_sae, weights)
-    if not same or start.assignment is None:
-        raise UsageError(f"needed a start of the same pair and parts with a proof, found {start!r}")
+    if not same or start.assignment is None or start.degenerate != degenerate:
+        raise UsageError(
+            f"needed a start of the same pair, parts and way with degenerate features, with a proof, "
+            f"found {start!r}"
+        )
     return start.assignment.column_duals
 
 
 def _lacks_thresholds(a: SAE | FoldedSAE, b: SAE | FoldedSAE) -> bool:
-    return any(isinstance(sae, SAE) and sae.threshold is None for sae in (a, b))
+    return any(isinstance(sae, SAE) and not sae.has_thresholds for sae in (a, b))
 
 
-def _folding_cannot_matter(a: FoldedSAE, b: FoldedSAE, weights: Mapping[str, float]) -> bool:
+def _folding_cannot_matter(
+    a: FoldedSAE, b: FoldedSAE, weights: Mapping[str, float], degenerate: Degenerate
+) -> bool:
     uniform = all(sae.uniform and sae.scale_kind == "threshold" for sae in (a, b))
-    return uniform and set(weights) == {"decoder"} and a.d_sae == b.d_sae
+    square = a.d_sae == b.d_sae and (
+        degenerate == "together" or int(a.sae.degenerate.sum()) == int(b.sae.degenerate.sum())
+    )
+    return uniform and square and set(weights) == {"decoder"}

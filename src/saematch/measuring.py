@@ -8,7 +8,7 @@ from torch import Tensor
 
 from saematch.assignment import Assignment
 from saematch.errors import UsageError
-from saematch.matched import Matching, Side
+from saematch.matched import Degenerate, Matching, Side
 from saematch.permutation import UNMATCHED, Permutation, check_permutation
 from saematch.sae import SAE, FoldedSAE, ScaleKind, fold_thresholds
 from saematch.strategies import PARTS, part_weights
@@ -65,6 +65,8 @@ def measured(
     assignment: Assignment | None,
     notes: tuple[str, ...],
     unmatched_cost: float | np.ndarray | None = None,
+    degenerate: Degenerate = "apart",
+    without_degenerate: Assignment | None = None,
 ) -> Matching:
     """The Matching of a permutation, its pairs measured on folded weights."""
     indices = np.flatnonzero(permutation != UNMATCHED)
@@ -100,4 +102,6 @@ def measured(
         assignment=assignment,
         notes=notes,
         unmatched_cost=unmatched_cost,
+        degenerate=degenerate,
+        without_degenerate=without_degenerate,
     )

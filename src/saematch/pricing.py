@@ -15,7 +15,7 @@ from saematch.assignment.costs import SquaredDistances
 from saematch.errors import UsageError
 from saematch.measuring import folded
 from saematch.sae import SAE, FoldedSAE
-from saematch.strategies import PARTS, factors, part_weights
+from saematch.strategies import PARTS, factors, features_of, part_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,9 @@ def random_pair_costs(
     if not all(len(features) for features in live):
         raise UsageError("needed live features on both sides to draw random pairs from, found none")
     i, j = (generator.choice(features, RANDOM_PAIRS) for features in live)
-    costs = SquaredDistances.of(factors(a, weights), factors(b, weights))
+    taken = features_of(a), features_of(b)
+    i, j = (np.searchsorted(of, drawn) for of, drawn in zip(taken, (i, j), strict=True))
+    costs = SquaredDistances.of(factors(a, weights, taken[0]), factors(b, weights, taken[1]))
     return np.sort(costs.exact(torch.from_numpy(i), torch.from_numpy(j)).numpy())
 
 

@@ -152,10 +152,16 @@ class SAE:
     def degenerate(self) -> Tensor:
         """[d_sae] bool: threshold at most 0.05 of the median, or a zero row, or a zero column."""
         zero = (self.W_dec == 0).all(dim=1) | (self.W_enc == 0).all(dim=0)
-        if self.threshold is None:
+        if self.threshold is None or not self.has_thresholds:
             return zero
         threshold = self.threshold.double()
-        return zero | (threshold <= DEGENERATE_SHARE_OF_MEDIAN * threshold.quantile(0.5))
+        median = threshold.quantile(0.5).clamp(min=0)
+        return zero | (threshold <= DEGENERATE_SHARE_OF_MEDIAN * median)
+
+    @cached_property
+    def has_thresholds(self) -> bool:
+        """Whether any threshold is above zero; JumpReLU at thresholds of zero or less is ReLU."""
+        return self.threshold is not None and bool((self.threshold > 0).any())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -236,18 +242,18 @@ def fold_thresholds(
     names the scales there are.
     """
     if scale is None:
-        if sae.threshold is None:
+        if not sae.has_thresholds:
             raise UsageError(
-                f"needed thresholds to fold, found a {sae.activation} SAE without any "
+                f"expected thresholds to fold, got {_without_thresholds(sae)} "
                 f"({sae.reference or 'in memory'}); name a scale: decoder_norm, activation or none"
             )
         scale = "threshold"
     if scale == "none":
         return FoldedSAE(sae, torch.ones(sae.d_sae), "none", uniform=True)
     if scale == "threshold":
-        if sae.threshold is None:
+        if sae.threshold is None or not sae.has_thresholds:
             raise UsageError(
-                f"needed thresholds for scale 'threshold', found a {sae.activation} SAE; "
+                f"expected thresholds for scale 'threshold', got {_without_thresholds(sae)}; "
                 "try decoder_norm, activation or none"
             )
         values = sae.threshold.float()
@@ -276,3 +282,9 @@ def fold_thresholds(
         )
     uniform = bool((values == values[0]).all())
     return FoldedSAE(sae, values, scale, uniform)
+
+
+def _without_thresholds(sae: SAE) -> str:
+    if sae.threshold is None:
+        return f"a {sae.activation} SAE without any"
+    return f"a {sae.activation} SAE with no threshold above zero, which is a ReLU SAE"

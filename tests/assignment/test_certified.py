@@ -225,10 +225,10 @@ def test_keys_bound_costs_from_below_and_not_by_much(kind: str, dtype: torch.dty
 
 def test_far_from_zero_factors_are_centred() -> None:
     products, _ = products_of("offset", torch.float32)
-    assert products.centre is not None
+    assert products.costs.centre is not None
     assert products.row_norms.max() < 100
     plain, _ = products_of("reals", torch.float32)
-    assert plain.centre is None
+    assert plain.costs.centre is None
     assert plain.rows is plain.costs.rows
 
 

@@ -6,8 +6,13 @@ order it is summed (Higham, Accuracy and Stability of Numerical Algorithms, sect
 products run over slices of `SLICE` dimensions that are then added, so K is SLICE plus twice the
 number of slices (a partial sum can be twice ‖a‖² + ‖b‖²), and since 2‖a‖‖b‖ ≤ ‖a‖² + ‖b‖² the bound
 splits into a term a row and a term a column.
+
+Distances do not change when the same vector is taken off all factors, but these bounds do: an offset
+that all factors share is taken off in float64 before anything is rounded.  The costs of single pairs
+(`exact`) come from the factors as they were given.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +26,12 @@ EXACT_ENTRIES = 1 << 20
 """Float64 entries worked on at a time where pairs are evaluated exactly: they stay in cache."""
 DOUBLE_ENTRIES = 1 << 24
 """Float64 entries of a factor matrix held at a time (128 MiB)."""
+SAMPLE = 512
+"""Rows of each matrix that the offset is estimated from."""
+UNEVEN = 2.0**10
+"""Norms more than this many times the median norm make a problem uneven."""
+CENTRE_FROM = 0.25
+"""An offset is taken off from this share of a typical squared norm on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +39,19 @@ class SquaredDistances:
     """The cost matrix of two factor matrices, never held as a whole."""
 
     rows: Float[Tensor, "n d"]
+    """As given, in float32 or float64."""
     columns: Float[Tensor, "m d"]
+    centre: Float64[Tensor, " d"] | None
+    """The offset that rows and columns share; None: none worth taking off."""
     row_norms: Float64[Tensor, " n"]
-    """Squared norms."""
+    """Squared norms, the centre taken off."""
     column_norms: Float64[Tensor, " m"]
 
     @classmethod
     def of(cls, rows: Float[Tensor, "n d"], columns: Float[Tensor, "m d"]) -> "SquaredDistances":
-        return cls(rows, columns, squared_norms(rows), squared_norms(columns))
+        centre = _offset(rows, columns)
+        row_norms, column_norms = (squared_norms(one, centre) for one in (rows, columns))
+        return cls(rows, columns, centre, row_norms, column_norms)
 
     def scaled(self, exponent: int) -> "SquaredDistances":
         """Factors times 2^exponent, which changes no mantissa; not copied where that is 1."""
@@ -44,20 +60,21 @@ class SquaredDistances:
         return SquaredDistances(
             scaled(self.rows, exponent),
             scaled(self.columns, exponent),
+            None if self.centre is None else scaled(self.centre, exponent),
             scaled(self.row_norms, 2 * exponent),
             scaled(self.column_norms, 2 * exponent),
         )
 
     def double(self) -> "SquaredDistances":
         """The same costs, evaluated in float64."""
-        return SquaredDistances(
-            self.rows.double(), self.columns.double(), self.row_norms, self.column_norms
-        )
+        return dataclasses.replace(self, rows=self.rows.double(), columns=self.columns.double())
 
     @property
     def transposed(self) -> "SquaredDistances":
         """The same costs with rows and columns changing places."""
-        return SquaredDistances(self.columns, self.rows, self.column_norms, self.row_norms)
+        return SquaredDistances(
+            self.columns, self.rows, self.centre, self.column_norms, self.row_norms
+        )
 
     @property
     def n(self) -> int:
@@ -68,24 +85,43 @@ class SquaredDistances:
         return self.columns.shape[0]
 
     @property
-    def energy(self) -> float:
-        """S = Σ‖row‖² + Σ‖column‖²."""
-        return float(self.row_norms.sum() + self.column_norms.sum())
-
-    @property
     def mean_scale(self) -> float:
-        """Mean squared norm of the rows plus that of the columns: the size of a usual cost."""
+        """Mean squared norm of the rows plus that of the columns: the size of a mean cost."""
         return float(self.row_norms.mean() + self.column_norms.mean())
 
     @property
-    def relative_error(self) -> float:
-        """g such that |block − exact| ≤ g · (row_norms[i] + column_norms[j]) for every pair."""
-        return _relative_error(self.rows.shape[1], self.rows.dtype)
+    def energy(self) -> float:
+        """S = (n + m) × the median squared norm, the centre taken off: no few factors decide it."""
+        return (self.n + self.m) * self._median_norm
 
     @property
-    def underflow(self) -> float:
-        """What values too small for the dtype can add to that error: next to nothing."""
-        return 2.0 * (self.rows.shape[1] + 8) * torch.finfo(self.rows.dtype).tiny
+    def uneven(self) -> bool:
+        """Whether a few costs are so much greater than the usual ones that their mean says nothing."""
+        return max(float(self.row_norms.max()), float(self.column_norms.max())) > (
+            UNEVEN * self._median_norm
+        )
+
+    @property
+    def _median_norm(self) -> float:
+        return float(torch.cat([self.row_norms, self.column_norms]).median())
+
+    def centred(
+        self, factors: Float[Tensor, "k d"], dtype: torch.dtype = torch.float64
+    ) -> Float[Tensor, "k d"]:
+        """Some rows or columns less the centre, rounded once to `dtype`."""
+        if self.centre is None:
+            return factors.to(dtype)
+        return (factors.double() - self.centre).to(dtype)
+
+    @property
+    def relative_error(self) -> float:
+        """g such that |block − exact| ≤ g · (row_norms[i] + column_norms[j]) for every pair, of blocks
+        in the factors' dtype."""
+        return _relative_error(self.rows.shape[1], self.rows.dtype)
+
+    def underflow(self, dtype: torch.dtype) -> float:
+        """What values too small for a dtype can add to its error: next to nothing."""
+        return 2.0 * (self.rows.shape[1] + 8) * torch.finfo(dtype).tiny
 
     def fill(self, start: int, stop: int, out: Float[Tensor, "b m"]) -> None:
         """Write the costs of rows `start:stop` against all columns into `out`."""
@@ -93,12 +129,14 @@ class SquaredDistances:
         torch.add(
             self.row_norms[start:stop, None].to(dtype), self.column_norms[None].to(dtype), out=out
         )
+        rows, columns = (
+            self.centred(self.rows[start:stop], dtype),
+            self.centred(self.columns, dtype),
+        )
         with full_precision():
             for first in range(0, self.rows.shape[1], SLICE):
                 last = first + SLICE
-                out.addmm_(
-                    self.rows[start:stop, first:last], self.columns[:, first:last].T, alpha=-2
-                )
+                out.addmm_(rows[:, first:last], columns[:, first:last].T, alpha=-2)
 
     def exact(self, i: Int[Tensor, " k"], j: Int[Tensor, " k"]) -> Float64[Tensor, " k"]:
         """Costs of the pairs (i, j), differences squared and summed in float64.
@@ -132,22 +170,43 @@ class SquaredDistances:
         found = torch.full((len(rows),), torch.inf, dtype=torch.float64)
         for first in range(0, self.m, step):
             some = slice(first, first + step)
-            columns = self.columns[some].double()
+            columns = self.centred(self.columns[some])
             for start in range(0, len(rows), step):
                 part = slice(start, start + step)
                 chosen = rows[part]
                 costs = self.row_norms[chosen, None] + self.column_norms[None, some]
-                costs.addmm_(self.rows[chosen].double(), columns.T, alpha=-2)
+                costs.addmm_(self.centred(self.rows[chosen]), columns.T, alpha=-2)
                 costs -= lowered[some]
                 found[part] = torch.minimum(found[part], costs.amin(dim=1))
         return found - error * self.row_norms[rows]
 
 
-def squared_norms(factors: Float[Tensor, "n d"]) -> Float64[Tensor, " n"]:
-    """Squared norms of rows in float64, without a float64 copy of the whole."""
+def squared_norms(
+    factors: Float[Tensor, "n d"], centre: Float64[Tensor, " d"] | None = None
+) -> Float64[Tensor, " n"]:
+    """Squared norms of rows in float64, less the centre, without a float64 copy of the whole."""
     step = max(1, EXACT_ENTRIES // max(1, factors.shape[1]))
-    parts = [part.double().square().sum(dim=1) for part in factors.split(step)]
+    parts = []
+    for part in factors.split(step):
+        part = part.double() if centre is None else part.double() - centre
+        parts.append(part.square().sum(dim=1))
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+
+def _offset(
+    rows: Float[Tensor, "n d"], columns: Float[Tensor, "m d"]
+) -> Float64[Tensor, " d"] | None:
+    """The median of a sample of rows and columns, where much of a typical norm lies in it.
+
+    Not the mean: a few factors that are far longer than the others would shift the others by far
+    more than their own size, and round them away.
+    """
+    sample = torch.cat(
+        [one[:: -(-len(one) // SAMPLE)].double() for one in (rows, columns) if len(one)]
+    )
+    median = sample.median(dim=0).values
+    typical = float(sample.square().sum(dim=1).median())
+    return median if float(median.square().sum()) > CENTRE_FROM * typical else None
 
 
 def scaled(values: Float[Tensor, "..."], exponent: int) -> Float[Tensor, "..."]:
@@ -160,9 +219,10 @@ def scaled(values: Float[Tensor, "..."], exponent: int) -> Float[Tensor, "..."]:
 
 def _relative_error(d: int, dtype: torch.dtype) -> float:
     terms = min(d, SLICE) + 2 * -(-d // SLICE)
-    # 8 more roundings: two norms stored in this dtype, their sum, the doubled product's addition,
-    # each on values of at most 2(‖a‖² + ‖b‖²), and the norms' own in float64.
-    return 1.01 * (terms + 8) * torch.finfo(dtype).eps / 2
+    # 10 more roundings: two norms stored in this dtype, their sum, the doubled product's addition,
+    # each on values of at most 2(‖a‖² + ‖b‖²), the norms' own in float64, and both factors' where the
+    # centre is taken off or they come in a wider dtype.
+    return 1.01 * (terms + 10) * torch.finfo(dtype).eps / 2
 
 
 @contextmanager

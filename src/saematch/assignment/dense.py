@@ -57,8 +57,8 @@ class Dense:
     """Share of the machine's available memory that the cost matrix may take."""
 
     def __call__(self, costs: SquaredDistances) -> Assignment:
-        """Assign float32 rows [n, d] to columns [m, d], n ≤ m, in units with a mean near 2^23."""
-        double = costs.m <= self.double_up_to
+        """Assign rows [n, d] to columns [m, d], n ≤ m, in units with a mean near 2^23."""
+        double = costs.m <= self.double_up_to or costs.rows.dtype == torch.float64
         self._check_size(costs.m, double)
         run = _Run(costs.double() if double else costs, double)
         best = run.prove()

@@ -20,9 +20,14 @@ class Forbidden:
     @classmethod
     def of(cls, pairs: np.ndarray | None, n: int, m: int) -> "Forbidden":
         """From pairs [k, 2] of a row and a column; raises UsageError where there is none such."""
-        if pairs is None or not np.size(pairs):
+        try:
+            pairs = np.asarray([] if pairs is None else pairs)
+        except ValueError:
+            raise UsageError(
+                "expected forbidden pairs as integers [k, 2], got a ragged list"
+            ) from None
+        if not pairs.size:
             return cls(np.empty(0, dtype=np.int64), n, m)
-        pairs = np.asarray(pairs)
         if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
             raise UsageError(
                 f"needed forbidden pairs as integers [k, 2], found shape {list(pairs.shape)} of "

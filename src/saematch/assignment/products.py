@@ -37,8 +37,6 @@ from saematch.assignment.costs import (
     full_precision,
 )
 
-CENTRE_FROM = 0.25
-"""Factors whose mean has at least this share of their mean squared norm are centred first."""
 NEGLECTED = 2.0**-40
 """Factors shorter than this share of the longest count as zero in the fast products."""
 GPU_SUMS = 8
@@ -53,13 +51,11 @@ class Products:
 
     costs: SquaredDistances
     """What the keys bound."""
-    centre: Float64[Tensor, " d"] | None
-    """What was taken off all factors first; distances do not change by it."""
     rows: Float[Tensor, "n d"]
     """In the precision of the products."""
     columns: Float[Tensor, "m d"]
     row_norms: Float64[np.ndarray, " n"]
-    """Squared, of the centred factors before rounding."""
+    """Squared, of the factors before rounding, the costs' centre taken off."""
     column_norms: Float64[np.ndarray, " m"]
     error: float
     """E of the module's docstring."""
@@ -71,23 +67,18 @@ class Products:
     @classmethod
     def of(cls, costs: SquaredDistances, dtype: torch.dtype, compiled: bool = True) -> "Products":
         """Round the factors to `dtype` and measure what that takes off them."""
-        centre = _centre(costs)
         norms = [costs.row_norms, costs.column_norms]
-        if centre is not None:
-            norms = [_norms(factors, centre) for factors in (costs.rows, costs.columns)]
         neglected = NEGLECTED * math.sqrt(max(float(one.max()) for one in norms))
-        if centre is None and dtype == torch.float32:
+        if costs.centre is None and dtype == costs.rows.dtype == torch.float32:
             rows, columns, loss, neglected = costs.rows, costs.columns, 0.0, 0.0
         else:
-            rows, row_loss = _rounded(costs.rows, centre, norms[0], neglected, dtype)
-            columns, column_loss = _rounded(costs.columns, centre, norms[1], neglected, dtype)
+            rows, row_loss = _rounded(costs, costs.rows, norms[0], neglected, dtype)
+            columns, column_loss = _rounded(costs, costs.columns, norms[1], neglected, dtype)
             loss = max(row_loss, column_loss)
         unit = torch.finfo(torch.float32).eps / 2 * (GPU_SUMS if rows.is_cuda else 1)
         error = _error(costs.rows.shape[1], loss, unit)
         row_norms, column_norms = (one.cpu().numpy() for one in norms)
-        return cls(
-            costs, centre, rows, columns, row_norms, column_norms, error, neglected, compiled
-        )
+        return cls(costs, rows, columns, row_norms, column_norms, error, neglected, compiled)
 
     @property
     def n(self) -> int:
@@ -144,16 +135,12 @@ class Products:
         return wide.astype(np.float32)
 
     def double_block(self, rows: Int64[Tensor, " b"]) -> Float64[Tensor, "b m"]:
-        """Dot products in float64 of the factors as they are (centred)."""
-        some = self.costs.rows[rows.to(self.device)].double()
-        if self.centre is not None:
-            some -= self.centre
+        """Dot products in float64 of the factors as given, the centre taken off."""
+        some = self.costs.centred(self.costs.rows[rows.to(self.device)])
         out = torch.empty(len(some), self.m, dtype=torch.float64, device=self.device)
         step = max(1, DOUBLE_ENTRIES // max(1, some.shape[1]))
         for first in range(0, self.m, step):
-            columns = self.costs.columns[first : first + step].double()
-            if self.centre is not None:
-                columns -= self.centre
+            columns = self.costs.centred(self.costs.columns[first : first + step])
             torch.mm(some, columns.T, out=out[:, first : first + step])
         return out
 
@@ -168,7 +155,8 @@ class Products:
 
     def _lost(self, norms: np.ndarray) -> np.ndarray:
         """What rounding to zero and underflow can take off a key."""
-        return 2 * self.neglected * np.sqrt(norms) + self.costs.underflow
+        underflow = self.costs.underflow(torch.float32)
+        return 2 * self.neglected * np.sqrt(norms) + underflow
 
 
 def slope(block: Tensor) -> float:
@@ -182,25 +170,14 @@ def _error(d: int, loss: float, unit: float) -> float:
     return summing * (1 + loss) ** 2 + 2 * loss + loss**2
 
 
-def _centre(costs: SquaredDistances) -> Float64[Tensor, " d"] | None:
-    """The mean of all factors, where much of their size lies in it."""
-    count = costs.n + costs.m
-    mean = ((costs.rows.sum(dim=0) + costs.columns.sum(dim=0)) / count).double()
-    return mean if float(mean.square().sum()) * count > CENTRE_FROM * costs.energy else None
-
-
 def _parts(factors: Float[Tensor, "n d"]) -> Iterator[slice]:
     step = max(1, EXACT_ENTRIES // max(1, factors.shape[1]))
     return (slice(first, first + step) for first in range(0, len(factors), step))
 
 
-def _norms(factors: Float[Tensor, "n d"], centre: Float64[Tensor, " d"]) -> Float64[Tensor, " n"]:
-    return torch.cat([(factors[p].double() - centre).square().sum(dim=1) for p in _parts(factors)])
-
-
 def _rounded(
+    costs: SquaredDistances,
     factors: Float[Tensor, "n d"],
-    centre: Float64[Tensor, " d"] | None,
     norms: Float64[Tensor, " n"],
     neglected: float,
     dtype: torch.dtype,
@@ -209,9 +186,7 @@ def _rounded(
     out = torch.empty_like(factors, dtype=dtype)
     loss = 0.0
     for some in _parts(factors):
-        exact = factors[some]
-        if centre is not None:
-            exact = exact.double() - centre
+        exact = factors[some] if costs.centre is None else costs.centred(factors[some])
         out[some] = exact
         tiny = norms[some] <= neglected**2
         if tiny.any():

@@ -85,7 +85,7 @@ def _bounds(costs: SquaredDistances, v: Float64[Tensor, " m"], rounding: float) 
     unit = torch.finfo(dtype).eps / 2
     error = costs.relative_error + 4 * unit
     # Rounding v to the block's dtype and subtracting it adds two roundings to each side's bound.
-    row = error * costs.row_norms + rounding + costs.underflow
+    row = error * costs.row_norms + rounding + costs.underflow(dtype)
     column = error * costs.column_norms + 4 * unit * (v.abs() + rounding)
     return _Bounds(row, column, (v + column).to(dtype))
 

@@ -28,7 +28,8 @@ class Assignment:
     dual: float
     """A lower bound on the total cost of any assignment, from the duals."""
     factor_energy: float
-    """S = Σ‖row‖² + Σ‖column‖²: the scale against which a total of about zero is judged."""
+    """S = (n + m) × the median squared norm of rows and columns, an offset that they share taken off: the
+    scale against which a total of about zero is judged.  A sum would let one long factor hide all."""
     row_duals: Float64[np.ndarray, " n"]
     """At most the row's price."""
     column_duals: Float64[np.ndarray, " m"]
@@ -99,7 +100,9 @@ class Assignment:
     def gap(self) -> float:
         """`slack / max(|primal|, 2⁻⁴⁰ · S)`."""
         scale = max(abs(self.primal), 2.0**-40 * self.factor_energy)
-        return self.slack / scale if scale > 0 else 0.0
+        if scale > 0:
+            return self.slack / scale
+        return math.inf if self.slack > 0 else 0.0
 
     @property
     def optimal(self) -> bool:

@@ -67,7 +67,10 @@ def lowest_in_double(
     block = products.double_block(torch.from_numpy(rows))
     offsets, terms = products.double_bounds(rows, column_duals)
     columns, kept, rest = blocks.lowest(products, block, offsets, count, _first(rows))
-    size = products.row_norms[rows] + products.column_norms.max() + np.abs(column_duals).max()
+    # Equal costs are those of columns like the ones kept; a few columns far longer are not among them.
+    filled = np.arange(columns.shape[1]) < kept[:, None]
+    sizes = (products.column_norms + np.abs(column_duals))[np.where(filled, columns, 0)]
+    size = products.row_norms[rows] + np.nanmedian(np.where(filled, sizes, np.nan), axis=1)
     allowance = TIED * products.rows.shape[1] * np.finfo(np.float64).eps * size
     return Lowest(columns, kept, rest + terms, allowance)
 

@@ -1,4 +1,4 @@
-"""The one function of this package: check the factors, choose a solver, scale, solve, scale back."""
+"""The one function of this package: choose a solver, scale, solve, scale back."""
 
 import dataclasses
 import math
@@ -11,13 +11,14 @@ from torch import Tensor
 from saematch.assignment.certified import Certified
 from saematch.assignment.costs import SquaredDistances, scaled
 from saematch.assignment.dense import MEAN_COST, Dense
+from saematch.assignment.factors import as_factors, as_numbers
 from saematch.assignment.forbidden import Forbidden
 from saematch.assignment.problem import Problem
 from saematch.assignment.result import Assignment
 from saematch.errors import UsageError
 
 DENSE_UP_TO = 512
-"""Plain problems of at most so many columns go to the dense library: it needs no compilation."""
+"""Plain, even problems of at most so many columns go to the dense library: it needs no compilation."""
 USUAL_EXPONENTS = 20
 """Factors within 2^±20 of the usual size are not copied to be scaled; their results scale exactly."""
 
@@ -41,14 +42,16 @@ def solve(
     `column_prices`.  `forbidden` [k, 2]: pairs (row, column) that must not be.
 
     `solver`: `Dense()` (a library, the whole cost matrix), `Certified()` (any size), or None: Dense
-    for small plain problems, else Certified.  `column_duals` [m]: those of an earlier answer to the
-    same problem, such as one that stopped at a budget, from which Certified then goes on.
+    for small plain problems without factors far longer than the others, else Certified.
+    `column_duals` [m]: those of an earlier answer to the same problem, such as one that stopped at a
+    budget, from which Certified then goes on.
 
-    Needs n ≤ m and finite entries, which are rounded to float32.  Scaling the factors by a power of
-    two changes neither the pairs nor the gap.  Raises UsageError for factors, prices or pairs that
-    make no problem, and where no assignment avoids the forbidden pairs.
+    Needs n ≤ m and finite entries.  Totals, duals and margins are about the numbers as given, float64
+    included; only the fast products behind them are rounded, and what that takes off is bounded.
+    Scaling the factors by a power of two changes neither the pairs nor the gap.  Raises UsageError for
+    factors, prices or pairs that make no problem, and where no assignment avoids the forbidden pairs.
     """
-    rows, columns = as_factors(rows), as_factors(columns)
+    rows, columns = as_factors(rows, columns)
     if not (solver is None or isinstance(solver, Dense | Certified)):
         raise UsageError(f"needed Dense(), Certified() or None as solver, found {solver!r}")
     device = "cpu" if isinstance(solver, Dense) else (solver and solver.device) or rows.device
@@ -66,20 +69,19 @@ def solve(
     )
     if solver is None:
         small = problem.plain and costs.m <= DENSE_UP_TO and not rows.is_cuda
-        solver = Dense() if small else Certified()
+        solver = Dense() if small and not costs.uneven else Certified()
     exponent = 0
     if costs.mean_scale > 0:
         exponent = math.frexp(costs.mean_scale / MEAN_COST)[1] // 2
     if isinstance(solver, Certified):
         if abs(exponent) <= USUAL_EXPONENTS:
             exponent = 0
-        if column_duals is not None and (
-            np.shape(column_duals) != (costs.m,) or not np.isfinite(column_duals).all()
-        ):
-            raise UsageError(
-                f"needed {costs.m} finite column_duals, found shape {list(np.shape(column_duals))}"
-            )
         start = _unscaled(column_duals, 2 * (beyond + exponent))
+        if start is not None and (start.shape != (costs.m,) or not np.isfinite(start).all()):
+            raise UsageError(
+                f"expected {costs.m} finite column_duals, got shape {list(start.shape)}; "
+                "leave column_duals out"
+            )
         found = solver(problem.scaled(-exponent), start)
     else:
         if not problem.plain:
@@ -91,24 +93,10 @@ def solve(
     return _scaled_back(found, 2 * (exponent + beyond))
 
 
-def as_factors(values: Tensor | np.ndarray) -> Tensor:
-    """A factor matrix as a tensor; raises UsageError for what is no array of floats."""
-    if isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating):
-        return torch.tensor(values)
-    if not isinstance(values, Tensor) or not values.is_floating_point():
-        what = getattr(values, "dtype", type(values).__name__)
-        raise UsageError(f"needed a tensor or array of floats as factors, found {what}")
-    return values
-
-
 def _checked(
     rows: Tensor, columns: Tensor, device: str | torch.device
 ) -> tuple[Tensor, Tensor, int]:
-    """Factors in float32 on one device, and the power of two that was taken off to get them there."""
-    if rows.ndim != 2 or columns.ndim != 2 or rows.shape[1] != columns.shape[1]:
-        raise UsageError(
-            f"needed two matrices of one width, found {list(rows.shape)} and {list(columns.shape)}"
-        )
+    """Factors on one device, and the power of two that was taken off those beyond float32's range."""
     if not 1 <= len(rows) <= len(columns):
         raise UsageError(
             f"needed 1 ≤ rows ≤ columns, found {len(rows)} rows and {len(columns)} columns; "
@@ -116,22 +104,18 @@ def _checked(
         )
     if not rows.shape[1]:
         raise UsageError("needed factors of at least one dimension, found a width of 0")
-    rows, columns = rows.detach().to(device), columns.detach().to(device)
+    rows, columns = rows.to(device), columns.to(device)
     beyond = 0
-    if torch.float64 in (rows.dtype, columns.dtype):
+    if rows.dtype == torch.float64:
         beyond = math.frexp(max(float(rows.abs().max()), float(columns.abs().max())))[1]
-        rows, columns = scaled(rows.double(), -beyond), scaled(columns.double(), -beyond)
-    return rows.float().contiguous(), columns.float().contiguous(), beyond
+        if abs(beyond) <= USUAL_EXPONENTS:
+            beyond = 0
+        rows, columns = scaled(rows, -beyond), scaled(columns, -beyond)
+    return rows, columns, beyond
 
 
 def _unscaled(values: Prices | None, exponent: int) -> np.ndarray | None:
-    if values is None:
-        return None
-    try:
-        numbers = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise UsageError(f"needed numbers as prices and duals, found {values!r}") from None
-    return np.asarray(np.ldexp(numbers, -exponent))
+    return None if values is None else np.asarray(np.ldexp(as_numbers(values), -exponent))
 
 
 def _scaled_back(found: Assignment, exponent: int) -> Assignment:

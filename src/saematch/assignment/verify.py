@@ -1,5 +1,5 @@
-"""Check an assignment from nothing but the factors: every pair again, in float64, sharing no code with
-the solvers but the definition of the cost.
+"""Check an assignment from nothing but the factors as they were given: every pair again, in float64,
+sharing no code with the solvers but the definition of the cost.
 
 1. Pairs, duals and margins have the right sizes; totals and duals are numbers.
 2. The pairs are one-to-one, within range, none forbidden; what is unmatched has a price.
@@ -8,6 +8,7 @@ the solvers but the definition of the cost.
    do to a reduced cost is allowed for; all that lies below beyond that is taken off the bound.
 5. The dual bound is Σ u + Σ v less that, and the stated one is not above it, nor above the primal.
 6. No margin is above what the duals leave elsewhere in the pair's row and column.
+7. The scale that a gap is relative to, where the total is about zero, is not above what it should be.
 """
 
 import math
@@ -19,13 +20,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from saematch.assignment.factors import as_factors, as_numbers
 from saematch.assignment.result import Assignment
-from saematch.assignment.solve import Prices, as_factors
+from saematch.assignment.solve import Prices
+from saematch.errors import UsageError
 
 ENTRIES_PER_BLOCK = 1 << 23
 TOLERANCE = 1e-9
 """Relative to the total: what sums of float64 in another order may differ by."""
 EPS = float(np.finfo(np.float64).eps)
+SCALES = 8.0
+"""How far two estimates of the scale of the factors may lie apart: their offsets are estimated too."""
+SAMPLE = 4096
+"""Factors that the common offset is estimated from."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +67,11 @@ def verify(
     """Check `found` against the problem that `solve` was given, prices and forbidden pairs too: one
     float64 product of the factors.
 
-    Independent of what the solver says of itself: nothing but its pairs, duals, margins and totals is
-    used.
+    Independent of what the solver says of itself and of how it rounded: nothing but its pairs, duals,
+    margins and totals is used.  Raises UsageError for factors and prices that make no problem.
     """
     started = time.perf_counter()
-    rows, columns = as_factors(rows), as_factors(columns)
+    rows, columns = as_factors(rows, columns)
     problem = _Problem(rows, columns, row_prices, column_prices, forbidden)
     malformed = _malformed(problem, found)
     if malformed:
@@ -101,6 +108,10 @@ def verify(
     if (found.margins > scan.margins).any():
         row = int((found.margins - scan.margins).argmax())
         faults.append(f"the margin of row {row} is more than its duals leave")
+    if not found.factor_energy <= SCALES * problem.energy:
+        faults.append(
+            f"the gap is relative to a scale of {found.factor_energy:.12g}, not {problem.energy:.12g}"
+        )
     seconds = time.perf_counter() - started
     return Verification(primal, bound, scan.worst, tuple(faults), seconds)
 
@@ -138,7 +149,7 @@ class _Scan:
 
 
 class _Problem:
-    """The problem in float64, distances taken from the mean of the factors: that keeps them and makes
+    """The problem in float64, distances taken from a middle of the factors: that keeps them and makes
     the norms small."""
 
     def __init__(
@@ -149,31 +160,22 @@ class _Problem:
         column_prices: Prices | None,
         forbidden: np.ndarray | None,
     ) -> None:
-        # What was given in float64 may lie out of float32's range, and was rounded within it.
-        exponent = 0
-        if torch.float64 in (rows.dtype, columns.dtype):
-            exponent = math.frexp(max(float(rows.abs().max()), float(columns.abs().max())))[1]
-        scale, half = 2.0**exponent, 2.0 ** -(exponent // 2)
-        rest = 2.0 ** -(exponent - exponent // 2)
-
-        def rounded(factors: Tensor) -> Tensor:
-            given = factors.detach().cpu()
-            if exponent:
-                given = given.double() * half * rest
-            return given.float().double() * scale
-
-        a, b = rounded(rows), rounded(columns)
+        a, b = rows.cpu().double(), columns.cpu().double()
         self.n, self.m = len(a), len(b)
-        centre = (a.sum(dim=0) + b.sum(dim=0)) / (self.n + self.m)
+        both = self.n + self.m
+        # The median, since a few factors far longer than the others would carry a mean away.
+        some = torch.linspace(0, both - 1, min(both, SAMPLE)).long()
+        chosen = torch.cat([a[some[some < self.n]], b[some[some >= self.n] - self.n]])
+        centre = chosen.median(dim=0).values
         self.given = a, b
         self.a, self.b = a - centre, b - centre
         self.a_norms, self.b_norms = (one.square().sum(dim=1) for one in (self.a, self.b))
-        self.energy = float(a.square().sum() + b.square().sum())
+        self.energy = both * float(torch.cat([self.a_norms, self.b_norms]).median())
         prices = np.inf if row_prices is None else row_prices
-        self.row_price = np.broadcast_to(np.asarray(prices, dtype=float), (self.n,))
+        self.row_price = _prices(prices, self.n)
         usual = np.inf if self.n == self.m and np.isinf(self.row_price).all() else 0.0
         prices = usual if column_prices is None else column_prices
-        self.column_price = np.broadcast_to(np.asarray(prices, dtype=float), (self.m,))
+        self.column_price = _prices(prices, self.m)
         self.barred = np.empty((0, 2), dtype=np.int64)
         if forbidden is not None:
             self.barred = np.asarray(forbidden, dtype=np.int64).reshape(-1, 2)
@@ -222,3 +224,10 @@ class _Problem:
         margins = np.maximum(in_row, 0)
         margins[is_matched] += np.maximum(in_column[pairs[is_matched]], 0)
         return _Scan(worst, below, margins + 16 * EPS * np.abs(u))
+
+
+def _prices(given: Prices, count: int) -> np.ndarray:
+    numbers = as_numbers(given)
+    if numbers.shape not in ((), (count,)):
+        raise UsageError(f"expected one price or {count}, got shape {list(numbers.shape)}")
+    return np.broadcast_to(numbers, (count,))

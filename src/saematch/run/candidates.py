@@ -1,4 +1,4 @@
-"""The k nearest features of B for each feature of A, exactly, without the whole cost matrix.
+"""The k nearest live features of B for each feature of A, exactly, without the whole cost matrix.
 
 1. For a block of rows of A take the rounded costs to all of B, which err by at most a known bound
    (assignment/costs.py).
@@ -38,23 +38,30 @@ class Nearest:
 
 
 def nearest(a: FoldedSAE, b: FoldedSAE, weights: Mapping[str, float], count: int) -> Nearest:
-    """The `count` features of `b` of least cost to each feature of `a`; all where b has fewer.
+    """The `count` live features of `b` of least cost to each feature of `a`; all where b has fewer.
 
+    Features that are dead or degenerate are small, and so near to everything: they are no candidates.
     `weights`: weight of each part of the cost.
     """
-    count = min(count, b.d_sae)
-    costs = SquaredDistances.of(factors(a, weights), factors(b, weights))
+    live = np.flatnonzero(np.array(b.sae.status, dtype=object) == "live")
+    count = min(count, len(live))
+    if not count:
+        none, no_cost = np.empty(0, dtype=np.int64), np.empty(0)
+        return Nearest(none, none, none, no_cost, no_cost)
+    costs = SquaredDistances.of(factors(a, weights), factors(b, weights, live))
     # Twice the bound covers what rounding the factors' weights adds to it.
     bound = 2 * costs.relative_error
     kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for start in range(0, a.d_sae, ROWS_PER_BLOCK):
         stop = min(start + ROWS_PER_BLOCK, a.d_sae)
-        block = torch.empty(stop - start, b.d_sae)
+        block = torch.empty(stop - start, len(live))
         costs.fill(start, stop, block)
         error = (bound * costs.column_norms).to(block.dtype)
         row_error = (bound * costs.row_norms[start:stop]).to(block.dtype)[:, None]
         ceiling = (block + error).kthvalue(count, dim=1, keepdim=True).values + 2 * row_error
-        row, column = ((block - error) <= ceiling).nonzero(as_tuple=True)
+        # Not "at most": costs beyond float32's range are infinite, and all of them may be the nearest.
+        row, column = (~((block - error) > ceiling)).nonzero(as_tuple=True)
+        column = torch.from_numpy(live)[column]
         exact = pair_costs(a, b, row + start, column, weights).numpy()
         row, column = row.numpy(), column.numpy()
         order = np.lexsort((column, exact, row))

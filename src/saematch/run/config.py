@@ -13,6 +13,7 @@ from saematch.files import os_error_in_words, user_path
 DATA_FREE_STRATEGIES = ("folded", "unfolded", "naive", "random", "cosine")
 PARTS = ("decoder", "encoder", "bias")
 SCALES = ("threshold", "decoder_norm", "none")
+DEGENERATE = ("apart", "together")
 
 
 def _all_parts() -> dict[str, float]:
@@ -36,6 +37,9 @@ class RunConfig:
     unmatched_cost: float | str | None = None
     """Price of leaving a feature unmatched, in the units of the folded cost, or `auto`; none: every
     feature of the smaller side has a partner.  A number is for `folded` alone, `auto` for `unfolded` too."""
+    degenerate: str = "apart"
+    """`apart`: degenerate features are matched after the others, and no proof is about them; `together`: all
+    features in one problem, as in the paper."""
     far: tuple[tuple[str, str], ...] = ()
     """Pairs of SAEs further apart, by key or layer, matched exactly beside the adjacent ones."""
     random_draws: int = 20
@@ -63,6 +67,7 @@ class RunConfig:
             "parts": dict(self.parts),
             "scale": self.scale,
             "unmatched_cost": self.unmatched_cost,
+            "degenerate": self.degenerate,
             "far": [list(pair) for pair in self.far],
             "random_draws": self.random_draws,
             "seed": self.seed,
@@ -233,6 +238,13 @@ def parse_unmatched_cost(value: Any) -> float | str | None:
     return price
 
 
+def parse_degenerate(value: Any) -> str:
+    """`apart` or `together`."""
+    if value not in DEGENERATE:
+        raise UsageError(f"expected degenerate to be apart or together, got {value!r}")
+    return value
+
+
 def _suite(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise _unusable("suite", "a reference such as bundled:smollm2-135m", value)
@@ -259,6 +271,7 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "parts": parse_parts,
     "scale": _scale,
     "unmatched_cost": parse_unmatched_cost,
+    "degenerate": parse_degenerate,
     "far": parse_pairs,
     "random_draws": _count("random_draws", least=1),
     "seed": _count("seed", least=0),

@@ -69,7 +69,7 @@ def measures_of(found: Matching, features: np.ndarray) -> dict[str, Range]:
 
 def details_of(found: Matching) -> dict[str, Any]:
     """What a matching's table says beside its rows (docs/run-directory.md)."""
-    proof = found.assignment
+    proof, rest = found.assignment, found.without_degenerate
     status = found.b.status
     return {
         "a": found.a.key,
@@ -87,17 +87,20 @@ def details_of(found: Matching) -> dict[str, Any]:
         "unmatched_cost": None
         if found.unmatched_cost is None
         else np.asarray(found.unmatched_cost).tolist(),
+        "degenerate": found.degenerate,
         "not_live_b": {
             kind: np.flatnonzero(status == kind).tolist() for kind in ("dead", "degenerate")
         },
         "proof": None
         if proof is None
         else {
-            "gap": _number(proof.gap),
+            "gap": _number(found.gap),
             "primal": proof.primal,
             "dual": _number(proof.dual),
             "slack": _number(proof.slack),
             "solver": proof.solver,
+            "gap_without_degenerate": rest and _number(rest.gap),
+            "slack_without_degenerate": rest and _number(rest.slack),
         },
     }
 

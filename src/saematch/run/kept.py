@@ -66,6 +66,7 @@ def kept_matching(data: bytes) -> KeptMatching:
         assignment=None,
         notes=tuple(details["notes"]),
         unmatched_cost=np.array(price) if isinstance(price, list) else price,
+        degenerate=details["degenerate"],
         kept_certain=columns["certain"],
         kept_proof=details["proof"],
     )

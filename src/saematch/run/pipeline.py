@@ -127,12 +127,13 @@ def call_for(held: RunDirectory, name: str, inputs: str) -> None:
 def _planned(
     before: Mapping[str, Any], config: RunConfig, saes: Mapping[str, Any], steps: Sequence[Step]
 ) -> dict[str, dict[str, str]]:
-    """The outputs of this run's steps; those of other verbs stay as long as parts, scale and price are those
-    of `before`, the manifest until now, and so are the SAEs that they are of."""
+    """The outputs of this run's steps; those of other verbs stay as long as what decides matchings is as
+    in `before`, the manifest until now, and so are the SAEs that they are of."""
     planned = {step.name: "" if step.reads else hash_of_inputs(step, []) for step in steps}
     settings = before["config"] or {}
     now = config.to_dict()
-    same = all(settings.get(name) == now[name] for name in ("parts", "scale", "unmatched_cost"))
+    decisive = ("parts", "scale", "unmatched_cost", "degenerate")
+    same = all(settings.get(name) == now[name] for name in decisive)
 
     def stays(name: str) -> bool:
         keys = PurePosixPath(name).stem.split("--")

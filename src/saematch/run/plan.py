@@ -102,6 +102,7 @@ def matching_step(config: RunConfig, a: Member, b: Member, strategy: str) -> Ste
         strategy=strategy,
         seed=config.seed if strategy == "random" else 0,
         unmatched_cost=_price(config, strategy),
+        degenerate=config.degenerate,
     )
     return Step(matching_name(a.key, b.key, strategy, config.slug), stages.match_pair, task)
 

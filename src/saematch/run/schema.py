@@ -136,7 +136,8 @@ MATCHINGS = Table(
             FLOAT,
             "as cost, of the problem that was solved",
             "proven lower bound on the rise of the total if the pair were forbidden, or, unmatched at "
-            "a price, if the feature had to be matched; null: nothing was solved, or no bound is finite",
+            "a price, if the feature had to be matched; null: nothing was solved, the feature is degenerate, "
+            "or no bound is finite",
             True,
         ),
         Column("certain", BOOL, "", "margin above the slack: in every optimal matching it is so"),
@@ -145,10 +146,15 @@ MATCHINGS = Table(
 
 CANDIDATES = Table(
     "candidates/{a}--{b}.parquet",
-    "a feature of a and one of the features of b nearest to it",
+    "a feature of a and one of the live features of b nearest to it",
     (
         Column("feature", INT, "", "feature of a"),
-        Column("rank", INT, "", "1 is nearest; equal costs go by the lower candidate"),
+        Column(
+            "rank",
+            INT,
+            "",
+            "1 is nearest; equal costs go by the lower candidate",
+        ),
         Column("candidate", INT, "", "feature of b"),
         Column(
             "cost",

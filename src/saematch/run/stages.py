@@ -37,6 +37,7 @@ from saematch.run.schema import (
     decode,
 )
 from saematch.run.suite import Member
+from saematch.strategies import ASSIGNED
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,14 @@ class MatchingTask(PairTask):
     strategy: str
     seed: int = 0
     unmatched_cost: float | str | None = None
+    degenerate: str = "apart"
 
     @property
     def identity(self) -> dict[str, Any]:
         random = {"seed": self.seed} if self.strategy == "random" else {}
         price = {} if self.unmatched_cost is None else {"unmatched_cost": self.unmatched_cost}
-        return {**super().identity, "strategy": self.strategy, **random, **price}
+        solved = {"degenerate": self.degenerate} if self.strategy in ASSIGNED else {}
+        return {**super().identity, "strategy": self.strategy, **random, **price, **solved}
 
 
 @dataclass(frozen=True)
@@ -174,8 +177,15 @@ def match_pair(task: MatchingTask, files: Sequence[KeptFile]) -> Output:
     a, b = task.a.folded(task.scale), task.b.folded(task.scale)
     strategy: Any = task.strategy
     price: Any = task.unmatched_cost
+    degenerate: Any = task.degenerate
     found = match(
-        a, b, parts=dict(task.parts), strategy=strategy, seed=task.seed, unmatched_cost=price
+        a,
+        b,
+        parts=dict(task.parts),
+        strategy=strategy,
+        seed=task.seed,
+        unmatched_cost=price,
+        degenerate=degenerate,
     )
     data = MATCHINGS.encode(matching_columns(found), details_of(found))
     solving = dict(found.assignment.seconds) if found.assignment else {}
@@ -217,7 +227,7 @@ def compare_strategies(task: ComparisonTask, files: Sequence[KeptFile]) -> Outpu
 
 
 def find_candidates(task: CandidatesTask, files: Sequence[KeptFile]) -> Output:
-    """`candidates/{a}--{b}.parquet`: the nearest features by folded cost."""
+    """`candidates/{a}--{b}.parquet`: the nearest live features by folded cost."""
     started = time.perf_counter()
     a, b = task.a.folded(task.scale), task.b.folded(task.scale)
     found = nearest(a, b, dict(task.parts), task.count)
