@@ -35,9 +35,12 @@ class Archive:
         self.path = path
         self.size = path.stat().st_size
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
+            members = archive.infolist()[: MAX_MEMBERS + 1]
+            for member in members:
+                self._check_method(member)
+                archive.open(member).close()  # compares the local header's name
         if len(members) > MAX_MEMBERS:
-            raise self.damaged(f"{len(members)} members, more than {MAX_MEMBERS}")
+            raise self.damaged(f"more than {MAX_MEMBERS} members")
         self._members = {member.filename: member for member in members}
         if len(self._members) != len(members):
             twice = next(m for m in members if self._members[m.filename] is not m)
@@ -74,13 +77,16 @@ class Archive:
             f"with {found}; fetch it again"
         )
 
-    def _start(self, member: zipfile.ZipInfo) -> int:
-        """Where a member's bytes begin: its local header has lengths of its own."""
+    def _check_method(self, member: zipfile.ZipInfo) -> None:
         name = member.filename
         if member.flag_bits & _ENCRYPTED:
             raise self.damaged(f"'{name}' encrypted")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise self.damaged(f"'{name}' compressed by unknown method {member.compress_type}")
+
+    def _start(self, member: zipfile.ZipInfo) -> int:
+        """Where a member's bytes begin: its local header has lengths of its own."""
+        name = member.filename
         stored = member.compress_type == zipfile.ZIP_STORED
         if stored and member.file_size != member.compress_size:
             raise self.damaged(

@@ -51,7 +51,7 @@ SCHEMA = {
     "use_glu_encoder": flag(),
     "sparsity_include_decoder_norm": flag(True),
     "act_fn": text("relu"),
-    "jump_relu_threshold": number(0.0, low=0),
+    "jump_relu_threshold": number(low=0),
     "norm_activation": text(),
     "dataset_average_activation_norm": obj(),
     "top_k": whole(1),
@@ -94,8 +94,10 @@ def load(checkpoint: Checkpoint) -> SAE:
     if has_bias:
         b_dec = take(tensors, "decoder.bias", where, shape=(d_model,))
     draft = draft_of(where, encoder.T, b_enc, decoder.T, b_dec)
-    threshold = config["jump_relu_threshold"]
     activation = config["act_fn"].lower()
+    if activation == "jumprelu" and config["jump_relu_threshold"] is None:
+        raise InputError(f"expected 'jump_relu_threshold' in hyperparams.json of {where}, got none")
+    threshold = config["jump_relu_threshold"] or 0.0
     if _norm_activation(config) == "dataset-wise":
         stated = config["dataset_average_activation_norm"] or {}
         norms = read_settings(stated, NORMS, f"dataset_average_activation_norm of {where}")

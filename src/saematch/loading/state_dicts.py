@@ -43,6 +43,8 @@ _DTYPES = {
     "CharStorage": torch.int8,
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
+    # What newer kinds of numbers lie in; the call that rebuilds the tensor names them.
+    "UntypedStorage": torch.uint8,
 }
 
 
@@ -209,6 +211,9 @@ def _read_zip(archive: Archive) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
     if len(pickles) != 1:
         raise archive.damaged(f"{len(pickles)} members 'data.pkl' instead of one")
     root = pickles[0].removesuffix("data.pkl")
+    outside = [name for name in archive.names if not name.startswith(root)]
+    if outside:
+        raise archive.damaged(f"'{outside[0]}' outside the folder '{root}'")
     content = {name: archive.read(name) for name in archive.names}  # checks every member
     data = content[pickles[0]].tobytes()
     if len(data) > MAX_PICKLE_BYTES:

@@ -104,8 +104,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def _without_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        twice = next(name for name, one in pairs if repr(value[name]) != repr(one))
-        raise ValueError(f"'{twice}' stands twice, with different values")
+        for name, one in pairs:
+            if repr(value[name]) != repr(one):
+                raise ValueError(f"'{name}' stands twice, with different values")
     return value
 
 
