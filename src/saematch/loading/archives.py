@@ -62,7 +62,7 @@ class Archive:
             # Copy-on-write: torch wants a writable array, and the file must stay as it is.
             start = self._starts[name]
             data = np.memmap(self.path, np.uint8, "c", start, (member.file_size,))
-            if zlib.crc32(data) != member.CRC:
+            if zlib.crc32(data.data) != member.CRC:
                 raise self.damaged(f"'{name}' with another CRC-32 than its own")
             return data
         with zipfile.ZipFile(self.path) as archive, archive.open(member) as file:

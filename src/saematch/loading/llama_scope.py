@@ -165,4 +165,6 @@ def _refuse(config: dict[str, Any], where: str) -> None:
 
 def _norm_activation(config: dict[str, Any]) -> str:
     measured = config["dataset_average_activation_norm"] is not None
-    return config["norm_activation"] or ("dataset-wise" if measured else "token-wise")
+    if config["norm_activation"] is not None:
+        return config["norm_activation"]
+    return "dataset-wise" if measured else "token-wise"

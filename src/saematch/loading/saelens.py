@@ -240,7 +240,8 @@ def _architecture(config: Mapping[str, Any], where: str) -> str:
 
 
 def _activation(config: Mapping[str, Any]) -> str:
-    return config["activation_fn_str"] or config["activation_fn"] or "relu"
+    stated = (config["activation_fn_str"], config["activation_fn"])
+    return next((name for name in stated if name is not None), "relu")
 
 
 def _refuse(

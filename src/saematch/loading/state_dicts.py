@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -120,7 +120,7 @@ class _Description(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessI
     def refuse(self) -> None:
         raise _RefusedError("an object")
 
-    dispatch = {  # noqa: RUF012
+    dispatch: ClassVar[Any] = {
         **pickle._Unpickler.dispatch,  # pyright: ignore[reportAttributeAccessIssue]
         pickle.REDUCE[0]: load_reduce,
         pickle.BUILD[0]: load_build,
