@@ -55,7 +55,7 @@ def check_finite(name: str, tensor: Tensor, where: str) -> None:
     flat = tensor.reshape(1) if tensor.ndim == 0 else tensor
     rows = max(1, BLOCK_ELEMENTS // max(1, flat[0].numel()))
     for number, block in enumerate(flat.split(rows)):
-        low, high = (float(bound) for bound in torch.aminmax(block))
+        low, high = (float(bound) for bound in torch.aminmax(block.detach()))
         if not (low >= -_LARGEST and high <= _LARGEST):
             index = (~(block.double().abs() <= _LARGEST)).nonzero()[0].tolist()
             value = float(block[tuple(index)])
