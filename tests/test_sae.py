@@ -117,7 +117,7 @@ def test_a_negative_threshold_lets_no_negative_activation_out() -> None:
     assert (activations > 0).any()
 
 
-@pytest.mark.parametrize("value", [0.0, -0.25, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [0.0, -0.25])
 def test_a_threshold_that_cannot_be_a_scale_names_the_feature(value: float) -> None:
     threshold = torch.ones(12)
     threshold[[7, 9]] = value
@@ -125,6 +125,26 @@ def test_a_threshold_that_cannot_be_a_scale_names_the_feature(value: float) -> N
     with pytest.raises(InputError, match=r"feature 7 and 2 such of 12") as caught:
         fold_thresholds(sae)
     assert "decoder_norm" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec", "threshold"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e39])
+def test_an_sae_made_in_memory_holds_only_numbers_that_float32_holds(
+    name: str, value: float
+) -> None:
+    tensor = getattr(make_sae(), name).double().clone()
+    tensor.view(-1)[-1] = value
+    with pytest.raises(InputError, match=rf"'{name}' of an SAE in memory"):
+        dataclasses.replace(make_sae(), **{name: tensor})
+    for bad in (tensor.to(torch.float8_e4m3fn), tensor.to("meta")):
+        with pytest.raises(InputError, match=rf"'?{name}"):
+            dataclasses.replace(make_sae(), **{name: bad})
+
+
+@pytest.mark.parametrize("k", [0, -1, 13])
+def test_k_lies_between_one_and_the_number_of_features(k: int) -> None:
+    with pytest.raises(InputError, match="k between 1 and 12"):
+        dataclasses.replace(make_sae(activation="topk"), k=k)
 
 
 @pytest.mark.parametrize("activation", ["relu", "topk"])

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saematch.errors import InputError, UsageError
+from saematch.errors import InputError, UnsupportedError, UsageError
 from saematch.text import cleaned
 
 Activation = Literal["jumprelu", "relu", "topk"]
@@ -30,6 +30,40 @@ ScaleKind = Literal["threshold", "decoder_norm", "activation", "none"]
 
 DEGENERATE_SHARE_OF_MEDIAN = 0.05
 """A feature whose threshold is at most this share of its SAE's median threshold is degenerate."""
+
+
+BLOCK_ELEMENTS = 1 << 22
+"""Elements looked at in one go: 16 MB of float32."""
+
+_LARGEST = torch.finfo(torch.float32).max
+
+
+def check_finite(name: str, tensor: Tensor, where: str) -> None:
+    """InputError naming `name` and the first index of a number that is NaN, infinite, or larger than float32
+    holds; UnsupportedError for a tensor that is not plain floating-point numbers."""
+    if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+        raise UnsupportedError(
+            f"expected plain numbers in '{name}' of {where}, got {tensor.layout}"
+        )
+    if not tensor.dtype.is_floating_point:
+        raise InputError(f"needed floating-point '{name}' in {where}, found {tensor.dtype}")
+    if tensor.dtype.itemsize < 2:
+        raise UnsupportedError(
+            f"expected '{name}' of 16, 32 or 64 bits in {where}, got {tensor.dtype}; convert it to float32"
+        )
+    if tensor.numel() == 0:
+        return
+    flat = tensor.reshape(1) if tensor.ndim == 0 else tensor
+    rows = max(1, BLOCK_ELEMENTS // max(1, flat[0].numel()))
+    for number, block in enumerate(flat.split(rows)):
+        low, high = (float(bound) for bound in torch.aminmax(block.detach()))
+        if not (low >= -_LARGEST and high <= _LARGEST):
+            index = (~(block.double().abs() <= _LARGEST)).nonzero()[0].tolist()
+            value = float(block[tuple(index)])
+            index[0] += number * rows
+            raise InputError(
+                f"needed finite numbers in tensor '{name}' of {where}, found {value} at {index}"
+            )
 
 
 def suite_key(layer: int, name: str) -> str:
@@ -96,6 +130,40 @@ class SAE:
             raise InputError(
                 f"needed k for topk and for nothing else, found activation '{self.activation}' "
                 f"and k = {self.k}"
+            )
+        if self.activation not in ("jumprelu", "relu", "topk"):
+            raise InputError(f"expected activation jumprelu, relu or topk, got '{self.activation}'")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        """Whatever made the weights, file or caller: shapes fit, and every number can be computed with."""
+        where = self.reference or "an SAE in memory"
+        if self.W_dec.ndim != 2 or 0 in self.W_dec.shape:
+            raise InputError(
+                f"expected W_dec [d_sae, d_model] in {where}, got {list(self.W_dec.shape)}"
+            )
+        d_sae, d_model = self.W_dec.shape
+        shapes = {
+            "W_enc": (d_model, d_sae),
+            "b_enc": (d_sae,),
+            "W_dec": (d_sae, d_model),
+            "b_dec": (d_model,),
+            "threshold": (d_sae,),
+        }
+        for name, shape in shapes.items():
+            tensor = getattr(self, name)
+            if tensor is None:
+                continue
+            if tuple(tensor.shape) != shape:
+                raise InputError(
+                    f"needed '{name}' of shape {list(shape)} in {where}, found {list(tensor.shape)}"
+                )
+            check_finite(name, tensor, where)
+        if self.k is not None and not (type(self.k) is int and 0 < self.k <= d_sae):
+            raise InputError(f"needed k between 1 and {d_sae} in {where}, found {self.k}")
+        if self.firing is not None and tuple(self.firing.counts.shape) != (d_sae,):
+            raise InputError(
+                f"needed 'counts' of shape {[d_sae]} in {where}, found {list(self.firing.counts.shape)}"
             )
 
     def __repr__(self) -> str:

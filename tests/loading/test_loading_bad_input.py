@@ -12,7 +12,8 @@ import torch
 
 from saematch.errors import InputError, UnsupportedError, UsageError
 from saematch.loading import load_sae
-from saematch.loading.tensors import check_finite, read_tensors
+from saematch.loading.tensors import read_tensors
+from saematch.sae import check_finite
 
 FORMATS = {
     "gemma-scope": (lambda root: build.gemma_scope(root).path.parent, "params.npz"),
@@ -216,7 +217,7 @@ def test_paths_that_do_not_say_which_block(tmp_path: Path) -> None:
         ({"transcode": True}, "transcoder"), ({"skip_connection": True}, "transcoder"),
         ({"activation": "groupmax"}, "groupmax"), ({"signed": True}, "signed"),
         ({"num_latents": 7}, "encoder.weight"), ({"d_in": 7}, "encoder.weight"),
-        ({"k": None}, "'k'"), ({"k": 0}, "k between"), ({"k": 10**6}, "k between"),
+        ({"k": None}, "'k'"), ({"k": 0}, "'k'"), ({"k": 3.7}, "'k'"), ({"k": 10**6}, "k between"),
         ({"k": True}, "'k'"),
     ],
 )  # fmt: skip
@@ -284,7 +285,7 @@ def test_dictionary_learning_refusals(tmp_path: Path) -> None:
 def test_the_first_bad_index_is_named_beyond_the_first_block(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("saematch.loading.tensors.BLOCK_ELEMENTS", 10)
+    monkeypatch.setattr("saematch.sae.BLOCK_ELEMENTS", 10)
     tensor = torch.zeros(9, 4)
     tensor[7, 2] = float("nan")
     with pytest.raises(InputError, match=r"'W_dec' of here, found nan at \[7, 2\]"):

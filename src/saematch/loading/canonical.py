@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saematch.errors import InputError
-from saematch.loading.tensors import BLOCK_ELEMENTS, check_finite, check_shape
-from saematch.sae import SAE, Activation, Firing
+from saematch.loading.tensors import check_shape
+from saematch.sae import BLOCK_ELEMENTS, SAE, Activation, Firing
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,16 +207,7 @@ def finish(
     firing: Firing | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> SAE:
-    """The canonical SAE of a draft: everything rewritten is finite, k and counts fit."""
-    d_sae = draft.W_dec.shape[0]
-    for tensor_name in ("b_enc", "b_dec", "threshold"):
-        tensor = getattr(draft, tensor_name)
-        if tensor is not None:
-            check_finite(f"{tensor_name} (rewritten)", tensor, reference)
-    if draft.k is not None and not 0 < draft.k <= d_sae:
-        raise InputError(f"needed k between 1 and {d_sae} in {reference}, found {draft.k}")
-    if firing is not None:
-        check_shape("counts", firing.counts, (d_sae,), reference)
+    """The canonical SAE of a draft; `SAE` itself checks that what was rewritten is finite and fits."""
     return SAE(
         W_enc=draft.W_enc,
         b_enc=draft.b_enc,

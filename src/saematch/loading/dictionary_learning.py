@@ -17,16 +17,27 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from saematch.errors import InputError, UnsupportedError
 from saematch.loading.canonical import Draft, draft_of, finish, fold_input_bias
 from saematch.loading.checkpoint import Checkpoint
+from saematch.loading.configs import (
+    check_activation_tensors,
+    check_stated,
+    obj,
+    read_settings,
+    text,
+    whole,
+)
 from saematch.loading.tensors import take
 from saematch.sae import SAE
 
 NAME = "dictionary-learning"
 CONFIGS = ("config.json",)
+
+_WHOLE = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
 SUBTRACTS_BIAS = (
     "AutoEncoder",
@@ -35,6 +46,27 @@ SUBTRACTS_BIAS = (
     "MatryoshkaBatchTopKSAE",
 )
 CLASSES = (*SUBTRACTS_BIAS, "AutoEncoderNew", "JumpReluAutoEncoder")
+
+SCHEMA = {
+    "dict_class": text(),
+    "activation_dim": whole(1),
+    "dict_size": whole(1),
+    "k": whole(1),
+    "lm_name": text(),
+    "submodule_name": text(),
+}
+"""Of the object `trainer`."""
+
+BIAS = {"AutoEncoder": "bias", "AutoEncoderNew": "decoder.bias"}
+"""The name of b_dec where it is another; whether it is subtracted from x depends on the class."""
+
+ACTIVATION = {
+    "AutoEncoderTopK": ("k", "threshold"),
+    "BatchTopKSAE": ("k", "threshold"),
+    "MatryoshkaBatchTopKSAE": ("k", "threshold", "group_sizes"),
+    "JumpReluAutoEncoder": ("threshold",),
+}
+"""The tensors of its activation that a class has."""
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
@@ -48,17 +80,24 @@ def recognises(checkpoint: Checkpoint) -> bool:
 def load(checkpoint: Checkpoint) -> SAE:
     """The canonical SAE of a dictionary_learning checkpoint."""
     config = checkpoint.optional_config("config.json")
-    trainer = config.get("trainer")
-    trainer = trainer if isinstance(trainer, dict) else {}
     tensors, where = checkpoint.tensors, checkpoint.location
     layer = checkpoint.layer_read()
-    dict_class = str(trainer.get("dict_class") or _guess_class(tensors, where))
+    stored = read_settings(config, {"trainer": obj()}, f"config.json of {where}")["trainer"] or {}
+    trainer = stored | read_settings(stored, SCHEMA, f"'trainer' in config.json of {where}")
+    dict_class = trainer["dict_class"] or _guess_class(tensors, where)
     if dict_class not in CLASSES:
         raise UnsupportedError(
             f"needed a dictionary that has a canonical form ({', '.join(CLASSES)}), found "
             f"'{dict_class}' in {where}"
         )
-    draft = _activated(_weights(tensors, where), dict_class, tensors, trainer, where)
+    check_activation_tensors(tensors, ACTIVATION.get(dict_class, ()), dict_class, where)
+    draft = _weights(tensors, BIAS.get(dict_class, "b_dec"), where)
+    d_sae, d_model = draft.W_dec.shape
+    weight = "encoder.weight" if "encoder.weight" in tensors else "W_enc"
+    check_stated(
+        trainer, {"activation_dim": (d_model, weight), "dict_size": (d_sae, weight)}, where
+    )
+    draft = _activated(draft, dict_class, tensors, trainer, where)
     if dict_class in SUBTRACTS_BIAS:
         draft = fold_input_bias(draft)
     return finish(
@@ -92,7 +131,7 @@ def _guess_class(tensors: Mapping[str, Tensor], where: str) -> str:
     )
 
 
-def _weights(tensors: Mapping[str, Tensor], where: str) -> Draft:
+def _weights(tensors: Mapping[str, Tensor], b_dec_name: str, where: str) -> Draft:
     if "encoder.weight" in tensors:
         W_enc_name, b_enc_name, W_dec_name = "encoder.weight", "encoder.bias", "decoder.weight"
         W_enc = take(tensors, W_enc_name, where, dimensions=2).T
@@ -108,9 +147,21 @@ def _weights(tensors: Mapping[str, Tensor], where: str) -> Draft:
             f"{where}, found {list(tensors[W_dec_name].shape)}"
         )
     b_enc = take(tensors, b_enc_name, where, shape=(d_sae,))
-    b_dec_name = next((n for n in ("b_dec", "bias", "decoder.bias") if n in tensors), "b_dec")
     b_dec = take(tensors, b_dec_name, where, shape=(d_model,))
     return draft_of(where, W_enc, b_enc, W_dec, b_dec)
+
+
+def _whole(tensors: Mapping[str, Tensor], name: str, where: str) -> int | None:
+    """The whole number in a tensor of one; None where there is no such tensor."""
+    if name not in tensors:
+        return None
+    tensor = tensors[name]
+    if tensor.numel() != 1 or tensor.dtype not in _WHOLE:
+        raise InputError(
+            f"expected a whole number in tensor '{name}' of {where}, got {tensor.dtype} "
+            f"{list(tensor.shape)}"
+        )
+    return int(tensor)
 
 
 def _activated(
@@ -121,14 +172,23 @@ def _activated(
     where: str,
 ) -> Draft:
     d_sae = draft.W_dec.shape[0]
+    stored_k = _whole(tensors, "k", where)
+    if stored_k is not None:
+        check_stated(trainer, {"k": (stored_k, "k")}, where)
+    if "group_sizes" in tensors:
+        groups = tensors["group_sizes"]
+        if groups.dtype not in _WHOLE or int(groups.sum()) != d_sae:
+            raise InputError(
+                f"expected 'group_sizes' that add up to {d_sae} features in {where}, got "
+                f"{groups.sum().item()}"
+            )
     if dict_class == "JumpReluAutoEncoder":
         threshold = take(tensors, "threshold", where, shape=(d_sae,))
         return replace(draft, activation="jumprelu", threshold=threshold)
     if dict_class == "AutoEncoderTopK":
-        stored = tensors.get("k")
-        k = int(stored) if stored is not None and stored.ndim == 0 else trainer.get("k")
-        if not isinstance(k, int) or isinstance(k, bool):
-            raise InputError(f"needed a whole number 'k' in {where}, found {k!r}")
+        k = trainer["k"] if stored_k is None else stored_k
+        if k is None:
+            raise InputError(f"needed a whole number 'k' in {where}, found none")
         return replace(draft, activation="topk", k=k)
     if "BatchTopK" in dict_class:
         threshold = take(tensors, "threshold", where, dimensions=0)

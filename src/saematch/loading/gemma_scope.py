@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from saematch.loading.canonical import draft_of, finish, fold_scale
 from saematch.loading.checkpoint import Checkpoint
+from saematch.loading.configs import check_activation_tensors
 from saematch.loading.site import EMBEDDING
 from saematch.loading.tensors import take
 from saematch.sae import SAE
@@ -36,6 +37,7 @@ def load(checkpoint: Checkpoint) -> SAE:
     W_dec = take(checkpoint.tensors, names[2], where, dimensions=2)
     b_dec = take(checkpoint.tensors, names[3], where, dimensions=1)
     draft = draft_of(where, W_enc, b_enc, W_dec, b_dec, names)
+    check_activation_tensors(checkpoint.tensors, ("threshold",), "jumprelu", where)
     threshold = take(checkpoint.tensors, "threshold", where, shape=b_enc.shape)
     draft = replace(draft, activation="jumprelu", threshold=threshold)
     if layer == EMBEDDING:

@@ -26,11 +26,41 @@ from saematch.loading.canonical import (
     fold_scale,
 )
 from saematch.loading.checkpoint import Checkpoint
+from saematch.loading.configs import (
+    check_activation_tensors,
+    check_expansion,
+    check_stated,
+    flag,
+    number,
+    obj,
+    read_settings,
+    text,
+    whole,
+)
 from saematch.loading.tensors import take
 from saematch.sae import SAE
 
 NAME = "llama-scope"
 CONFIGS = ("hyperparams.json",)
+
+SCHEMA = {
+    "hook_point_in": text(),
+    "hook_point_out": text(),
+    "use_decoder_bias": flag(True),
+    "apply_decoder_bias_to_pre_encoder": flag(True),
+    "use_glu_encoder": flag(),
+    "sparsity_include_decoder_norm": flag(True),
+    "act_fn": text("relu"),
+    "jump_relu_threshold": number(low=0),
+    "norm_activation": text(),
+    "dataset_average_activation_norm": obj(),
+    "top_k": whole(1),
+    "d_model": whole(1),
+    "d_sae": whole(1),
+    "expansion_factor": number(above=0),
+}
+
+NORMS = {"in": number(above=0), "out": number(above=0)}
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
@@ -41,34 +71,46 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 def load(checkpoint: Checkpoint) -> SAE:
     """The canonical SAE of a Llama Scope checkpoint."""
-    config = checkpoint.config("hyperparams.json")
+    stored = checkpoint.config("hyperparams.json")
     tensors, where = checkpoint.tensors, checkpoint.location
+    config = read_settings(stored, SCHEMA, f"hyperparams.json of {where}")
     _refuse(config, where)
     layer = checkpoint.layer_read()
-    has_bias = bool(config.get("use_decoder_bias", True))
+    has_bias = config["use_decoder_bias"]
     encoder = take(tensors, "encoder.weight", where, dimensions=2)
     d_sae, d_model = encoder.shape
     b_enc = take(tensors, "encoder.bias", where, shape=(d_sae,))
     decoder = take(tensors, "decoder.weight", where, shape=(d_model, d_sae))
+    sizes = {"d_model": (d_model, "encoder.weight"), "d_sae": (d_sae, "encoder.weight")}
+    check_stated(config, sizes, where)
+    check_expansion(config["expansion_factor"], d_model, d_sae, where)
+    check_activation_tensors(tensors, (), config["act_fn"], where)
+    if not has_bias and "decoder.bias" in tensors and bool(tensors["decoder.bias"].any()):
+        raise InputError(
+            f"expected config and tensors to agree in {where}, got 'use_decoder_bias' false in the config "
+            f"and a tensor 'decoder.bias' that is not zero"
+        )
     b_dec = encoder.new_zeros(d_model)
     if has_bias:
         b_dec = take(tensors, "decoder.bias", where, shape=(d_model,))
     draft = draft_of(where, encoder.T, b_enc, decoder.T, b_dec)
-    threshold = float(config.get("jump_relu_threshold") or 0.0)
-    activation = str(config.get("act_fn", "relu")).lower()
+    activation = config["act_fn"].lower()
+    if activation == "jumprelu" and config["jump_relu_threshold"] is None:
+        raise InputError(f"expected 'jump_relu_threshold' in hyperparams.json of {where}, got none")
+    threshold = config["jump_relu_threshold"] or 0.0
     if _norm_activation(config) == "dataset-wise":
-        norms = config.get("dataset_average_activation_norm")
-        if not isinstance(norms, dict) or "in" not in norms:
+        stated = config["dataset_average_activation_norm"] or {}
+        norms = read_settings(stated, NORMS, f"dataset_average_activation_norm of {where}")
+        if norms["in"] is None:
             raise InputError(
-                f"needed dataset_average_activation_norm.in in hyperparams.json of {where}, "
-                f"found {norms!r}"
+                f"needed dataset_average_activation_norm.in in hyperparams.json of {where}, found none"
             )
-        scale_in = _scale(norms["in"], d_model, where)
-        scale_out = _scale(norms.get("out", norms["in"]), d_model, where)
+        scale_in = math.sqrt(d_model) / norms["in"]
+        scale_out = math.sqrt(d_model) / (norms["out"] or norms["in"])
         draft = fold_scale(
             draft, scale_in, scale_out, name="sqrt(d_model) / dataset_average_activation_norm"
         )
-    if has_bias and config.get("apply_decoder_bias_to_pre_encoder", True):
+    if has_bias and config["apply_decoder_bias_to_pre_encoder"]:
         draft = fold_input_bias(draft)
     if threshold > 0 and activation in ("jumprelu", "topk"):
         draft = draft.saying(
@@ -77,16 +119,19 @@ def load(checkpoint: Checkpoint) -> SAE:
             threshold=draft.b_enc.new_full((d_sae,), threshold).float(),
         )
     elif activation == "topk":
-        k = config.get("top_k")
-        if not isinstance(k, int) or isinstance(k, bool):
-            raise InputError(f"needed a whole 'top_k' in hyperparams.json of {where}, found {k!r}")
+        k = config["top_k"]
+        if k is None:
+            raise InputError(f"needed a whole 'top_k' in hyperparams.json of {where}, found none")
         draft = replace(draft, activation="topk", k=k)
-    elif activation not in ("relu", "jumprelu") or threshold < 0:
+    elif activation not in ("relu", "jumprelu"):
         raise UnsupportedError(
-            f"needed act_fn jumprelu, topk or relu and a threshold of 0 or more in {where}, found "
-            f"'{activation}' and {threshold:g}"
+            f"needed act_fn jumprelu, topk or relu in {where}, found '{activation}'"
         )
-    if config.get("sparsity_include_decoder_norm", True):
+    elif threshold > 0:
+        raise InputError(
+            f"expected no jump_relu_threshold with act_fn '{activation}' in {where}, got {threshold:g}"
+        )
+    if config["sparsity_include_decoder_norm"]:
         draft = fold_decoder_norms(draft)
     return finish(
         draft,
@@ -96,7 +141,7 @@ def load(checkpoint: Checkpoint) -> SAE:
         checkpoint_format=NAME,
         model_name="meta-llama/Llama-3.1-8B" if "Llama3_1-8B" in where else None,
         hook_name=config.get("hook_point_in"),
-        metadata=config,
+        metadata=stored,
     )
 
 
@@ -109,16 +154,12 @@ def _refuse(config: dict[str, Any], where: str) -> None:
             f"needed one activation scale for all tokens, found '{norm}' rescaling in {where}: it "
             f"has no canonical form"
         )
+    if norm not in ("dataset-wise", "inference"):
+        raise UnsupportedError(f"expected a known norm_activation in {where}, got '{norm}'")
 
 
 def _norm_activation(config: dict[str, Any]) -> str:
-    measured = config.get("dataset_average_activation_norm") is not None
-    return str(config.get("norm_activation", "dataset-wise" if measured else "token-wise"))
-
-
-def _scale(norm: object, d_model: int, where: str) -> float:
-    if not isinstance(norm, int | float) or not 0 < norm < math.inf:
-        raise InputError(
-            f"needed a positive dataset_average_activation_norm in {where}, found {norm!r}"
-        )
-    return math.sqrt(d_model) / norm
+    measured = config["dataset_average_activation_norm"] is not None
+    if config["norm_activation"] is not None:
+        return config["norm_activation"]
+    return "dataset-wise" if measured else "token-wise"

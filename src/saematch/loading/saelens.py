@@ -31,6 +31,18 @@ from saematch.loading.canonical import (
     fold_whitening,
 )
 from saematch.loading.checkpoint import Checkpoint
+from saematch.loading.configs import (
+    check_activation_tensors,
+    check_expansion,
+    check_stated,
+    either,
+    flag,
+    number,
+    obj,
+    read_settings,
+    text,
+    whole,
+)
 from saematch.loading.tensors import read_tensors, safetensors_metadata, take
 from saematch.sae import SAE, Firing
 
@@ -41,6 +53,39 @@ WHITENING = "activation_whitening.safetensors"
 CONFIGS = ("cfg.json", FIRING, SCALER, WHITENING)
 
 BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
+
+SCHEMA = {
+    "architecture": text("standard"),
+    "activation_fn": text(),
+    "activation_fn_str": text(),
+    "activation_fn_kwargs": obj(),
+    "k": number(),
+    "d_in": whole(1),
+    "d_sae": whole(1),
+    "expansion_factor": number(above=0),
+    "apply_b_dec_to_input": flag(True),
+    "normalize_activations": either("text", "true or false", default="none"),
+    "norm_scaling_factor": number(above=0),
+    "reshape_activations": text("none"),
+    "rescale_acts_by_decoder_norm": flag(),
+    "finetuning_scaling_factor": flag(),
+    "hook_point": text(),
+    "metadata": obj(),
+}
+
+METADATA = {
+    "hook_name": text(),
+    "hook_name_out": text(),
+    "model_name": text(),
+    "model_from_pretrained_kwargs": obj(),
+}
+
+ACTIVATION = {
+    "jumprelu": ("threshold", "log_threshold"),
+    "batchtopk": ("threshold", "topk_threshold"),
+    "matryoshka_batchtopk": ("threshold", "topk_threshold"),
+}
+"""The tensors of its activation that an architecture has."""
 
 METADATA_OF_OLDER = (
     "model_name",
@@ -66,9 +111,17 @@ def recognises(checkpoint: Checkpoint) -> bool:
 def load(checkpoint: Checkpoint) -> SAE:
     """The canonical SAE of a SAELens checkpoint, with its firing counts where they lie beside."""
     config = {**checkpoint.config("cfg.json"), **checkpoint.overrides}
-    if config.get("normalize_activations") == "expected_average_only_in":
-        scaler = checkpoint.optional_config(SCALER)
-        config.setdefault("norm_scaling_factor", scaler.get("scaling_factor"))
+    if config.get("normalize_activations") in ("expected_average_only_in", True):
+        scaler = read_settings(
+            checkpoint.optional_config(SCALER), {"scaling_factor": number(above=0)}, SCALER
+        )["scaling_factor"]
+        stated = config.get("norm_scaling_factor")
+        if None not in (scaler, stated) and scaler != stated:
+            raise InputError(
+                f"expected one activation scale for {checkpoint.location}, got 'norm_scaling_factor' "
+                f"{stated!r} in the config and 'scaling_factor' {scaler!r} in {SCALER}"
+            )
+        config["norm_scaling_factor"] = scaler if stated is None else stated
     whitening: dict[str, Tensor] = {}
     if config.get("normalize_activations") == "covariance_whitening" and checkpoint.has(WHITENING):
         whitening = read_tensors(checkpoint.fetch(WHITENING))
@@ -94,9 +147,14 @@ def convert(
 ) -> SAE:
     """The canonical SAE of a SAELens config and state dict, from a file or from SAELens itself."""
     where = checkpoint.location
+    config = read_settings(config, SCHEMA, f"cfg.json of {where}") | {
+        name: config[name] for name in METADATA_OF_OLDER if name in config
+    }
     metadata = _metadata(config)
     metadata |= {n: v for n, v in checkpoint.overrides.items() if n in METADATA_OF_OLDER}
-    architecture = _architecture(config)
+    metadata |= read_settings(metadata, METADATA, f"cfg.json of {where}")
+    metadata = {name: value for name, value in metadata.items() if value is not None}
+    architecture = _architecture(config, where)
     _refuse(config, metadata, architecture, tensors, where)
     hook_name = metadata.get("hook_name")
 
@@ -107,11 +165,15 @@ def convert(
         take(tensors, "W_dec", where, dimensions=2),
         take(tensors, "b_dec", where, dimensions=1),
     )
+    d_sae, d_model = draft.W_dec.shape
+    check_stated(config, {"d_in": (d_model, "W_enc"), "d_sae": (d_sae, "W_enc")}, where)
+    check_expansion(config["expansion_factor"], d_model, d_sae, where)
+    check_activation_tensors(tensors, ACTIVATION.get(architecture, ()), architecture, where)
     draft = _activated(draft, config, architecture, tensors, where)
-    if config.get("rescale_acts_by_decoder_norm") and architecture in ("topk", *BATCH_TOPK):
+    if config["rescale_acts_by_decoder_norm"] and architecture in ("topk", *BATCH_TOPK):
         draft = fold_decoder_norms(draft)
     draft = _with_gain(draft, config, tensors, where)
-    if config.get("apply_b_dec_to_input", True):
+    if config["apply_b_dec_to_input"]:
         draft = fold_input_bias(draft)
     draft = _raw_units(draft, config, whitening or {}, where)
     return finish(
@@ -147,6 +209,8 @@ def read_firing(checkpoint: Checkpoint) -> Firing | None:
         raise InputError(
             f"needed the number of 'tokens' in the metadata of {path}, found {metadata}"
         ) from error
+    if not len(counts):
+        raise InputError(f"expected a count for each feature in {path}, got none")
     if tokens < 1 or bool((counts < 0).any()) or int(counts.max()) > tokens:
         raise InputError(
             f"needed counts between 0 and {tokens} tokens in {path}, found "
@@ -157,19 +221,28 @@ def read_firing(checkpoint: Checkpoint) -> Firing | None:
 
 def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:
     metadata = {name: config[name] for name in METADATA_OF_OLDER if name in config}
-    if "hook_point" in config:
+    if config["hook_point"] is not None:
         metadata.setdefault("hook_name", config["hook_point"])
-    stored = config.get("metadata")
-    if isinstance(stored, Mapping):
-        metadata |= {name: value for name, value in stored.items() if value is not None}
-    return metadata
+    stored = config["metadata"] or {}
+    return metadata | {name: value for name, value in stored.items() if value is not None}
 
 
-def _architecture(config: Mapping[str, Any]) -> str:
-    architecture = str(config.get("architecture", "standard"))
-    activation = config.get("activation_fn_str", config.get("activation_fn", "relu"))
+def _architecture(config: Mapping[str, Any], where: str) -> str:
+    architecture, activation = config["architecture"], _activation(config)
     # Older files call a TopK SAE "standard" with a topk activation.
-    return "topk" if architecture == "standard" and activation == "topk" else architecture
+    if architecture == "standard" and activation == "topk":
+        return "topk"
+    if architecture != "topk" and activation == "topk":
+        raise InputError(
+            f"expected one activation in cfg.json of {where}, got architecture '{architecture}' and "
+            f"activation 'topk'"
+        )
+    return architecture
+
+
+def _activation(config: Mapping[str, Any]) -> str:
+    stated = (config["activation_fn_str"], config["activation_fn"])
+    return next((name for name in stated if name is not None), "relu")
 
 
 def _refuse(
@@ -187,16 +260,16 @@ def _refuse(
             f"needed an SAE that has a canonical form ({', '.join(known)}), found architecture "
             f"'{architecture}' in {where}"
         )
-    activation = config.get("activation_fn_str", config.get("activation_fn", "relu"))
-    if architecture == "standard" and activation not in ("relu", None):
+    activation = _activation(config)
+    if activation not in ("relu", "topk"):
         raise UnsupportedError(f"needed activation 'relu', found '{activation}' in {where}")
-    scaling = config.get("normalize_activations")
+    scaling = config["normalize_activations"]
     if scaling in ("layer_norm", "constant_norm_rescale"):
         raise UnsupportedError(
             f"needed one activation scale for all tokens, found '{scaling}' in {where}: rescaling "
             f"each token has no canonical form"
         )
-    if config.get("reshape_activations", "none") not in ("none", None):
+    if config["reshape_activations"] != "none":
         raise UnsupportedError(
             f"needed an SAE of the residual stream, found activations reshaped by "
             f"'{config['reshape_activations']}' in {where}"
@@ -213,17 +286,21 @@ def _activated(
     """The draft with its activation, before any rescaling."""
     d_sae = draft.W_dec.shape[0]
     if architecture == "topk":
-        k = config.get("k", (config.get("activation_fn_kwargs") or {}).get("k"))
-        if not isinstance(k, int) or isinstance(k, bool):
-            raise InputError(f"needed a whole number 'k' in cfg.json of {where}, found {k!r}")
-        return replace(draft, activation="topk", k=k)
+        return replace(draft, activation="topk", k=_k(config, where))
     if architecture == "jumprelu":
-        if "threshold" not in tensors and "log_threshold" in tensors:
+        if "log_threshold" in tensors:
             log_threshold = take(tensors, "log_threshold", where, shape=(d_sae,))
+            threshold = log_threshold.double().exp().float()
+            if "threshold" in tensors:
+                stored = take(tensors, "threshold", where, shape=(d_sae,)).float()
+                if not torch.allclose(stored, threshold, rtol=1e-2):
+                    raise InputError(
+                        f"expected one threshold per feature in {where}, got tensor 'threshold' that is "
+                        f"not exp of tensor 'log_threshold'"
+                    )
+                threshold = tensors["threshold"]
             return draft.saying(
-                "threshold = exp(log_threshold)",
-                activation="jumprelu",
-                threshold=log_threshold.double().exp().float(),
+                "threshold = exp(log_threshold)", activation="jumprelu", threshold=threshold
             )
         threshold = take(tensors, "threshold", where, shape=(d_sae,))
         return replace(draft, activation="jumprelu", threshold=threshold)
@@ -238,6 +315,24 @@ def _activated(
     return draft
 
 
+def _k(config: Mapping[str, Any], where: str) -> int:
+    """k of a TopK SAE, which older configs keep among the arguments of the activation."""
+    whole_k = {"k": whole(1)}
+    cfg = f"cfg.json of {where}"
+    new = read_settings(config, whole_k, cfg)["k"]
+    old = read_settings(
+        config["activation_fn_kwargs"] or {}, whole_k, f"activation_fn_kwargs in {cfg}"
+    )
+    if None not in (new, old["k"]) and new != old["k"]:
+        raise InputError(
+            f"expected one 'k' in {cfg}, got {new} and, in activation_fn_kwargs, {old['k']}"
+        )
+    k = old["k"] if new is None else new
+    if k is None:
+        raise InputError(f"needed a whole number 'k' in {cfg}, found none")
+    return k
+
+
 def _with_gain(
     draft: Draft, config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str
 ) -> Draft:
@@ -248,10 +343,10 @@ def _with_gain(
     # Ones were saved for a while whether or not anything had been fine-tuned.
     if torch.allclose(gain.float(), torch.ones(len(gain))):
         return draft
-    if name == "scaling_factor" and not config.get("finetuning_scaling_factor"):
+    if name == "scaling_factor" and not config["finetuning_scaling_factor"]:
         raise InputError(
             f"needed finetuning_scaling_factor true in cfg.json of {where} for its '{name}' that "
-            f"is not all ones, found {config.get('finetuning_scaling_factor')!r}"
+            f"is not all ones, found false"
         )
     return fold_feature_gain(draft, gain)
 
@@ -259,8 +354,8 @@ def _with_gain(
 def _raw_units(
     draft: Draft, config: Mapping[str, Any], whitening: Mapping[str, Tensor], where: str
 ) -> Draft:
-    scaling = config.get("normalize_activations")
-    if scaling in (None, "none", False):
+    scaling = config["normalize_activations"]
+    if scaling in ("none", False):
         return draft
     if scaling == "covariance_whitening":
         if not whitening:
@@ -274,13 +369,13 @@ def _raw_units(
         inverse = take(whitening, "inverse_matrix", WHITENING, shape=square)
         return fold_whitening(draft, mean, matrix, inverse)
     if scaling in ("expected_average_only_in", True):
-        factor = config.get("norm_scaling_factor")
-        if not isinstance(factor, int | float) or isinstance(factor, bool):
+        factor = config["norm_scaling_factor"]
+        if factor is None:
             raise InputError(
                 f"needed the scale of expected_average_only_in ('norm_scaling_factor' in cfg.json "
                 f"or {SCALER}) beside {where}, found none; load it by release:sae_id"
             )
-        return fold_scale(draft, float(factor), name="expected_average_only_in scale")
+        return fold_scale(draft, factor, name="expected_average_only_in scale")
     raise UnsupportedError(f"needed a known normalize_activations in {where}, found '{scaling}'")
 
 

@@ -11,11 +11,33 @@ from dataclasses import replace
 from saematch.errors import InputError, UnsupportedError
 from saematch.loading.canonical import draft_of, finish, fold_input_bias
 from saematch.loading.checkpoint import Checkpoint
+from saematch.loading.configs import (
+    check_activation_tensors,
+    check_expansion,
+    check_stated,
+    flag,
+    read_settings,
+    text,
+    whole,
+)
 from saematch.loading.tensors import take
 from saematch.sae import SAE
 
 NAME = "sparsify"
 CONFIGS = ("cfg.json",)
+
+SCHEMA = {
+    "activation": text("topk"),
+    "d_in": whole(1),
+    "expansion_factor": whole(1),
+    "num_latents": whole(0, 0),
+    "k": whole(1),
+    "signed": flag(),
+    "transcode": flag(),
+    "skip_connection": flag(),
+    "embed_skip": flag(),
+    "gram_lookup": flag(),
+}
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
@@ -27,26 +49,32 @@ def load(checkpoint: Checkpoint) -> SAE:
     config = checkpoint.config("cfg.json")
     tensors, where = checkpoint.tensors, checkpoint.location
     layer = checkpoint.layer_read()
+    settings = read_settings(config, SCHEMA, f"cfg.json of {where}")
     if "W_skip" in tensors:
         raise UnsupportedError(f"needed a residual SAE, found a transcoder in {where}")
-    activation = str(config.get("activation", "topk"))
-    if activation != "topk" or config.get("signed"):
-        found = "signed topk" if config.get("signed") else activation
+    for name in ("embed_skip", "gram_lookup"):
+        if settings[name]:
+            raise UnsupportedError(
+                f"expected an SAE of its input alone in {where}, got '{name}', which reads tokens too"
+            )
+    activation = settings["activation"]
+    if activation != "topk" or settings["signed"]:
+        found = "signed topk" if settings["signed"] else activation
         raise UnsupportedError(
             f"needed activation 'topk' (after ReLU) in {where}, found '{found}', which has no "
             f"canonical form"
         )
     encoder = take(tensors, "encoder.weight", where, dimensions=2)
     d_sae, d_model = encoder.shape
-    stated = config.get("num_latents") or config.get("expansion_factor", 0) * config.get("d_in", 0)
-    if (stated and stated != d_sae) or config.get("d_in", d_model) != d_model:
-        raise InputError(
-            f"needed encoder.weight [{stated}, {config.get('d_in')}] as cfg.json of {where} says, "
-            f"found {[d_sae, d_model]}"
-        )
-    k = config.get("k")
-    if not isinstance(k, int) or isinstance(k, bool):
-        raise InputError(f"needed a whole number 'k' in cfg.json of {where}, found {k!r}")
+    check_stated(settings, {"d_in": (d_model, "encoder.weight")}, where)
+    if settings["num_latents"]:
+        check_stated(settings, {"num_latents": (d_sae, "encoder.weight")}, where)
+    else:
+        check_expansion(settings["expansion_factor"], d_model, d_sae, where)
+    check_activation_tensors(tensors, (), "topk", where)
+    k = settings["k"]
+    if k is None:
+        raise InputError(f"needed a whole number 'k' in cfg.json of {where}, found none")
     b_enc = take(tensors, "encoder.bias", where, shape=(d_sae,))
     W_dec = take(tensors, "W_dec", where, shape=(d_sae, d_model))
     b_dec = take(tensors, "b_dec", where, shape=(d_model,))
