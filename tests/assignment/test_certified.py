@@ -58,6 +58,26 @@ def test_small_problems_of_every_kind(seed: int) -> None:
         check(draw(generator, 30), solver_of(generator, 6))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_few_columns_left_over(kind: str) -> None:
+    """Stand-ins take them: ties, forbidden pairs, a budget that ends, and going on from there."""
+    generator = np.random.default_rng(100 + KINDS.index(kind))
+    for _ in range(25):
+        m = int(generator.integers(9, 70))
+        n = m - int(generator.integers(1, 1 + m // 8))
+        rows, columns = draw_factors(generator, kind, n, m, int(generator.integers(1, 9)))
+        barred = np.column_stack([np.arange(n), generator.integers(0, m, n)])[:: n // 3]
+        options = {"forbidden": barred} if generator.random() < 0.5 else {}
+        case = Case(torch.from_numpy(rows), torch.from_numpy(columns), options)
+        solver = solver_of(generator, 6)
+        check(case, solver)
+        cut_off = solve(rows, columns, dataclasses.replace(solver, seconds=0.0), **options)
+        assert len(np.unique(cut_off.columns)) == n
+        assert cut_off.dual <= case.optimum() + 1e-9 * (1 + case.energy)
+        again = solve(rows, columns, solver, column_duals=cut_off.column_duals, **options)
+        assert again.primal == pytest.approx(case.optimum(), rel=1e-6, abs=1e-6 * case.energy)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_ten_thousand_small_problems() -> None:

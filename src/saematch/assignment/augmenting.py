@@ -5,6 +5,9 @@ c_ij − v_j ≥ limit_i as long as no v_j rises, so duals with u_i ≤ limit_i 
 A row may also stay unmatched at its price.  `stop_i` is the lesser of the two: a search may end at
 any row of its tree, for stop_i − u_i.
 
+Rows beyond those that have lists are stand-ins for the columns that stay free where every row needs one:
+each may take any column, all at the same cost, so that a rectangular problem is searched as a square one.
+
 Shortest augmenting paths with a heap: Jonker and Volgenant 1987; Duff and Koster, "On algorithms for
 permuting large entries to the diagonal of a sparse matrix" (SIAM J. Matrix Anal. Appl., 2001).
 """
@@ -133,9 +136,9 @@ def augment(
     looked at), or INFEASIBLE; how many searches ended at a row, those rows in `ended`; and the pairs
     looked at.  Where a search ended at a row, `near` [n] marks the rows of its tree that it would next
     have ended at: those no further from their stops than the search was long.  Duals stay feasible and
-    matched pairs tight throughout.
+    matched pairs tight throughout.  Rows from len(start) on are stand-ins.
     """
-    m = len(v)
+    n, m = len(start), len(v)
     unset, scanned = -1, -2
     distance = np.full(m, np.inf)
     place = np.full(m, unset, dtype=np.int64)
@@ -154,15 +157,24 @@ def augment(
         in_heap, in_tree, in_touched = 0, 0, 0
         nearest, end_column, end_row = np.inf, -1, -1
         i, so_far = root, 0.0
+        if root >= n:
+            u[root] = -v.max()
+        stand_in_scanned = False
         while True:
-            if so_far + max(0.0, stop[i] - u[i]) < nearest:
+            stands_in = i >= n
+            if not stands_in and so_far + max(0.0, stop[i] - u[i]) < nearest:
                 nearest, end_column, end_row = so_far + max(0.0, stop[i] - u[i]), -1, i
-            steps += length[i]
-            for p in range(start[i], start[i] + length[i]):
-                j = columns[p]
+            first, end = (0, m) if stands_in else (start[i], start[i] + length[i])
+            if stands_in and stand_in_scanned:
+                end = 0  # all have the same costs and dual: a later one leads nowhere sooner
+            stand_in_scanned |= stands_in
+            steps += end - first
+            for p in range(first, end):
+                j = p if stands_in else columns[p]
                 if place[j] == scanned:
                     continue
-                x = so_far + max(0.0, costs[p] - u[i] - v[j])
+                cost = 0.0 if stands_in else costs[p]
+                x = so_far + max(0.0, cost - u[i] - v[j])
                 if x > nearest or x >= distance[j]:
                     continue
                 if x == nearest and end_column >= 0:
@@ -206,7 +218,7 @@ def augment(
             number_ended += 1
             for q in range(in_tree):
                 i = row_of[tree[q]]
-                if stop[i] - u[i] <= nearest:
+                if i < n and stop[i] - u[i] <= nearest:
                     near[i] = True
             j = column_of[end_row]
             column_of[end_row] = -1

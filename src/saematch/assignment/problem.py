@@ -52,6 +52,12 @@ class Problem:
         )
         return bool(np.isinf(self.row_prices).all() and free.all() and not len(self.forbidden))
 
+    @property
+    def spare(self) -> int:
+        """How many columns stay free where every row is in a pair and that costs nothing; else 0."""
+        every_row = np.isinf(self.row_prices).all() and (self.column_prices == 0).all()
+        return self.costs.m - self.costs.n if every_row else 0
+
     def scaled(self, exponent: int) -> "Problem":
         """The same problem with factors times 2^exponent."""
         return Problem(
