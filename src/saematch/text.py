@@ -31,7 +31,7 @@ _NONCHARACTERS = "".join(
 _UNWRITABLE = re.compile(f"[{_CONTROLS}{_NONCHARACTERS}]")
 _UNCLEAN = re.compile(f"[{_CONTROLS}{_NONCHARACTERS}\u2028\u2029]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_BYTE_ORDER_MARKS = (
+BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is the beginning of this one
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -140,7 +140,7 @@ def _finite(value: Any) -> Any:
 
 
 def _decoded(data: bytes) -> str:
-    for mark, encoding in _BYTE_ORDER_MARKS:
+    for mark, encoding in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return data.decode(encoding, "replace")
     try:

@@ -91,11 +91,10 @@ def corpora(run: "Run") -> dict[str, Corpus]:
     for name, about in corpora_of(run).items():
         here = measures[(measures["corpus"] == name) & (measures["a"] == measures["b"])]
         if here.empty:
-            continue  # of matchings that were made anew since
-        sizes = (int(here[size].max()) for size in ("documents", "tokens"))
-        found[name] = Corpus(
-            name, about["origin"], about["model"]["name"], *sizes, texts_of(run, name)
-        )
+            continue  # of matchings that were made again since
+        documents, tokens = (int(here[size].max()) for size in ("documents", "tokens"))
+        model, texts = about["model"]["name"], texts_of(run, name)
+        found[name] = Corpus(name, about["origin"], model, documents, tokens, texts)
     if not found:
         raise NotInRunError(run, "measures on text", command(run, "evaluate"))
     return found

@@ -5,7 +5,6 @@ within reach, and small openly licensed stand-ins that ship with saematch where 
 says which.  Documents come in a seeded order.
 """
 
-import codecs
 import dataclasses
 import gzip
 import hashlib
@@ -22,7 +21,7 @@ from typing import Any
 from saematch.errors import InputError, UsageError
 from saematch.files import os_errors_in_words, user_path
 from saematch.loading.reach import hub_is_reachable
-from saematch.text import clean, printable, read_json
+from saematch.text import BYTE_ORDER_MARKS, clean, printable, read_json
 
 HUB_DATASETS: dict[str, tuple[str, str | None, str]] = {
     "web": ("Skylion007/openwebtext", None, "text"),
@@ -36,12 +35,6 @@ STAND_INS = {
     "code": "bundled stand-in for GitHub code: six languages, from published packages",
 }
 CORPORA = tuple(HUB_DATASETS)
-ENCODINGS = (  # UTF-32 first: the mark of UTF-16 is the beginning of its own
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 SHUFFLE_BUFFER = 10_000
 SHORTEST_TEXT = 200
 """Characters below which a record of a dataset is a heading or a stub, and not a document."""
@@ -220,7 +213,9 @@ def _decoded(path: Path) -> str:
     if path.suffix == ".gz":
         data = gzip.decompress(data)
     try:
-        text = data.decode(next((n for mark, n in ENCODINGS if data.startswith(mark)), "utf-8-sig"))
+        text = data.decode(
+            next((n for mark, n in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8-sig")
+        )
     except UnicodeDecodeError as error:
         raise ValueError(
             f"expected UTF-8, or UTF-16 with a byte order mark, got {error.reason}"

@@ -219,7 +219,7 @@ def _near(repository: str, name: str | None, revision: str | None) -> str:
     return f"; near it: {', '.join(close)}" if close else ""
 
 
-def _status(error: BaseException) -> int | None:
+def _status(error: BaseException | None) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 

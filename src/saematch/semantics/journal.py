@@ -112,10 +112,10 @@ def _decoded(line: bytes) -> tuple[str, str, Judgement]:
 
 
 def _is_count(value: object) -> bool:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return value is None or (whole and 0 <= value < _MOST)
+    return value is None or (type(value) is int and 0 <= value < _MOST)
 
 
 def _is_number(value: object) -> bool:
-    real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value is None or (real and abs(value) < _MOST and math.isfinite(value))
+    if value is None or type(value) is int:
+        return value is None or abs(value) < _MOST
+    return isinstance(value, float) and math.isfinite(value)
