@@ -283,7 +283,7 @@ def test_settings_that_cannot_be_used(model, suite, finished, tmp_path) -> None:
         evaluate(finished, dataclasses.replace(SMALL, corpora=twice), model=model)
     empty = tmp_path / "empty.txt"
     empty.write_text(" \n")
-    with pytest.raises(InputError, match="needed text in"):
+    with pytest.raises(InputError, match="expected text in"):
         evaluate(finished, dataclasses.replace(SMALL, corpora=(str(empty),)), model=model)
     with pytest.raises(InputError, match="no manifest"):
         evaluate(tmp_path / "none", SMALL, model=model)

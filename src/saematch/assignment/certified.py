@@ -180,7 +180,7 @@ class _Run:
         """
         prices = self.problem.column_prices
         if np.isinf(prices).all() or self.stand_ins:
-            return duals - duals.mean()
+            return duals - np.median(duals)  # a mean would be that of one column of length 1e12
         over = duals - prices
         raised = duals - np.quantile(over[np.isfinite(over)], WANTED)
         if self.products.n == self.products.m:
@@ -204,14 +204,17 @@ class _Run:
         return stopped
 
     def _without_stand_ins(self) -> None:
-        """Columns of stand-ins are free, and the highest dual, which is theirs, becomes zero: what a
-        complete matching of the rows adds to every row's dual it may take off every column's."""
+        """Columns of stand-ins are free, and their dual becomes zero: what a complete matching of the
+        rows adds to every row's dual it may take off every column's.
+
+        It is the highest of all, and may fall to the highest of the others: from one of 1e24, a column of
+        length 1e12, nothing could be taken without losing the others' digits."""
         theirs = self.row_of >= len(self.u)
         self.row_of[theirs] = -1
-        highest = self.v.max()
+        highest = self.v[~theirs].max()
         self.u += highest
         self.v -= highest
-        self.v[theirs] = 0.0  # which they are but for rounding
+        self.v[theirs] = 0.0
 
     def finish(self, stopped: str | None) -> Assignment:
         """The proof, as far as the budget allows, and the result."""
