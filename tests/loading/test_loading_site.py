@@ -446,6 +446,12 @@ def test_saelens_hooks(tmp_path: Path, hook: str, layer: int) -> None:
     assert load_suite(str(tmp_path)).layers == (layer,)
 
 
+def test_a_hook_name_of_older_saelens_with_a_place_for_the_layer(tmp_path: Path) -> None:
+    older = {"hook_point": "blocks.{layer}.hook_resid_pre", "hook_point_layer": 5, "metadata": ...}
+    sae = load_sae(str(build.saelens(tmp_path, folder="mine", config=older)))
+    assert (sae.layer, sae.hook_name) == (4, "blocks.5.hook_resid_pre")
+
+
 def test_an_sae_that_contradicts_itself_is_named_in_a_suite(tmp_path: Path) -> None:
     build.saelens(tmp_path, 3, folder="layer_3")
     build.saelens(tmp_path, 9, folder="layer_4")

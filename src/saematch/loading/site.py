@@ -582,6 +582,8 @@ def _hooks_of(source: Mapping[str, Any], file: str) -> list[Claim]:
     claims: list[Claim] = []
     for name_in, name_out in _HOOK_PAIRS:
         hook_in, hook_out = source.get(name_in), source.get(name_out)
+        if isinstance(hook_in, str):
+            hook_in = fill_layer(hook_in, source)
         if hook_in in (None, "") or (name_in == "hook_point" and "hook_point_in" in source):
             continue
         if isinstance(hook_in, list | tuple):
@@ -593,6 +595,12 @@ def _hooks_of(source: Mapping[str, Any], file: str) -> list[Claim]:
             read = Claim(said, "transcoder", block=read.block)
         claims.append(read)
     return claims
+
+
+def fill_layer(hook: str, config: Mapping[str, Any]) -> str:
+    """SAELens once wrote `blocks.{layer}.hook_resid_pre`, with the block's number in another field."""
+    blocks = [config[name] for name in _BLOCK_FIELDS if isinstance(config.get(name), int)]
+    return hook.replace("{layer}", str(blocks[0])) if blocks else hook
 
 
 def _kind_of(config: Mapping[str, Any], file: str) -> tuple[Kind | None, str]:
