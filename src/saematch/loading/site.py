@@ -368,20 +368,20 @@ _LETTER_OF_ID = re.compile(r"l(\d+)(r|a|m|tc)_\w+")
 _EMBEDDING_FOLDER = re.compile(
     rf"{_WRAPPERS}(?:embed|embedding|embeddings|embed_tokens|embed_in|wte)"
 )
+_FAMILY_NAMES: Mapping[str, Kind] = {
+    r"(?:cross-?layer-?transcoders?|crosscoders?|cross-coders?|clts?)": "cross_layer",
+    r"[a-z]*transcoders?": "transcoder",
+    r"gemma-scope-[a-z0-9-]+?-(?:pt|it)-res": "residual",
+    r"gemma-scope-[a-z0-9-]+?-(?:pt|it)-att": "attention_z",
+    r"gemma-scope-[a-z0-9-]+?-(?:pt|it)-mlp": "mlp_out",
+    r"lxr(?:-\d+x)?": "residual",
+    r"lxa(?:-\d+x)?": "attention_out",
+    r"lxm(?:-\d+x)?": "mlp_out",
+    r"lxtc(?:-\d+x)?": "transcoder",
+    r"sae-res": "residual",
+}
 _FAMILIES: tuple[tuple[re.Pattern[str], Kind], ...] = tuple(
-    (re.compile(rf"(?:.*-)?{pattern}(?:-.*)?"), kind)
-    for pattern, kind in (
-        (r"(?:cross-?layer-?transcoders?|crosscoders?|cross-coders?|clts?)", "cross_layer"),
-        (r"[a-z]*transcoders?", "transcoder"),
-        (r"gemma-scope-[a-z0-9-]+?-(?:pt|it)-res", "residual"),
-        (r"gemma-scope-[a-z0-9-]+?-(?:pt|it)-att", "attention_z"),
-        (r"gemma-scope-[a-z0-9-]+?-(?:pt|it)-mlp", "mlp_out"),
-        (r"lxr(?:-\d+x)?", "residual"),
-        (r"lxa(?:-\d+x)?", "attention_out"),
-        (r"lxm(?:-\d+x)?", "mlp_out"),
-        (r"lxtc(?:-\d+x)?", "transcoder"),
-        (r"sae-res", "residual"),
-    )
+    (re.compile(rf"(?:.*-)?{pattern}(?:-.*)?"), kind) for pattern, kind in _FAMILY_NAMES.items()
 )
 """Repositories' and folders' names that say what all their dictionaries read, in small letters and with
 hyphens: a copy may be called `google_gemma-scope-2b-pt-mlp` or `models--google--gemma-scope-2b-pt-mlp`."""
@@ -435,7 +435,7 @@ def claims_of_name(name: str, *, plain: bool = True) -> tuple[Claim, ...]:
         kind: Kind | None = family or (_kind_named(site) if plain or "_" in site else None)
         return _in_path([Claim(said, kind, before=site in _BEFORE_BLOCK)] if kind else [])
     words = _site_words(_LAYER.sub(" ", _LETTER.sub(" ", stem)))
-    names = _NAMES | _BESIDE_NUMBER
+    names: dict[str, Kind] = {**_NAMES, **_BESIDE_NUMBER}
     unrecognised = words if family is None and words not in names else ""
     claims: list[Claim] = []
     for number, letters in blocks:
