@@ -167,7 +167,7 @@ def test_what_rewriting_makes_is_finite(tmp_path: Path) -> None:
     for norm in (1e-40, 1e300):
         norms = {"in": norm, "out": 1e5}
         built = build.llama_scope(tmp_path / str(norm), dataset_average_activation_norm=norms)
-        with pytest.raises(InputError, match="finite numbers in tensor"):
+        with pytest.raises(InputError, match=r"finite numbers in tensor|within float32"):
             load_sae(str(built.path))
     for folder in (gain, scale):
         with pytest.raises(InputError, match="finite numbers in tensor"):

@@ -154,6 +154,14 @@ def test_no_unknown_suffix_is_residual(prefix: str, block: int, suffix: str) -> 
         ("standard/blocks.4.hook_resid_pre", 3), ("v5_128k_layer_0.pt", 0),
         ("mistral_7b_layer_8/blocks.8.hook_resid_pre", 7),
         ("gemma_2b_blocks.6.hook_resid_post_16384_anthropic_fast_lr", 6),
+        ("sae_layer3_out/ae.pt", 3), ("layer_3_post_training/ae.pt", 3), ("out/layer_3_out/ae.pt", 3),
+        ("saes/Layer_3/ae.pt", 3), ("D:\\saes\\layer 3\\ae.pt", 3), ("layer=3/ae.pt", 3),
+        ("block_3/ae.pt", 3),
+        ("blocks_3_hook_resid_post/ae.pt", 3), ("blocks_3_hook_resid_pre/ae.pt", 2),
+        ("layer_3/resid_pre/ae.pt", 2), ("hook_resid_pre/layer_3/ae.pt", 2), ("resid-pre/layer_3/x.npz", 2),
+        ("runs/2024-05-01_layer_3_seed_1/ae.pt", 3), ("gpt2-small/blocks.5.hook_resid_pre", 4),
+        ("mlp-interp-project/layer_3/ae.pt", 3), ("z-scored/layer_3/ae.pt", 3),
+        ("models--google--gemma-scope-2b-pt-res/snapshots/ab/layer_3/width_16k/average_l0_3/params.npz", 3),
         ("my_saes/L9.npz", 9), ("layer_2/again/layer_2/x.npz", 2), ("home/h100/layer_2/x.npz", 2),
     ],
 )  # fmt: skip
@@ -181,6 +189,21 @@ def test_residual_paths(path: str, layer: int) -> None:
         ("google/gemma-scope-2-1b-pt/transcoder_all/layer_3_width_16k/x", "transcoder"),
         ("google/gemma-scope-2-1b-pt/clt/width_262k_layer_3", "cross_layer"),
         ("google/gemma-scope-2-1b-pt/crosscoder/layer_3", "cross_layer"),
+        ("models--google--gemma-scope-2b-pt-mlp/snapshots/ab/layer_3/width_16k/params.npz", "mlp_out"),
+        ("google_gemma-scope-2b-pt-att/layer_3/x", "attention_z"),
+        ("gemma_scope_2b_pt_mlp/layer_3/x", "mlp_out"),
+        ("gemma-scope-2b-pt-mlp (1)/layer_3/x", "mlp_out"), ("LXM-8x/L3/x", "mlp_out"),
+        ("LXTC/L3/x", "transcoder"),
+        ("cross-coder/layer_3/x", "cross_layer"), ("mlp-out/layer_3/x", "mlp_out"),
+        ("tc/layer_3/x", "transcoder"),
+        ("layer_3/mlp_out_16k/ae.pt", "mlp_out"), ("layer_3/attn_16k/ae.pt", "attention_out"),
+        ("mlp_16k/layer_3/ae.pt", "mlp_out"), ("mlp/width_16k/layer_3/average_l0_3/params.npz", "mlp_out"),
+        ("layer_3/hook_mlp_out/ae.pt", "mlp_out"), ("hook_attn_out/layer_3/ae.pt", "attention_out"),
+        ("layer_3/hook_resid_mid/ae.pt", "residual_mid"), ("resid-mid/layer_3/x", "residual_mid"),
+        ("layer_3/input_layernorm/ae.pt", "normalised"), ("ln2/layer_3/ae.pt", "normalised"),
+        ("ln_layer_3", "normalised"), ("attnout_layer_3/x", "attention_out"),
+        ("down_proj/layer_3/x", "mlp_out"),
+        ("mlp/Layer_3/x", "mlp_out"),
         ("attn_out/layer_3_width_16k", "attention_out"), ("attn_out_all/layer_3_x", "attention_out"),
         ("sae_group_gpt2_blocks.3.hook_mlp_out_24576:v1", "mlp_out"), ("transcoder_layer_3", "transcoder"),
     ],
@@ -193,7 +216,8 @@ def test_other_paths_are_named(path: str, kind: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["layers.3.foo/x", "attnout_layer_3/x", "mlps_layer3", "ln_layer_3", "out_layer_3", "layer_3_post",
+    ["layers.3.foo/x", "mlps_layer3", "layer_3_in", "layer_3_pre", "hidden_states_layer_3", "layer_3_moe",
+     "layer_3_o_proj_x_mlp", "up_proj_layer_3", "layer_3_keys", "encoder_layer_3", "vision_layer_3",
      "vision_tower.layers.3/sae.safetensors", "feedforward_layer_3", "neuron_layer_3", "unembed_layer_3",
      "crosscoded_layer_3", "L3_mlps"],
 )  # fmt: skip
@@ -210,6 +234,14 @@ def test_a_path_that_says_two_sites_is_an_error(path: str) -> None:
     for layer in (None, 3):
         with pytest.raises(InputError, match="expected one site"):
             site_of_path(path, layer)
+
+
+def test_a_config_that_names_the_site_outweighs_words_that_are_not_recognised() -> None:
+    assert site_of_config(POST_4, "layer_4_skip_bos/x") == Site(RESIDUAL, 4)
+    with pytest.raises(UnsupportedError, match="not recognised"):
+        site_of_config({"hook_layer": 4}, "layer_4_skip_bos/x")
+    with pytest.raises(InputError, match="expected one site"):
+        site_of_config(POST_4, "layer_4_mlp/x")
 
 
 def test_two_layers_none_and_the_callers() -> None:
@@ -412,6 +444,12 @@ def test_saelens_hooks(tmp_path: Path, hook: str, layer: int) -> None:
     folder = build.saelens(tmp_path, folder="mine", metadata={"hook_name": hook})
     assert load_sae(str(folder)).layer == layer
     assert load_suite(str(tmp_path)).layers == (layer,)
+
+
+def test_a_hook_name_of_older_saelens_with_a_place_for_the_layer(tmp_path: Path) -> None:
+    older = {"hook_point": "blocks.{layer}.hook_resid_pre", "hook_point_layer": 5, "metadata": ...}
+    sae = load_sae(str(build.saelens(tmp_path, folder="mine", config=older)))
+    assert (sae.layer, sae.hook_name) == (4, "blocks.5.hook_resid_pre")
 
 
 def test_an_sae_that_contradicts_itself_is_named_in_a_suite(tmp_path: Path) -> None:

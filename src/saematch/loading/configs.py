@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from saematch.errors import InputError
@@ -17,6 +18,7 @@ from saematch.errors import InputError
 Kind = Literal["whole number", "number", "true or false", "text", "object"]
 
 _LARGEST_WHOLE = 1 << 31
+_LARGEST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Field:
             words += f" of {self.low:g} or more"
         if self.above > -math.inf:
             words += f" above {self.above:g}"
-        return words
+        return f"{words} within float32" if "number" in self.kinds else words
 
 
 def whole(low: int, default: int | None = None) -> Field:
@@ -51,7 +53,7 @@ def number(
     low: int | float = -math.inf,
     above: int | float = -math.inf,
 ) -> Field:
-    """A finite number."""
+    """A number that float32 holds."""
     return Field(("number",), default, low, above)
 
 
@@ -113,7 +115,7 @@ def _typed(value: Any, kind: Kind) -> Any:
         fits = -_LARGEST_WHOLE <= value <= _LARGEST_WHOLE and value == int(value)
         return int(value) if fits else None
     try:
-        return float(value) if math.isfinite(value) else None
+        return float(value) if abs(value) <= _LARGEST else None
     except OverflowError:
         return None
 

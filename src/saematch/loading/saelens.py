@@ -43,6 +43,7 @@ from saematch.loading.configs import (
     text,
     whole,
 )
+from saematch.loading.site import fill_layer
 from saematch.loading.tensors import read_tensors, safetensors_metadata, take
 from saematch.sae import SAE, Firing
 
@@ -147,6 +148,7 @@ def convert(
 ) -> SAE:
     """The canonical SAE of a SAELens config and state dict, from a file or from SAELens itself."""
     where = checkpoint.location
+    stored = config
     config = read_settings(config, SCHEMA, f"cfg.json of {where}") | {
         name: config[name] for name in METADATA_OF_OLDER if name in config
     }
@@ -157,6 +159,8 @@ def convert(
     architecture = _architecture(config, where)
     _refuse(config, metadata, architecture, tensors, where)
     hook_name = metadata.get("hook_name")
+    if hook_name is not None:
+        hook_name = metadata["hook_name"] = fill_layer(hook_name, stored)
 
     draft = draft_of(
         where,

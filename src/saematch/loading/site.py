@@ -117,6 +117,10 @@ class Claim:
     in_path: bool = False
     far: bool = False
     """In the path, and further up than the weights' own folder."""
+    before: bool = False
+    """It says that a block's number, wherever that stands, is the block that the place comes before."""
+    unrecognised: str = ""
+    """Words about a place that are not recognised: only a config that names the place outweighs them."""
 
     def __str__(self) -> str:
         means = Site(self.kind, self.layer) if self.kind and self.layer is not None else None
@@ -167,12 +171,20 @@ def decide(
     _check_layer(layer)
     stated = [claim for claim in claims if not claim.in_path]
     in_path = [claim for claim in claims if claim.in_path]
+    named = any(claim.kind for claim in stated)
+    for claim in stated if named else claims:
+        if claim.unrecognised:
+            raise UnsupportedError(
+                f"expected a name that says what is read (such as resid_post_layer_3), got "
+                f"{claim.source}, whose '{claim.unrecognised}' is not recognised; rename it if it is "
+                f"the residual stream"
+            )
     if layer is not None:
         in_path = [replace(claim, layer=None, block=None) for claim in in_path]
     if any(claim.layer is not None for claim in claims) or _layer_of(stated) is not None:
         # A number alone further up says nothing where a hook's name is known.
         in_path = [claim for claim in in_path if not (claim.far and claim.kind is None)]
-    if any(claim.kind for claim in stated):
+    if named:
         # A folder of a study 'sae-vs-transcoders' is none where a config names the hook.
         in_path = [claim for claim in in_path if not (claim.far and claim.kind in COMPOSITE)]
     if layer is None and _layer_of(stated) is not None:
@@ -300,58 +312,42 @@ def claim_of_hook(hook: object, source: str, *, in_path: bool = False) -> Claim:
 _NAMES: Mapping[str, Kind] = {
     "resid_post": "residual", "resid_out": "residual", "resid": "residual", "res": "residual",
     "residual": "residual", "resid_pre": "residual", "resid_in": "residual",
+    "residual_pre": "residual", "res_pre": "residual",
     "res_post": "residual", "residual_post": "residual", "resid_mid": "residual_mid",
+    "residual_mid": "residual_mid", "res_mid": "residual_mid", "mid": "residual_mid",
     "attn_out": "attention_out", "attention_out": "attention_out", "attn": "attention_out",
     "att": "attention_out", "attention": "attention_out", "self_attn": "attention_out",
     "z": "attention_z", "attn_z": "attention_z", "hook_z": "attention_z", "head": "attention_head",
     "heads": "attention_head", "attn_in": "attention_in", "attention_in": "attention_in",
     "mlp_out": "mlp_out", "mlp": "mlp_out", "ffn": "mlp_out", "ffn_out": "mlp_out",
     "mlp_in": "mlp_in", "ffn_in": "mlp_in", "mlp_act": "mlp_hidden", "mlp_hidden": "mlp_hidden",
+    "mlpout": "mlp_out", "attnout": "attention_out", "down_proj": "mlp_out", "o_proj": "attention_out",
+    "ln": "normalised", "ln1": "normalised", "ln2": "normalised", "tc": "transcoder", "plt": "transcoder",
     "neurons": "mlp_hidden", "mlp_post": "mlp_hidden", "mlp_pre": "mlp_hidden",
     "transcoder": "transcoder", "transcoders": "transcoder", "skip_transcoder": "transcoder",
     "clt": "cross_layer", "clts": "cross_layer", "crosscoder": "cross_layer",
     "crosscoders": "cross_layer", "cross_layer": "cross_layer",
+    "cross_coder": "cross_layer", "cross_coders": "cross_layer",
     "cross_layer_transcoder": "cross_layer", "cross_layer_transcoders": "cross_layer",
 }  # fmt: skip
 """Sites as the folders of the known publishers call them."""
 
+_BESIDE_NUMBER: Mapping[str, Kind] = {"out": "residual", "post": "residual"}
+"""What is a site beside a layer's number only: `layer_3_out`; a folder `out` is anything."""
+
 _SITE_WORDS = frozenset(
-    [
-        *(
-            "resid",
-            "residual",
-            "res",
-            "mid",
-            "in",
-            "out",
-            "pre",
-            "post",
-            "hidden",
-            "neuron",
-            "neurons",
-        ),
-        *(
-            "attn",
-            "att",
-            "attention",
-            "self",
-            "z",
-            "head",
-            "heads",
-            "mlp",
-            "ffn",
-            "ff",
-            "feed",
-            "act",
-        ),
-        *("feedforward", "ln", "norm", "layernorm", "embed", "embedding", "unembed", "logits"),
-        *("transcoder", "transcoders", "skip", "clt", "clts", "crosscoder", "crosscoders", "cross"),
-    ]
+    re.findall(
+        r"\w+",
+        "resid residual res mid in out pre post hidden neuron neurons attn att attention self z head heads "
+        "mlp ffn ff feed act feedforward ln norm layernorm embed embedding unembed logits transcoder "
+        "transcoders skip clt clts crosscoder crosscoders cross tc plt proj qk qkv kv ov query queries keys "
+        "values gelu moe expert experts router lora vision vit image audio encoder",
+    )
 )
 _SITE_STEMS = ("attn", "attention", "mlp", "ffn", "transcod", "crosscod", "resid")
 """Words, and parts of words, that say where; beside a layer's number they must make a known name."""
 
-_BEFORE_BLOCK = ("resid_pre", "resid_in")
+_BEFORE_BLOCK = ("resid_pre", "resid_in", "residual_pre", "res_pre")
 
 _SUBLAYERS: Mapping[str, Kind] = {
     "R": "residual",
@@ -366,32 +362,38 @@ _HOOK_IN_PATH = re.compile(
     r"(?=$|[^A-Za-z])"
 )
 _MODULE_IN_PATH = re.compile(r"(?:[A-Za-z_]\w*\.)*(?:layers|h|blocks)\.\d+(?:\.[A-Za-z_]\w*)*")
-_LAYER = re.compile(r"(?<![A-Za-z0-9])(?:layers?[._-]?|h\.)(\d+)(?=$|[-./_\\ ])")
+_LAYER = re.compile(r"(?<![A-Za-z0-9])(?:(?i:layers?|blocks?)[._= -]?|h\.)(\d+)(?=$|[-./_\\ ])")
 _LETTER = re.compile(r"(?<![A-Za-z0-9])L(\d+)(R|A|M|TC)?(?=$|[-./_\\ ])(?!_\d)")
 _LETTER_OF_ID = re.compile(r"l(\d+)(r|a|m|tc)_\w+")
 _EMBEDDING_FOLDER = re.compile(
     rf"{_WRAPPERS}(?:embed|embedding|embeddings|embed_tokens|embed_in|wte)"
 )
-_FAMILIES: tuple[tuple[re.Pattern[str], Kind], ...] = (
-    (re.compile(r"gemma-scope-[a-z0-9-]+?-(?:pt|it)-res(?:-.*)?"), "residual"),
-    (re.compile(r"gemma-scope-[a-z0-9-]+?-(?:pt|it)-att(?:-.*)?"), "attention_z"),
-    (re.compile(r"gemma-scope-[a-z0-9-]+?-(?:pt|it)-mlp(?:-.*)?"), "mlp_out"),
-    (re.compile(r".*(?:cross[-_]?layer[-_]?transcoder|crosscoder).*", re.IGNORECASE), "cross_layer"),
-    (re.compile(r"(?:.*[-_])?clts?(?:[-_].*)?", re.IGNORECASE), "cross_layer"),
-    (re.compile(r"(?:.*[-_])?transcoders?(?:[-_].*)?", re.IGNORECASE), "transcoder"),
-    (re.compile(r".*-LXR-\d+x"), "residual"),
-    (re.compile(r".*-LXA-\d+x"), "attention_out"),
-    (re.compile(r".*-LXM-\d+x"), "mlp_out"),
-    (re.compile(r".*-LXTC-\d+x"), "transcoder"),
-    (re.compile(r"SAE-Res-.*"), "residual"),
-)  # fmt: skip
-"""Repositories' and folders' names that say what all their dictionaries read."""
+_FAMILY_NAMES: Mapping[str, Kind] = {
+    r"(?:cross-?layer-?transcoders?|crosscoders?|cross-coders?|clts?)": "cross_layer",
+    r"[a-z]*transcoders?": "transcoder",
+    r"gemma-scope-[a-z0-9-]+?-(?:pt|it)-res": "residual",
+    r"gemma-scope-[a-z0-9-]+?-(?:pt|it)-att": "attention_z",
+    r"gemma-scope-[a-z0-9-]+?-(?:pt|it)-mlp": "mlp_out",
+    r"lxr(?:-\d+x)?": "residual",
+    r"lxa(?:-\d+x)?": "attention_out",
+    r"lxm(?:-\d+x)?": "mlp_out",
+    r"lxtc(?:-\d+x)?": "transcoder",
+    r"sae-res": "residual",
+}
+_FAMILIES: tuple[tuple[re.Pattern[str], Kind], ...] = tuple(
+    (re.compile(rf"(?:.*-)?{pattern}(?:-.*)?"), kind) for pattern, kind in _FAMILY_NAMES.items()
+)
+"""Repositories' and folders' names that say what all their dictionaries read, in small letters and with
+hyphens: a copy may be called `google_gemma-scope-2b-pt-mlp` or `models--google--gemma-scope-2b-pt-mlp`."""
+
+_SIZE = re.compile(r"(?i:(?:width|trainer|seed|hook|all)|[\d.]+[a-z]{0,2})")
+"""Words of a folder's name that say nothing of the place: `mlp_out_16k`, `hook_mlp_out`."""
 
 
 def claims_of_path(path: str) -> tuple[Claim, ...]:
     """What the parts of a path say, from the deepest part up.
 
-    Raises UnsupportedError for a part that names a layer with words that are not recognised.
+    Raises UnsupportedError for a part that is a module which is not recognised.
     """
     parts = [part for part in re.split(r"[/\\]", path) if part]
     layered = [_names_layer(part) for part in parts]
@@ -399,7 +401,8 @@ def claims_of_path(path: str) -> tuple[Claim, ...]:
     for index in reversed(range(len(parts))):
         # A plain word ('mlp') is a site only where folders of sites are kept: below a layer's
         # folder, right above it, or where the weights lie.
-        plain = any(layered[:index]) or any(layered[index + 1 : index + 2])
+        below = (n for n in range(index + 1, len(parts)) if _without_sizes(parts[n]))
+        plain = any(layered[:index]) or layered[next(below, index)]
         near = index >= len(parts) - 2
         found = claims_of_name(parts[index], plain=plain or near)
         claims += found if near else (replace(claim, far=True) for claim in found)
@@ -422,30 +425,48 @@ def claims_of_name(name: str, *, plain: bool = True) -> tuple[Claim, ...]:
         return _in_path([Claim(said, "embedding", EMBEDDING, 0)])
     if _MODULE_IN_PATH.fullmatch(stem):
         return _in_path([replace(claim_of_hook(stem, "the folder"), source=said)])
+    hyphened = re.sub(r"[^a-z0-9]+", "-", stem.lower())
     family: Kind | None = next(
-        (kind for pattern, kind in _FAMILIES if pattern.fullmatch(stem)), None
+        (kind for pattern, kind in _FAMILIES if pattern.fullmatch(hyphened)), None
     )
     blocks = [(match[1], match.groups()[1:]) for match in _numbers_of(stem)]
     if not blocks:
-        site = re.sub(r"_all$", "", stem.lower())
-        kind: Kind | None = family or (_NAMES.get(site) if plain or "_" in site else None)
-        return _in_path([Claim(said, kind)] if kind else [])
+        site = _without_sizes(stem)
+        kind: Kind | None = family or (_kind_named(site) if plain or "_" in site else None)
+        return _in_path([Claim(said, kind, before=site in _BEFORE_BLOCK)] if kind else [])
     words = _site_words(_LAYER.sub(" ", _LETTER.sub(" ", stem)))
-    if words and family is None and words not in _NAMES:
-        raise UnsupportedError(
-            f"expected a name that says what is read (such as resid_post_layer_3), got {said}, "
-            f"whose '{words}' is not recognised; rename it if it is the residual stream"
-        )
+    names: dict[str, Kind] = {**_NAMES, **_BESIDE_NUMBER}
+    unrecognised = words if family is None and words not in names else ""
     claims: list[Claim] = []
     for number, letters in blocks:
         block = _digits(number, said)
         letter: Kind | None = _SUBLAYERS[letters[0].upper()] if any(letters) else None
         kinds: list[Kind] = [
-            kind for kind in (family, _NAMES.get(words), letter) if kind is not None
+            kind for kind in (family, names.get(words), letter) if kind is not None
         ]
         layer = block - (words in _BEFORE_BLOCK)
-        claims += [Claim(said, kind, layer, block) for kind in kinds] or [Claim(said, block=block)]
+        claims += [Claim(said, kind, layer, block) for kind in kinds] or [
+            Claim(said, block=block, unrecognised=unrecognised)
+        ]
     return _in_path(claims)
+
+
+def _without_sizes(name: str) -> str:
+    """The words of a name that may say where, joined as `_NAMES` writes them; of `width_16k` none."""
+    words = re.split(r"[^a-z0-9.]+", name.lower())
+    return "_".join(word for word in words if word and not _SIZE.fullmatch(word))
+
+
+def _kind_named(words: str) -> Kind | None:
+    """The kind of a folder that has no number: a publisher's word, or the name of a module."""
+    if words in _NAMES:
+        return _NAMES[words]
+    for pattern, kind, _ in _IN_BLOCK:
+        if kind != "residual" and re.fullmatch(rf"(?:{pattern})", words):
+            return kind
+        if kind != "residual" and re.fullmatch(rf"(?:{pattern})", f"hook_{words}"):
+            return kind
+    return None
 
 
 def _in_path(claims: Iterable[Claim]) -> tuple[Claim, ...]:
@@ -561,6 +582,8 @@ def _hooks_of(source: Mapping[str, Any], file: str) -> list[Claim]:
     claims: list[Claim] = []
     for name_in, name_out in _HOOK_PAIRS:
         hook_in, hook_out = source.get(name_in), source.get(name_out)
+        if isinstance(hook_in, str):
+            hook_in = fill_layer(hook_in, source)
         if hook_in in (None, "") or (name_in == "hook_point" and "hook_point_in" in source):
             continue
         if isinstance(hook_in, list | tuple):
@@ -572,6 +595,12 @@ def _hooks_of(source: Mapping[str, Any], file: str) -> list[Claim]:
             read = Claim(said, "transcoder", block=read.block)
         claims.append(read)
     return claims
+
+
+def fill_layer(hook: str, config: Mapping[str, Any]) -> str:
+    """SAELens once wrote `blocks.{layer}.hook_resid_pre`, with the block's number in another field."""
+    blocks = [config[name] for name in _BLOCK_FIELDS if isinstance(config.get(name), int)]
+    return hook.replace("{layer}", str(blocks[0])) if blocks else hook
 
 
 def _kind_of(config: Mapping[str, Any], file: str) -> tuple[Kind | None, str]:
@@ -623,7 +652,8 @@ def _claims_of_trainer(trainer: Mapping[str, Any], file: str) -> list[Claim]:
 def _layer_of(claims: Sequence[Claim]) -> int | None:
     """A layer that is said outright, else a block's number alone."""
     layers = [claim.layer for claim in claims if claim.layer is not None]
-    blocks = [claim.block for claim in claims if claim.block is not None]
+    before = any(claim.before for claim in claims)
+    blocks = [claim.block - before for claim in claims if claim.block is not None]
     return next(iter((*layers, *blocks)), None)
 
 
