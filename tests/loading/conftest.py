@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         kept.cache_clear()
 
 
-def _response(status: int) -> object:
+def _response(status: int) -> Any:
     request = SimpleNamespace(url="https://huggingface.co", method="GET")
     return SimpleNamespace(
         status_code=status, headers={}, request=request, url="https://huggingface.co", text=""
