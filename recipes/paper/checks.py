@@ -16,7 +16,7 @@ import torch
 from paper.needs import GIB, Needs
 from paper.settings import PlannedRun, Recipe, Settings
 from saematch.errors import InputError, MissingDependencyError, SaematchError
-from saematch.language_model.corpora import hub_is_reachable
+from saematch.loading.reach import hub_is_reachable
 from saematch.loading.references import locate
 from saematch.semantics.chat import OPENAI
 from saematch.semantics.embedding_judge import OFFLINE

@@ -372,7 +372,7 @@ def test_the_public_function_gives_the_same_numbers(whole, monkeypatch) -> None:
     import saematch
     from saematch.evaluation import evaluate as module
 
-    corpus = Corpus("mine", "a test", (*TEXTS, *TEXTS))
+    corpus = Corpus("mine", "a test", (*TEXTS, *TEXTS), notes=("mine: left out line 3",))
     monkeypatch.setattr(module, "load_corpus", lambda *_: corpus)
     found = saematch.evaluate(
         A, B, model=MODEL, documents=len(TEXTS), tokens=40, seed=0,
@@ -385,5 +385,6 @@ def test_the_public_function_gives_the_same_numbers(whole, monkeypatch) -> None:
         expected = values[row["strategy"], row["measure"]][0]
         assert row["value"] == pytest.approx(expected, rel=1e-4, abs=1e-4, nan_ok=True)
     assert {"correlation"} <= set(found["strategy"])
+    assert "mine: left out line 3" in found.attrs["notes"]
     with pytest.raises(saematch.UsageError, match="folded with them, found cosine"):
         saematch.evaluate(A, B, model=MODEL, strategies=("cosine",))

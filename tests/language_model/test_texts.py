@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny_model
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from saematch.errors import InputError
 from saematch.evaluation.measuring import document_weights, interval
@@ -47,7 +47,7 @@ def unigram() -> PreTrainedTokenizerFast:
     )
 
 
-TOKENIZERS = {"byte level": byte_level(), "unigram": unigram()}
+TOKENIZERS = {"byte level": byte_level(), "unigram": unigram(), "slow": ByT5Tokenizer()}
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)

@@ -3,7 +3,8 @@
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     import huggingface_hub
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
-    from saematch.loading.hub import list_files
+    from saematch.loading.hub import _asked, list_files
 
     root = tmp_path / "served"
 
@@ -34,21 +35,22 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             raise RemoteEntryNotFoundError("404", response=_response(404))
         return str(path)
 
-    def list_repo_files(repo_id: str, **_: object) -> list[str]:
+    def model_info(repo_id: str, **_: object) -> SimpleNamespace:
         repository = root / repo_id
-        return [p.relative_to(repository).as_posix() for p in repository.rglob("*") if p.is_file()]
+        names = [p.relative_to(repository).as_posix() for p in repository.rglob("*") if p.is_file()]
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", list_repo_files)
+    monkeypatch.setattr(huggingface_hub, "model_info", model_info)
     monkeypatch.setattr("saematch.loading.hub.hub_is_reachable", lambda: True)
-    list_files.cache_clear()
+    for kept in (list_files, _asked):
+        kept.cache_clear()
     yield root
-    list_files.cache_clear()
+    for kept in (list_files, _asked):
+        kept.cache_clear()
 
 
-def _response(status: int) -> object:
-    from types import SimpleNamespace
-
+def _response(status: int) -> Any:
     request = SimpleNamespace(url="https://huggingface.co", method="GET")
     return SimpleNamespace(
         status_code=status, headers={}, request=request, url="https://huggingface.co", text=""

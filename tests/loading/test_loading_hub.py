@@ -89,7 +89,7 @@ def test_refusals_say_what_to_do(
     def refuse(*_: object, **__: object) -> None:
         raise getattr(errors, kind)(f"{status} for url", response=response(status))
 
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", refuse)
+    monkeypatch.setattr(huggingface_hub, "model_info", refuse)
     with pytest.raises(InputError, match=words) as caught:
         load_sae(f"hf://{REPOSITORY}/layer_12/width_16k/average_l0_82/params.npz")
     assert len(str(caught.value).splitlines()) <= 2
@@ -107,13 +107,18 @@ def test_offline_says_so_and_the_cache_still_serves(
     def nothing(*_: object, **__: object) -> None:
         raise LocalEntryNotFoundError("nothing cached")
 
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", offline)
+    monkeypatch.setattr(huggingface_hub, "model_info", offline)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", nothing)
     with pytest.raises(InputError, match="out of reach"):
         load_sae(f"hf://{REPOSITORY}/layer_12/width_16k/average_l0_82/params.npz")
     build.gemma_scope(hub / REPOSITORY)
     monkeypatch.setattr(
         huggingface_hub, "snapshot_download", lambda repo_id, **_: str(hub / repo_id)
+    )
+    monkeypatch.setattr(
+        huggingface_hub,
+        "try_to_load_from_cache",
+        lambda repo_id, name, **_: str(hub / repo_id / name),
     )
     assert list_files(REPOSITORY) == ("layer_12/width_16k/average_l0_82/params.npz",)
     assert load_sae(f"hf://{REPOSITORY}/layer_12/width_16k/average_l0_82").layer == 12

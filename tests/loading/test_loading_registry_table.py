@@ -154,7 +154,7 @@ def test_what_the_table_refuses_is_refused_before_any_download(
         raise AssertionError("asked the Hub")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_network)
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", no_network)
+    monkeypatch.setattr(huggingface_hub, "model_info", no_network)
     from saematch.loading import load_sae
 
     for layer in (None, 0):

@@ -64,12 +64,16 @@ def test_no_two_repositories_are_one_model() -> None:
 
 
 class Hub:
-    """A server in the Hub's place that answers everything the same way."""
+    """A server in the Hub's place that answers everything the same way; `hangs`: all but its first page."""
 
-    def __init__(self, status: int, body: bytes, kind: str) -> None:
+    def __init__(self, status: int, body: bytes, kind: str, hangs: bool = False) -> None:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if hangs and self.path != "/":
+                    time.sleep(60)
                 self.send_response(status)
+                if status in (429, 503):
+                    self.send_header("Retry-After", "60")
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -88,12 +92,22 @@ class Hub:
 ASK = """
 import sys, warnings
 from saematch.errors import InputError
+from saematch.language_model import load_language_model
+from saematch.loading import hub, reach
 from saematch.loading.hub import download, list_files
+hub.REACH_SECONDS = reach.REACH_SECONDS = 1.0
+import transformers, huggingface_hub, httpx, time
+start = time.monotonic()
 for ask in (lambda: list_files("me/saes"), lambda: download("me/saes", "cfg.json")):
     try:
         print("got", ask())
     except InputError as error:
         print("refused", str(error).replace(chr(10), " "))
+try:
+    load_language_model("me/saes")
+except InputError as error:
+    print("no model:", str(error).replace(chr(10), " "))
+print("seconds", time.monotonic() - start)
 """
 
 
@@ -127,6 +141,24 @@ def test_the_cached_file_while_the_hub_refuses(tmp_path: Path, status: int) -> N
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("state", ["429", "503", "hangs", "refuses", "offline"])
+def test_nothing_waits_for_a_hub_that_does_not_serve(
+    tmp_path: Path, state: str, cached: bool
+) -> None:
+    """Neither the Hub's `Retry-After` of a minute nor huggingface_hub's own repetitions."""
+    served = Hub(int(state) if state.isdigit() else 200, b"", "text/plain", state == "hangs").url
+    url = "http://127.0.0.1:9" if state == "refuses" else served
+    offline = "1" if state == "offline" else "0"
+    out, said = ask(tmp_path, cached, HF_ENDPOINT=url, HF_HUB_OFFLINE=offline)
+    assert out.count("got") == (2 if cached else 0), out
+    assert out.count("no model: needed the language model 'me/saes'") == 1
+    # Twice where it hangs: huggingface_hub asks something of its own before the first question.
+    assert float(out.split()[-1]) < 5, out
+    assert "Traceback" not in said
+    assert "etry" not in said
+
+
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
 def test_the_cached_file_is_taken_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, response: Callable[[int], object], status: int
@@ -138,7 +170,7 @@ def test_the_cached_file_is_taken_with_a_warning(
         raise errors.HfHubHTTPError("refused", response=response(status))  # pyright: ignore
 
     (tmp_path / "cfg.json").write_text("{}")
-    monkeypatch.setattr(hub, "hub_is_reachable", lambda: True)
+    monkeypatch.setattr(hub, "_asked", lambda *_: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     kept = str(tmp_path / "cfg.json")
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: kept)

@@ -29,7 +29,7 @@ def judged(chat: Chat, attempts: int = 3) -> list[Judgement]:
 
 
 def refuses(status: int, words: str) -> Say:
-    return Say(status=status, error=words, headers={"x-should-retry": "false"})
+    return Say(status=status, error=words, headers=SOON)
 
 
 def has_system(asked: Asked) -> bool:

@@ -51,11 +51,14 @@ def evaluate(
     loaded, a name on the Hub, a path; default: the model that A records.  `strategies`: of `folded`,
     `unfolded`, `naive`, `random`, `cosine`, and of `correlation` and `ridge`, which are fitted to other
     documents of the same corpora.  Two SAEs of one layer are compared on that layer's stream.
+    `attrs["notes"]` of the table says what a reader should know: records that were left out, a BOS that
+    differs, texts cut into pieces.
 
     Raises InputError where SAEs and model do not belong together, UsageError for unknown strategies.
     """
     import pandas as pd
 
+    notes: list[str] = []
     found = measure_pair(
         a,
         b,
@@ -71,9 +74,12 @@ def evaluate(
         batch_tokens=batch_tokens,
         seed=seed,
         offline=offline,
+        notes=notes,
     )
     rows: list[Any] = [row for one in found for row in one.rows()]
-    return pd.DataFrame(rows, columns=pd.Index(MEASURE_COLUMNS))
+    table = pd.DataFrame(rows, columns=pd.Index(MEASURE_COLUMNS))
+    table.attrs["notes"] = list(dict.fromkeys(notes))
+    return table
 
 
 def measure_pair(
@@ -92,8 +98,9 @@ def measure_pair(
     batch_tokens: int,
     seed: int,
     offline: bool | None,
+    notes: list[str],
 ) -> list[CorpusMeasures]:
-    """What `evaluate` makes its rows of, by corpus."""
+    """What `evaluate` makes its rows of, by corpus; `notes` gains what a reader should know."""
     known = (*STRATEGIES, CORRELATION, RIDGE)
     unknown = [one for one in strategies if one not in known]
     if unknown or "folded" not in strategies:
@@ -105,7 +112,7 @@ def measure_pair(
     key_a, key_b = keys_of(folded_a.sae, folded_b.sae)
     pair = (key_a, key_b)
     language_model = _loaded(model, folded_a.sae)
-    check_belongs(language_model, [folded_a.sae, folded_b.sae])
+    notes += check_belongs(language_model, [folded_a.sae, folded_b.sae])
     on = {
         key: on_device(one, language_model.device) for key, one in zip(pair, (folded_a, folded_b))
     }
@@ -121,7 +128,7 @@ def measure_pair(
         if strategy in strategies and strategy != RANDOM and (strategy != "naive" or equal):
             chosen: Strategy = strategy
             matchings[strategy] = match(folded_a, folded_b, parts=parts, strategy=chosen)
-    ridges, correlations, _ = (
+    ridges, correlations, unfitted = (
         fit(
             language_model,
             fitting_documents(others, language_model),
@@ -134,6 +141,7 @@ def measure_pair(
         if fitted
         else ({}, {}, [])
     )
+    notes += unfitted
     if pair in correlations:
         found = measure(folded_a, folded_b, correlations[pair], parts=parts, strategy=CORRELATION)
         matchings[CORRELATION] = found
@@ -145,6 +153,7 @@ def measure_pair(
     measured = []
     for corpus in texts:
         some = Documents.of(corpus.first(documents), language_model, tokens, documents)
+        notes += [*corpus.notes, *some.notes(documents)]
         sums = Collected.joined(list(collect(language_model, some, saes, arms, batch_tokens)))
         measured.append(CorpusMeasures(corpus.name, sums, widths, seed))
     return measured

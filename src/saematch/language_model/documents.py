@@ -47,6 +47,19 @@ class Documents:
         """How many texts the documents are of: pieces of one text are not independent."""
         return len(set(self.text_of))
 
+    def notes(self, wanted: int) -> list[str]:
+        """What a reader should know, where `wanted` documents were asked for."""
+        notes: list[str] = []
+        if len(self) < wanted:
+            notes.append(f"{self.corpus} has {len(self)} documents that can be used, not {wanted}")
+        if self.texts < len(self):
+            notes.append(
+                f"{self.corpus}: the {len(self)} documents are pieces of {self.texts} "
+                "texts; intervals are over texts"
+                + ("" if self.texts > 1 else ": of one text there is none")
+            )
+        return notes
+
     def up_to(self, tokens: int) -> "Documents":
         """As many of the first documents as hold so many tokens, BOS left out, or all."""
         count = held = 0

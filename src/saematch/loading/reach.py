@@ -33,6 +33,14 @@ def hub_is_reachable() -> bool:
     return _last[2]
 
 
+def give_up() -> None:
+    """Count the Hub as out of reach for `AGAIN_SECONDS`: it answered, and then hung."""
+    global _last
+    from huggingface_hub import constants
+
+    _last = time.monotonic(), constants.ENDPOINT, False
+
+
 def _answers(httpx: Any, endpoint: str) -> bool:
     found: list[bool] = []
 

@@ -75,17 +75,7 @@ class CorpusEvaluation:
     def _documents(self) -> Documents:
         config = self.of.config
         documents = Documents.of(self.corpus, self.of.model.load(), config.tokens, config.documents)
-        if len(documents) < config.documents:
-            self.of.note(
-                f"{self.corpus.name} has {len(documents)} documents that can be used, not "
-                f"{config.documents}"
-            )
-        if documents.texts < len(documents):
-            self.of.note(
-                f"{self.corpus.name}: the {len(documents)} documents are pieces of {documents.texts} "
-                "texts; intervals are over texts"
-                + ("" if documents.texts > 1 else ": of one text there is none")
-            )
+        self.of.note(*documents.notes(config.documents))
         return documents
 
     def _collect(self, missing: Sequence[Unit], base_loss: bool) -> Collected:

@@ -65,6 +65,7 @@ def reference(name: str, a: "SAE", b: "SAE", main: Evaluated, model: "LanguageMo
         batch_tokens=2048,
         seed=about["seed"],
         offline=all("bundled" in one["origin"] for one in main.about.values()) or None,
+        notes=[],
     )
     pair = keys_of(a, b)
     slug = "+".join(part for part in main.run.config.parts)

@@ -23,6 +23,7 @@ from typing import Any
 from saematch.errors import MissingDependencyError, SaematchError
 from saematch.semantics.chat import NO_KEY, Chat, Conversation, Keep, Readable, Reply
 from saematch.semantics.refusals import (
+    PARAMETERS,
     WORDS_SHOWN,
     end_of_it_all,
     may_be_paid_for,
@@ -272,7 +273,17 @@ def _client(chat: Chat) -> Any:
         import openai
     except ImportError:
         raise MissingDependencyError("openai", "judge", "a language model as judge") from None
+
+    async def look(response: Any) -> None:
+        """Let the client not repeat a request that is refused for what it says, whatever the status."""
+        if response.status_code >= 500:
+            await response.aread()
+            words = words_of(response.content)[:SEARCHED_OF_ERROR]
+            if refused_parameters(response.status_code, words, PARAMETERS.keys() - chat.refused):
+                response.headers["x-should-retry"] = "false"
+
     return openai.AsyncOpenAI(
+        http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [look]}),
         api_key=chat.key(),
         base_url=chat.base_url,
         timeout=chat.timeout,
