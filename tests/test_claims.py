@@ -148,6 +148,20 @@ def test_the_library_names_no_flags_in_its_errors() -> None:
                     assert not FLAG.findall(text), (module, node.lineno, text)
 
 
+SHARED = ("run", "explorer")
+
+
+@pytest.mark.parametrize("room", SHARED)
+def test_what_python_reaches_too_names_arguments_beside_flags(room: str) -> None:
+    """A flag outside a whole command stands after the argument of that name."""
+    for module in (SOURCE / room).glob("*.py"):
+        for line, text in strings(module):
+            loose = COMMAND.sub(lambda found: found["rest"].partition("(")[2], text)
+            for flag in [] if text.startswith("--") else FLAG.findall(loose):
+                argument = flag[2:].replace("-", "_")
+                assert re.search(rf"(?<![\w-]){argument}\b", text), (module, line, text)
+
+
 def test_documents_name_flags_that_are_there() -> None:
     for page in PAGES:
         for code in re.findall(r"`([^`\n]+)`", page.read_text()):
