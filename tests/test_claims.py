@@ -1,6 +1,7 @@
 """What README, docs, messages and --help promise is there: commands, flags, files, names, arguments."""
 
 import ast
+import html
 import inspect
 import re
 import shlex
@@ -17,6 +18,7 @@ from saematch.cli import app
 from saematch.figures.data import NotInRunError
 from saematch.figures.paper import FIGURES
 from saematch.run import Run, RunConfig, run
+from saematch.run.commands import run_again
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/saematch"
@@ -262,3 +264,12 @@ def test_findings_writes_the_same_file_with_json_and_without(
     cli.main()
     assert (tmp_path / "findings.md").read_text() == "what holds"
     assert '"findings": []' in capsys.readouterr().out
+
+
+def test_the_report_gives_the_command_that_made_it(bare: Run) -> None:
+    page = html.unescape((bare.path / "report.html").read_text())
+    said = re.search(r"How this was made</h2>\s*<p><code>(.*?)</code>", page)
+    assert said is not None
+    assert said[1] == run_again(bare.path.name, bare.manifest["config"])
+    assert "--random-draws 2" in said[1]
+    parsed(said[1])

@@ -243,9 +243,10 @@ def test_the_page_and_the_terminal_say_how_many_are_compared(
     assert f"<td>{same.sum()}</td><td>{20 - same.sum()}</td>" in page
     assert "features compared" in page
     screen = io.StringIO()
-    monkeypatch.setattr(display, "CONSOLE", Console(file=screen, width=120))
+    monkeypatch.setattr(display, "CONSOLE", Console(file=screen, width=80))
     display.run_summary(uneven, uneven.path)
     assert str(same.sum()) in screen.getvalue()
+    assert "…" not in screen.getvalue()
 
 
 def test_match_compare_is_over_the_same_features(

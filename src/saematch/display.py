@@ -192,7 +192,7 @@ def curve(rows: pd.DataFrame) -> None:
         )
     CONSOLE.print(table)
     CONSOLE.print(
-        f"Mean cost: over the {rows['compared'].iloc[0]} live features of A that have a partner at every price."
+        f"Mean cost: over the {rows['compared'].iloc[0]} live features of A with a partner at every price."
     )
 
 
@@ -248,8 +248,6 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
         other = ""
         if not pd.isna(runner_up):
             other = f"{runner_up} ({_short(step['runner_up_extra_cost'], '+')})"
-            if step["runner_up_status"] not in ("live", None):
-                other += "†"
         quantile = step["quantile"]
         started = pd.isna(step["cost"])
         table.add_row(
@@ -272,9 +270,9 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
     CONSOLE.print(
         "A row tells of the step into its layer. rank: where its cost lies among the live "
         "pairs (100%: the dearest). certain: every optimal matching takes the step. margin: "
-        "proven rise of the total if it were forbidden. runner-up: the nearest other feature "
+        "proven rise of the total if it were forbidden. runner-up: the nearest other live feature "
         "(and its extra cost; below zero it is nearer, but was given to another feature, as "
-        "small features are near to everything; †: dead or degenerate)."
+        "small features are near to everything)."
     )
 
 
