@@ -139,7 +139,7 @@ def test_scores_on_text_are_over_features_that_every_map_pairs() -> None:
     }
     layers = {"a": counts(d_a), "b": counts(d_b)}
     arms = [(Arm(name, "all", 0, None, p), counts(d_a)) for name, p in maps.items()]
-    documents = [{"tokens": tokens} for _ in range(3)]
+    documents = [{"text": n, "tokens": tokens} for n in range(3)]
     found = CorpusMeasures(
         "c", Collected(documents, layers, {("a", "b"): arms}), {"a": 6, "b": 4}, 0
     )
