@@ -1,6 +1,7 @@
 """What README, docs, messages and --help promise is there: commands, flags, files, names, arguments."""
 
 import ast
+import html
 import inspect
 import re
 import shlex
@@ -17,6 +18,7 @@ from saematch.cli import app
 from saematch.figures.data import NotInRunError
 from saematch.figures.paper import FIGURES
 from saematch.run import Run, RunConfig, run
+from saematch.run.commands import run_again
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/saematch"
@@ -148,6 +150,20 @@ def test_the_library_names_no_flags_in_its_errors() -> None:
                     assert not FLAG.findall(text), (module, node.lineno, text)
 
 
+SHARED = ("run", "explorer")
+
+
+@pytest.mark.parametrize("room", SHARED)
+def test_what_python_reaches_too_names_arguments_beside_flags(room: str) -> None:
+    """A flag outside a whole command stands after the argument of that name."""
+    for module in (SOURCE / room).glob("*.py"):
+        for line, text in strings(module):
+            loose = COMMAND.sub(lambda found: found["rest"].partition("(")[2], text)
+            for flag in [] if text.startswith("--") else FLAG.findall(loose):
+                argument = flag[2:].replace("-", "_")
+                assert re.search(rf"(?<![\w-]){argument}\b", text), (module, line, text)
+
+
 def test_documents_name_flags_that_are_there() -> None:
     for page in PAGES:
         for code in re.findall(r"`([^`\n]+)`", page.read_text()):
@@ -248,3 +264,12 @@ def test_findings_writes_the_same_file_with_json_and_without(
     cli.main()
     assert (tmp_path / "findings.md").read_text() == "what holds"
     assert '"findings": []' in capsys.readouterr().out
+
+
+def test_the_report_gives_the_command_that_made_it(bare: Run) -> None:
+    page = html.unescape((bare.path / "report.html").read_text())
+    said = re.search(r"How this was made</h2>\s*<p><code>(.*?)</code>", page)
+    assert said is not None
+    assert said[1] == run_again(bare.path.name, bare.manifest["config"])
+    assert "--random-draws 2" in said[1]
+    parsed(said[1])

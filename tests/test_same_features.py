@@ -139,7 +139,7 @@ def test_scores_on_text_are_over_features_that_every_map_pairs() -> None:
     }
     layers = {"a": counts(d_a), "b": counts(d_b)}
     arms = [(Arm(name, "all", 0, None, p), counts(d_a)) for name, p in maps.items()]
-    documents = [{"tokens": tokens} for _ in range(3)]
+    documents = [{"text": n, "tokens": tokens} for n in range(3)]
     found = CorpusMeasures(
         "c", Collected(documents, layers, {("a", "b"): arms}), {"a": 6, "b": 4}, 0
     )
@@ -243,9 +243,10 @@ def test_the_page_and_the_terminal_say_how_many_are_compared(
     assert f"<td>{same.sum()}</td><td>{20 - same.sum()}</td>" in page
     assert "features compared" in page
     screen = io.StringIO()
-    monkeypatch.setattr(display, "CONSOLE", Console(file=screen, width=120))
+    monkeypatch.setattr(display, "CONSOLE", Console(file=screen, width=80))
     display.run_summary(uneven, uneven.path)
     assert str(same.sum()) in screen.getvalue()
+    assert "…" not in screen.getvalue()
 
 
 def test_match_compare_is_over_the_same_features(

@@ -241,7 +241,7 @@ def run(
         int | None, typer.Option(help="Draws of the random strategy; default: 20.")
     ] = None,
     candidates: Annotated[
-        int | None, typer.Option(help="Nearest features kept for each; default: 5.")
+        int | None, typer.Option(help="Nearest live features kept for each; default: 5.")
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A run.toml with the same settings; flags win over it.")

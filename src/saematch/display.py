@@ -191,6 +191,9 @@ def curve(rows: pd.DataFrame) -> None:
             number(row["cost"]),
         )
     CONSOLE.print(table)
+    CONSOLE.print(
+        f"Mean cost: over the {rows['compared'].iloc[0]} live features of A with a partner at every price."
+    )
 
 
 def run_summary(finished: "Run", out: Path) -> None:
@@ -198,6 +201,7 @@ def run_summary(finished: "Run", out: Path) -> None:
     measures = finished.measures()
     strategies = [*finished.config.strategies]
     table = new_table("pair", *strategies, "features", "gap", "certain")
+    _narrow(table, 0)
     for a, b in finished.pairs:
         here = measures[(measures["a"] == a) & (measures["b"] == b)]
         values = here.set_index(["strategy", "measure"])["value"]
@@ -205,7 +209,7 @@ def run_summary(finished: "Run", out: Path) -> None:
             f"{a} → {b}",
             *(number(values.get((s, "mse_decoder"))) for s in strategies),
             f"{values[strategies[0], 'compared']:.0f}",
-            number(values.get(("folded", "gap"))),
+            _short(values.get(("folded", "gap"))),
             _percent(values.get(("folded", "certain_share"))),
         )
     if finished.config.unmatched_cost is not None:
@@ -238,16 +242,12 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
     table = new_table(
         "layer", "feature", "status", "cost", "rank", "cosine", "margin", "certain", "runner-up"
     )
-    table.padding = (0, 0)  # nine columns leave no more room between them
-    for column in (table.columns[0], table.columns[2]):  # names and words give way, numbers do not
-        column.no_wrap, column.overflow = False, "fold"
+    _narrow(table, 0, 2)
     for step in steps.to_dict("records"):
         runner_up = step["runner_up"]
         other = ""
         if not pd.isna(runner_up):
             other = f"{runner_up} ({_short(step['runner_up_extra_cost'], '+')})"
-            if step["runner_up_status"] not in ("live", None):
-                other += "†"
         quantile = step["quantile"]
         started = pd.isna(step["cost"])
         table.add_row(
@@ -270,9 +270,9 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
     CONSOLE.print(
         "A row tells of the step into its layer. rank: where its cost lies among the live "
         "pairs (100%: the dearest). certain: every optimal matching takes the step. margin: "
-        "proven rise of the total if it were forbidden. runner-up: the nearest other feature "
+        "proven rise of the total if it were forbidden. runner-up: the nearest other live feature "
         "(and its extra cost; below zero it is nearer, but was given to another feature, as "
-        "small features are near to everything; †: dead or degenerate)."
+        "small features are near to everything)."
     )
 
 
@@ -282,6 +282,13 @@ def new_table(*columns: str) -> Table:
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     return table
+
+
+def _narrow(table: Table, *names: int) -> None:
+    """Nine columns leave no more room between them; names give way, numbers do not."""
+    table.padding = (0, 0)
+    for column in names:
+        table.columns[column].no_wrap, table.columns[column].overflow = False, "fold"
 
 
 def _short(value: Any, sign: str = "") -> str:

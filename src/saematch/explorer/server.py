@@ -113,7 +113,8 @@ def serve(
             listening.bind((ADDRESS, port))
         except OSError as error:
             raise UsageError(
-                f"needed a free port, found {port} in use ({error.strerror}); try --port 0"
+                f"expected a free port, got {port}, which is in use ({error.strerror}); try port 0 "
+                "(in the command line --port 0), which stands for any free one"
             ) from error
         listening.listen()  # who is told the address may ask at once, and waits
         port = listening.getsockname()[1]

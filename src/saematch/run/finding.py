@@ -40,7 +40,8 @@ def find(
     if early_layers is not None:
         if early is not None:
             raise UsageError(
-                "needed the first blocks once, found --early and --early-layers; take one away"
+                "expected the first blocks once, got both early and early_layers (in the command line "
+                "--early and --early-layers); take one away"
             )
         layers = [sae["layer"] for sae in main.run.manifest["saes"].values()]
         first, late = (

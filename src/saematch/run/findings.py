@@ -29,6 +29,7 @@ EVEN = 1.5
 """Mean L0 of adjacent SAEs that differs by at most this factor is about the same."""
 PEAK = (50.0, 100.0)
 """Mean L0 that counts as near 70."""
+_EARLY = "a run over the first blocks, as early (in the command line --early)"
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def score_of_folding(main: Evaluated) -> Finding:
 def first_layers(main: Evaluated, early: Evaluated | None) -> Finding:
     claim = "the first layers match worse"
     if early is None:
-        return _open("c", claim, "a run over the first blocks, given with --early")
+        return _open("c", claim, _EARLY)
     gain = difference(early.mean("matching_score", "folded"), main.mean("matching_score", "folded"))
     if gain is None or early.texts != main.texts:
         return _open("c", claim, "both runs evaluated by one model on the same documents")
@@ -149,7 +150,7 @@ def pruning(main: Evaluated, early: Evaluated | None) -> list[Finding]:
         found = [bounded("e", claim, effect, ratio, NEAR, -1)]
     claim = "at low layers encode-permute-decode costs more loss than reconstruct-previous"
     if early is None:
-        return [*found, _open("e, low", claim, "a run over the first blocks, given with --early")]
+        return [*found, _open("e, low", claim, _EARLY)]
     gain = difference(
         early.mean("delta_loss", "folded"), early.mean("delta_loss", "reconstruct_previous", "")
     )
@@ -183,7 +184,10 @@ def sparsity(series: Evaluated | None) -> list[Finding]:
         "ΔL of the matched scheme stays above both encode-decode schemes",
     )
     if series is None:
-        needs = "a run over SAEs of several L0s at two adjacent layers, given with --l0-series"
+        needs = (
+            "a run over SAEs of several L0s at two adjacent layers, as l0_series (in the command "
+            "line --l0-series)"
+        )
         return [_open(f"g{number}", claim, needs) for number, claim in enumerate(claims, start=1)]
     ordered = sorted(series.adjacent, key=lambda pair: series.l0(pair[0]))
     levels = [series.l0(a) for a, _ in ordered]

@@ -59,7 +59,10 @@ from saematch.semantics.judging import Judge, Judgement, Question
 from saematch.semantics.verdicts import LEAST_CONTROLS, results, verdict
 
 JOURNAL = "judging/journal.jsonl"
-_REDRAW = "add --redraw to draw anew: results of other judges are then of what they answered of it"
+_REDRAW = (
+    "draw a new one with redraw=True (in the command line --redraw): results of other judges are then "
+    "of what they answered of it"
+)
 
 
 def judge(
@@ -140,8 +143,8 @@ class _Experiment:
                 raise UsageError(
                     f"needed {LEAST_CONTROLS} controls of each kind to set the embedding judge's thresholds "
                     f"on, found {len(same)} of 'same' (a feature described twice) and {len(different)} of "
-                    "'different'; describe features from activations (or saematch explain with "
-                    "--for-embedding), or let a language model judge with --model"
+                    "'different'; describe features from activations, or let a language model explain them "
+                    "(saematch explain --for-embedding) or judge them (saematch judge --model)"
                 )
             the_judge = the_judge.calibrated(same, different)
         judge_key = key_of(the_judge.identity)

@@ -59,8 +59,8 @@ class ModelOfRun:
         named = {hub_name(name) if name else None for name in recorded}
         if len(named) != 1 or None in named:
             raise UsageError(
-                "needed the name of the language model, found that the SAEs do not record it; "
-                "name it with --model"
+                "expected SAEs that record one language model, got none or several; name it as model "
+                "(in the command line --model)"
             )
         return str(named.pop())
 

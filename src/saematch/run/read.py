@@ -180,7 +180,7 @@ class Run:
         there = [name.removeprefix(folder).removesuffix(".parquet") for name in names]
         return UsageError(
             f"needed one of the pairs {', '.join(there) or '(none is finished)'}, found {a}--{b}; "
-            "pairs further apart are matched with --far"
+            "pairs further apart are matched by far (in the command line --far)"
         )
 
     def _table(self, name: str) -> tuple[Any, dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saematch.matched import describe_gap
+from saematch.run.commands import run_again
 from saematch.run.currency import current_names
 from saematch.run.evaluation_summary import spanned
 from saematch.run.manifest import made_with
@@ -53,6 +54,7 @@ def context(run: "Run") -> dict[str, Any]:
     searchable = sum(len(path) for path in steps.values()) <= EMBEDDED_STEPS
     return {
         "suite": run.config.suite,
+        "command": run_again(run.path.name, run.manifest["config"]),
         "directory": run.path.name,
         "config": run.config.to_dict(),
         "manifest": run.manifest,
