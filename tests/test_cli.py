@@ -90,6 +90,37 @@ def test_match_writes_what_the_library_finds(call: Call, suite: Path, tmp_path: 
     assert summary["total_cost"] == pytest.approx(expected.cost.sum())
 
 
+def test_degenerate_features_apart_or_together(call: Call, suite: Path, tmp_path: Path) -> None:
+    a, b = suite / "layer_3", suite / "layer_4"
+    sides = load_sae(str(a)), load_sae(str(b))
+    for way in ("apart", "together"):
+        written = tmp_path / f"{way}.parquet"
+        code, out, _ = call("match", a, b, "--degenerate", way, "--json", "-o", written)
+        assert code == 0
+        expected = match(*sides, degenerate=way)
+        np.testing.assert_array_equal(pd.read_parquet(written)["partner"], expected.permutation)
+        assert json.loads(out)["matchings"][0]["gap"] == pytest.approx(expected.gap, abs=1e-12)
+
+    def made(way: str) -> dict[str, bytes]:
+        code, _, _ = call(
+            "run", "--suite", suite, "--out", tmp_path / "r", "--degenerate", way, "--json"
+        )
+        assert code == 0
+        assert open_run(tmp_path / "r").config.degenerate == way
+        files = (tmp_path / "r").rglob("*.parquet")
+        return {file.relative_to(tmp_path / "r").as_posix(): file.read_bytes() for file in files}
+
+    apart, together, again = made("apart"), made("together"), made("apart")
+    changed = {name for name in apart if apart[name] != together[name]}
+    assert {
+        f"matchings/folded/decoder+encoder+bias/{pair}.parquet" for pair in ("3--4", "4--5")
+    } <= changed
+    assert {"paths.parquet", "evaluation/measures/weights.parquet"} <= changed
+    assert not [name for name in changed if name.startswith(("candidates/", "matchings/cosine/"))]
+    frames = (pd.read_parquet(io.BytesIO(of["paths.parquet"])) for of in (apart, again))
+    pd.testing.assert_frame_equal(*frames)
+
+
 def test_no_fold_is_the_unfolded_strategy(call: Call, suite: Path) -> None:
     code, out, _ = call("match", suite / "layer_3", suite / "layer_4", "--no-fold", "--json")
     assert code == 0

@@ -11,6 +11,7 @@ import pytest
 import torch
 from assignment_reference import BARRED, KINDS, Case, draw, draw_factors
 from core_builders import pair_costs, random_factors
+from scipy.optimize import linear_sum_assignment
 
 from saematch import Certified, Dense, InputError, UsageError, solve, verify
 from saematch.assignment import certified, shortlists
@@ -76,6 +77,25 @@ def test_a_few_columns_left_over(kind: str) -> None:
         assert cut_off.dual <= case.optimum() + 1e-9 * (1 + case.energy)
         again = solve(rows, columns, solver, column_duals=cut_off.column_duals, **options)
         assert again.primal == pytest.approx(case.optimum(), rel=1e-6, abs=1e-6 * case.energy)
+
+
+@pytest.mark.parametrize("longer", ["rows", "columns", "both"])
+def test_a_few_columns_left_over_and_a_few_far_longer(longer: str) -> None:
+    """Stand-ins take the longest columns, whose duals would leave the others' no digits."""
+    generator = np.random.default_rng(7)
+    for _ in range(60):
+        m = int(generator.integers(9, 60))
+        n = m - int(generator.integers(1, 1 + m // 8))
+        rows, columns = draw_factors(generator, "reals", n, m, int(generator.integers(1, 9)))
+        sides = {"rows": [rows], "columns": [columns], "both": [rows, columns]}
+        for side in sides[longer]:
+            side[generator.integers(0, n, 2)] *= 10.0 ** generator.integers(1, 9)
+        found = solve(rows, columns, Certified(shortlist=3))
+        costs = Case(torch.from_numpy(rows), torch.from_numpy(columns)).costs
+        lowered = costs - costs.min(axis=1, keepdims=True)  # so that long rows leave scipy digits
+        best = costs[linear_sum_assignment(lowered)].sum()
+        assert found.optimal
+        assert found.primal == pytest.approx(best, rel=1e-6)
 
 
 @pytest.mark.slow

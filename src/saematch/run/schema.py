@@ -319,7 +319,11 @@ TABLES = (
 )  # fmt: skip
 
 WEIGHT_MEASURES: Mapping[str, tuple[str, str]] = {
-    "total_cost": ("folded weight, squared, summed", "total cost of all matched pairs"),
+    "total_cost": (
+        "folded weight, squared, summed",
+        "total cost of this strategy's pairs without a degenerate feature; strategies are compared by "
+        "mean_cost",
+    ),
     "mean_cost": ("folded weight, squared", "mean cost over the features compared"),
     "mse_decoder": ("folded weight, squared", "mean of mse_decoder over the features compared"),
     "mse_encoder": ("folded weight, squared", "mean of mse_encoder over the features compared"),
