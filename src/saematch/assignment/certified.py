@@ -180,7 +180,7 @@ class _Run:
         """
         prices = self.problem.column_prices
         if self.stand_ins:
-            # They take the dearest columns, all at one dual; that of a far longer column would leave the
+            # They take the costliest columns, all at one dual; that of a far longer column would leave the
             # others' no digits.
             n = self.products.n
             duals = np.minimum(duals, np.partition(duals, n - 1)[n - 1])

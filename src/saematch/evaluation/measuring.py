@@ -136,7 +136,7 @@ def _matching_measures(
         count = fired.sum(axis=1)
         found = {
             "matching_score": score,
-            "features_compared": count.astype(np.float64),
+            "features_compared": np.where(total[:, 0] > 0, count, np.nan),
             "matching_score_reverse": both.sum(axis=1) / b.sum(axis=1),
             "jaccard": both.sum(axis=1) / (a + b - both).sum(axis=1),
             "matching_score_macro": np.where(fired, both / np.where(fired, a, 1), 0).sum(axis=1)
