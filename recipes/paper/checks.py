@@ -7,6 +7,7 @@ downloaded but listings and a licence's state, and no question is put to a judge
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -225,7 +226,8 @@ def _endpoint(settings: Settings) -> Iterator[str]:
 
 
 def refuse(found: Sequence[str]) -> None:
-    """Raises InputError with every need that is not met, if there is one."""
+    """Prints every need that is not met, on stderr, and raises InputError if there is one."""
+    for one in found:
+        print(f"- {one}", file=sys.stderr)
     if found:
-        listed = "\n".join(f"- {one}" for one in found)
-        raise InputError(f"{listed}\nNothing was started; --anyway starts all the same")
+        raise InputError("Nothing was started; --anyway starts all the same")
