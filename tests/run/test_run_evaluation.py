@@ -457,3 +457,17 @@ def test_findings_need_an_evaluated_run(suite: Path, tmp_path: Path) -> None:
     directory = matched(suite, tmp_path / "run")
     with pytest.raises(InputError, match="needed an evaluated run"):
         Evaluated(open_run(directory))
+
+
+def test_page_and_figure_say_on_how_many_features_scores_are(finished: Path) -> None:
+    from saematch.figures import caption_of, draw
+    from saematch.run.report_evaluation import evaluations
+
+    run_ = open_run(finished)
+    rows = run_.measures()
+    chosen = rows[(rows["measure"] == "features_compared") & (rows["strategy"] == "folded")]
+    counts = {corpus: mine["value"] for corpus, mine in chosen.groupby("corpus")}
+    for one in evaluations(run_, list(run_.adjacent)):
+        least, most = int(counts[one["corpus"]].min()), int(counts[one["corpus"]].max())
+        assert one["features"] == (f"{least}" if least == most else f"{least} to {most}")
+    assert " features of the earlier SAE a pair" in caption_of(draw(run_, "7 right"))[1]

@@ -37,6 +37,7 @@ from saematch.figures.style import (
     page_of,
     shortened,
 )
+from saematch.run.evaluation_summary import features_said
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -112,6 +113,10 @@ def _by_corpus(
         suite_facts(run),
         corpora_facts(run),
         MEANING,
+        f"Over {counted} features of the earlier SAE a pair: those that activate and have a partner under "
+        "every strategy."
+        if (counted := features_said(on_text(run, "features_compared")))
+        else "",
         SHARED if len(found.get("cosine", ())) else "",
         INTERVALS,
         not_measured(missing, len(pairs)),

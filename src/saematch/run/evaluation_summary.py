@@ -98,3 +98,14 @@ def spanned(span: Span | None, interval: bool = True) -> str:
     if interval and low is not None and high is not None:
         text += f" [{low:.3f}, {high:.3f}]"
     return text
+
+
+def features_said(measures: "pd.DataFrame") -> str:
+    """How many features of the earlier SAE the scores of strategies are over, from the rows of measures of
+    one corpus or several; empty where none were measured."""
+    chosen = (measures["measure"] == "features_compared") & (measures["strategy"] == "folded")
+    counts = measures["value"][chosen].dropna()
+    if counts.empty:
+        return ""
+    least, most = int(counts.min()), int(counts.max())
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"

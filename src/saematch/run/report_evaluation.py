@@ -10,6 +10,7 @@ from saematch.run.evaluation_summary import (
     corpora_of,
     documents_said,
     evaluated,
+    features_said,
     spanned,
     strategy_rows,
     texts_of,
@@ -44,6 +45,7 @@ def evaluations(run: "Run", adjacent: Sequence[tuple[str, str]]) -> list[dict[st
                     texts_of(run, corpus), int(main[main["a"] == main["b"]]["documents"].max())
                 ),
                 "tokens": int(main[main["a"] == main["b"]]["tokens"].max()),
+                "features": features_said(main),
                 "notes": about["notes"],
                 "figure": Markup(to_svg(measured_by_pair(main, pairs))),
                 "pairs": [_pair(main, *pair) for pair in pairs],
