@@ -6,11 +6,14 @@ means of the sample are those of the population; every strategy is asked about t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from saematch.errors import UsageError
-from saematch.matched import Matching, same_features
+
+if TYPE_CHECKING:
+    from saematch.matched import Matching
 
 PAIR = "pair"
 SAME, DIFFERENT = "same", "different"
@@ -65,7 +68,7 @@ def strata_of(
 def pairs_of(
     a: str,
     b: str,
-    matchings: Mapping[str, Matching],
+    matchings: Mapping[str, "Matching"],
     count: int,
     generator: np.random.Generator,
     by: str = "cost",
@@ -76,6 +79,8 @@ def pairs_of(
     `matchings`: by strategy.  Several are asked about `same_features`, whether or not their partners are
     live; one alone is asked about its live pairs.
     """
+    from saematch.matched import same_features  # which needs torch; readers of samples do not
+
     first = next(iter(matchings.values()))
     eligible = same_features(matchings.values()) if len(matchings) > 1 else first.live
     chosen = strata_of(getattr(first, by), eligible, count, strata, generator)
@@ -83,7 +88,7 @@ def pairs_of(
 
 
 def partners_of(
-    a: str, b: str, matchings: Mapping[str, Matching], chosen: Sequence[tuple[int, int]]
+    a: str, b: str, matchings: Mapping[str, "Matching"], chosen: Sequence[tuple[int, int]]
 ) -> list[Compared]:
     """The pairs of the chosen (feature, stratum) under each strategy."""
     return [
