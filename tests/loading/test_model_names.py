@@ -9,15 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import yaml
 
 from saematch.errors import InputError
 from saematch.loading import hub, reach
 from saematch.loading.model_names import REPOSITORIES, hub_name, same_model
+from saematch.loading.registry import read_registry
 
 
 @pytest.mark.parametrize(
@@ -45,13 +44,7 @@ def test_names_of_trainers_are_repositories(recorded: str, expected: str) -> Non
 
 
 def test_every_model_of_saelens_registry_has_a_repository() -> None:
-    spec = find_spec("sae_lens")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("needs SAELens")
-    path = Path(next(iter(spec.submodule_search_locations))) / "pretrained_saes.yaml"
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    releases = yaml.load(path.read_text(), loader)
-    for model in {one["model"] for one in releases.values()}:
+    for model in {one["model"] for one in read_registry().values()}:
         assert hub_name(model) in REPOSITORIES
 
 

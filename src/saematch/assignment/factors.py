@@ -17,7 +17,7 @@ def as_factors(rows: object, columns: object) -> tuple[Float[Tensor, "n d"], Flo
     rows, columns = _as_tensor(rows), _as_tensor(columns)
     if rows.ndim != 2 or columns.ndim != 2 or rows.shape[1] != columns.shape[1]:
         raise UsageError(
-            f"needed two matrices of one width, found {list(rows.shape)} and {list(columns.shape)}"
+            f"expected two matrices of one width, got {list(rows.shape)} and {list(columns.shape)}"
         )
     dtype = torch.float64 if torch.float64 in (rows.dtype, columns.dtype) else torch.float32
     return rows.to(dtype).contiguous(), columns.to(dtype).contiguous()
@@ -33,7 +33,7 @@ def as_numbers(values: object) -> np.ndarray:
             raise TypeError
         return given.astype(np.float64)
     except (TypeError, ValueError, RuntimeError):
-        raise UsageError(f"needed numbers as prices and duals, found {values!r}") from None
+        raise UsageError(f"expected numbers as prices and duals, got {values!r}") from None
 
 
 def _as_tensor(values: object) -> Tensor:
