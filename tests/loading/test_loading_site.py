@@ -162,7 +162,10 @@ def test_no_unknown_suffix_is_residual(prefix: str, block: int, suffix: str) -> 
         ("runs/2024-05-01_layer_3_seed_1/ae.pt", 3), ("gpt2-small/blocks.5.hook_resid_pre", 4),
         ("mlp-interp-project/layer_3/ae.pt", 3), ("z-scored/layer_3/ae.pt", 3),
         ("models--google--gemma-scope-2b-pt-res/snapshots/ab/layer_3/width_16k/average_l0_3/params.npz", 3),
-        ("my_saes/L9.npz", 9), ("layer_2/again/layer_2/x.npz", 2), ("home/h100/layer_2/x.npz", 2),
+        ("my_saes/L9.npz", 9), ("layer_3_1024/ae.pt", 3), ("skip/layer_3/ae.pt", 3), ("layer_30-5/ae.pt", 30),
+        ("h100-runs/layer_3/ae.pt", 3), ("mlp-notes/pythia/layer_3/ae.pt", 3), ("res/gemma/layer_3/ae.pt", 3),
+        ("my-attn-study/gemma/layer_3/ae.pt", 3),
+        ("layer_2/again/layer_2/x.npz", 2), ("home/h100/layer_2/x.npz", 2),
     ],
 )  # fmt: skip
 def test_residual_paths(path: str, layer: int) -> None:
@@ -205,6 +208,7 @@ def test_residual_paths(path: str, layer: int) -> None:
         ("down_proj/layer_3/x", "mlp_out"),
         ("mlp/Layer_3/x", "mlp_out"),
         ("attn_out/layer_3_width_16k", "attention_out"), ("attn_out_all/layer_3_x", "attention_out"),
+        ("layer_3_h5/ae.pt", "attention_head"), ("layer_3_head_5/ae.pt", "attention_head"),
         ("sae_group_gpt2_blocks.3.hook_mlp_out_24576:v1", "mlp_out"), ("transcoder_layer_3", "transcoder"),
     ],
 )  # fmt: skip
@@ -219,7 +223,10 @@ def test_other_paths_are_named(path: str, kind: str) -> None:
     ["layers.3.foo/x", "mlps_layer3", "layer_3_in", "layer_3_pre", "hidden_states_layer_3", "layer_3_moe",
      "layer_3_o_proj_x_mlp", "up_proj_layer_3", "layer_3_keys", "encoder_layer_3", "vision_layer_3",
      "vision_tower.layers.3/sae.safetensors", "feedforward_layer_3", "neuron_layer_3", "unembed_layer_3",
-     "crosscoded_layer_3", "L3_mlps"],
+     "crosscoded_layer_3", "L3_mlps", "layers_3-5", "layers_3_4_5", "layer_3-5/x", "blocks3to5", "L3-5",
+     "vit/layer_3", "pos_embed/layer_3", "attn-only/layer_3", "mlp3/layer_3/ae.pt", "layer_3_value",
+     "layer_3_key", "saes/mlp/gemma/layer_3/ae.pt",
+     "vision-tower/layer_3/trainer_0/ae.pt", "experts/layer_3"],
 )  # fmt: skip
 def test_unknown_words_beside_a_layer_are_refused_by_name(path: str) -> None:
     for layer in (None, 3):
@@ -237,7 +244,8 @@ def test_a_path_that_says_two_sites_is_an_error(path: str) -> None:
 
 
 def test_a_config_that_names_the_site_outweighs_words_that_are_not_recognised() -> None:
-    assert site_of_config(POST_4, "layer_4_skip_bos/x") == Site(RESIDUAL, 4)
+    for path in ("layer_4_skip_bos/x", "saes/mlp/gemma/layer_4/x", "vit/layer_4/x", "layers_2-6/x"):
+        assert site_of_config(POST_4, path) == Site(RESIDUAL, 4)
     with pytest.raises(UnsupportedError, match="not recognised"):
         site_of_config({"hook_layer": 4}, "layer_4_skip_bos/x")
     with pytest.raises(InputError, match="expected one site"):

@@ -54,6 +54,11 @@ WORDS: Mapping[Kind, str] = {
 SUPPORTED: frozenset[Kind | None] = frozenset({"residual", "embedding"})
 """The kinds that `load_sae` takes today."""
 
+SUBLAYERS: frozenset[Kind | None] = frozenset(
+    {"attention_out", "mlp_out", "transcoder", "cross_layer"}
+)
+"""Kinds whose folders hold other folders: `saes/mlp/gemma/layer_3`."""
+
 COMPOSITE: frozenset[Kind | None] = frozenset({"transcoder", "cross_layer", "attention_head"})
 """Kinds that a word about the place they read does not contradict."""
 
@@ -341,9 +346,14 @@ _SITE_WORDS = frozenset(
         "resid residual res mid in out pre post hidden neuron neurons attn att attention self z head heads "
         "mlp ffn ff feed act feedforward ln norm layernorm embed embedding unembed logits transcoder "
         "transcoders skip clt clts crosscoder crosscoders cross tc plt proj qk qkv kv ov query queries keys "
-        "values gelu moe expert experts router lora vision vit image audio encoder",
+        "value values key gelu moe expert experts router lora vision vit image audio encoder pos",
     )
 )
+_SAYS_LITTLE = frozenset(
+    re.findall(r"\w+", "in out pre post self cross feed skip act only tower mid")
+)
+"""Site words that alone, as a folder's whole name, may mean anything."""
+
 _SITE_STEMS = ("attn", "attention", "mlp", "ffn", "transcod", "crosscod", "resid")
 """Words, and parts of words, that say where; beside a layer's number they must make a known name."""
 
@@ -363,6 +373,12 @@ _HOOK_IN_PATH = re.compile(
 )
 _MODULE_IN_PATH = re.compile(r"(?:[A-Za-z_]\w*\.)*(?:layers|h|blocks)\.\d+(?:\.[A-Za-z_]\w*)*")
 _LAYER = re.compile(r"(?<![A-Za-z0-9])(?:(?i:layers?|blocks?)[._= -]?|h\.)(\d+)(?=$|[-./_\\ ])")
+_SEVERAL = re.compile(
+    r"(?<![A-Za-z0-9])(?i:(?:layers|blocks)[._= -]?\d{1,3}(?:(?:[-_,+]|_?(?:to|and)_?)\d{1,3})+"
+    r"|(?:layers?|blocks?|L)[._= -]?\d{1,3}(?:(?:[-+]|_?(?:to|and)_?)\d{1,3})+)"
+    r"(?=$|[-./_\\ ])"
+)
+"""Several layers in one name: `layers_3_4_5`, `layer_3-5`, `L3to5`."""
 _LETTER = re.compile(r"(?<![A-Za-z0-9])L(\d+)(R|A|M|TC)?(?=$|[-./_\\ ])(?!_\d)")
 _LETTER_OF_ID = re.compile(r"l(\d+)(r|a|m|tc)_\w+")
 _EMBEDDING_FOLDER = re.compile(
@@ -397,6 +413,7 @@ def claims_of_path(path: str) -> tuple[Claim, ...]:
     """
     parts = [part for part in re.split(r"[/\\]", path) if part]
     layered = [_names_layer(part) for part in parts]
+    deepest = max((index for index, names in enumerate(layered) if names), default=-1)
     claims: list[Claim] = []
     for index in reversed(range(len(parts))):
         # A plain word ('mlp') is a site only where folders of sites are kept: below a layer's
@@ -405,6 +422,11 @@ def claims_of_path(path: str) -> tuple[Claim, ...]:
         plain = any(layered[:index]) or layered[next(below, index)]
         near = index >= len(parts) - 2
         found = claims_of_name(parts[index], plain=plain or near)
+        if not found and index < deepest and _kind_named(_without_sizes(parts[index])) in SUBLAYERS:
+            # `saes/mlp/gemma/layer_3`: whether the word means the layer's folder is not known.
+            found = (
+                Claim(f"'{parts[index]}' in the path", in_path=True, unrecognised=parts[index]),
+            )
         claims += found if near else (replace(claim, far=True) for claim in found)
     return tuple(claims)
 
@@ -429,11 +451,17 @@ def claims_of_name(name: str, *, plain: bool = True) -> tuple[Claim, ...]:
     family: Kind | None = next(
         (kind for pattern, kind in _FAMILIES if pattern.fullmatch(hyphened)), None
     )
+    several = _SEVERAL.search(stem)
+    if several and _increases(re.findall(r"\d+", several[0])):
+        return _in_path([Claim(said, unrecognised=several[0])])
     blocks = [(match[1], match.groups()[1:]) for match in _numbers_of(stem)]
     if not blocks:
         site = _without_sizes(stem)
         kind: Kind | None = family or (_kind_named(site) if plain or "_" in site else None)
-        return _in_path([Claim(said, kind, before=site in _BEFORE_BLOCK)] if kind else [])
+        if kind is not None:
+            return _in_path([Claim(said, kind, before=site in _BEFORE_BLOCK)])
+        unknown = site if plain and _only_names_a_place(site) else ""
+        return _in_path([Claim(said, unrecognised=unknown)] if unknown else [])
     words = _site_words(_LAYER.sub(" ", _LETTER.sub(" ", stem)))
     names: dict[str, Kind] = {**_NAMES, **_BESIDE_NUMBER}
     unrecognised = words if family is None and words not in names else ""
@@ -455,6 +483,22 @@ def _without_sizes(name: str) -> str:
     """The words of a name that may say where, joined as `_NAMES` writes them; of `width_16k` none."""
     words = re.split(r"[^a-z0-9.]+", name.lower())
     return "_".join(word for word in words if word and not _SIZE.fullmatch(word))
+
+
+def _increases(numbers: Sequence[str]) -> bool:
+    values = [int(number) for number in numbers]
+    return values == sorted(set(values))
+
+
+def _only_names_a_place(words: str) -> bool:
+    """Whether a folder's name is about a place in the model and nothing else: `vit`, `attn_only`.
+
+    `mlp_interp_project` is about more; `out` or `skip` alone may be about anything.
+    """
+    parts = re.findall(r"[a-z]+", words)
+    return all(part in _SITE_WORDS | {"only", "tower"} for part in parts) and not all(
+        part in _SAYS_LITTLE for part in parts
+    )
 
 
 def _kind_named(words: str) -> Kind | None:
@@ -494,7 +538,9 @@ def _known_hook(name: str) -> str:
 
 def _site_words(text: str) -> str:
     """The words of a folder's name that say where, in order, joined as `_NAMES` writes them."""
-    words = re.split(r"[^a-z]+", text.lower())
+    words = re.split(
+        r"[^a-z]+", re.sub(r"\bh(?=\d{1,2}\b)", "head", re.sub("_", " ", text.lower()))
+    )
     return "_".join(
         word for word in words if word in _SITE_WORDS or any(stem in word for stem in _SITE_STEMS)
     )
