@@ -20,7 +20,7 @@ import pytest
 from described_runs import SMALL
 from scripted_server import Asked, Say, serving
 from starlette.testclient import TestClient
-from tiny_suites import write_suite
+from tiny_suites import write_sae, write_suite
 from typer.testing import CliRunner
 
 from saematch.cli import app
@@ -87,11 +87,9 @@ def replies(kind: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def fed(
-    described_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
+def fed(described_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A run with nasty texts from everybody who may give it some."""
-    folder = tmp_path_factory.mktemp("=it's a \"<run>\" &amp;")
+    folder = tmp_path_factory.mktemp('=it\'s a "<run>" &amp;')
     corpus = folder / "=c'&<b>\u202e$.jsonl"
     corpus.write_text("".join(json.dumps({"text": one * 3}) + "\n" for one in NASTY))
     directory = folder / "run"
@@ -205,7 +203,9 @@ def test_everything_was_kept_clean(fed: Path) -> None:
         assert any(one[:40] in reason for reason in reasons), one[:40]
     assert (answers["outcome"] == "judged").mean() > 0.5
     for path in fed.rglob("*.json*"):
-        for line in path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]:
+        for line in (
+            path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+        ):
             strict(line)
     for path in fed.rglob("*.parquet"):
         for one in texts_in(pq.read_table(path).to_pylist()):
@@ -296,3 +296,33 @@ def test_a_terminal_of_ascii_alone(fed: Path) -> None:
         assert "Traceback" not in said
         assert not CONTROL.search(said)
         assert done.returncode == (2 if "\x1b" in str(arguments[-1]) else 0), said
+
+
+def test_names_of_strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of folders and models, in square brackets that rich would take for markup."""
+    monkeypatch.setenv("SAEMATCH_CACHE", str(tmp_path / "cache"))
+    suite = tmp_path / "[v1]" / "[" / "bold]"
+    for layer in (3, 4):
+        for number, name in enumerate(("=1+1[red]", "<script>\u202e\x1b[2J", "a\r'&\"")):
+            folder = write_sae(suite / f"layer_{layer}" / name, layer, 12, seed=number)
+            config = json.loads((folder / "cfg.json").read_text())
+            config["metadata"]["model_name"] = f"[/]{MODEL}\ud83d"
+            (folder / "cfg.json").write_text(json.dumps(config))
+    run = tmp_path / "[/]" / "run"
+    shown = [
+        call("inspect", folder),
+        call("match", suite / "layer_3" / "=1+1[red]", folder, "--compare", "--verify"),
+        call("run", "--suite", suite, "--out", run, "--random-draws", 2),
+        call("paths", run, "--feature", f"{next(iter(open_run(run).manifest['saes']))}/2"),
+        call("export", run, "--out", tmp_path / "export"),
+        call("figures", run),
+        call("explore", run, "--export", tmp_path / "page.html"),
+    ]
+    for one in shown:
+        assert not CONTROL.search(one)
+        assert "\u202e" not in one
+    assert "[/]=m" in shown[0]
+    assert "[v1]/[/bold]/layer_3/=1+1[red]" in shown[1].replace("\n", "")
+    check_csv((tmp_path / "export/paths.csv").read_bytes())
+    for path in (run / "report.html", tmp_path / "page.html"):
+        check_page(path.read_bytes())
