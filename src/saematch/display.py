@@ -14,7 +14,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from saematch.text import printable
+from saematch.text import plural, printable
 
 if TYPE_CHECKING:
     from saematch.assignment import Verification
@@ -164,7 +164,7 @@ def matchings(
     same = "the same " if len(rows) > 1 else ""
     CONSOLE.print(
         f"On folded weights ({found.scale}); raw: decoder MSE on the weights as shipped. Means over "
-        f"{same}{compared:.0f} features of A: live, with a partner ({left_out:.0f} left out)."
+        f"{same}{plural(int(compared), 'feature')} of A: live, with a partner ({left_out:.0f} left out)."
     )
     if "random" in rows:
         low, high = rows["random"]["mse_decoder"][1:]
@@ -220,7 +220,8 @@ def curve(rows: pd.DataFrame) -> None:
         )
     CONSOLE.print(table)
     CONSOLE.print(
-        f"Mean cost: over the {rows['compared'].iloc[0]} live features of A with a partner at every price."
+        f"Mean cost: over the {plural(int(rows['compared'].iloc[0]), 'live feature')} of A with a partner at "
+        "every price."
     )
 
 
@@ -244,7 +245,7 @@ def run_summary(finished: "Run", out: Path) -> None:
         counts = measures[measures["strategy"] == "folded"].groupby("measure")["value"].sum()
         CONSOLE.print(
             f"At a price of {finished.config.unmatched_cost}, over all pairs of SAEs: "
-            f"{counts['unmatched_a']:.0f} features die, {counts['unmatched_b']:.0f} are born."
+            f"{counts['unmatched_a']:.0f} of the features die, {counts['unmatched_b']:.0f} are born."
         )
     CONSOLE.print(
         "Decoder MSE on folded weights by strategy, over the same features of the earlier SAE in each row:"

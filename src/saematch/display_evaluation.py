@@ -16,6 +16,7 @@ from saematch.run.evaluation_summary import (
     texts_of,
 )
 from saematch.run.headline import COLUMNS
+from saematch.text import plural
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -39,7 +40,7 @@ def evaluation_summary(run: "Run") -> None:
                 "\n",
                 (corpus, "bold"),
                 f": {about['origin']}; {documents_said(texts_of(run, corpus), documents)}, "
-                f"{tokens:,} tokens.  Means over {len(about['pairs'])} layer pairs:",
+                f"{tokens:,} tokens.  Means over {plural(len(about['pairs']), 'layer pair')}:",
             )
         )
         rows = new_table("strategy", *(label for label, _ in MAIN_MEASURES.values()))
@@ -110,7 +111,7 @@ def _where(main: "Evaluated") -> str:
     )
     return (
         f"{first}→{last} of {main.run.config.suite} ({len(main.adjacent)}) and {texts}, "
-        f"{about['documents']} documents × {about['tokens']} tokens each"
+        f"{plural(about['documents'], 'document')} × {about['tokens']} tokens each"
     )
 
 

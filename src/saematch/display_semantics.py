@@ -11,7 +11,7 @@ from saematch.errors import UsageError
 from saematch.run.described import Described, described
 from saematch.run.evaluation_summary import spanned
 from saematch.run.judged import Judged, judged_by
-from saematch.text import printable
+from saematch.text import plural, printable
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -84,15 +84,16 @@ def intent_shown(
     questions = list(intent.to_ask)[:at_most]
     if not quiet:
         CONSOLE.print(
-            f"{intent.pairs:,} pairs of features and {intent.controls:,} controls; "
+            f"{plural(intent.pairs, 'pair')} of features and {plural(intent.controls, 'control')}; "
             f"{intent.without_text:,} of them without a description.  Not asked yet: "
-            f"{len(intent.to_ask):,} questions; now: {len(questions):,}."
+            f"{plural(len(intent.to_ask), 'question')}; now: {len(questions):,}."
         )
         if len(questions) < len(intent.to_ask):
             CONSOLE.print("Of a part of the questions intervals are wider than of all.")
         elif intent.a_mean:
             CONSOLE.print(
-                f"A mean label of one strategy at one layer pair is of at least {intent.a_mean} features: "
+                "A mean label of one strategy at one layer pair is of at least "
+                f"{plural(intent.a_mean, 'feature')}: "
                 f"its 95% interval reaches ±{intent.half_width_of_mean:.2f} at most (a share: "
                 f"±{intent.half_width_of_share:.2f})."
             )
@@ -107,8 +108,8 @@ def explaining_shown(
     """What will be asked to describe features, and what it may cost; whether to go on."""
     if not quiet:
         CONSOLE.print(
-            f"{intent.features:,} features, described from either half of their contexts; "
-            f"{intent.answered:,} answers are there already."
+            f"{plural(intent.features, 'feature')}, described from either half of their contexts; "
+            f"answered already: {intent.answered:,}."
         )
     return not intent.estimate.calls or _agreed(intent.estimate, "the endpoint", yes, spinner)
 
@@ -116,7 +117,7 @@ def explaining_shown(
 def _agreed(estimate: "Estimate", endpoint: str, yes: bool, spinner: Spinner | None) -> bool:
     cost = "no prices given" if estimate.cost is None else f"about {estimate.cost:.2f} in all"
     SIGNS.print(
-        f"{estimate.calls:,} calls to {endpoint}; about {estimate.prompt_tokens:,} tokens to read "
+        f"{plural(estimate.calls, 'call')} to {endpoint}; about {estimate.prompt_tokens:,} tokens to read "
         f"and {estimate.completion_tokens:,} to write ({cost}), more where replies cannot be read."
     )
     if yes:
@@ -167,7 +168,7 @@ def judged_summary(run: "Run", experiment: str, judge: str) -> None:
 
 def _quality(found: Judged) -> None:
     said = {
-        "order_bias": "order bias {} in the mean label of {} pairs asked both ways",
+        "order_bias": "order bias {} in the mean label of pairs asked both ways ({})",
         "order_changed": "{} of their labels change",
         "no_description": "{} of questions without a description",
         "unreadable": "{} of answers without a label",
@@ -182,7 +183,9 @@ def _quality(found: Judged) -> None:
     for row in kappas.to_dict("records"):
         other = str(row["measure"]).removeprefix("kappa_")
         span = found.span(str(row["measure"]))
-        parts.append(f"Cohen's κ with {other} {spanned(span, True)} on {row['judged']} questions")
+        parts.append(
+            f"Cohen's κ with {other} {spanned(span, True)} on {plural(int(row['judged']), 'question')}"
+        )
     CONSOLE.print("; ".join(parts) + ".")
 
 

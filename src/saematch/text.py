@@ -6,6 +6,8 @@
    reorder what stands around it is spelled out, and its length is bounded.
 3. `to_json` writes JSON that every reader accepts: no NaN, no Infinity, no half characters.
 4. `csv_cell` is for a cell of a CSV file: no spreadsheet runs it as a formula.
+
+And of our own: `plural`, a count with its word.
 """
 
 import codecs
@@ -118,6 +120,11 @@ def shortened(text: str, limit: int) -> str:
         return text
     head = limit // 2
     return f"{text[:head]}…{text[len(text) - (limit - head - 1) :]}"
+
+
+def plural(count: int, word: str, words: str = "") -> str:
+    """A count with its word, such as `1 path` and `2,000 paths`; `words`: the plural, if not with an s."""
+    return f"{count:,} {word if count == 1 else words or f'{word}s'}"
 
 
 def csv_cell(text: str) -> str:
