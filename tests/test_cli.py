@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -207,6 +208,37 @@ def test_export_names_what_it_wrote(call: Call, finished: Path, tmp_path: Path) 
     assert code == 0
     for line in out.split():
         assert len(pd.read_csv(line)) > 0
+
+
+def test_one_is_no_plural_anywhere(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of one pair, one random draw, one path in the page."""
+    monkeypatch.setenv("SAEMATCH_CACHE", str(tmp_path / "cache"))
+    suite, out, page = (
+        write_suite(tmp_path / "suite", (2, 2)),
+        tmp_path / "run",
+        tmp_path / "p.html",
+    )
+    said = []
+    for arguments in (
+        ("run", "--suite", suite, "--out", out, "--random-draws", 1),
+        ("match", suite / "layer_3", suite / "layer_4", "--compare", "--price-curve"),
+        ("figures", out),
+        ("explore", out, "--export", page, "--features", "3/1"),
+    ):
+        code, shown, error = call(*arguments)
+        assert code == 0, error
+        said.append(shown)
+    assert "1 path, 2 features" in said[-1].replace("\n", " ")
+    report = (out / "report.html").read_text()
+    assert "1 adjacent layer pair," in report
+    pictures = [path.read_text() for path in (out / "figures").rglob("*.svg")]
+    assert any("1 live pair of" in one for one in pictures)
+    nouns = "pair|path|feature|label|SAE|autoencoder|draw|text|document|question|line"
+    wrong = re.compile(rf"(?<![\d.,/→-])1 (?:[a-z]+ ){{0,2}}(?:{nouns})s\b")
+    for one in (*said, report, *pictures):
+        assert not wrong.search(one), wrong.search(one)
 
 
 def test_version(call: Call) -> None:

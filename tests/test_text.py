@@ -17,7 +17,7 @@ from saematch.errors import (
     SaematchError,
     UsageError,
 )
-from saematch.text import clean, cleaned, printable, read_json, shortened, to_json
+from saematch.text import clean, cleaned, plural, printable, read_json, shortened, to_json
 
 # Of all characters, half of them where the trouble is.
 CHARACTERS = st.one_of(
@@ -174,6 +174,12 @@ def test_no_message_of_an_error_is_without_bounds(text: str) -> None:
             for one in message.replace("\n", "")
             if one not in "\xa0\u3000\u200c\u200d"
         )
+
+
+def test_one_is_no_plural() -> None:
+    counted = [plural(count, "path") for count in (0, 1, 2, 2000)]
+    assert counted == ["0 paths", "1 path", "2 paths", "2,000 paths"]
+    assert [plural(count, "batch", "batches") for count in (1, 2)] == ["1 batch", "2 batches"]
 
 
 def test_errors_stay_what_they_are_after_pickling_and_without_a_message() -> None:

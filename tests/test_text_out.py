@@ -87,10 +87,12 @@ def test_exports_are_read_by_others(finished: Path, tmp_path: Path, format: str)
 def test_no_cell_of_a_csv_is_a_formula() -> None:
     from saematch.run import exporting
 
-    frame = pd.DataFrame({"text": ["=1+1", "@x", "+y", "-z", "plain", None], "value": [-1.5] * 6})
-    back = pd.read_csv(io.BytesIO(exporting._encode(frame, "csv")))
-    assert back["text"].tolist()[:5] == ["'=1+1", "'@x", "'+y", "'-z", "plain"]
-    assert back["value"].tolist() == [-1.5] * 6
+    texts = ["=1+1", "@x", "+y", "-z", "-", "-1+2", "\t=1", "\r=1"]
+    fine = ["-1", "plain", "a=b", "'=1", "é", "x-1"]  # -1: the layer of an embedding
+    frame = pd.DataFrame({"text": [*texts, *fine, None], "value": -1.5})
+    back = pd.read_csv(io.BytesIO(exporting._encode(frame, "csv")), lineterminator="\n")
+    assert back["text"].tolist()[:-1] == [*(f"'{one}" for one in texts), *fine]
+    assert (back["value"] == -1.5).all()
 
 
 def test_a_picture_takes_any_text(tmp_path: Path) -> None:

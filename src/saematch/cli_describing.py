@@ -144,8 +144,6 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Let a language model describe the features that an experiment will ask a judge about."""
-    import json
-
     from saematch import display
     from saematch.display_semantics import described_json, described_summary, explaining_shown
     from saematch.run.explaining import MODEL, explain_features
@@ -174,7 +172,7 @@ def explain(
             calibration=for_embedding,
         )
     if as_json:
-        typer.echo(json.dumps(described_json(run), indent=1))
+        typer.echo(to_json(described_json(run), indent=1))
         return
     of = f" --experiment {experiment} --descriptions {MODEL}"
     described_summary(run, of + ("" if for_embedding else " --model MODEL"))

@@ -8,7 +8,7 @@ import typer
 
 from saematch.cli_evaluation import Directory, Json, split
 from saematch.errors import UsageError
-from saematch.text import to_json
+from saematch.text import plural, to_json
 
 PATHS = 100
 """How many an exported page holds where nothing is said."""
@@ -73,6 +73,7 @@ def explore(
         typer.echo(to_json({**dataclasses.asdict(written), "path": str(written.path)}))
     else:
         typer.echo(
-            f"{written.path}: {written.paths} paths, {written.features} features, "
+            f"{written.path}: {plural(written.paths, 'path')}, "
+            f"{plural(written.features, 'feature')}, "
             f"{written.bytes / 1e6:.1f} MB"
         )

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
+
+from saematch.text import plural, printable
 
 if TYPE_CHECKING:
     from saematch.assignment import Verification
@@ -22,8 +24,30 @@ if TYPE_CHECKING:
     from saematch.run.details import Range
     from saematch.run.pipeline import Progress as Tell
 
-CONSOLE = Console()
-SIGNS = Console(stderr=True)
+
+def _harmless(text: str) -> str:
+    return "\n".join(printable(line, None) for line in text.split("\n"))
+
+
+class Terminal(Console):
+    """Shows texts as they are, whoever wrote them: square brackets are no markup, and what could move the
+    cursor is spelled out."""
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False)
+
+    def render_str(self, text: str, **keywords: Any) -> Text:
+        return super().render_str(_harmless(text), **keywords)
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """A text of parts, those with a style as (text, style), for `Terminal`."""
+    pairs = ((part, "") if isinstance(part, str) else part for part in parts)
+    return Text.assemble(*((_harmless(text), style) for text, style in pairs))
+
+
+CONSOLE = Terminal()
+SIGNS = Terminal(stderr=True)
 """Spinners and bars go to stderr, so that stdout holds results alone."""
 
 
@@ -33,7 +57,7 @@ def working(what: str, quiet: bool = False) -> Iterator[None]:
     if quiet:
         yield
         return
-    with SIGNS.status(what):
+    with SIGNS.status(styled(what)):
         yield
 
 
@@ -47,13 +71,13 @@ def progress(quiet: bool = False) -> Iterator["Tell | None"]:
         BarColumn(24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=SIGNS, transient=True, disable=not SIGNS.is_terminal) as bar:
         task = bar.add_task("starting", total=None)
 
         def tell(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=what)
+            bar.update(task, completed=done, total=total, description=printable(what))
 
         yield tell
 
@@ -75,7 +99,7 @@ class Spinner:
     status: Status
 
     def __call__(self, _done: int, _total: int, what: str) -> None:
-        self.status.update(what)
+        self.status.update(styled(what))
 
     @contextmanager
     def still(self) -> Iterator[None]:
@@ -110,7 +134,7 @@ def inspection(found: "Inspection") -> None:
         ("converted", "; ".join(found.conversions) or "nothing"),
     ):
         if value:
-            facts.add_row(f"[bold]{name}[/]", value)
+            facts.add_row(styled((name, "bold")), value)
     CONSOLE.print(facts)
     stored = new_table("tensor as stored", "shape", "dtype")
     for tensor in found.tensors:
@@ -134,13 +158,13 @@ def matchings(
             number(values["mean_cost"]),
             _percent(values.get("certain_share")),
         )
-    CONSOLE.print(f"[bold]{found.a.reference}[/] → [bold]{found.b.reference}[/]")
+    CONSOLE.print(styled((found.a.reference, "bold"), " → ", (found.b.reference, "bold")))
     CONSOLE.print(table)
     compared, left_out = (rows[found.strategy][name][0] for name in ("compared", "left_out"))
     same = "the same " if len(rows) > 1 else ""
     CONSOLE.print(
         f"On folded weights ({found.scale}); raw: decoder MSE on the weights as shipped. Means over "
-        f"{same}{compared:.0f} features of A: live, with a partner ({left_out:.0f} left out)."
+        f"{same}{plural(int(compared), 'feature')} of A: live, with a partner ({left_out:.0f} left out)."
     )
     if "random" in rows:
         low, high = rows["random"]["mse_decoder"][1:]
@@ -164,17 +188,21 @@ def matchings(
         took = sum(found.assignment.seconds.values())
         CONSOLE.print(f"Solved by {found.assignment.solver} in {took:.2f} s.")
     for note in found.notes:
-        CONSOLE.print(f"[yellow]note:[/] {note}")
+        CONSOLE.print(styled(("note:", "yellow"), f" {note}"))
     if output is not None:
         CONSOLE.print(f"Pairs written to {output}")
 
 
 def verification(checked: "Verification") -> None:
     """What a check from scratch found."""
-    verdict = "[green]holds[/]" if checked.ok else f"[red]{'; '.join(checked.faults)}[/]"
+    verdict = ("holds", "green") if checked.ok else ("; ".join(checked.faults), "red")
     CONSOLE.print(
-        f"Checked from scratch over all pairs in float64: {verdict} (total {checked.primal:.9g}, proven "
-        f"bound {checked.dual:.9g}, least reduced cost {checked.worst:.2g}; {checked.seconds:.1f} s)."
+        styled(
+            "Checked from scratch over all pairs in float64: ",
+            verdict,
+            f" (total {checked.primal:.9g}, proven bound {checked.dual:.9g}, least reduced cost "
+            f"{checked.worst:.2g}; {checked.seconds:.1f} s).",
+        )
     )
 
 
@@ -192,7 +220,8 @@ def curve(rows: pd.DataFrame) -> None:
         )
     CONSOLE.print(table)
     CONSOLE.print(
-        f"Mean cost: over the {rows['compared'].iloc[0]} live features of A with a partner at every price."
+        f"Mean cost: over the {plural(int(rows['compared'].iloc[0]), 'live feature')} of A with a partner at "
+        "every price."
     )
 
 
@@ -216,14 +245,14 @@ def run_summary(finished: "Run", out: Path) -> None:
         counts = measures[measures["strategy"] == "folded"].groupby("measure")["value"].sum()
         CONSOLE.print(
             f"At a price of {finished.config.unmatched_cost}, over all pairs of SAEs: "
-            f"{counts['unmatched_a']:.0f} features die, {counts['unmatched_b']:.0f} are born."
+            f"{counts['unmatched_a']:.0f} of the features die, {counts['unmatched_b']:.0f} are born."
         )
     CONSOLE.print(
         "Decoder MSE on folded weights by strategy, over the same features of the earlier SAE in each row:"
     )
     CONSOLE.print(table)
     for note in finished.manifest["notes"]:
-        CONSOLE.print(f"[yellow]note:[/] {note}")
+        CONSOLE.print(styled(("note:", "yellow"), f" {note}"))
     CONSOLE.print(f"Run directory: {out}\nReport:        {out / 'report.html'}")
 
 
@@ -252,7 +281,7 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
         started = pd.isna(step["cost"])
         table.add_row(
             str(step["key"]) + (" (born)" * step["born"]) + (" (dies)" * step["dies"]),
-            f"[bold]{step['feature']}[/]" if step["key"] == key else str(step["feature"]),
+            styled((str(step["feature"]), "bold" if step["key"] == key else "")),
             step["status"],
             _short(step["cost"]),
             _percent(quantile),
@@ -266,7 +295,7 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
     for step in steps.to_dict("records"):
         if step["doubts"]:
             name = f"{step['key']}/{step['feature']}"
-            CONSOLE.print(f"[yellow]doubt[/] {escape(name)}: {escape('; '.join(step['doubts']))}")
+            CONSOLE.print(styled(("doubt", "yellow"), f" {name}: {'; '.join(step['doubts'])}"))
     CONSOLE.print(
         "A row tells of the step into its layer. rank: where its cost lies among the live "
         "pairs (100%: the dearest). certain: every optimal matching takes the step. margin: "

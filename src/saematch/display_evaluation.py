@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from saematch.display import CONSOLE, new_table
+from saematch.display import CONSOLE, new_table, styled
 from saematch.run.evaluation_summary import (
     MAIN_MEASURES,
     corpora_of,
@@ -16,6 +16,7 @@ from saematch.run.evaluation_summary import (
     texts_of,
 )
 from saematch.run.headline import COLUMNS
+from saematch.text import plural
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -35,16 +36,19 @@ def evaluation_summary(run: "Run") -> None:
         here = measures[measures["corpus"] == corpus]
         documents, tokens = int(here["documents"].max()), int(here["tokens"].max())
         CONSOLE.print(
-            f"\n[bold]{corpus}[/]: {about['origin']}; "
-            f"{documents_said(texts_of(run, corpus), documents)}, {tokens:,} tokens.  "
-            f"Means over {len(about['pairs'])} layer pairs:"
+            styled(
+                "\n",
+                (corpus, "bold"),
+                f": {about['origin']}; {documents_said(texts_of(run, corpus), documents)}, "
+                f"{tokens:,} tokens.  Means over {plural(len(about['pairs']), 'layer pair')}:",
+            )
         )
         rows = new_table("strategy", *(label for label, _ in MAIN_MEASURES.values()))
         for strategy, values in strategy_rows(here):
             rows.add_row(strategy, *(_cell(values.get(name)) for name in MAIN_MEASURES))
         CONSOLE.print(rows)
         for note in about["notes"]:
-            CONSOLE.print(f"[yellow]note:[/] {note}")
+            CONSOLE.print(styled(("note:", "yellow"), f" {note}"))
     CONSOLE.print(
         "EV: explained variance of what takes the place of the later layer's stream. ΔL: rise of the "
         "loss, nats a token. score: joint firings over firings; lift: over chance. causal: cosine of "
@@ -70,7 +74,9 @@ def findings_shown(
     CONSOLE.print(rows)
     for one in found:
         style = {"holds": "green", "does not hold": "red"}.get(one.verdict, "yellow")
-        CONSOLE.print(f"\n[bold]({one.name})[/] {one.claim}: [{style}]{one.verdict}[/]")
+        CONSOLE.print(
+            styled("\n", (f"({one.name})", "bold"), f" {one.claim}: ", (one.verdict, style))
+        )
         CONSOLE.print(f"    {spanned(_span(one))}: {one.said}" if one.effect else f"    {one.said}")
     CONSOLE.print(f"\nWritten to {path}")
 
@@ -105,7 +111,7 @@ def _where(main: "Evaluated") -> str:
     )
     return (
         f"{first}→{last} of {main.run.config.suite} ({len(main.adjacent)}) and {texts}, "
-        f"{about['documents']} documents × {about['tokens']} tokens each"
+        f"{plural(about['documents'], 'document')} × {about['tokens']} tokens each"
     )
 
 

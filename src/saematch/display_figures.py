@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from saematch.display import CONSOLE, new_table
 
 if TYPE_CHECKING:
@@ -21,9 +19,7 @@ def figures_drawn(drawn: "Sequence[Drawn]", directory: Path) -> None:
             table.add_row(" and ".join(one.numbers), one.files[0])
     table.columns[1].justify = "left"
     CONSOLE.print(table)
-    CONSOLE.print(
-        f"In {escape(str(directory))}, each as .svg and .png; their captions say on what."
-    )
+    CONSOLE.print(f"In {directory}, each as .svg and .png; their captions say on what.")
     missing = [one for one in drawn if not one.files]
     if missing:
         CONSOLE.print("\nNot drawn:")
@@ -40,4 +36,4 @@ def _named(one: "Drawn") -> str:
 
 
 def _say(text: str) -> None:
-    CONSOLE.print(text, markup=False, highlight=False, soft_wrap=True)
+    CONSOLE.print(text, highlight=False, soft_wrap=True)

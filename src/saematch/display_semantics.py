@@ -5,14 +5,13 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.markup import escape
 
-from saematch.display import CONSOLE, SIGNS, Spinner, new_table
+from saematch.display import CONSOLE, SIGNS, Spinner, new_table, styled
 from saematch.errors import UsageError
 from saematch.run.described import Described, described
 from saematch.run.evaluation_summary import spanned
 from saematch.run.judged import Judged, judged_by
-from saematch.text import printable
+from saematch.text import plural, printable
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -45,8 +44,8 @@ def described_summary(run: "Run", flags: str = "") -> None:
         size = run.manifest["saes"][key]["d_sae"]
         tokens = found.about.get("tokens")
         rows.add_row(
-            escape(key),
-            escape(source),
+            key,
+            source,
             f"{found.count:,}",
             f"{size:,}",
             "" if tokens is None else f"{tokens:,}",
@@ -56,12 +55,12 @@ def described_summary(run: "Run", flags: str = "") -> None:
     CONSOLE.print(rows)
     CONSOLE.print("For example:")
     for example in examples[:3]:
-        CONSOLE.print(f"  {escape(example)}")
+        CONSOLE.print(f"  {example}")
     for note in notes:
-        CONSOLE.print(f"[yellow]note:[/] {escape(printable(note))}")
+        CONSOLE.print(styled(("note:", "yellow"), f" {printable(note)}"))
     CONSOLE.print(
-        f"Tables: {escape(str(run.path))}/descriptions, contexts, features\n"
-        f"Next: saematch judge {escape(str(run.path))}"
+        f"Tables: {run.path}/descriptions, contexts, features\n"
+        f"Next: saematch judge {run.path}"
         f"{flags}"
     )
 
@@ -85,15 +84,16 @@ def intent_shown(
     questions = list(intent.to_ask)[:at_most]
     if not quiet:
         CONSOLE.print(
-            f"{intent.pairs:,} pairs of features and {intent.controls:,} controls; "
+            f"{plural(intent.pairs, 'pair')} of features and {plural(intent.controls, 'control')}; "
             f"{intent.without_text:,} of them without a description.  Not asked yet: "
-            f"{len(intent.to_ask):,} questions; now: {len(questions):,}."
+            f"{plural(len(intent.to_ask), 'question')}; now: {len(questions):,}."
         )
         if len(questions) < len(intent.to_ask):
             CONSOLE.print("Of a part of the questions intervals are wider than of all.")
         elif intent.a_mean:
             CONSOLE.print(
-                f"A mean label of one strategy at one layer pair is of at least {intent.a_mean} features: "
+                "A mean label of one strategy at one layer pair is of at least "
+                f"{plural(intent.a_mean, 'feature')}: "
                 f"its 95% interval reaches ±{intent.half_width_of_mean:.2f} at most (a share: "
                 f"±{intent.half_width_of_share:.2f})."
             )
@@ -108,8 +108,8 @@ def explaining_shown(
     """What will be asked to describe features, and what it may cost; whether to go on."""
     if not quiet:
         CONSOLE.print(
-            f"{intent.features:,} features, described from either half of their contexts; "
-            f"{intent.answered:,} answers are there already."
+            f"{plural(intent.features, 'feature')}, described from either half of their contexts; "
+            f"answered already: {intent.answered:,}."
         )
     return not intent.estimate.calls or _agreed(intent.estimate, "the endpoint", yes, spinner)
 
@@ -117,7 +117,7 @@ def explaining_shown(
 def _agreed(estimate: "Estimate", endpoint: str, yes: bool, spinner: Spinner | None) -> bool:
     cost = "no prices given" if estimate.cost is None else f"about {estimate.cost:.2f} in all"
     SIGNS.print(
-        f"{estimate.calls:,} calls to {escape(endpoint)}; about {estimate.prompt_tokens:,} tokens to read "
+        f"{plural(estimate.calls, 'call')} to {endpoint}; about {estimate.prompt_tokens:,} tokens to read "
         f"and {estimate.completion_tokens:,} to write ({cost}), more where replies cannot be read."
     )
     if yes:
@@ -145,7 +145,7 @@ def judged_summary(run: "Run", experiment: str, judge: str) -> None:
     """Labels by strategy, or by pair of layers, and how good the judge is."""
     found = judged_by(run, experiment, judge)
     style = "green" if found.tells else "bold red"
-    CONSOLE.print(f"\n[bold]{escape(judge)}[/]: [{style}]{escape(found.verdict)}[/]")
+    CONSOLE.print(styled("\n", (judge, "bold"), ": ", (found.verdict, style)))
     _quality(found)
     rows = new_table("strategy", "layers", "mean label", "DIFFERENT", "MAYBE", "SAME")
     for strategy in (*found.strategies, "control: same", "control: different"):
@@ -156,19 +156,19 @@ def judged_summary(run: "Run", experiment: str, judge: str) -> None:
             if spans[0] is not None:
                 where = f"{a} → {b}" if a else ""
                 cells = [spanned(spans[0], True), *(_percent(one) for one in spans[1:])]
-                rows.add_row(escape(strategy), escape(where), *cells)
+                rows.add_row(strategy, where, *cells)
     CONSOLE.print(rows)
     CONSOLE.print(
         "Labels: DIFFERENT 1, MAYBE 2, SAME 3; 95% intervals.  Labels of each layer pair: "
-        f"{escape(str(run.path))}/judging/{experiment}/{escape(judge)}.parquet; questions and answers: "
+        f"{run.path}/judging/{experiment}/{judge}.parquet; questions and answers: "
         "judgements.parquet\n"
-        f"Report: {escape(str(run.path))}/report.html"
+        f"Report: {run.path}/report.html"
     )
 
 
 def _quality(found: Judged) -> None:
     said = {
-        "order_bias": "order bias {} in the mean label of {} pairs asked both ways",
+        "order_bias": "order bias {} in the mean label of pairs asked both ways ({})",
         "order_changed": "{} of their labels change",
         "no_description": "{} of questions without a description",
         "unreadable": "{} of answers without a label",
@@ -183,8 +183,10 @@ def _quality(found: Judged) -> None:
     for row in kappas.to_dict("records"):
         other = str(row["measure"]).removeprefix("kappa_")
         span = found.span(str(row["measure"]))
-        parts.append(f"Cohen's κ with {other} {spanned(span, True)} on {row['judged']} questions")
-    CONSOLE.print("; ".join(escape(part) for part in parts) + ".")
+        parts.append(
+            f"Cohen's κ with {other} {spanned(span, True)} on {plural(int(row['judged']), 'question')}"
+        )
+    CONSOLE.print("; ".join(parts) + ".")
 
 
 def _percent(span: tuple[float, float | None, float | None] | None) -> str:

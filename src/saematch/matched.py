@@ -12,6 +12,7 @@ from jaxtyping import Float64, Int64
 from saematch.assignment import OPTIMAL_GAP, Assignment
 from saematch.permutation import UNMATCHED
 from saematch.sae import SAE, ScaleKind
+from saematch.text import plural
 
 Degenerate = Literal["apart", "together"]
 """How features of status degenerate are matched: after the others, or in one problem with them."""
@@ -224,8 +225,9 @@ class Matching:
         row = self.summary()
         proof = "" if self.gap is None else f", {describe_gap(self.gap)}"
         return (
-            f"Matching({row['a']} → {row['b']}, {self.strategy}, {row['pairs']} pairs, "
-            f"mean decoder MSE {row['mse_decoder']:.4g} over {row['compared']} live features of A{proof})"
+            f"Matching({row['a']} → {row['b']}, {self.strategy}, {plural(row['pairs'], 'pair')}, "
+            f"mean decoder MSE {row['mse_decoder']:.4g} over "
+            f"{plural(row['compared'], 'live feature')} of A{proof})"
         )
 
 

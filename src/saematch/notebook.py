@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saematch.matched import describe_gap
+from saematch.text import plural
 
 if TYPE_CHECKING:
     from saematch.matched import Matching
@@ -40,7 +41,7 @@ def matching_html(matching: "Matching") -> str:
     if row["certain"] is not None:
         facts["certain"] = f"{row['certain']:.0%} of these pairs are in every optimal matching"
     if row["unmatched_a"]:
-        facts["unmatched"] = f"{row['unmatched_a']:,} features of {row['a']}"
+        facts["unmatched"] = f"{plural(row['unmatched_a'], 'feature')} of {row['a']}"
     title = f"Matching {row['a']} → {row['b']}, {matching.strategy}"
     ordered = np.sort(matching.mse_decoder[matching.compared])
     return page(title, facts, curve(ordered, "decoder MSE of these pairs, sorted"), matching.notes)

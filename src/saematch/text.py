@@ -1,10 +1,13 @@
-"""Text that others wrote: one way in, one way onto a line, one way into JSON.
+"""Text that others wrote: one way in, one way onto a line, one way into JSON, one into a cell of CSV.
 
 1. `clean` and `read_json` stand at the boundary: whatever they return can be written anywhere, to UTF-8,
    to XML, to a table.  Nothing that comes from outside is kept without them.
 2. `printable` is for one line of a terminal, a log or an error: what could move a cursor, colour a screen or
    reorder what stands around it is spelled out, and its length is bounded.
 3. `to_json` writes JSON that every reader accepts: no NaN, no Infinity, no half characters.
+4. `csv_cell` is for a cell of a CSV file: no spreadsheet runs it as a formula.
+
+And of our own: `plural`, a count with its word.
 """
 
 import codecs
@@ -17,6 +20,10 @@ REPLACEMENT = "\ufffd"
 """U+FFFD, which Unicode provides for what cannot be represented."""
 LINE_CHARACTERS = 200
 """Of one outside text within a message, unless another limit is given."""
+
+FORMULA = r"^(?:[=+@\t\r]|-(?:[0-9]*[^0-9]|$))"
+"""How a text begins that a spreadsheet would run as a formula, for `re` and DuckDB alike.  A whole number
+below zero, such as the layer of an embedding, is none."""
 
 MOST_DEPTH = 100
 """Of lists and objects within each other in JSON: nothing in this field has ten."""
@@ -113,6 +120,16 @@ def shortened(text: str, limit: int) -> str:
         return text
     head = limit // 2
     return f"{text[:head]}…{text[len(text) - (limit - head - 1) :]}"
+
+
+def plural(count: int, word: str, words: str = "") -> str:
+    """A count with its word, such as `1 path` and `2,000 paths`; `words`: the plural, if not with an s."""
+    return f"{count:,} {word if count == 1 else words or f'{word}s'}"
+
+
+def csv_cell(text: str) -> str:
+    """A text for a cell of a CSV file: an apostrophe before what a spreadsheet would run as a formula."""
+    return f"'{text}" if re.search(FORMULA, text) else text
 
 
 def to_json(

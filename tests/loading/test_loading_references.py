@@ -11,7 +11,7 @@ import loading_checkpoints as build
 import pytest
 import torch
 
-from saematch.errors import InputError, UnsupportedError, UsageError
+from saematch.errors import InputError, SaematchError, UnsupportedError, UsageError
 from saematch.loading import (
     PRESETS,
     inspect_sae,
@@ -251,3 +251,17 @@ def test_bundled_suites_name_their_saes_by_reference() -> None:
     assert (sae.d_model, sae.d_sae, sae.activation) == (576, 2304, "jumprelu")
     assert sae.firing is not None
     assert sae.firing.tokens > 100_000
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("gemma-scope-2b/tabel1", "gemma-scope-2b/table1"),
+        ("Gemma-Scope-2B/Canonical", "gemma-scope-2b/canonical"),
+        ("llama-scope-8b:8x", "llama-scope-8b/8x"),
+    ],
+)
+def test_a_misspelt_preset_names_the_nearest(written: str, meant: str) -> None:
+    with pytest.raises(SaematchError) as caught:
+        load_suite(written)
+    assert str(caught.value).endswith(f"did you mean the preset {meant}?")

@@ -57,21 +57,26 @@ def test_no_two_repositories_are_one_model() -> None:
 
 
 class Hub:
-    """A server in the Hub's place that answers everything the same way; `hangs`: all but its first page."""
+    """A server in the Hub's place that answers everything the same way; `hangs`: all but its first page;
+    `listing`: what it says of a repository, well."""
 
-    def __init__(self, status: int, body: bytes, kind: str, hangs: bool = False) -> None:
+    def __init__(
+        self, status: int, body: bytes, kind: str, hangs: bool = False, listing: bytes = b""
+    ) -> None:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if hangs and self.path != "/":
                     time.sleep(60)
-                self.send_response(status)
-                if status in (429, 503):
+                listed = bool(listing) and self.path.startswith("/api/models/")
+                self.send_response(200 if listed else status)
+                said = listing if listed else body
+                if status in (429, 503) and not listed:
                     self.send_header("Retry-After", "60")
                 self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Length", str(len(said)))
                 self.end_headers()
                 if self.command != "HEAD":
-                    self.wfile.write(body)
+                    self.wfile.write(said)
 
             do_HEAD = do_GET
 
@@ -152,6 +157,21 @@ def test_nothing_waits_for_a_hub_that_does_not_serve(
     assert "etry" not in said
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_hub_that_lists_a_file_and_is_too_busy_to_serve_it(tmp_path: Path, status: int) -> None:
+    listing = json.dumps({"id": "me/saes", "siblings": [{"rfilename": "cfg.json"}]}).encode()
+    url = Hub(status, b"", "application/json", listing=listing).url
+    out, said = ask(tmp_path, False, HF_ENDPOINT=url)
+    assert "got ('cfg.json',)" in out
+    expected = (
+        f"'cfg.json' of me/saes, but the Hub answers {status} for now; try again in 60 seconds"
+    )
+    assert f"refused expected {expected}\n" in out
+    assert "no model: " in out
+    assert float(out.split()[-1]) < 10, out  # on a busy machine too
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize("status", [403, 429, 500, 503])
 def test_the_cached_file_is_taken_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, response: Callable[[int], object], status: int
@@ -163,7 +183,8 @@ def test_the_cached_file_is_taken_with_a_warning(
         raise errors.HfHubHTTPError("refused", response=response(status))  # pyright: ignore
 
     (tmp_path / "cfg.json").write_text("{}")
-    monkeypatch.setattr(hub, "_asked", lambda *_: None)
+    for name in ("_asked", "_check_served"):
+        monkeypatch.setattr(hub, name, lambda *_: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     kept = str(tmp_path / "cfg.json")
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: kept)

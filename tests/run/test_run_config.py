@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -109,17 +110,54 @@ def test_flags() -> None:
         ({"suite": "s", "random_draws": True}, "from 1"),
         ({"suite": "s", "seed": "x"}, "from 0"),
         ({"suite": "s", "candidates": 2.0}, "from 1"),
+        ({"suite": "s", "parts": {"decoder": 10**400}}, "weight of 'decoder'"),
+        ({"suite": "s", "unmatched_cost": 10**400}, "from 0 on"),
+        ({"suite": "s", "layers": "1-99999999999"}, "12-19"),
+        ({"suite": "s", "layers": "9" * 5000}, "12-19"),
     ],
 )
 def test_what_cannot_be_used_is_said(values: dict[str, Any], words: str) -> None:
-    with pytest.raises(UsageError, match="needed") as caught:
+    with pytest.raises(UsageError, match=r"needed|expected") as caught:
         RunConfig.from_dict(values)
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("seed = true", "expected seed to be a whole number from 0, got a truth value: true"),
+        ("seed = 'x'", "expected seed to be a whole number from 0, got a text: 'x'"),
+        (
+            "random_draws = 2.5",
+            "random_draws to be a whole number from 1, got a decimal number: 2.5",
+        ),
+        (
+            "layers = 2020-01-02",
+            "layers to be layers such as 12-19 or 12,14, got a date or time: 2020-",
+        ),
+        ("layers = {from = 3}", "layers such as 12-19 or 12,14, got a table: {from = 3}"),
+        ("scale = ['none', true]", "decoder_norm, none, got a list: ['none', true]"),
+        ("degenerate = 3", "expected degenerate to be apart or together, got a whole number: 3"),
+        (
+            "parts = {bias = 'a'}",
+            "expected the weight of 'bias' in parts to be a number, got a text: 'a'",
+        ),
+    ],
+)
+def test_a_wrong_type_is_said_in_the_words_of_toml(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(f"suite = 's'\n{line}\n")
+    with pytest.raises(UsageError) as caught:
+        RunConfig.from_toml(path)
+    assert said in str(caught.value)
+    assert not re.search("True|None|datetime|int|float|dict|str'", str(caught.value))
+
+
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("suite = [")
-    for name in ("bad.toml", "missing.toml"):
+    (tmp_path / "deep.toml").write_text("suite = " + "[" * 5000)
+    (tmp_path / "long.toml").write_text("seed = " + "9" * 5000)
+    for name in ("bad.toml", "missing.toml", "deep.toml", "long.toml"):
         with pytest.raises(UsageError, match=name):
             RunConfig.from_toml(tmp_path / name)
 

@@ -179,7 +179,7 @@ def test_gaps_of_three_are_passed_and_said(site: LocalNeuronpedia) -> None:
     site.put_batch(4, [record(4, "four")])
     fetched = fetch(site)
     assert texts(fetched) == [(0, "zero"), (4, "four")]
-    assert "3 batches are not there" in fetched.notes[0]
+    assert "3 batches missing" in fetched.notes[0]
     assert {batch_path(number) for number in range(5, 9)} <= set(site.asked)
 
 
@@ -227,7 +227,7 @@ def test_lines_that_cannot_be_read_are_counted(site: LocalNeuronpedia) -> None:
     assert texts(fetched) == [(0, "zero"), (5, "five")]
     assert fetched.malformed == len(bad)
     assert fetched.notes == (
-        f"{len(bad)} lines could not be read and were left out, the first is batch-0, line 2",
+        f"{len(bad)} lines left out that could not be read, the first is batch-0, line 2",
     )
 
 

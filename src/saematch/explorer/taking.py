@@ -10,12 +10,14 @@ from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.database import Database
 from saematch.explorer.finding import OWN_COLUMNS, is_known, selected_rows
 from saematch.explorer.selection import PAGING, one_of, parse_selection
+from saematch.text import FORMULA
 
 FORMATS = {
     "csv": ("FORMAT csv, HEADER true", "text/csv; charset=utf-8"),
     "parquet": ("FORMAT parquet, COMPRESSION zstd", "application/vnd.apache.parquet"),
     "json": ("FORMAT json, ARRAY true", "application/json"),
 }
+TEXTS = ("key", "status", "description", "source", "next", "runner_up_status")
 LISTS = ("fires_on", "fires_on_share", "amid", "promotes", "peaks", "labels", "doubts")
 TAKEN_COLUMNS = (
     *OWN_COLUMNS,
@@ -51,6 +53,8 @@ def take(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -> 
     try:
         if files:
             values = {**selection.values, "files": files}
+            if kind == "csv":
+                values["formula"] = FORMULA
             database.write(selected_rows(selection, columns), values, path, options)
     except BaseException:
         path.unlink(missing_ok=True)
@@ -59,7 +63,11 @@ def take(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -> 
 
 
 def _column(name: str, strategy: str, kind: str) -> str:
-    value = f"CAST(to_json({name}) AS VARCHAR)" if kind == "csv" and name in LISTS else name
+    value = name
+    if kind == "csv" and name in LISTS:
+        value = f"CAST(to_json({name}) AS VARCHAR)"
+    elif kind == "csv" and name in TEXTS:
+        value = f"if(regexp_matches({name}, $formula), chr(39) || {name}, {name})"
     return (
         f"{value} AS {name}"
         if is_known(name, strategy)

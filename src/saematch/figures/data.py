@@ -13,6 +13,7 @@ from saematch.run.config import PARTS, parts_slug
 from saematch.run.currency import current_names
 from saematch.run.evaluation_summary import corpora_of, documents_said, texts_of
 from saematch.run.schema import decode
+from saematch.text import plural
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -72,7 +73,9 @@ def suite_facts(run: "Run") -> str:
     layers = [sae["layer"] for sae in saes]
     widths = sorted({sae["d_sae"] for sae in saes})
     width = f"{widths[0]:,}" + (f" to {widths[-1]:,}" if len(widths) > 1 else "")
-    blocks = f"blocks {min(layers)} to {max(layers)}, {len(saes)} SAEs, {width} features each"
+    blocks = (
+        f"blocks {min(layers)} to {max(layers)}, {plural(len(saes), 'SAE')}, {width} features each"
+    )
     parts = run.config.parts
     of = "" if parts == dict.fromkeys(PARTS, 1.0) else f"; matched by {parts_slug(parts)} alone"
     return f"{suite_name(run)}: {blocks}{of}."

@@ -8,6 +8,7 @@ import pandas as pd
 from saematch.figures.captions import plain
 from saematch.figures.data import NotInRunError, command
 from saematch.run.judged import judged, labelled_pairs
+from saematch.text import plural
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -64,4 +65,4 @@ def counts(rows: pd.DataFrame) -> str:
     if rows.empty:
         return "no labels"
     least, most = int(rows["judged"].min()), int(rows["judged"].max())
-    return f"{least} labels" if least == most else f"{least} to {most} labels"
+    return plural(most, "label") if least == most else f"{least:,} to {most:,} labels"

@@ -33,6 +33,7 @@ from saematch.figures.style import (
     page_of,
     shortened,
 )
+from saematch.text import plural
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -172,9 +173,9 @@ def mse_by_label(run: "Run") -> Figure:
         "Decoder MSE by the judge's label (SAE Match, figure 6)",
         suite_facts(run),
         judges_facts(results_of(run, "mse", judges)),
-        f"{len(asked):,} labels on descriptions of matched features, in a layer pair {drawn}; n under each "
-        "label. Boxes: quartiles, line: median, whiskers: 5% to 95%; a point is a pair.",
-        f"{others} more layer pair{'s' * (others > 1)} judged and not shown." if others else "",
+        f"{plural(len(asked), 'label')} on descriptions of matched features, in a layer pair {drawn}; "
+        "n under each label. Boxes: quartiles, line: median, whiskers: 5% to 95%; a point is a pair.",
+        f"{plural(others, 'more layer pair')} judged and not shown." if others else "",
         "" if "decoder" in run.config.parts else "The decoder was not among the parts matched on.",
     )
 

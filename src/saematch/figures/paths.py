@@ -17,6 +17,7 @@ from saematch.figures.described import Described, described
 from saematch.figures.style import PAGE, SMALL, SMALLEST, STRATEGY_LINES, shortened
 from saematch.run.named_feature import named_feature
 from saematch.run.steps import Step, followed_steps
+from saematch.text import plural
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -168,7 +169,7 @@ def _examples(run: "Run", steps: Sequence[Sequence[Step]]) -> tuple[list[_Column
         for place, q in sorted(places.items())
     ]
     return chosen, (
-        f"Of {len(ranked):,} whole paths of live features those at quantiles "
+        f"Of {plural(len(ranked), 'whole path')} of live features those at quantiles "
         f"{', '.join(f'{q:g}' for q in quantiles)} of total cost, the sum over steps, from the cheapest "
         "(0) to the dearest (1)."
     )

@@ -41,6 +41,7 @@ from saematch.figures.style import (
     page_of,
     shortened,
 )
+from saematch.text import plural
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -217,7 +218,7 @@ def limit(axes: Sequence[Axes], measure: str) -> None:
         values = [np.asarray(line.get_ydata(), dtype=float) for line in ax.lines]
         lower = sum(int((value < LOWEST).sum()) for value in values)
         if lower:
-            words = f"{lower} {'value' if lower == 1 else 'values'} below {signed(LOWEST, 'g')}"
+            words = f"{plural(lower, 'value')} below {signed(LOWEST, 'g')}"
             ax.text(0.02, 0.03, words, transform=ax.transAxes, fontsize=SMALLEST)
 
 

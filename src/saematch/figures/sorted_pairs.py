@@ -30,6 +30,7 @@ from saematch.figures.style import (
     shortened,
 )
 from saematch.run.config import parts_slug
+from saematch.text import plural
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -108,8 +109,8 @@ def sorted_pairs(run: "Run", pair: tuple[str, str] | None = None) -> Figure:
         figure,
         f"Pairs {a}→{b} sorted by {called} (SAE Match, figure 5)",
         suite_facts(run),
-        f"The {len(ranked):,} live pairs of {a}→{b} that SAE Match finds, by {called}{unmatched}; left out: "
-        f"{left_out:,} feature{'s' * (left_out != 1)} dead, degenerate or unmatched, or with such a partner. "
+        f"The {plural(len(ranked), 'live pair')} of {a}→{b} that SAE Match finds, by {called}{unmatched}; "
+        f"left out: {plural(left_out, 'feature')} dead, degenerate or unmatched, or with such a partner. "
         f"Examples at quantiles {', '.join(f'{q:g}' for q in EXAMPLE_QUANTILES)}; from the weights alone.",
         small,
         words.facts(),

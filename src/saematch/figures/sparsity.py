@@ -35,6 +35,7 @@ from saematch.figures.style import (
     label_pairs,
     shortened,
 )
+from saematch.text import plural
 
 if TYPE_CHECKING:
     from saematch.run import Run
@@ -108,7 +109,7 @@ def against_l0(run: "Run") -> Figure:
         figure,
         "Against the SAEs' mean L0 (SAE Match, figure 14)",
         suite_facts(run),
-        f"{count} pairs of SAEs of layers {first} and {second}; L0 is measured on the same texts.",
+        f"{plural(count, 'pair')} of SAEs of layers {first} and {second}; L0 is measured on the same texts.",
         corpora_facts(run),
         INTERVALS,
         not_measured(missing, len(chosen)),

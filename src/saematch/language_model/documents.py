@@ -12,6 +12,7 @@ from torch import Tensor
 from saematch.errors import InputError, UsageError
 from saematch.language_model.corpora import Corpus
 from saematch.language_model.model import LanguageModel
+from saematch.text import plural
 
 SHORTEST = 3
 """Tokens, BOS included: one prediction that is not made from BOS."""
@@ -51,11 +52,13 @@ class Documents:
         """What a reader should know, where `wanted` documents were asked for."""
         notes: list[str] = []
         if len(self) < wanted:
-            notes.append(f"{self.corpus} has {len(self)} documents that can be used, not {wanted}")
+            notes.append(
+                f"{self.corpus} has {plural(len(self), 'document')} that can be used, not {wanted}"
+            )
         if self.texts < len(self):
             notes.append(
-                f"{self.corpus}: the {len(self)} documents are pieces of {self.texts} "
-                "texts; intervals are over texts"
+                f"{self.corpus}: the {len(self)} documents are pieces of "
+                f"{plural(self.texts, 'text')}; intervals are over texts"
                 + ("" if self.texts > 1 else ": of one text there is none")
             )
         return notes

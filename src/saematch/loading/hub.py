@@ -1,6 +1,7 @@
 """Folders at the Hugging Face Hub: list once, download what is asked for, say why when it fails."""
 
 import difflib
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,10 @@ from typing import Any
 from saematch.errors import InputError, MissingDependencyError
 from saematch.loading.checkpoint import Folder
 from saematch.loading.reach import REACH_SECONDS, give_up, hub_is_reachable
+from saematch.text import plural
 
+BUSY = (408, 429, 500, 502, 503, 504)
+"""Statuses after which huggingface_hub waits and asks again, for minutes if `Retry-After` says so."""
 NO_ANSWER = "no answer within 3 seconds, or offline mode"
 
 
@@ -88,6 +92,8 @@ def download(repository: str, name: str, revision: str | None = None) -> Path:
     try:
         with _explained(repository, name, revision):
             _asked(repository, revision)
+            if not isinstance(hub.try_to_load_from_cache(repository, name, revision=revision), str):
+                _check_served(repository, name, revision)
             found = Path(hub.hf_hub_download(repository, name, revision=revision))
     except InputError as error:
         cached = hub.try_to_load_from_cache(repository, name, revision=revision)
@@ -108,6 +114,7 @@ def repository_is_reachable(repository: str) -> bool:
     """Whether the Hub serves a repository, or says that it is not there; else the cache remains."""
     try:
         _asked(repository, None)
+        _check_served(repository, "config.json", None)
     except Exception as error:
         return _says_it_is_not_there(error)
     return True
@@ -115,8 +122,7 @@ def repository_is_reachable(repository: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _asked(repository: str, revision: str | None) -> Any:
-    """What the Hub says of a repository, asked once: huggingface_hub repeats listings and downloads that are
-    answered 429 or 5xx for half a minute each, or as long as `Retry-After` tells it to.
+    """What the Hub says of a repository, asked once and not repeated as huggingface_hub would (`BUSY`).
 
     Raises OSError where the Hub is out of reach, and errors of huggingface_hub and of its client.
     """
@@ -128,6 +134,18 @@ def _asked(repository: str, revision: str | None) -> Any:
         if _status(error) is None and not isinstance(error, ValueError):
             give_up()  # it hangs: nothing else is to wait for it again
         raise
+
+
+def _check_served(repository: str, name: str, revision: str | None) -> None:
+    """Raises what `_asked` does where the Hub is too busy to serve a file; any other answer is left to
+    huggingface_hub."""
+    hub = _huggingface_hub()
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+    url = hub.hf_hub_url(repository, name, revision=revision)
+    answer = hub.get_session().head(url, headers=build_hf_headers(), timeout=REACH_SECONDS)
+    if answer.status_code in BUSY:
+        hf_raise_for_status(answer)
 
 
 def _says_it_is_not_there(error: BaseException | None) -> bool:
@@ -206,6 +224,16 @@ def _explained(repository: str, name: str | None, revision: str | None) -> Itera
             raise InputError(
                 f"needed {what}, found access refused ({_status(error)}): accept the licence at "
                 f"{page} and log in (hf auth login, or HF_TOKEN)"
+            ) from error
+        if _status(error) in BUSY:
+            after = error.response.headers.get("retry-after", "")
+            when = (
+                f"in {plural(int(after), 'second')}"
+                if re.fullmatch("[0-9]{1,6}", after)
+                else "in some minutes"
+            )
+            raise InputError(
+                f"expected {what}, but the Hub answers {_status(error)} for now; try again {when}"
             ) from error
         raise InputError(f"needed {what}, found the Hub answers: {_line(error)}") from error
     except ValueError as error:  # HTML with status 200 where JSON should be

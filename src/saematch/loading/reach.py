@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-from typing import Any
 
 REACH_SECONDS = 3.0
 """How long to wait for the Hub before it counts as out of reach."""
@@ -21,7 +20,6 @@ def hub_is_reachable() -> bool:
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return False
     try:
-        import httpx
         from huggingface_hub import constants
     except ImportError:
         return False
@@ -29,7 +27,7 @@ def hub_is_reachable() -> bool:
         return False
     endpoint = constants.ENDPOINT
     if _last is None or _last[1] != endpoint or time.monotonic() - _last[0] > AGAIN_SECONDS:
-        _last = time.monotonic(), endpoint, _answers(httpx, endpoint)
+        _last = time.monotonic(), endpoint, _answers(endpoint)
     return _last[2]
 
 
@@ -41,12 +39,14 @@ def give_up() -> None:
     _last = time.monotonic(), constants.ENDPOINT, False
 
 
-def _answers(httpx: Any, endpoint: str) -> bool:
+def _answers(endpoint: str) -> bool:
+    import huggingface_hub
+
     found: list[bool] = []
 
     def ask() -> None:
         try:
-            httpx.head(endpoint, timeout=REACH_SECONDS)
+            huggingface_hub.get_session().head(endpoint, timeout=REACH_SECONDS)
         except Exception:
             return
         found.append(True)

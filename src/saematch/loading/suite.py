@@ -106,15 +106,17 @@ def _preset_suite(preset: Preset) -> Suite:
 def _listed_suite(reference: str) -> Suite:
     release, colon, pattern = reference.partition(":")
     local = user_path(reference).exists()
-    if colon and not local and "//" not in reference and release in _releases(release):
-        return _registry_suite(reference, release, pattern)
     try:
-        place = locate(reference)
-    except InputError as error:
-        close = difflib.get_close_matches(reference, PRESETS, n=2, cutoff=0.5)
-        hint = f"presets: {', '.join(close or PRESETS)}"
+        if colon and not local and "//" not in reference and release in _releases(release):
+            place = None
+        else:
+            place = locate(reference)
+    except (InputError, UsageError) as error:
+        written = reference.lower().replace(":", "/")
+        close = difflib.get_close_matches(written, PRESETS, n=1, cutoff=0.5)
+        hint = f"did you mean the preset {close[0]}?" if close else f"presets: {', '.join(PRESETS)}"
         raise type(error)(f"{error}; {hint}") from error
-    return _folder_suite(place)
+    return _registry_suite(reference, release, pattern) if place is None else _folder_suite(place)
 
 
 def _releases(release: str) -> Sequence[str]:

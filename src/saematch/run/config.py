@@ -97,7 +97,10 @@ class RunConfig:
                 values = tomllib.load(file)
         except OSError as error:
             raise UsageError(str(os_error_in_words(error, "read a config at", path))) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # not TOML, not UTF-8, a number of 5000 digits
             raise UsageError(f"needed TOML in {path}, found: {error}") from error
         return cls.from_dict(values, str(path))
 
@@ -135,9 +138,9 @@ def parse_layers(value: Any) -> tuple[int, ...] | None:
     if isinstance(value, str):
         layers: list[int] = []
         for item in value.split(","):
-            match = re.fullmatch(r"\s*(-?\d+)(?:\s*-\s*(\d+))?\s*", item)
+            match = re.fullmatch(r"\s*(-?\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*", item)
             if not match:
-                raise _unusable("layers", "such as 12-19 or 12,14", value)
+                raise _unusable("layers", "layers such as 12-19 or 12,14", value)
             first = int(match[1])
             layers += range(first, int(match[2]) + 1) if match[2] else [first]
     elif isinstance(value, int) and not isinstance(value, bool):
@@ -145,9 +148,9 @@ def parse_layers(value: Any) -> tuple[int, ...] | None:
     elif isinstance(value, Sequence) and all(type(layer) is int for layer in value):
         layers = list(value)
     else:
-        raise _unusable("layers", "such as 12-19 or 12,14", value)
+        raise _unusable("layers", "layers such as 12-19 or 12,14", value)
     if not layers:
-        raise _unusable("layers", "such as 12-19 or 12,14", value)
+        raise _unusable("layers", "layers such as 12-19 or 12,14", value)
     return tuple(sorted(layers))
 
 
@@ -160,7 +163,7 @@ def parse_parts(value: Any) -> dict[str, float]:
     else:
         items = re.split(r"[,+]", value) if isinstance(value, str) else value
         if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
-            raise _unusable("parts", "such as decoder,encoder@0.5,bias", value)
+            raise _unusable("parts", "parts such as decoder,encoder@0.5,bias", value)
         weights = {}
         for item in items:
             part, _, weight = item.strip().partition("@")
@@ -169,11 +172,11 @@ def parse_parts(value: Any) -> dict[str, float]:
                     raise ValueError
                 weights[part] = float(weight) if weight else 1.0
             except ValueError:
-                raise _unusable("parts", "such as decoder,encoder@0.5,bias", value) from None
+                raise _unusable("parts", "parts such as decoder,encoder@0.5,bias", value) from None
     for part, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-            raise _unusable("parts", f"a number as weight of '{part}'", weight)
-        weights[part] = float(weight)
+        weights[part] = _number(weight)
+        if isinstance(weight, str) or math.isnan(weights[part]):
+            raise _unusable(f"the weight of '{part}' in parts", "a number", weight)
     return part_weights(weights)
 
 
@@ -205,7 +208,7 @@ def parts_slug(parts: Mapping[str, float]) -> str:
 def parse_strategies(value: Any) -> tuple[str, ...]:
     """Strategies from `folded,cosine` or a sequence of names; in their canonical order."""
     items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
-    expected = f"among {', '.join(DATA_FREE_STRATEGIES)}"
+    expected = f"names among {', '.join(DATA_FREE_STRATEGIES)}"
     if not isinstance(items, Sequence) or not items:
         raise _unusable("strategies", expected, value)
     for item in items:
@@ -229,10 +232,7 @@ def parse_unmatched_cost(value: Any) -> float | str | None:
     """`auto`, or a number from 0 on, as such or as text."""
     if value is None or value == "auto":
         return value
-    try:
-        price = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        price = math.nan
+    price = _number(value)
     if not (math.isfinite(price) and price >= 0):
         raise _unusable("unmatched_cost", "auto or a number from 0 on", value)
     return price
@@ -241,7 +241,7 @@ def parse_unmatched_cost(value: Any) -> float | str | None:
 def parse_degenerate(value: Any) -> str:
     """`apart` or `together`."""
     if value not in DEGENERATE:
-        raise UsageError(f"expected degenerate to be apart or together, got {value!r}")
+        raise _unusable("degenerate", "apart or together", value)
     return value
 
 
@@ -260,8 +260,35 @@ def _count(name: str, least: int) -> Callable[[Any], int]:
     return parse
 
 
+def _number(value: Any) -> float:
+    """A number, as such or as text; NaN for anything else."""
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+_KINDS = {bool: "a truth value", int: "a whole number", float: "a decimal number", str: "a text",
+          list: "a list", tuple: "a list", dict: "a table", type(None): "nothing"}  # fmt: skip
+"""What a value is, for people who write TOML and not Python."""
+
+
 def _unusable(name: str, expected: str, value: object) -> UsageError:
-    return UsageError(f"needed {name} {expected}, found {value!r}")
+    kind = _KINDS.get(type(value), "a date or time")
+    return UsageError(f"expected {name} to be {expected}, got {kind}: {_as_toml(value)}")
+
+
+def _as_toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"'{value}'"
+    if isinstance(value, Mapping):
+        items = (f"{name} = {_as_toml(one)}" for name, one in value.items())
+        return f"{{{', '.join(items)}}}"
+    if isinstance(value, Sequence):
+        return f"[{', '.join(map(_as_toml, value))}]"
+    return str(value)
 
 
 _PARSERS: Mapping[str, Callable[[Any], Any]] = {

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from saematch.text import plural
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -59,10 +61,12 @@ def texts_of(run: "Run", corpus: str) -> int:
 def documents_said(texts: int, documents: int) -> str:
     """The number of documents, and of the texts that they are pieces of where these are fewer."""
     if texts == 1:
-        pieces = "" if documents == 1 else f" in {documents} pieces"
+        pieces = "" if documents == 1 else f" in {documents:,} pieces"
         return f"1 text{pieces} (no interval: one text)"
     return (
-        f"{documents} documents" if texts == documents else f"{texts} texts in {documents} pieces"
+        plural(documents, "document")
+        if texts == documents
+        else f"{plural(texts, 'text')} in {documents:,} pieces"
     )
 
 

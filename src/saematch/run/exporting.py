@@ -12,13 +12,12 @@ from saematch.run.kept import matching_columns
 from saematch.run.plan import COMPOSITIONS
 from saematch.run.read import Run
 from saematch.run.schema import MATCHINGS, decode
+from saematch.text import csv_cell
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("csv", "parquet", "json")
-FORMULAS = ("=", "+", "-", "@", "\t")
-"""How a cell begins that spreadsheets take for a formula."""
 
 
 @files.os_errors_in_words("write tables")
@@ -74,11 +73,10 @@ def _encode(frame: "pd.DataFrame", format: str) -> bytes:
 
 
 def _without_formulas(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Texts that a spreadsheet would run as a formula get an apostrophe before them."""
     from pandas.api.types import is_numeric_dtype
 
     def harmless(value: Any) -> Any:
-        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else value
+        return csv_cell(value) if isinstance(value, str) else value
 
     texts = [name for name in frame if not is_numeric_dtype(frame[name])]
     return frame.assign(**{str(name): frame[name].map(harmless) for name in texts})

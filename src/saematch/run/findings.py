@@ -12,6 +12,7 @@ import numpy as np
 
 from saematch.evaluation.measuring import Values, interval
 from saematch.run.sums import Evaluated, difference
+from saematch.text import plural
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not measurable here"
 BOTH_SIDES = (
@@ -93,8 +94,9 @@ def mse_order(main: Evaluated) -> Finding:
         gains.append(1 - folded / unfolded)
         features.append(int(compared[a, b, "folded"]))
     effect = (
-        f"in {kept} of {len(gains)} pairs, on the same {min(features):,} to {max(features):,} live features "
-        "of each; folded is lower than unfolded by this share, mean over pairs, least and greatest pair"
+        f"in {kept} of {plural(len(gains), 'pair')}, on the same {min(features):,} to {max(features):,} "
+        "live features of each; folded is lower than unfolded by this share, mean over pairs, least "
+        "and greatest pair"
     )
     verdict = HOLDS if kept == len(gains) else FAILS
     return Finding(

@@ -14,6 +14,7 @@ from saematch.run.judged import Judged, best_judge, labelled_pairs, labelled_sam
 from saematch.run.sampling import COMPOSITION, EXACT
 from saematch.semantics.experiments import DIFFERENT, PAIR
 from saematch.semantics.judging import Label
+from saematch.text import plural
 
 if TYPE_CHECKING:
     from saematch.run.read import Run
@@ -102,8 +103,8 @@ def folding(run: "Run") -> Finding:
     gain = draw_weights(len(both), 0) @ (both["f"] - both["u"]).to_numpy() / len(both)
     effect = (
         f"share of SAME by {judge.judge}, folded ({both['f'].mean():.3f}) minus unfolded "
-        f"({both['u'].mean():.3f}) on {len(both)} features; the first third of the depth is not among "
-        "these layers"
+        f"({both['u'].mean():.3f}) on {plural(len(both), 'feature')}; the first third of the depth is "
+        "not among these layers"
     )
     return directed("i", claim, effect, gain, 1)
 
@@ -175,7 +176,7 @@ class _Distances:
         starts = self.pairs[self.pairs["unit"].isin(there.index)]["a"].unique()
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = weights @ values / weights.sum(axis=1)
-        return mean, f"the same {len(there)} features of {', '.join(starts)}"
+        return mean, f"the same {plural(len(there), 'feature')} of {', '.join(starts)}"
 
     def of_random(self) -> Values:
         if not len(self.random):

@@ -57,6 +57,7 @@ from saematch.semantics.experiments import (
 from saematch.semantics.journal import Journal, key_of
 from saematch.semantics.judging import Judge, Judgement, Question
 from saematch.semantics.verdicts import LEAST_CONTROLS, results, verdict
+from saematch.text import plural
 
 JOURNAL = "judging/journal.jsonl"
 _REDRAW = (
@@ -151,7 +152,7 @@ class _Experiment:
         with Journal(self.held.file(JOURNAL)) as journal:
             if journal.unreadable:
                 self._tell(
-                    f"{len(journal.unreadable)} lines of {JOURNAL} cannot be read and are left out"
+                    f"left out of {JOURNAL}: {plural(len(journal.unreadable), 'line')} that cannot be read"
                 )
             intent = intent_of(rows, lambda question: journal.has(judge_key, question))
             if not agree(intent):

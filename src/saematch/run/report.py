@@ -18,7 +18,7 @@ from saematch.run.manifest import made_with
 from saematch.run.report_evaluation import evaluations
 from saematch.run.report_semantics import has_descriptions, judgements
 from saematch.run.steps import Step, followed_steps
-from saematch.text import to_json
+from saematch.text import plural, to_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +42,7 @@ def render_report(run: "Run") -> str:
     environment.filters["gap"] = describe_gap
     environment.filters["life"] = life
     environment.filters["spanned"] = spanned
+    environment.filters["plural"] = plural
     template = files("saematch.run").joinpath("report_template.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(context(run))
 

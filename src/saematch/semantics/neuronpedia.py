@@ -22,6 +22,7 @@ from saematch.semantics.descriptions import Description
 from saematch.semantics.neuronpedia_download import PassingError, Patience, Server, gunzip
 from saematch.semantics.neuronpedia_records import Batch, describe, parse_batch, read_object
 from saematch.semantics.neuronpedia_sources import NAME, NeuronpediaSource, parse_id, source_of
+from saematch.text import plural
 
 __all__ = [
     "EXPORTS",
@@ -243,12 +244,14 @@ def _notes(found: Mapping[int, Batch], damaged: list[int]) -> list[str]:
     missing = [number for number in range(max(found)) if number not in found]
     if missing:
         few = ", ".join(f"batch-{number}" for number in missing[:4])
-        notes.append(f"{len(missing)} batches are not there, though later ones are: {few}")
+        notes.append(
+            f"{plural(len(missing), 'batch', 'batches')} missing, though later ones are there: {few}"
+        )
     bad = [batch for batch in found.values() if batch.malformed]
     if bad:
         total = sum(len(batch.malformed) for batch in bad)
         notes.append(
-            f"{total} lines could not be read and were left out, the first is {bad[0].name}, line "
+            f"{plural(total, 'line')} left out that could not be read, the first is {bad[0].name}, line "
             f"{bad[0].malformed[0]}"
         )
     return notes

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 from saematch.errors import SaematchError, UsageError
+from saematch.text import plural
 
 PER = 1_000_000
 BYTES_A_TOKEN = 4
@@ -131,7 +132,7 @@ class Spending:
     def used_up(self) -> BudgetError:
         """Which budget it is that has nothing left."""
         if not self.may_call():
-            budget = f"a budget of more than {self.max_calls:,} calls"
+            budget = f"a budget of more than {plural(self.max_calls or 0, 'call')}"
             found = f"all {self.calls:,} made"
         else:
             budget = f"a budget of more than {self.max_cost:g}"

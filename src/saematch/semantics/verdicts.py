@@ -14,6 +14,7 @@ import numpy as np
 from saematch.evaluation.measuring import draw_weights, interval
 from saematch.semantics.experiments import CALIBRATION, DIFFERENT, PAIR, SAME
 from saematch.semantics.judging import Judgement, Label, Outcome
+from saematch.text import plural
 
 Span = tuple[float, float | None, float | None]
 """A value and its 95% interval."""
@@ -155,7 +156,7 @@ def _why_unknown(answers: Sequence[Answer]) -> str:
         return "none of its controls was asked yet"
     read = sum(one.label is not None for one in asked)
     return (
-        f"of {len(asked)} controls that were asked {read} were given a label that could be read, and both "
+        f"of {plural(len(asked), 'control')} asked {read} were given a label that could be read, and both "
         "kinds are needed"
     )
 

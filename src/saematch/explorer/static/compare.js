@@ -58,7 +58,7 @@ function meanLabel(answer, side) {
 function inWords(answer, run) {
   const all = sums(answer);
   const text = make("p", {class: "answer"}, make("b", {}, answer.one), " and ", make("b", {}, answer.other),
-    ` pair ${percent(all.features ? all.same / all.features : null)} of ${counted(all.features)} live features with the same partner. `);
+    ` pair ${percent(all.features ? all.same / all.features : null)} of ${plural(all.features, "live feature")} with the same partner. `);
   if (answer.corpus && all.for_one + all.for_other + all.ties) {
     text.append(`Where they differ, the partner by ${answer.one} fires together with the feature more often in ${counted(all.for_one)}, `
       + `that by ${answer.other} in ${counted(all.for_other)}, equally often in ${counted(all.ties)} (text: ${answer.corpus}); ${counted(all.unmeasured)} were not measured. `);

@@ -1,5 +1,6 @@
 // The answers of an exported file.  It carries whole answers, and the features of the paths it was made of.
 
+import {plural} from "./numbers.js";
 import {sameToken} from "./tokens.js";
 
 const RANGES = ["mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift", "fired"];
@@ -14,7 +15,7 @@ export function embeddedAnswer(data, question, asked) {
   const answer = kept && kept[asked.feature ?? JSON.stringify(asked)];
   if (answer) return answer;
   if (question === "path") {
-    throw new Error(`${asked.feature} is not in this file, which holds ${data.features.length} features; `
+    throw new Error(`${asked.feature} is not in this file, which holds ${plural(data.features.length, "feature")}; `
       + "saematch explore on the run itself has all of them.");
   }
   throw new Error("This is not in the file; saematch explore on the run itself has it.");

@@ -1,7 +1,7 @@
 // What the run lacks and which command makes it; files that cannot be used; an index that is being made.
 
 import {clear, make} from "./elements.js";
-import {counted, plural} from "./numbers.js";
+import {plural} from "./numbers.js";
 
 export function showNotices(place, run) {
   const opened = [...place.querySelectorAll("details")].map(one => one.open);
@@ -26,7 +26,7 @@ export function showNotices(place, run) {
     }
   }
   if (run.carried) {
-    found.push(make("p", {class: "notice"}, `This file carries ${counted(run.carried.features)} features of ${plural(run.carried.paths, "path")}; `
+    found.push(make("p", {class: "notice"}, `This file carries ${plural(run.carried.features, "feature")} of ${plural(run.carried.paths, "path")}; `
       + "counts of the whole run and of strategies are of all its features."));
   }
   clear(place, found);

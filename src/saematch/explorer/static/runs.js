@@ -33,7 +33,7 @@ export async function showRuns(place, asked, run) {
       make("ul", {}, answer.settings.map(one => make("li", {}, make("b", {}, one.setting.replaceAll("_", " ")), `: ${shown(one.one)} and ${shown(one.other)}`)))));
   }
   const features = answer.pairs.reduce((sum, row) => sum + row.features, 0), same = answer.pairs.reduce((sum, row) => sum + row.same, 0);
-  place.append(make("p", {class: "answer"}, `The two runs pair ${percent(features ? same / features : null)} of ${counted(features)} live features with the same partner.`),
+  place.append(make("p", {class: "answer"}, `The two runs pair ${percent(features ? same / features : null)} of ${plural(features, "live feature")} with the same partner.`),
     tableOf("Counts for every two layers", ["layers", "live features", "same partner", "differ", "paired by both",
       "decoder MSE, one", "decoder MSE, other"],
       answer.pairs.map(row => make("tr", {}, make("th", {scope: "row"}, `${row.a} → ${row.b}`),
