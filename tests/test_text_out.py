@@ -87,10 +87,23 @@ def test_exports_are_read_by_others(finished: Path, tmp_path: Path, format: str)
 def test_no_cell_of_a_csv_is_a_formula() -> None:
     from saematch.run import exporting
 
-    frame = pd.DataFrame({"text": ["=1+1", "@x", "+y", "-z", "plain", None], "value": [-1.5] * 6})
+    texts = ["=1+1", "@x", "+y", "-z", "\tx", "-1", "plain", None]
+    frame = pd.DataFrame({"text": texts, "value": [-1.5] * 8})
     back = pd.read_csv(io.BytesIO(exporting._encode(frame, "csv")))
-    assert back["text"].tolist()[:5] == ["'=1+1", "'@x", "'+y", "'-z", "plain"]
-    assert back["value"].tolist() == [-1.5] * 6
+    assert back["text"].tolist()[:7] == ["'=1+1", "'@x", "'+y", "'-z", "'\tx", "-1", "plain"]
+    assert back["value"].tolist() == [-1.5] * 8
+
+
+def test_no_description_in_the_explorers_csv_is_a_formula() -> None:
+    duckdb = pytest.importorskip("duckdb")
+    from saematch.explorer.taking import _column
+
+    rows = "(VALUES ('=1+1'), ('@x'), ('+y'), ('-z'), (chr(9) || 'x'), ('plain'), (NULL))"
+    for kind, mark in (("csv", "'"), ("json", "")):
+        column = _column("description", "folded", kind)
+        found = duckdb.sql(f"SELECT {column} FROM {rows} AS t(description)").fetchall()
+        texts = [*(f"{mark}{one}" for one in ("=1+1", "@x", "+y", "-z", "\tx")), "plain", None]
+        assert [row[0] for row in found] == texts
 
 
 def test_a_picture_takes_any_text(tmp_path: Path) -> None:

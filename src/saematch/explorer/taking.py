@@ -10,6 +10,7 @@ from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.database import Database
 from saematch.explorer.finding import OWN_COLUMNS, is_known, selected_rows
 from saematch.explorer.selection import PAGING, one_of, parse_selection
+from saematch.text import FORMULAS
 
 FORMATS = {
     "csv": ("FORMAT csv, HEADER true", "text/csv; charset=utf-8"),
@@ -38,7 +39,8 @@ class Taken:
 
 
 def take(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -> Taken:
-    """All features of a selection, in its order; lists are JSON in CSV."""
+    """All features of a selection, in its order; in CSV lists are JSON, and no description is a
+    formula."""
     kind = one_of(asked, "format", tuple(FORMATS), "csv")
     chosen = {name: value for name, value in asked.items() if name not in ("format", *PAGING[2:])}
     selection = parse_selection(chosen, tuple(catalogue.wanted()))
@@ -59,7 +61,12 @@ def take(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -> 
 
 
 def _column(name: str, strategy: str, kind: str) -> str:
-    value = f"CAST(to_json({name}) AS VARCHAR)" if kind == "csv" and name in LISTS else name
+    value = name
+    if kind == "csv" and name in LISTS:
+        value = f"CAST(to_json({name}) AS VARCHAR)"
+    elif kind == "csv" and name == "description":
+        starts = ", ".join(f"chr({ord(one)})" for one in FORMULAS)
+        value = f"CASE WHEN left({name}, 1) IN ({starts}) THEN chr(39) || {name} ELSE {name} END"
     return (
         f"{value} AS {name}"
         if is_known(name, strategy)

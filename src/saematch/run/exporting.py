@@ -12,13 +12,12 @@ from saematch.run.kept import matching_columns
 from saematch.run.plan import COMPOSITIONS
 from saematch.run.read import Run
 from saematch.run.schema import MATCHINGS, decode
+from saematch.text import FORMULAS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMATS = ("csv", "parquet", "json")
-FORMULAS = ("=", "+", "-", "@", "\t")
-"""How a cell begins that spreadsheets take for a formula."""
 
 
 @files.os_errors_in_words("write tables")
@@ -74,11 +73,16 @@ def _encode(frame: "pd.DataFrame", format: str) -> bytes:
 
 
 def _without_formulas(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """Texts that a spreadsheet would run as a formula get an apostrophe before them."""
+    """Texts that a spreadsheet would run as a formula get an apostrophe before them.
+
+    A number is none: the embedding's key is "-1".
+    """
     from pandas.api.types import is_numeric_dtype
 
     def harmless(value: Any) -> Any:
-        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else value
+        if not isinstance(value, str) or value.removeprefix("-").isdecimal():
+            return value
+        return f"'{value}" if value.startswith(FORMULAS) else value
 
     texts = [name for name in frame if not is_numeric_dtype(frame[name])]
     return frame.assign(**{str(name): frame[name].map(harmless) for name in texts})
