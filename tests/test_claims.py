@@ -5,6 +5,7 @@ import html
 import inspect
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,63 @@ def test_messages_name_flags_and_commands_that_are_there(module: Path) -> None:
             if verb in GROUP.commands:
                 mine = set(FLAG.findall(found["rest"].split("saematch")[0]))
                 assert mine <= FLAGS[verb], (module, line, text)
+
+
+EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+    "optional-dependencies"
+]
+
+
+def packages_of(extra: str) -> set[str]:
+    """What an extra installs, by names of packages; extras within it resolved."""
+    found = set()
+    for line in EXTRAS[extra]:
+        own = re.match(r"saematch\[([^]]+)\]", line)
+        if own:
+            found |= set().union(*(packages_of(one) for one in own[1].split(",")))
+        else:
+            found.add(re.split(r"[\[<>=]", line)[0].replace("_", "-"))
+    return found
+
+
+def test_documents_and_messages_name_extras_that_are_there() -> None:
+    for path in (*PAGES, *ROOT.glob("recipes/*/README.md"), *SOURCE.rglob("*.py")):
+        for named in re.findall(r"saematch\[([a-z0-9,]+)\]", path.read_text()):
+            assert set(named.split(",")) <= set(EXTRAS), path
+
+
+def test_a_missing_package_is_in_the_extra_that_the_message_names() -> None:
+    checked = 0
+    for module in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if not (
+                isinstance(node, ast.Call) and ast.unparse(node.func) == "MissingDependencyError"
+            ):
+                continue
+            package, extra = node.args[:2]
+            assert isinstance(extra, ast.Constant)
+            assert extra.value in EXTRAS
+            if isinstance(package, ast.Constant):
+                brought = {
+                    *packages_of(str(extra.value)),
+                    *(
+                        ast.unparse(one.value).strip("'").split()[-1]
+                        for one in node.keywords
+                        if one.arg == "also"
+                    ),
+                }
+                assert str(package.value).replace("_", "-") in brought, (module, node.lineno)
+                checked += 1
+    assert checked > 8
+
+
+def test_places_that_contributing_names_are_there() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("| path | what |")[2]
+    folder = Path("src/saematch")
+    for row in table.partition("\n\n")[0].splitlines()[2:]:
+        for name in re.findall(r"`([^`]+)`", row.split("|")[1]):
+            place = name if name.startswith(("src/", "recipes/", "benchmarks/")) else folder / name
+            assert list(ROOT.glob(str(place))), name
 
 
 LIBRARY = ("assignment", "evaluation", "language_model", "loading", "semantics")

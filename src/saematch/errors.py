@@ -41,12 +41,15 @@ class UnsupportedError(InputError):
 
 
 class MissingDependencyError(SaematchError):
-    """An optional package is not installed; the message names the extra that brings it."""
+    """An optional package is not installed; the message names the extra that brings it.
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    `also`: a command that is needed too, where the extra does not bring the package itself.
+    """
+
+    def __init__(self, package: str, extra: str, purpose: str, also: str = "") -> None:
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed; "
-            f"try: pip install 'saematch[{extra}]'"
+            f"try: pip install 'saematch[{extra}]'{also and f' && {also}'}"
         )
 
 

@@ -286,3 +286,15 @@ def test_views_and_parameters_of_a_state_dict_are_read_as_torch_reads_them(
     for name, tensor in theirs.items():
         assert torch.equal(ours[name], tensor), name
         assert ours[name].dtype == tensor.dtype
+
+
+def test_torch_files_without_checksums_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ae.pt"
+    computed = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"W_enc": torch.ones(3, 4)}, path)
+    finally:
+        torch.serialization.set_crc32_options(computed)
+    with pytest.raises(InputError, match="CRC-32"):
+        read_tensors(path)

@@ -260,11 +260,20 @@ def test_two_layers_none_and_the_callers() -> None:
     assert site_of_path("layer_9/layer_8/x", layer=5) == Site(RESIDUAL, 5)
     assert site_of_path("width_16k", layer=5) == Site(RESIDUAL, 5)
     assert site_of_path("width_16k", layer=-1) == Site("embedding", EMBEDDING)
+    assert site_of_path("embed/layer_3", layer=3) == Site(RESIDUAL, 3)
+    assert site_of_path("embed/layer_3", layer=-1) == Site("embedding", EMBEDDING)
     with pytest.raises(InputError, match="from 0 to"):
         site_of_path("layer_" + "1" * 5000)
     for wrong in (-2, True, 10**30):
         with pytest.raises(UsageError, match="whole number"):
             site_of_path("layer_3", layer=wrong)
+
+
+@pytest.mark.parametrize("path", ["embed/ae.pt", "embedding/width_4k/average_l0_6", "embed_tokens"])
+def test_the_callers_layer_makes_no_residual_sae_of_an_embedding(path: str) -> None:
+    assert site_of_path(path, layer=-1) == Site("embedding", EMBEDDING)
+    with pytest.raises(UsageError, match=r"path says, got layer=3 .*emb.*layer -1"):
+        site_of_path(path, layer=3)
 
 
 @pytest.mark.parametrize(
@@ -322,6 +331,7 @@ def test_what_agrees() -> None:
     assert site_of_config(POST_4, "layer_3/layer_4/x") == Site(RESIDUAL, 4)
     # The caller wins over the path, not over the config.
     assert site_of_config(POST_4, "layer_3", layer=4) == Site(RESIDUAL, 4)
+    assert site_of_config(POST_4, "embedding/x", layer=4) == Site(RESIDUAL, 4)
     with pytest.raises(UsageError, match=r"layer=5 .*blocks\.4"):
         site_of_config(POST_4, layer=5)
 

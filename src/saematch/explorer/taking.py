@@ -40,7 +40,8 @@ class Taken:
 
 
 def take(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -> Taken:
-    """All features of a selection, in its order; lists are JSON in CSV."""
+    """All features of a selection, in its order; in CSV lists are JSON, and no description is a
+    formula."""
     kind = one_of(asked, "format", tuple(FORMATS), "csv")
     chosen = {name: value for name, value in asked.items() if name not in ("format", *PAGING[2:])}
     selection = parse_selection(chosen, tuple(catalogue.wanted()))

