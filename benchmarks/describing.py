@@ -11,9 +11,9 @@ import time
 
 from saematch import load_sae
 from saematch.evaluation.arms import on_device
-from saematch.language_model import Documents, LanguageModel, load_corpus, load_language_model
-from saematch.measuring import folded
-from saematch.semantics.describing import ReadTexts, describe_features
+from saematch.matching.measuring import folded
+from saematch.models import Documents, LanguageModel, load_corpus, load_language_model
+from saematch.semantics.descriptions.describing import ReadTexts, describe_features
 
 CORPORA = ("web", "wiki", "code")
 

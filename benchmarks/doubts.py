@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from saematch.run.doubts import Doubt
-from saematch.run.judged import labels_of_pairs
-from saematch.run.names import PAIR_SOURCES
-from saematch.run.read import Run, open_run
-from saematch.run.steps import followed_steps
-from saematch.semantics.judging import Label
+from saematch.semantics.judges.protocol import Label
+from saematch.store.following import followed_steps
+from saematch.store.judge_results import labels_of_pairs
+from saematch.store.names import PAIR_SOURCES
+from saematch.store.reader import Run, open_run
+from saematch.store.warnings import Doubt
 
 KINDS = tuple(kind for kind in Doubt if kind not in (Doubt.NOT_LIVE, Doubt.DIFFERENT))
 

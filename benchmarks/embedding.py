@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 
 from saematch import load_suite
 from saematch.loading import source_files
-from saematch.run.shipped import FOLDER
-from saematch.semantics.embedding_judge import OFFLINE, EmbeddingJudge, Thresholds
-from saematch.semantics.firing import HALVES
-from saematch.semantics.judging import Question
+from saematch.pipelines.describing.shipped import FOLDER
+from saematch.semantics.descriptions.max_activating import HALVES
+from saematch.semantics.judges.embedding import OFFLINE, EmbeddingJudge, Thresholds
+from saematch.semantics.judges.protocol import Question
 
 
 def texts(suite: str) -> list[str]:

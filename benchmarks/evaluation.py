@@ -16,13 +16,7 @@ import torch
 from saematch import fold_thresholds, load_sae, match
 from saematch.evaluation.arms import PairInputs, arms_of, on_device
 from saematch.evaluation.collecting import collect
-from saematch.language_model import (
-    Documents,
-    batches,
-    decoder_blocks,
-    load_corpus,
-    load_language_model,
-)
+from saematch.models import Documents, batches, decoder_blocks, load_corpus, load_language_model
 
 STRATEGIES = ("folded", "unfolded", "naive", "cosine")
 

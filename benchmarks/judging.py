@@ -13,9 +13,9 @@ import subprocess
 import sys
 import time
 
-from saematch.semantics.chat import Chat
-from saematch.semantics.judging import Judgement, Label, Question
-from saematch.semantics.llm_judge import LLMJudge
+from saematch.semantics.chat.chat import Chat
+from saematch.semantics.judges.llm import LLMJudge
+from saematch.semantics.judges.protocol import Judgement, Label, Question
 
 REPLY = json.dumps(
     {

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from saematch.run.schema_semantics import (
+from saematch.store.schema_semantics import (
     CONTEXTS,
     DESCRIPTIONS,
     FEATURES,

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from synthetic_meanings import Meanings, made_words
 
-from saematch import files
-from saematch.run.manifest import MANIFEST, empty_manifest, encode_manifest
-from saematch.run.names import FROM_PLAN
-from saematch.run.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PAIRS, PATHS, Table
+from saematch._io import files
+from saematch.store.manifest import MANIFEST, empty_manifest, encode_manifest
+from saematch.store.names import FROM_PLAN
+from saematch.store.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PAIRS, PATHS, Table
 
 SLUG = "decoder+encoder+bias"
 STRATEGIES = ("folded", "unfolded", "naive", "random", "cosine")

@@ -18,8 +18,8 @@ import saematch
 from saematch.cli import app
 from saematch.figures.data import NotInRunError
 from saematch.figures.paper import FIGURES
-from saematch.run import Run, RunConfig, run
-from saematch.run.commands import run_again
+from saematch.pipelines import Run, RunConfig, run
+from saematch.store.commands import run_again
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/saematch"
@@ -191,14 +191,14 @@ def test_places_that_contributing_names_are_there() -> None:
             assert list(ROOT.glob(str(place))), name
 
 
-LIBRARY = ("assignment", "evaluation", "language_model", "loading", "semantics")
+LIBRARY = ("_io", "assignment", "evaluation", "loading", "matching", "models", "semantics")
 
 
 def test_the_library_names_no_flags_in_its_errors() -> None:
     """A library's error may name a command whole; not a flag alone, which nobody has in Python."""
     modules = [
-        *SOURCE.glob("[!cd]*.py"),
-        *(p for of in LIBRARY for p in (SOURCE / of).glob("*.py")),
+        *SOURCE.glob("*.py"),
+        *(p for of in LIBRARY for p in (SOURCE / of).rglob("*.py")),
     ]
     for module in modules:
         for node in ast.walk(ast.parse(module.read_text())):
@@ -208,13 +208,13 @@ def test_the_library_names_no_flags_in_its_errors() -> None:
                     assert not FLAG.findall(text), (module, node.lineno, text)
 
 
-SHARED = ("run", "explorer")
+SHARED = ("configs", "store", "pipelines", "report", "rendering", "explorer")
 
 
 @pytest.mark.parametrize("room", SHARED)
 def test_what_python_reaches_too_names_arguments_beside_flags(room: str) -> None:
     """A flag outside a whole command stands after the argument of that name."""
-    for module in (SOURCE / room).glob("*.py"):
+    for module in (SOURCE / room).rglob("*.py"):
         for line, text in strings(module):
             loose = COMMAND.sub(lambda found: found["rest"].partition("(")[2], text)
             for flag in [] if text.startswith("--") else FLAG.findall(loose):
@@ -310,14 +310,16 @@ def test_findings_writes_the_same_file_with_json_and_without(
 ) -> None:
     from types import SimpleNamespace
 
-    import saematch.display_evaluation
-    import saematch.run.finding
+    import saematch.cli.display.evaluation
+    import saematch.report.all_findings
     from saematch import cli
 
     monkeypatch.setattr(
-        saematch.run.finding, "find", lambda *_: SimpleNamespace(main=None, lines=[], findings=[])
+        saematch.report.all_findings,
+        "find",
+        lambda *_: SimpleNamespace(main=None, lines=[], findings=[]),
     )
-    monkeypatch.setattr(saematch.display_evaluation, "findings_text", lambda *_: "what holds")
+    monkeypatch.setattr(saematch.cli.display.evaluation, "findings_text", lambda *_: "what holds")
     monkeypatch.setattr("sys.argv", ["saematch", "findings", str(tmp_path), "--json"])
     cli.main()
     assert (tmp_path / "findings.md").read_text() == "what holds"

@@ -6,18 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from saematch import pricing, sae
+from saematch import sae
 from saematch.assignment import certified, costs, dense
 from saematch.assignment.solve import DENSE_UP_TO
+from saematch.configs.describing import DescribeConfig
+from saematch.configs.evaluation import EvaluationConfig
+from saematch.configs.judging import JudgeConfig
 from saematch.evaluation import activations, fitting, measuring
 from saematch.explorer import catalogue, catalogue_query, database, server
 from saematch.figures import pruning, style
 from saematch.loading import archives, presets, reach, tensors
-from saematch.run import RunConfig, doubts, sampling, schema
-from saematch.run.describe_config import DescribeConfig
-from saematch.run.evaluation_config import EvaluationConfig
-from saematch.run.judge_config import JudgeConfig
-from saematch.semantics import verdicts
+from saematch.matching import pricing
+from saematch.pipelines import RunConfig
+from saematch.pipelines.judging import sampling
+from saematch.semantics.judges import agreement as verdicts
+from saematch.store import schema
+from saematch.store import warnings as doubts
 
 ROOT = Path(__file__).parents[1]
 MEBIBYTE = 1 << 20

@@ -11,7 +11,7 @@ from tiny_suites import write_sae, write_suite
 
 from saematch import FeaturePaths, Matching, chain, load_sae, match
 from saematch.notebook import curve, page
-from saematch.run import RunConfig, run
+from saematch.pipelines import RunConfig, run
 
 EVIL = "<img src=x onerror=alert(1)>"
 

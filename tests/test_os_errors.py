@@ -13,16 +13,16 @@ from described_runs import SMALL
 from tiny_suites import write_suite
 
 import saematch
-from saematch import files
+from saematch._io import files
+from saematch.configs.evaluation import EvaluationConfig
 from saematch.errors import InputError, SaematchError
-from saematch.language_model.corpora import load_corpus
 from saematch.loading import inspect_sae, load_sae, load_suite
-from saematch.run import RunConfig, open_run, run
-from saematch.run.describing import describe
-from saematch.run.directory import RunDirectory
-from saematch.run.drawing import draw_figures
-from saematch.run.evaluating import evaluate
-from saematch.run.evaluation_config import EvaluationConfig
+from saematch.models.corpora import load_corpus
+from saematch.pipelines import RunConfig, open_run, run
+from saematch.pipelines.describing.describe import describe
+from saematch.pipelines.evaluation.evaluate import evaluate
+from saematch.rendering.figures import draw_figures
+from saematch.store.directory import RunDirectory
 
 KINDS = ("too long", "nobody", "loop", "below a file", "a file", "a folder")
 SUITE = "bundled:smollm2-135m"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import saematch
-from saematch.language_model import LanguageModel, load_language_model
-from saematch.run import open_run
+from saematch.models import LanguageModel, load_language_model
+from saematch.pipelines import open_run
 
 OFFLINE = {**os.environ, "HF_HUB_OFFLINE": "1"}
 

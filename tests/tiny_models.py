@@ -13,7 +13,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from saematch.language_model import LanguageModel
+from saematch.models import LanguageModel
 
 logging.disable_progress_bar()
 VOCABULARY, WIDTH, BLOCKS = 260, 16, 4

@@ -19,7 +19,7 @@ from paper.settings import (
     far_pairs,
     layers_of,
 )
-from saematch.evaluation.choice import choose_suite
+from saematch.evaluation.even_l0 import choose_suite
 from saematch.loading.presets import CANONICAL_L0, TABLE_1_L0
 
 BLOCKS = 26

@@ -19,8 +19,8 @@ from paper.settings import PlannedRun, Recipe, Settings
 from saematch.errors import InputError, MissingDependencyError, SaematchError
 from saematch.loading.reach import hub_is_reachable
 from saematch.loading.references import locate
-from saematch.semantics.chat import OPENAI
-from saematch.semantics.embedding_judge import OFFLINE
+from saematch.semantics.chat.chat import OPENAI
+from saematch.semantics.judges.embedding import OFFLINE
 
 PACKAGES = {
     "huggingface_hub": "hub",

@@ -15,7 +15,7 @@ from paper.needs import GIB, Needs, needs_of
 from paper.settings import PlannedRun, Recipe, Settings
 from paper.steps import Reproduction
 from paper.summary import NAME, not_drawn
-from saematch.cli_evaluation import quiet_libraries
+from saematch.cli.evaluation import quiet_libraries
 from saematch.errors import SaematchError, UsageError
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from saematch.configs.run import DATA_FREE_STRATEGIES
 from saematch.errors import UsageError
-from saematch.run.config import DATA_FREE_STRATEGIES
 
 
 def choice(default: Any, says: str) -> Any:

@@ -20,24 +20,24 @@ from typing import Any
 from paper.settings import PlannedRun, Recipe, Settings, layers_of, starts_in
 from paper.suites import suite_of
 from paper.summary import write_summary
-from saematch import files
-from saematch.display_evaluation import findings_text
-from saematch.run import RunConfig, open_run
-from saematch.run import run as match_suite
-from saematch.run.describe_config import DescribeConfig
-from saematch.run.describing import describe
-from saematch.run.describing_neuronpedia import NEURONPEDIA
-from saematch.run.drawing import Drawn, draw_figures
-from saematch.run.evaluating import evaluate
-from saematch.run.evaluation_config import EvaluationConfig
-from saematch.run.finding import Found, find
-from saematch.run.judge_config import EXPERIMENTS, JudgeConfig
-from saematch.run.judging import judge
-from saematch.semantics.chat import OPENAI, Chat
-from saematch.semantics.embedding_judge import EmbeddingJudge
-from saematch.semantics.judging import Judge
-from saematch.semantics.llm_judge import LLMJudge
-from saematch.semantics.spending import Prices
+from saematch._io import files
+from saematch.cli.display.evaluation import findings_text
+from saematch.configs.describing import DescribeConfig
+from saematch.configs.evaluation import EvaluationConfig
+from saematch.configs.judging import EXPERIMENTS, JudgeConfig
+from saematch.pipelines import RunConfig, open_run
+from saematch.pipelines import run as match_suite
+from saematch.pipelines.describing.describe import describe
+from saematch.pipelines.describing.neuronpedia import NEURONPEDIA
+from saematch.pipelines.evaluation.evaluate import evaluate
+from saematch.pipelines.judging.judge import judge
+from saematch.rendering.figures import Drawn, draw_figures
+from saematch.report.all_findings import Found, find
+from saematch.semantics.chat.chat import OPENAI, Chat
+from saematch.semantics.chat.spending import Prices
+from saematch.semantics.judges.embedding import EmbeddingJudge
+from saematch.semantics.judges.llm import LLMJudge
+from saematch.semantics.judges.protocol import Judge
 
 SERIES = "l0-series"
 """The run whose findings are of several L0s."""

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from paper.settings import PlannedRun, Recipe, Settings
-from saematch import files
-from saematch.display_evaluation import findings_text
-from saematch.run.drawing import Drawn
-from saematch.run.finding import Found
+from saematch._io import files
+from saematch.cli.display.evaluation import findings_text
+from saematch.rendering.figures import Drawn
+from saematch.report.all_findings import Found
 
 NAME = "summary.md"
 

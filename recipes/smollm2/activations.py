@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from jobs import jobs
 from saematch.errors import InputError
-from saematch.language_model import capture_residual_stream, load_smollm2
+from saematch.models import capture_residual_stream, load_smollm2
 from settings import Settings
 
 DOCUMENTS_PER_CHUNK = 64

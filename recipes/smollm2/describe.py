@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from saematch import files
-from saematch.run import RunConfig, open_run, run
-from saematch.run.describe_config import DescribeConfig
-from saematch.run.describing import describe, names_from_activations
-from saematch.run.shipped import FOLDER, shipped_name
+from saematch._io import files
+from saematch.configs.describing import DescribeConfig
+from saematch.pipelines import RunConfig, open_run, run
+from saematch.pipelines.describing.describe import describe, names_from_activations
+from saematch.pipelines.describing.shipped import FOLDER, shipped_name
 
 SHIPPED_CONTEXTS = 3
 """Of either half of the documents; features are described from all that `--contexts` asks for."""

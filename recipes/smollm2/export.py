@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from activations import read_activations
 from jobs import Job
 from saematch import load_sae
-from saematch.language_model import SMOLLM2_NAME, smollm2_weights_sha256
+from saematch.models import SMOLLM2_NAME, smollm2_weights_sha256
 from settings import Settings
 
 ROWS = 8192

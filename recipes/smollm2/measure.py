@@ -16,8 +16,8 @@ from tqdm import tqdm
 from activations import load_model, read_activations
 from jobs import Job
 from saematch import SAE, load_sae
-from saematch.language_model import capture_residual_stream
-from saematch.strategies import unit_rows
+from saematch.matching.strategies import unit_rows
+from saematch.models import capture_residual_stream
 from settings import Settings
 
 ROWS = 8192

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saematch.assignment import Assignment, Certified, Dense, Verification, solve, verify
-    from saematch.consistency import Consistency, pw_mcc
     from saematch.errors import InputError, SaematchError, UnsupportedError, UsageError
-    from saematch.evaluation.choice import choose_suite
     from saematch.evaluation.evaluate import evaluate
+    from saematch.evaluation.even_l0 import choose_suite
     from saematch.loading import Suite, inspect_sae, load_sae, load_suite
-    from saematch.matched import Matching
-    from saematch.matching import match, match_pairs, verify_matching
-    from saematch.measuring import measure
-    from saematch.paths import FeaturePaths, chain
-    from saematch.permutation import compose, inverse, permute_features
-    from saematch.pricing import price_curve
-    from saematch.run.read import Run, open_run
+    from saematch.matching.consistency import Consistency, pw_mcc
+    from saematch.matching.match import match, match_pairs, verify_matching
+    from saematch.matching.matched import Matching
+    from saematch.matching.measuring import measure
+    from saematch.matching.paths import FeaturePaths, chain
+    from saematch.matching.permutation import compose, inverse, permute_features
+    from saematch.matching.pricing import price_curve
     from saematch.sae import SAE, FoldedSAE, fold_thresholds
-    from saematch.semantics.chat import Chat
-    from saematch.semantics.embedding_judge import EmbeddingJudge
-    from saematch.semantics.judge import judge
-    from saematch.semantics.llm_judge import LLMJudge
+    from saematch.semantics.chat.chat import Chat
+    from saematch.semantics.judges.embedding import EmbeddingJudge
+    from saematch.semantics.judges.judge import judge
+    from saematch.semantics.judges.llm import LLMJudge
+    from saematch.store.reader import Run, open_run
 
 __version__ = "0.1.0"
 
@@ -37,23 +37,23 @@ _HOMES = {
         "solve",
         "verify",
     ),
-    "saematch.consistency": ("Consistency", "pw_mcc"),
+    "saematch.matching.consistency": ("Consistency", "pw_mcc"),
     "saematch.errors": ("InputError", "SaematchError", "UnsupportedError", "UsageError"),
-    "saematch.evaluation.choice": ("choose_suite",),
+    "saematch.evaluation.even_l0": ("choose_suite",),
     "saematch.evaluation.evaluate": ("evaluate",),
     "saematch.loading": ("Suite", "inspect_sae", "load_sae", "load_suite"),
-    "saematch.matched": ("Matching",),
-    "saematch.matching": ("match", "match_pairs", "verify_matching"),
-    "saematch.measuring": ("measure",),
-    "saematch.paths": ("FeaturePaths", "chain"),
-    "saematch.permutation": ("compose", "inverse", "permute_features"),
-    "saematch.pricing": ("price_curve",),
-    "saematch.run.read": ("Run", "open_run"),
+    "saematch.matching.matched": ("Matching",),
+    "saematch.matching.match": ("match", "match_pairs", "verify_matching"),
+    "saematch.matching.measuring": ("measure",),
+    "saematch.matching.paths": ("FeaturePaths", "chain"),
+    "saematch.matching.permutation": ("compose", "inverse", "permute_features"),
+    "saematch.matching.pricing": ("price_curve",),
+    "saematch.store.reader": ("Run", "open_run"),
     "saematch.sae": ("SAE", "FoldedSAE", "fold_thresholds"),
-    "saematch.semantics.chat": ("Chat",),
-    "saematch.semantics.embedding_judge": ("EmbeddingJudge",),
-    "saematch.semantics.judge": ("judge",),
-    "saematch.semantics.llm_judge": ("LLMJudge",),
+    "saematch.semantics.chat.chat": ("Chat",),
+    "saematch.semantics.judges.embedding": ("EmbeddingJudge",),
+    "saematch.semantics.judges.judge": ("judge",),
+    "saematch.semantics.judges.llm": ("LLMJudge",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

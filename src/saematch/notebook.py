@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saematch.matched import describe_gap
+from saematch.matching.matched import describe_gap
 from saematch.text import plural
 
 if TYPE_CHECKING:
-    from saematch.matched import Matching
-    from saematch.paths import FeaturePaths
-    from saematch.run.read import Run
+    from saematch.matching.matched import Matching
+    from saematch.matching.paths import FeaturePaths
+    from saematch.store.reader import Run
 
 WIDTH, HEIGHT, EDGE = 340, 90, 8
 POINTS = 200

@@ -13,9 +13,9 @@ from saematch.evaluation.arms import PairInputs, arms_of
 from saematch.evaluation.collecting import Collected, collect
 from saematch.evaluation.fitting import CorrelationSums, RidgeSums, fit
 from saematch.evaluation.tables import CorpusMeasures
-from saematch.language_model import Corpus, Documents
-from saematch.permutation import UNMATCHED
-from saematch.strategies import random_permutation
+from saematch.matching.permutation import UNMATCHED
+from saematch.matching.strategies import random_permutation
+from saematch.models import Corpus, Documents
 
 TEXTS = (
     "The committee met in the town hall.",

@@ -6,10 +6,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from saematch import files
-from saematch.run.manifest import decode_manifest, encode_manifest
-from saematch.run.schema import decode
-from saematch.run.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES
+from saematch._io import files
+from saematch.store.manifest import decode_manifest, encode_manifest
+from saematch.store.schema import decode
+from saematch.store.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES
 
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from synthetic_meanings import JUDGE
 
-from saematch.run.read import open_run
-from saematch.run.steps import followed_steps
+from saematch.store.following import followed_steps
+from saematch.store.reader import open_run
 
 SLUG = "decoder+encoder+bias"
 

@@ -12,9 +12,9 @@ from damage import HOSTILE, cut_short, rewrite, wrong_bytes
 from explored_runs import SHAPE
 from playwright.sync_api import expect
 
-from saematch.run.manifest import encode_manifest
-from saematch.run.read import open_run
-from saematch.run.steps import followed_steps
+from saematch.store.following import followed_steps
+from saematch.store.manifest import encode_manifest
+from saematch.store.reader import open_run
 
 
 def test_find_then_follow_then_back(watched: Watched, site: str) -> None:

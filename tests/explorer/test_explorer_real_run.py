@@ -12,17 +12,17 @@ from starlette.testclient import TestClient
 from tiny_models import tiny_model
 from tiny_suites import write_suite
 
+from saematch.configs.evaluation import EvaluationConfig
+from saematch.configs.judging import JudgeConfig
 from saematch.explorer.explorer import Explorer
-from saematch.run import RunConfig, open_run, run
-from saematch.run.described import descriptions_of
-from saematch.run.describing import describe
-from saematch.run.evaluating import evaluate
-from saematch.run.evaluation_config import EvaluationConfig
-from saematch.run.judge_config import JudgeConfig
-from saematch.run.judged import labelled_sample
-from saematch.run.judging import judge
-from saematch.run.steps import followed_steps
-from saematch.semantics.judging import Judgement, Keep, Label, Outcome, Question
+from saematch.pipelines import RunConfig, open_run, run
+from saematch.pipelines.describing.describe import describe
+from saematch.pipelines.evaluation.evaluate import evaluate
+from saematch.pipelines.judging.judge import judge
+from saematch.semantics.judges.protocol import Judgement, Keep, Label, Outcome, Question
+from saematch.store.descriptions import descriptions_of
+from saematch.store.following import followed_steps
+from saematch.store.judge_results import labelled_sample
 
 
 class Lengths:
@@ -50,7 +50,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         # The report takes most of the time, and nobody reads it here.
-        patch.setattr("saematch.run.report.render_report", lambda run: "")
+        patch.setattr("saematch.report.page.render_report", lambda run: "")
         run(RunConfig(str(suite), random_draws=2), folder / "run")
         config = EvaluationConfig(
             corpora=("web",), documents=2, tokens=20, strategies=("folded",), pairs=(("3", "4"),),

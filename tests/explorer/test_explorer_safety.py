@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from saematch.errors import InputError
 from saematch.explorer.explorer import Explorer
-from saematch.run.manifest import encode_manifest
+from saematch.store.manifest import encode_manifest
 
 QUESTIONS = {
     "features": (

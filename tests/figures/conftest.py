@@ -10,10 +10,10 @@ from semantic_tables import describe, judge
 from tiny_models import tiny_model
 from tiny_suites import write_sae, write_suite
 
-from saematch import files
-from saematch.run import Run, RunConfig, open_run, run
-from saematch.run.evaluating import evaluate
-from saematch.run.evaluation_config import EvaluationConfig
+from saematch._io import files
+from saematch.configs.evaluation import EvaluationConfig
+from saematch.pipelines import Run, RunConfig, open_run, run
+from saematch.pipelines.evaluation.evaluate import evaluate
 
 SMALL = EvaluationConfig(
     corpora=("web", "code"),

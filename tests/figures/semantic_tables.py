@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from saematch.run import RunDirectory, open_run
-from saematch.run.schema import Table
-from saematch.run.schema_semantics import DESCRIPTIONS, FEATURES, JUDGEMENTS, RESULTS, SAMPLE
+from saematch.pipelines import RunDirectory, open_run
+from saematch.store.schema import Table
+from saematch.store.schema_semantics import DESCRIPTIONS, FEATURES, JUDGEMENTS, RESULTS, SAMPLE
 
 TEXTS = (
     "names of cities and the countries they lie in",

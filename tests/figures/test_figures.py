@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from semantic_tables import describe, fire, judge, keep, result
 
+from saematch.configs.run import parse_parts
 from saematch.errors import UsageError
 from saematch.figures import FIGURES, NotInRunError, caption_of, draw, norms
 from saematch.figures.data import adjacent, run_command
@@ -21,9 +22,8 @@ from saematch.figures.norms import stream_norms
 from saematch.figures.paths import asked, followed
 from saematch.figures.sorted_pairs import sorted_pairs
 from saematch.figures.style import LABEL_FILLS, STRATEGY_LINES, draw_strategy, new_figure
-from saematch.run import Run, RunConfig, open_run
-from saematch.run.config import parse_parts
-from saematch.run.schema_semantics import RESULTS
+from saematch.pipelines import Run, RunConfig, open_run
+from saematch.store.schema_semantics import RESULTS
 
 CORPORA = ("code", "web")
 """In the order of their panels."""
@@ -198,7 +198,7 @@ def test_l0_against_measures(sparse: Run) -> None:
 
 
 def test_even_l0_is_what_choose_suite_takes(sparse: Run, run: Run) -> None:
-    from saematch.evaluation.choice import choose_suite
+    from saematch.evaluation.even_l0 import choose_suite
 
     l0 = rows_of(sparse, "l0").set_index("a")["value"]
     layers = {3: {}, 4: {}}

@@ -26,7 +26,7 @@ from saematch.figures.style import (
     new_figure,
     shortened,
 )
-from saematch.run import Run, RunConfig, open_run
+from saematch.pipelines import Run, RunConfig, open_run
 
 NAMES = [figure.name for figure in FIGURES]
 
@@ -185,7 +185,7 @@ def test_descriptions_are_whole_unless_they_are_long(copied: Path) -> None:
 
 
 def test_pairs_are_sorted_by_what_was_matched(matched: Path, tmp_path: Path) -> None:
-    from saematch.run import run as make
+    from saematch.pipelines import run as make
 
     config = open_run(matched).config
     make(RunConfig(config.suite, parts={"encoder": 1.0}, random_draws=1), tmp_path / "run")

@@ -25,8 +25,8 @@ from saematch.figures.captions import (
     wrap,
 )
 from saematch.figures.style import new_figure
-from saematch.run import Run, RunDirectory, open_run
-from saematch.run.drawing import draw_figures
+from saematch.pipelines import Run, RunDirectory, open_run
+from saematch.rendering.figures import draw_figures
 
 NAMES = [figure.name for figure in FIGURES]
 JUDGED = ("judged-shares", "mse-by-label", "persistence")

@@ -90,7 +90,7 @@ class Hub:
 ASK = """
 import sys, warnings
 from saematch.errors import InputError
-from saematch.language_model import load_language_model
+from saematch.models import load_language_model
 from saematch.loading import hub, reach
 from saematch.loading.hub import download, list_files
 hub.REACH_SECONDS = reach.REACH_SECONDS = 1.0

@@ -24,15 +24,17 @@ from tiny_paper import (
     write_model,
 )
 
-import saematch.run.pipeline
-from saematch import files
+import saematch.pipelines.matching.run
+import saematch.report
+from saematch._io import files
 from saematch.errors import InputError
 from saematch.figures.paper import FIGURES
-from saematch.run import describing_neuronpedia, open_run
-from saematch.run.described import descriptions_of
-from saematch.run.judged import judged
-from saematch.semantics.embedding_judge import EmbeddingJudge
-from saematch.semantics.neuronpedia_sources import parse_id
+from saematch.pipelines import open_run
+from saematch.pipelines.describing import neuronpedia as describing_neuronpedia
+from saematch.semantics.judges.embedding import EmbeddingJudge
+from saematch.semantics.neuronpedia.sources import parse_id
+from saematch.store.descriptions import descriptions_of
+from saematch.store.judge_results import judged
 
 SMALL = [
     "--device", "cpu", "--dtype", "float32", "--offline", "--starts", "0", "--first-third", "1",
@@ -48,13 +50,13 @@ EXPERIMENTS = {"layers", "mse", "persistence", "examples"}
 def _quick() -> Iterator[None]:
     """One thread, no waiting for the disk, and a report in one line: it is tested elsewhere."""
     torch.set_num_threads(1)
-    report = types.ModuleType("saematch.run.report")
+    report = types.ModuleType("saematch.report.page")
     report.render_report = lambda run: f"<p>{len(run.measures())} measures</p>"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "fsync", lambda path: None)
-        patch.setitem(sys.modules, "saematch.run.report", report)
-        patch.setattr(saematch.run, "report", report, raising=False)
-        patch.setattr(saematch.run.pipeline, "report_code", lambda: ["plain"])
+        patch.setitem(sys.modules, "saematch.report.page", report)
+        patch.setattr(saematch.report, "page", report, raising=False)
+        patch.setattr(saematch.pipelines.matching.run, "report_code", lambda: ["plain"])
         yield
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from saematch import match
 from saematch.errors import UsageError
-from saematch.semantics.experiments import (
+from saematch.semantics.judges.experiments import (
     CALIBRATION,
     DIFFERENT,
     PAIR,

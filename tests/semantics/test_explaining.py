@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_server import SOON, Asked, Say, serving
 
-from saematch.semantics.chat import Chat
-from saematch.semantics.explaining import (
+from saematch.semantics.chat.chat import Chat
+from saematch.semantics.chat.spending import BudgetError
+from saematch.semantics.descriptions.explaining import (
     Explanation,
     ExplanationRequest,
     conversation_about,
     estimate_explaining,
     explain,
 )
-from saematch.semantics.judging import Outcome
-from saematch.semantics.spending import BudgetError
+from saematch.semantics.judges.protocol import Outcome
 
 CONTEXT = [("In", 0.0), (" Paris", 3.5), (",", 0.0), (" France", 1.0)]
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tiny_models import WIDTH, tiny_model
 
 from saematch.evaluation import activations
-from saematch.language_model import Corpus, Documents
-from saematch.semantics import firing
-from saematch.semantics.firing import NONE, Window, watch
+from saematch.models import Corpus, Documents
+from saematch.semantics.descriptions import max_activating as firing
+from saematch.semantics.descriptions.max_activating import NONE, Window, watch
 
 MODEL = tiny_model()
 A, B = (make_sae(24, WIDTH, seed, layer=layer) for layer, seed in ((1, 1), (2, 2)))

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saematch.semantics.judging import Label, Question
-from saematch.semantics.label_reading import read_label
-from saematch.semantics.rubric import EXAMPLES, INSTRUCTIONS, RUBRIC, conversation_of
+from saematch.semantics.judges.label_reading import read_label
+from saematch.semantics.judges.protocol import Label, Question
+from saematch.semantics.judges.rubric import EXAMPLES, INSTRUCTIONS, RUBRIC, conversation_of
 
 LABELS = st.sampled_from(list(Label))
 

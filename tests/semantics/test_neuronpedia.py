@@ -26,10 +26,10 @@ from neuronpedia_server import (
     serving,
 )
 
-from saematch import files
+from saematch._io import files
 from saematch.errors import InputError, MissingDependencyError, SaematchError, UsageError
-from saematch.semantics.descriptions import Description, first_texts
-from saematch.semantics.neuronpedia import (
+from saematch.semantics.descriptions.description import Description, first_texts
+from saematch.semantics.neuronpedia.fetching import (
     FetchedDescriptions,
     NeuronpediaSource,
     Patience,
@@ -37,7 +37,7 @@ from saematch.semantics.neuronpedia import (
     fetch_one,
     page_of,
 )
-from saematch.semantics.neuronpedia_records import parse_batch
+from saematch.semantics.neuronpedia.records import parse_batch
 from saematch.text import clean
 
 SOURCE = NeuronpediaSource("m", "0-res")
@@ -457,7 +457,7 @@ def test_a_process_killed_for_real_leaves_nothing_that_is_believed(
     site.put(batch_path(2), slow)
     program = (
         "import sys; from pathlib import Path\n"
-        "from saematch.semantics.neuronpedia import *\n"
+        "from saematch.semantics.neuronpedia.fetching import *\n"
         "fetch_descriptions(NeuronpediaSource('m', '0-res'), 8, Path(sys.argv[2]), base_url=sys.argv[1])"
     )
     process = subprocess.Popen([sys.executable, "-c", program, f"{site.url}/v1", str(tmp_path)])

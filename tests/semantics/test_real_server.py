@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from saematch.language_model.smollm2 import smollm2_checkpoint
-from saematch.semantics.chat import Chat, Conversation, Reply
-from saematch.semantics.explaining import Explanation, ExplanationRequest, explain
-from saematch.semantics.judging import Judgement, Outcome, Question
-from saematch.semantics.llm_judge import LLMJudge
+from saematch.models.smollm2 import smollm2_checkpoint
+from saematch.semantics.chat.chat import Chat, Conversation, Reply
+from saematch.semantics.descriptions.explaining import Explanation, ExplanationRequest, explain
+from saematch.semantics.judges.llm import LLMJudge
+from saematch.semantics.judges.protocol import Judgement, Outcome, Question
 
 STARTING = 240.0
 """Seconds; about 12 on an idle machine."""

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from saematch.semantics.experiments import DIFFERENT, PAIR, SAME
-from saematch.semantics.judging import Judgement, Label, Outcome
-from saematch.semantics.verdicts import Answer, auc, kappa, results, verdict
+from saematch.semantics.judges.agreement import Answer, auc, kappa, results, verdict
+from saematch.semantics.judges.experiments import DIFFERENT, PAIR, SAME
+from saematch.semantics.judges.protocol import Judgement, Label, Outcome
 
 RATINGS = st.sampled_from([1.0, 2.0, 3.0])
 LABELS = st.sampled_from(list(Label))

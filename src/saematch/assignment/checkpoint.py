@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from saematch import files
+from saematch._io import files
 from saematch.assignment.problem import Problem
 from saematch.errors import InputError
 

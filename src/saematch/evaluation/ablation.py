@@ -20,9 +20,9 @@ from torch import Tensor
 
 from saematch.evaluation.activations import SparseActivations, encode_sparse
 from saematch.evaluation.measuring import DRAWS, Values
-from saematch.language_model import Documents, LanguageModel
-from saematch.matched import Matching
-from saematch.permutation import UNMATCHED, Permutation
+from saematch.matching.matched import Matching
+from saematch.matching.permutation import UNMATCHED, Permutation
+from saematch.models import Documents, LanguageModel
 from saematch.sae import SAE
 
 ROWS_AT_A_TIME = 16

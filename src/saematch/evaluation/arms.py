@@ -15,9 +15,9 @@ from saematch.evaluation.interventions import (
     reconstruct_current,
     reconstruct_previous,
 )
-from saematch.matched import Matching
+from saematch.matching.matched import Matching
+from saematch.matching.strategies import random_permutation
 from saematch.sae import SAE, FoldedSAE
-from saematch.strategies import random_permutation
 
 INTERVENTIONS = ("layer_drop", "reconstruct_current", "reconstruct_previous")
 """Those that need no map of features."""

@@ -22,8 +22,8 @@ from torch import Tensor
 from saematch.errors import InputError
 from saematch.evaluation.activations import SparseActivations, encode_sparse, typical_rows
 from saematch.evaluation.interventions import Intervention, PairRows
-from saematch.language_model import Batch, Documents, LanguageModel, batches
-from saematch.permutation import Permutation
+from saematch.matching.permutation import Permutation
+from saematch.models import Batch, Documents, LanguageModel, batches
 from saematch.sae import SAE
 
 Pair = tuple[str, str]

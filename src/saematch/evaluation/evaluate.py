@@ -5,21 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 from saematch.errors import UsageError
 from saematch.evaluation.arms import CORRELATION, RANDOM, RIDGE, PairInputs, arms_of, on_device
-from saematch.evaluation.belonging import check_belongs
 from saematch.evaluation.collecting import Collected, collect
+from saematch.evaluation.compatibility import check_belongs
 from saematch.evaluation.fitting import fit, fitting_documents
 from saematch.evaluation.tables import MEASURE_COLUMNS, CorpusMeasures
-from saematch.language_model import (
-    Documents,
-    LanguageModel,
-    load_corpus,
-    load_language_model,
-)
-from saematch.matching import match
-from saematch.measuring import folded as fold
-from saematch.measuring import measure
+from saematch.matching.match import match
+from saematch.matching.measuring import folded as fold
+from saematch.matching.measuring import measure
+from saematch.matching.strategies import PARTS, STRATEGIES, Strategy
+from saematch.models import Documents, LanguageModel, load_corpus, load_language_model
 from saematch.sae import SAE, FoldedSAE, ScaleKind
-from saematch.strategies import PARTS, STRATEGIES, Strategy
 
 if TYPE_CHECKING:
     import pandas as pd

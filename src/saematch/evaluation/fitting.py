@@ -15,8 +15,8 @@ from torch import Tensor
 from saematch.evaluation.activations import encode_sparse, typical_rows
 from saematch.evaluation.collecting import Pair
 from saematch.evaluation.interventions import LinearMap
-from saematch.language_model import Corpus, Documents, LanguageModel, batches
-from saematch.permutation import UNMATCHED, Permutation
+from saematch.matching.permutation import UNMATCHED, Permutation
+from saematch.models import Corpus, Documents, LanguageModel, batches
 from saematch.sae import SAE
 
 RIDGE = 1e-2

@@ -17,8 +17,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from saematch.evaluation.activations import SparseActivations
-from saematch.matched import Matching
-from saematch.permutation import UNMATCHED, Permutation
+from saematch.matching.matched import Matching
+from saematch.matching.permutation import UNMATCHED, Permutation
 from saematch.sae import SAE, FoldedSAE
 
 

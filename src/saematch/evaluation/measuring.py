@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from saematch.evaluation.collecting import Row
-from saematch.permutation import UNMATCHED, Permutation
+from saematch.matching.permutation import UNMATCHED, Permutation
 
 DRAWS = 2000
 ENTRIES = 1 << 23

@@ -19,7 +19,7 @@ from saematch.evaluation.measuring import (
     spread_of_draws,
     stream_measures,
 )
-from saematch.permutation import UNMATCHED
+from saematch.matching.permutation import UNMATCHED
 
 MeasureRow = tuple[
     str, str, str, str, str, str, float, float | None, float | None, int, int

@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from saematch import files
-from saematch.cache import cache_directory
+from saematch._io import files
+from saematch._io.cache import cache_directory
 from saematch.errors import InputError
 from saematch.explorer.catalogue_query import catalogue_query, probe_query
 from saematch.explorer.database import Database, OutOfMemoryError, limited
@@ -30,7 +30,7 @@ from saematch.explorer.index_file import is_whole, write_index
 from saematch.explorer.rows import rows_file
 from saematch.explorer.run_files import RunFiles
 from saematch.explorer.sources import Sources, sources_of
-from saematch.run.schema import canonical_json
+from saematch.store.schema import canonical_json
 
 INDEX_VERSION = 7
 """Raised whenever the query of an index changes."""

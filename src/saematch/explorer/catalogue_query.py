@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from saematch.explorer.labels import labels_query
-from saematch.run.doubts import APART, BY_DIRECTION, DEAR_QUANTILE, NEAR_TIE, Doubt
-from saematch.run.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PATHS, Table
-from saematch.run.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES, JUDGEMENTS, SAMPLE
-from saematch.semantics.judging import Label
+from saematch.semantics.judges.protocol import Label
+from saematch.store.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PATHS, Table
+from saematch.store.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES, JUDGEMENTS, SAMPLE
+from saematch.store.warnings import APART, BY_DIRECTION, DEAR_QUANTILE, NEAR_TIE, Doubt
 
 STRATEGIES = ("folded", "unfolded", "naive", "random", "cosine", "correlation")
 """Those whose partners are kept for every feature; a run may have some of them."""
@@ -168,7 +168,7 @@ _DOUBTS = {
     Doubt.NEVER: f"live_pair AND least(fired, partner_fired) >= {APART} AND joint_fired = 0",
     Doubt.DIFFERENT: f"told = ['{Label.DIFFERENT}']",
 }
-"""Which steps have a doubt of each kind (run/doubts.py)."""
+"""Which steps have a doubt of each kind (store/warnings.py)."""
 
 
 def _doubts() -> str:

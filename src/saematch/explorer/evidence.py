@@ -12,7 +12,7 @@ from saematch.explorer.database import Database
 from saematch.explorer.rows import read_rows
 from saematch.explorer.run_files import RunFiles
 from saematch.explorer.selection import check_names, parse_feature, whole_number
-from saematch.run.names import (
+from saematch.store.names import (
     JUDGEMENTS_NAME,
     JUDGING,
     candidates_name,

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from saematch.errors import UsageError
-from saematch.explorer import comparing, evidence, finding, following, overview, taking, two_runs
+from saematch.explorer import comparing, evidence, following, overview, two_runs
+from saematch.explorer import download as taking
+from saematch.explorer import search as finding
 from saematch.explorer.catalogue import Catalogue, index_folder
 from saematch.explorer.database import Database
 from saematch.explorer.flows import Flows

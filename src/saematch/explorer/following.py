@@ -10,7 +10,7 @@ from saematch.explorer.catalogue_query import FIRED_COLUMNS
 from saematch.explorer.database import Database
 from saematch.explorer.rows import read_rows
 from saematch.explorer.selection import check_names, parse_feature
-from saematch.run.doubts import Other, Pair
+from saematch.store.warnings import Other, Pair
 
 FEATURE_COLUMNS = (
     "key", "feature", "status", "description", "source", "fires_on", "fires_on_share", "amid", "promotes",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from saematch import files
+from saematch._io import files
 from saematch.errors import InputError
 from saematch.explorer.database import Database
 from saematch.explorer.rows import rows_file, rows_query, write_rows

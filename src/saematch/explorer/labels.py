@@ -3,8 +3,8 @@
 from typing import Any
 
 from saematch.explorer.run_files import RunFiles
-from saematch.run.names import JUDGEMENTS_NAME, sample_name
-from saematch.semantics.judging import Label
+from saematch.semantics.judges.protocol import Label
+from saematch.store.names import JUDGEMENTS_NAME, sample_name
 
 _JUDGE = "answer.experiment || '/' || answer.judge"
 _VALUE = " ".join(f"WHEN '{one}' THEN {one.value_in_means}" for one in Label)

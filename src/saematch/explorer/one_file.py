@@ -16,16 +16,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from saematch import files
+from saematch._io import files
 from saematch.errors import InputError, UsageError
 from saematch.explorer.catalogue_query import STEP_COLUMNS, step_column
 from saematch.explorer.evidence import candidates_of, evidence_of, judgements_of
 from saematch.explorer.explorer import Explorer
-from saematch.explorer.finding import OWN_COLUMNS
 from saematch.explorer.overview import strategies_of
 from saematch.explorer.page import INDEX, page_files
 from saematch.explorer.rows import by_key, read_named
-from saematch.run.names import PATHS_NAME
+from saematch.explorer.search import OWN_COLUMNS
+from saematch.store.names import PATHS_NAME
 from saematch.text import to_json
 
 Progress = Callable[[int, int, str], None]

@@ -6,8 +6,8 @@ from typing import Any
 from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.catalogue_query import STRATEGIES
 from saematch.explorer.run_files import RunFiles
-from saematch.run.commands import on_directory, run_again
-from saematch.run.names import JUDGEMENTS_NAME, PATHS_NAME, candidates_name
+from saematch.store.commands import on_directory, run_again
+from saematch.store.names import JUDGEMENTS_NAME, PATHS_NAME, candidates_name
 
 
 def overview(catalogue: Catalogue) -> dict[str, Any]:

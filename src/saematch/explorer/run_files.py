@@ -12,15 +12,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from saematch import files
+from saematch._io import files
+from saematch.configs.run import parts_slug
 from saematch.errors import InputError, SaematchError, UsageError
-from saematch.run.config import parts_slug
-from saematch.run.currency import current_names, is_current
-from saematch.run.described import SHOWN_FIRST
-from saematch.run.directory import RunDirectory
-from saematch.run.judged import Judged, best_judge
-from saematch.run.manifest import MANIFEST, altered_error
-from saematch.run.names import (
+from saematch.pipelines.suite import chains
+from saematch.store.descriptions import SHOWN_FIRST
+from saematch.store.directory import RunDirectory
+from saematch.store.freshness import current_names, is_current
+from saematch.store.judge_results import Judged, best_judge
+from saematch.store.manifest import MANIFEST, altered_error
+from saematch.store.names import (
     DESCRIPTIONS,
     JUDGEMENTS_NAME,
     JUDGING,
@@ -30,8 +31,7 @@ from saematch.run.names import (
     matching_name,
     split_descriptions_name,
 )
-from saematch.run.read import Run
-from saematch.run.suite import chains
+from saematch.store.reader import Run
 
 READ = (
     PATHS_NAME, "matchings/", "candidates/", "features/", DESCRIPTIONS, "contexts/", JUDGING,
@@ -200,7 +200,7 @@ class RunFiles:
         return found
 
     def names(self, prefix: str) -> list[str]:
-        """Current tables whose names start so (run/currency.py)."""
+        """Current tables whose names start so (store/freshness.py)."""
         names = current_names(self._directory, prefix)
         return [name for name in names if name.endswith(".parquet")]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from saematch.errors import UsageError
 from saematch.explorer.catalogue_query import SEPARATOR, STEP_COLUMNS, STRATEGIES, step_column
-from saematch.run.doubts import Doubt
-from saematch.semantics.judging import Label
+from saematch.semantics.judges.protocol import Label
+from saematch.store.warnings import Doubt
 
 MOST_CHARACTERS = 300
 """Of one value in an address."""

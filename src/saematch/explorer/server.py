@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from saematch.errors import InputError, MissingDependencyError, SaematchError, UsageError
 from saematch.explorer.database import BusyError, TooLongError, limited
 from saematch.explorer.explorer import Explorer
-from saematch.explorer.guard import Application, Guard
 from saematch.explorer.page import INDEX, page_files, type_of
+from saematch.explorer.security import Application, Guard
 from saematch.text import printable, to_json
 
 if TYPE_CHECKING:

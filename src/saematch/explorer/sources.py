@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from saematch.explorer.catalogue_query import STRATEGIES
 from saematch.explorer.labels import standing_judges
 from saematch.explorer.run_files import RunFiles
-from saematch.run.names import (
+from saematch.store.names import (
     JUDGEMENTS_NAME,
     PATHS_NAME,
     candidates_name,

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from saematch.configs.run import PARTS, parts_slug
 from saematch.errors import InputError
-from saematch.run.commands import on_directory, run_again
-from saematch.run.config import PARTS, parts_slug
-from saematch.run.currency import current_names
-from saematch.run.evaluation_summary import corpora_of, documents_said, texts_of
-from saematch.run.schema import decode
+from saematch.pipelines.evaluation.summary import corpora_of, documents_said, texts_of
+from saematch.store.commands import on_directory, run_again
+from saematch.store.freshness import current_names
+from saematch.store.schema import decode
 from saematch.text import plural
 
 if TYPE_CHECKING:
-    from saematch.run import Run
+    from saematch.store.reader import Run
 
 Pair = tuple[str, str]
 INTERVALS = "Bars through points: 95% intervals, bootstrap over texts."

@@ -8,10 +8,10 @@ import pandas as pd
 
 from saematch.figures.captions import plain
 from saematch.figures.data import current, read
-from saematch.run.described import SHOWN_FIRST
+from saematch.store.descriptions import SHOWN_FIRST
 
 if TYPE_CHECKING:
-    from saematch.run import Run
+    from saematch.store.reader import Run
 
 FIRES_ON = "tokens that a feature fires on"
 WORDS = {

@@ -7,11 +7,11 @@ import pandas as pd
 
 from saematch.figures.captions import plain
 from saematch.figures.data import NotInRunError, command
-from saematch.run.judged import judged, labelled_pairs
+from saematch.store.judge_results import judged, labelled_pairs
 from saematch.text import plural
 
 if TYPE_CHECKING:
-    from saematch.run import Run
+    from saematch.store.reader import Run
 
 NO_RESULTS = pd.DataFrame(columns=pd.Index(["measure", "strategy", "value"]))
 

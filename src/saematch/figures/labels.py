@@ -36,7 +36,7 @@ from saematch.figures.style import (
 from saematch.text import plural
 
 if TYPE_CHECKING:
-    from saematch.run import Run
+    from saematch.store.reader import Run
 
 PANELS = 3
 """Layer pairs of figure 6: the first, the middle and the last that were judged."""

@@ -23,7 +23,7 @@ from saematch.figures.style import (
 )
 
 if TYPE_CHECKING:
-    from saematch.run import Run
+    from saematch.store.reader import Run
 
 PARTS = {"decoder": "decoder", "encoder": "encoder", "bias": "encoder bias"}
 BESIDE = 4.6

@@ -38,12 +38,12 @@ from saematch.figures.style import (
     legend_below,
     new_figure,
 )
-from saematch.run.currency import is_current
-from saematch.run.evaluation_plan import corpus_slug, documents_name, stream_name
-from saematch.run.evaluation_summary import corpora_of
+from saematch.pipelines.evaluation.plan import corpus_slug, documents_name, stream_name
+from saematch.pipelines.evaluation.summary import corpora_of
+from saematch.store.freshness import is_current
 
 if TYPE_CHECKING:
-    from saematch.run import Run
+    from saematch.store.reader import Run
 
 
 def norms(run: "Run") -> Figure:

@@ -11,7 +11,7 @@ from saematch.errors import UsageError
 from saematch.figures import labels, matching, norms, paths, pruning, scores, sorted_pairs, sparsity
 
 if TYPE_CHECKING:
-    from saematch.run import Run
+    from saematch.store.reader import Run
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from saematch.figures.captions import LINE, caption, label, lacking, signed, wra
 from saematch.figures.data import NotInRunError, run_command, suite_facts
 from saematch.figures.described import Described, described
 from saematch.figures.style import PAGE, SMALL, SMALLEST, STRATEGY_LINES, shortened
-from saematch.run.named_feature import named_feature
-from saematch.run.steps import Step, followed_steps
+from saematch.store.following import Step, followed_steps
+from saematch.store.named_feature import named_feature
 from saematch.text import plural
 
 if TYPE_CHECKING:
-    from saematch.run import Run
+    from saematch.store.reader import Run
 
 QUANTILES = (0.0, 0.1, 0.5, 0.9)
 """Of the total cost of whole live paths: which of them are shown where none are named."""

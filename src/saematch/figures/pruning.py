@@ -44,7 +44,7 @@ from saematch.figures.style import (
 from saematch.text import plural
 
 if TYPE_CHECKING:
-    from saematch.run import Run
+    from saematch.store.reader import Run
 
 PANELS: Mapping[str, str] = {
     "explained_variance": "explained variance",

@@ -37,10 +37,10 @@ from saematch.figures.style import (
     page_of,
     shortened,
 )
-from saematch.run.evaluation_summary import features_said
+from saematch.pipelines.evaluation.summary import features_said
 
 if TYPE_CHECKING:
-    from saematch.run import Run
+    from saematch.store.reader import Run
 
 SCORE = "matching_score"
 MEANING = (

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from saematch.configs.run import parts_slug
 from saematch.figures.captions import (
     LINE,
     caption,
@@ -29,11 +30,10 @@ from saematch.figures.style import (
     plain_axes,
     shortened,
 )
-from saematch.run.config import parts_slug
 from saematch.text import plural
 
 if TYPE_CHECKING:
-    from saematch.run import Run
+    from saematch.store.reader import Run
 
 PAPER_PAIR = ("19", "20")
 DEPTH = 0.75

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from saematch.evaluation.choice import choose_suite
+from saematch.evaluation.even_l0 import choose_suite
 from saematch.figures.captions import caption, label, not_measured, plain
 from saematch.figures.data import (
     ARMS,
@@ -38,7 +38,7 @@ from saematch.figures.style import (
 from saematch.text import plural
 
 if TYPE_CHECKING:
-    from saematch.run import Run
+    from saematch.store.reader import Run
 
 SEVERAL = (
     "saematch run --suite FOLDER --out NEW with SAEs of several L0s as FOLDER/layer_L/NAME, then "

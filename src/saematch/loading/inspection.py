@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saematch.files import os_errors_in_words
+from saematch._io.files import os_errors_in_words
 from saematch.loading import registry
 from saematch.loading.canonical import row_norms
 from saematch.loading.formats import format_of

@@ -6,7 +6,7 @@ Nothing is listed or downloaded: this only reads the text.
 import re
 from dataclasses import dataclass
 
-from saematch.files import user_path
+from saematch._io.files import user_path
 from saematch.loading import registry
 from saematch.loading.checkpoint import WEIGHTS
 from saematch.loading.references import HUB_REFERENCE

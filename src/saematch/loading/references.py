@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
+from saematch._io.files import os_errors_in_words, user_path
 from saematch.errors import InputError, MissingDependencyError, UnsupportedError, UsageError
-from saematch.files import os_errors_in_words, user_path
 from saematch.loading import registry
 from saematch.loading.checkpoint import Checkpoint, Folder, LocalFolder, weights_in
 from saematch.loading.formats import FORMATS, CheckpointFormat, format_of

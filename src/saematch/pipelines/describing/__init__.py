@@ -1,0 +1,1 @@
+"""`saematch describe` and `saematch explain`: descriptions of a run's features."""

@@ -1,0 +1,189 @@
+"""`saematch describe`: what the features of a run mean, into the run directory.
+
+Descriptions that ship with the SAEs are taken as they are; else one pass of the language model over the
+corpora describes every SAE that has no description from the same texts yet.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from saematch.configs.describing import DescribeConfig
+from saematch.evaluation.activations import OUTLYING
+from saematch.models import Documents, LanguageModel, load_corpus
+from saematch.pipelines.describing.neuronpedia import NEURONPEDIA, describe_from_neuronpedia
+from saematch.pipelines.describing.shipped import shipped_descriptions
+from saematch.pipelines.evaluation.evaluated_run import members_of
+from saematch.pipelines.evaluation.plan import hash_of
+from saematch.pipelines.matching.run import Progress, write_report
+from saematch.pipelines.model import ModelOfRun
+from saematch.pipelines.suite import Member, forget_loaded
+from saematch.semantics.descriptions.describing import (
+    ACTIVATIONS,
+    DescribedFeatures,
+    ReadTexts,
+    context_rows,
+    describe_features,
+    feature_rows,
+    half_source,
+)
+from saematch.semantics.descriptions.max_activating import HALVES
+from saematch.store.directory import RunDirectory, sae_file
+from saematch.store.names import contexts_name, descriptions_name, features_name
+from saematch.store.reader import Run, holding_run, open_run
+from saematch.store.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES
+
+
+def names_from_activations(key: str) -> tuple[str, ...]:
+    """The files that describing an SAE from activations leaves."""
+    sources = (ACTIVATIONS, *(half_source(ACTIVATIONS, half) for half in range(HALVES)))
+    return (
+        features_name(key),
+        contexts_name(key),
+        *(descriptions_name(source, key) for source in sources),
+    )
+
+
+def describe(
+    directory: str | Path,
+    config: DescribeConfig,
+    progress: Progress | None = None,
+    model: LanguageModel | None = None,
+) -> Run:
+    """Describe the features of a run's SAEs; what an earlier call finished is kept.
+
+    `model`: one that is loaded already; default: what the config or the SAEs name.
+
+    Raises InputError for SAEs that changed since, a model that is not theirs, a corpus without text.
+    """
+    with holding_run(directory) as held:
+        run = open_run(directory)
+        members, _ = members_of(held, run)
+        left = dict(members)
+        if config.source == "auto" and not config.asks_for_texts:
+            left = {key: member for key, member in members.items() if not _ship(held, member)}
+        describing = _Describing(held, run, left, config, progress, model)
+        if config.source == NEURONPEDIA:
+            describe_from_neuronpedia(held, members, config, describing.tell)
+        elif left:
+            describing.run()
+        write_report(held)
+        forget_loaded()
+    return open_run(directory)
+
+
+def _ship(held: RunDirectory, member: Member) -> bool:
+    """Copy what ships with an SAE into the run; whether there is anything."""
+    found = shipped_descriptions(member)
+    for name, data in found.items():
+        inputs = hash_of(stage="shipped", sae=member.identity, name=name)
+        if not held.is_finished(name, inputs):
+            held.keep(name, data, inputs, [sae_file(held.path, member.key, member.sha256)])
+    return bool(found)
+
+
+class _Describing:
+    """One pass for all SAEs that need it."""
+
+    def __init__(
+        self,
+        held: RunDirectory,
+        run: Run,
+        members: dict[str, Member],
+        config: DescribeConfig,
+        progress: Progress | None,
+        model: LanguageModel | None,
+    ) -> None:
+        self.held, self.config, self.progress = held, config, progress
+        self.members = members
+        # Of all SAEs, described or not: which of them are missing must not decide what is left out.
+        self.layers = sorted(sae["layer"] for sae in held.manifest["saes"].values())
+        self.notes: list[str] = []
+        self.model = ModelOfRun(
+            list(members.values()),
+            held.manifest["saes"],
+            run.config.scale,
+            config,
+            model,
+            self.tell,
+            self._note,
+        )
+
+    def run(self) -> None:
+        config = self.config
+        corpora = []
+        for name in config.corpora:
+            self.tell(f"reading {name}")
+            corpora.append(load_corpus(name, config.documents, config.seed, config.offline or None))
+            self._note(*corpora[-1].notes)
+        base = {
+            "model": self.model.identity,
+            "texts": [corpus.sha256 for corpus in corpora],
+            "documents": config.documents,
+            "tokens": config.tokens,
+            "contexts": config.contexts,
+            "outlying": OUTLYING,
+            "layers": self.layers,
+        }
+        missing = {}
+        for key, member in self.members.items():
+            inputs = hash_of(stage="described", base=base, sae=member.identity)
+            names = names_from_activations(key)
+            if not all(self.held.is_finished(name, inputs) for name in names):
+                missing[key] = inputs
+        if not missing:
+            return
+        model = self.model.load()
+        texts = ReadTexts.of(
+            [Documents.of(one, model, config.tokens, config.documents) for one in corpora]
+        )
+        count = len(texts.documents)
+        described = describe_features(
+            model,
+            texts,
+            {key: self.model.saes[key].sae for key in missing},
+            config.contexts,
+            config.batch_tokens,
+            self.layers,
+            lambda done: self.tell(f"reading: {done} of {count} documents"),
+        )
+        for key, found in described.items():
+            self.tell(f"describing the features of {key}")
+            self._keep(key, missing[key], model, texts, found)
+
+    def _keep(
+        self,
+        key: str,
+        inputs: str,
+        model: LanguageModel,
+        texts: ReadTexts,
+        found: DescribedFeatures,
+    ) -> None:
+        about: dict[str, Any] = {
+            "corpora": list(dict.fromkeys(texts.corpus_of)),
+            "origin": texts.documents.origin,
+            "documents": len(texts.documents),
+            "texts": texts.documents.texts,
+            "tokens": found.statistics.tokens,
+            "outlying": found.statistics.outlying,
+            "model": self.model.identity,
+            "notes": self.notes,
+            "sae": self.members[key].sha256,
+        }
+        member = self.members[key]
+        made_from = [sae_file(self.held.path, key, member.sha256)]
+        data = FEATURES.encode(feature_rows(model, found), about)
+        self.held.keep(features_name(key), data, inputs, made_from)
+        rows = context_rows(model, texts, found)
+        self.held.keep(contexts_name(key), CONTEXTS.encode(rows, about), inputs, made_from)
+        made_from = [self.held.kept(contexts_name(key))]
+        for source, some in found.descriptions.items():
+            columns = {name: [getattr(one, name) for one in some] for name in DESCRIPTIONS.names}
+            data = DESCRIPTIONS.encode(columns, about)
+            self.held.keep(descriptions_name(source, key), data, inputs, made_from)
+
+    def _note(self, *notes: str) -> None:
+        self.notes += [note for note in notes if note not in self.notes]
+
+    def tell(self, what: str) -> None:
+        if self.progress is not None:
+            self.progress(0, 1, what)

@@ -1,0 +1,1 @@
+"""`saematch evaluate`: a run's matchings on its language model."""

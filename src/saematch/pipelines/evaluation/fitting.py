@@ -1,0 +1,113 @@
+"""What an evaluation fits to text: ridge maps, and the `correlation` matchings of a run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from saematch.evaluation.arms import CORRELATION
+from saematch.evaluation.fitting import (
+    TOKENS_PER_DIMENSION,
+    fit,
+    fitting_documents,
+    passes,
+)
+from saematch.evaluation.interventions import LinearMap
+from saematch.matching.measuring import measure
+from saematch.matching.permutation import Permutation
+from saematch.models import Corpus, load_corpus
+from saematch.pipelines.evaluation import plan
+from saematch.pipelines.evaluation.evaluated_run import EvaluatedRun
+from saematch.pipelines.evaluation.plan import Pair
+from saematch.pipelines.matching.measures import details_of
+from saematch.pipelines.matching.run import call_for
+from saematch.store.matchings import matching_columns
+from saematch.store.schema import MATCHINGS
+
+USUAL_DOCUMENT_TOKENS = 400
+"""What a document is taken to have, where it must be said how many to fetch."""
+
+
+def read_texts(of: EvaluatedRun, name: str) -> tuple[Corpus, Corpus]:
+    """What is measured on, and what is fitted to: other texts of the same corpus."""
+    d_model = next(iter(of.held.manifest["saes"].values()))["d_model"]
+    share = TOKENS_PER_DIMENSION * d_model / len(of.config.corpora)
+    more = -(-int(1.25 * share) // USUAL_DOCUMENT_TOKENS)
+    of.tell(f"reading {name}")
+    count = of.config.documents
+    corpus = load_corpus(name, count + more, of.config.seed, of.config.offline or None)
+    of.note(*corpus.notes)
+    return corpus.first(count), corpus.without(count)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Texts that nothing is measured on, and what is fitted to them."""
+
+    of: EvaluatedRun
+    texts: Sequence[Corpus]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides the maps, beside the SAEs."""
+        return {"texts": [text.sha256 for text in self.texts], "model": self.of.model.identity}
+
+    def ridges(self, pairs: Sequence[Pair]) -> dict[Pair, LinearMap]:
+        """Linear maps from the residual stream of a pair's first layer to its second's."""
+        return self._fit(pairs, ridge=True, correlation=False)[0] if pairs else {}
+
+    def correlate(self) -> None:
+        """The `correlation` matchings, as tables beside those of the run."""
+        of = self.of
+        hashes = {}
+        for pair in of.pairs:
+            ends = [of.members[key].identity for key in pair]
+            hashes[pair] = plan.hash_of(
+                stage="correlation", ends=ends, fitted_on=self.identity, scale=of.run.config.scale
+            )
+        for pair in of.pairs:
+            call_for(of.held, plan.correlation_name(pair, of.slug), hashes[pair])
+        missing = [
+            pair
+            for pair in of.pairs
+            if not of.held.is_finished(plan.correlation_name(pair, of.slug), hashes[pair])
+        ]
+        if not missing:
+            return
+        _, found = self._fit(missing, ridge=False, correlation=True)
+        for pair, permutation in found.items():
+            a, b = (of.members[key].folded(of.run.config.scale) for key in pair)
+            parts = of.run.config.parts
+            matching = measure(a, b, permutation, parts=parts, strategy=CORRELATION)
+            data = MATCHINGS.encode(matching_columns(matching), details_of(matching))
+            of.held.keep(plan.correlation_name(pair, of.slug), data, hashes[pair])
+
+    def _fit(
+        self, pairs: Sequence[Pair], *, ridge: bool, correlation: bool
+    ) -> tuple[dict[Pair, LinearMap], dict[Pair, Permutation]]:
+        of = self.of
+        documents = fitting_documents(self.texts, of.model.load())
+        keys = {key for pair in pairs for key in pair}
+        saes = {key: of.model.saes[key].sae for key in of.keys if key in keys}
+        total = len(passes(pairs, saes, ridge=ridge, correlation=correlation)) * sum(
+            len(some) for some in documents
+        )
+        read = 0
+
+        def tell(count: int) -> None:
+            nonlocal read
+            read += count
+            of.tell(f"fitting to {read} of {total} other documents")
+
+        ridges, correlations, notes = fit(
+            of.model.load(),
+            documents,
+            saes,
+            pairs,
+            of.config.batch_tokens,
+            ridge=ridge,
+            correlation=correlation,
+            progress=tell,
+        )
+        of.note(*notes)
+        return ridges, correlations

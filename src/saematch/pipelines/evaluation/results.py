@@ -1,0 +1,186 @@
+"""A run's evaluations as their documents' sums, from which any mean and its interval follow."""
+
+import copy
+import zlib
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from saematch.errors import InputError, UsageError
+from saematch.evaluation.ablation import agreement_values
+from saematch.evaluation.measuring import Values
+from saematch.evaluation.tables import CorpusMeasures
+from saematch.pipelines.evaluation.plan import NO_PARTS, Pair, arm_name, corpus_slug, documents_name
+from saematch.pipelines.evaluation.stages import ArmFile, CorpusTask, agreements_of, corpus_measures
+from saematch.pipelines.evaluation.summary import corpora_of
+from saematch.store.names import SOURCES, matching_name
+from saematch.store.reader import Run
+from saematch.store.schema import decode
+
+
+class Evaluated:
+    """All corpora of one run directory."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.about = corpora_of(run)
+        if not self.about:
+            raise InputError(
+                f"needed an evaluated run in {run.path}, found none; saematch evaluate {run.path} first"
+            )
+        self.slug = run.config.slug
+        some = next(iter(self.about.values()))
+        self.pairs: list[Pair] = [(a, b) for a, b in some["pairs"]]
+        self.adjacent = [p for p in self.pairs if any(p in _steps(keys) for keys in run.chains)]
+
+    @cached_property
+    def tasks(self) -> list[CorpusTask]:
+        return [self._task(corpus) for corpus in self.about]
+
+    @cached_property
+    def measures(self) -> list[CorpusMeasures]:
+        found = []
+        for task in self.tasks:
+            names = [task.documents, *(name for _, name in task.streams)]
+            for arm in task.arms:
+                names += [arm.name, *([arm.matching] if arm.matching else [])]
+            files = {name: self.run.directory.kept(name) for name in names}
+            found.append(corpus_measures(task, files))
+        return found
+
+    @cached_property
+    def _known(self) -> dict[tuple[Pair, str, str], list[dict[str, Values]]]:
+        return {}
+
+    def mean(
+        self, measure: str, strategy: str, parts: str | None = None, pairs: Sequence[Pair] = ()
+    ) -> Values | None:
+        """Mean over corpora and pairs (adjacent ones where none are named); None where it was not measured
+        for each of them, since means over other pairs and texts do not compare."""
+        parts = self.slug if parts is None else parts
+        found = [
+            values[measure]
+            for pair in pairs or self.adjacent
+            for values in self._values(pair, strategy, parts)
+            if measure in values
+        ]
+        whole = len(pairs or self.adjacent) * len(self.about)
+        return np.mean(found, axis=0) if len(found) == whole else None
+
+    def strategies(self) -> list[tuple[str, str]]:
+        """Strategy and parts of everything that was measured."""
+        return list(
+            dict.fromkeys((arm.strategy, arm.parts) for task in self.tasks for arm in task.arms)
+        )
+
+    def within(self, first: int, last: int) -> "Evaluated":
+        """The same, with means over adjacent pairs of these layers alone.
+
+        Raises UsageError where there are none.
+        """
+        layer = {key: sae["layer"] for key, sae in self.run.manifest["saes"].items()}
+        kept = [(a, b) for a, b in self.adjacent if first <= layer[a] and layer[b] <= last]
+        if not kept:
+            raise UsageError(
+                f"needed pairs of adjacent SAEs within layers {first} to {last} in {self.run.path}, "
+                f"found only those of {', '.join(f'{a}→{b}' for a, b in self.adjacent)}"
+            )
+        part = copy.copy(self)
+        part.adjacent = kept
+        part.__dict__.pop("agreements", None)  # a mean over adjacent pairs
+        return part
+
+    @property
+    def texts(self) -> dict[str, tuple[Any, ...]]:
+        """What each corpus was measured with: only equal ones give paired differences between runs."""
+        names = ("origin", "documents", "tokens", "seed", "model", "texts")
+        return {corpus: tuple(about[n] for n in names) for corpus, about in self.about.items()}
+
+    @property
+    def model_name(self) -> str:
+        """The language model that the run was evaluated on."""
+        return str(next(iter(self.about.values()))["model"]["name"])
+
+    def reference_at(self, layer: int) -> str:
+        """The reference of the run's SAE at a layer; raises UsageError where there is none."""
+        for key, sae in self.run.manifest["saes"].items():
+            if sae["layer"] == layer:
+                return str(self.run.manifest["references"][key])
+        raise UsageError(f"needed an SAE of a layer of the run, found one of layer {layer}")
+
+    def l0(self, key: str) -> float:
+        """Mean L0 of an SAE over corpora."""
+        rows = self.run.measures()
+        return float(rows[(rows["measure"] == "l0") & (rows["a"] == key)]["value"].mean())
+
+    @cached_property
+    def agreements(self) -> dict[str, Values]:
+        """Causal agreement by strategy, mean over adjacent pairs."""
+        found: dict[str, list[Values]] = {}
+        for task in self.tasks:
+            files = {name: self.run.directory.kept(name) for _, name in task.causal}
+            for pair, some in agreements_of(task, files).items():
+                if pair in self.adjacent:
+                    seed = zlib.crc32("--".join(pair).encode())
+                    for strategy, values in agreement_values(some, seed).items():
+                        found.setdefault(strategy, []).append(values)
+        return {strategy: np.mean(values, axis=0) for strategy, values in found.items()}
+
+    def _values(self, pair: Pair, strategy: str, parts: str) -> list[dict[str, Values]]:
+        key = pair, strategy, parts
+        if key not in self._known:
+            self._known[key] = [one.values(pair, strategy, parts) for one in self.measures]
+        return self._known[key]
+
+    def _task(self, corpus: str) -> CorpusTask:
+        """What made a corpus's table, from what the manifest says that it was made of."""
+        slug = corpus_slug(corpus)
+        record = self.run.directory.record(f"{SOURCES}corpus-{slug}.parquet")
+        assert record is not None
+        streams, arms, causal = [], [], []
+        for name in record.depends:
+            path = PurePosixPath(name)
+            if name.startswith("evaluation/causal/"):
+                causal.append((_pair(path.stem), name))
+            elif path.parent.name == "streams":
+                streams.append((path.stem, name))
+            elif name.startswith("evaluation/documents/") and name != documents_name(slug):
+                strategy, parts = path.parts[-3], path.parts[-2]
+                parts = "" if parts == NO_PARTS else parts
+                pair = _pair(path.stem)
+                assert name == arm_name(slug, strategy, parts, pair)
+                matching = matching_name(*pair, strategy, parts) if parts else None
+                draws = 1
+                if strategy == "random":
+                    table, _ = decode(self.run.directory.read(name))
+                    draws, matching = 1 + max(table["draw"].to_pylist()), None
+                if matching not in record.depends:
+                    matching = None
+                seed = self.about[corpus]["seed"]
+                arms.append(ArmFile(pair, strategy, parts, name, matching, draws, seed))
+        widths = tuple((key, sae["d_sae"]) for key, sae in self.run.manifest["saes"].items())
+        seed = self.about[corpus]["seed"]
+        return CorpusTask(
+            corpus, documents_name(slug), tuple(streams), tuple(arms), tuple(causal), widths,
+            self.slug, seed,
+        )  # fmt: skip
+
+
+def difference(values: Values | None, other: Values | None) -> Values | None:
+    """Paired difference; None where either was not measured or the draws are not the same."""
+    if values is None or other is None or len(values) != len(other):
+        return None
+    return values - other
+
+
+def _pair(stem: str) -> Pair:
+    a, _, b = stem.partition("--")
+    return a, b
+
+
+def _steps(keys: Sequence[str]) -> set[Pair]:
+    return set(pairwise(keys))

@@ -1,0 +1,206 @@
+"""From sums of documents to the tables of an evaluation, and back from files to sums."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from saematch.evaluation.ablation import Agreement, agreement_measures
+from saematch.evaluation.arms import RANDOM, RIDGE
+from saematch.evaluation.collecting import Arm, Collected, Pair, Row
+from saematch.evaluation.measuring import interval
+from saematch.evaluation.tables import CorpusMeasures
+from saematch.matching.strategies import random_permutation
+from saematch.pipelines.matching.measures import as_columns
+from saematch.pipelines.matching.stages import Output
+from saematch.store.directory import KeptFile
+from saematch.store.matchings import kept_matching
+from saematch.store.schema import (
+    ARMS,
+    CAUSAL,
+    DOCUMENTS,
+    MEASURE_SOURCE,
+    PAIR_SOURCE,
+    PAIRS,
+    STREAMS,
+    Table,
+    decode,
+)
+
+
+@dataclass(frozen=True)
+class ArmFile:
+    """The sums of one strategy of a pair."""
+
+    pair: Pair
+    strategy: str
+    parts: str
+    name: str
+    matching: str | None = None
+    """File of the matching that was applied."""
+    draws: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class CorpusTask:
+    """Everything measured on one corpus; the stage reads all the files named here."""
+
+    corpus: str
+    documents: str
+    """Files by what they are."""
+    streams: tuple[tuple[str, str], ...]
+    arms: tuple[ArmFile, ...]
+    causal: tuple[tuple[Pair, str], ...]
+    widths: tuple[tuple[str, int], ...]
+    """d_sae by key."""
+    parts: str
+    """Slug of the run's parts."""
+    seed: int
+    about: tuple[tuple[str, Any], ...] = ()
+    """What the table says beside its rows: model, origin of the texts, settings, notes."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result beside the files."""
+        return {
+            "corpus": self.corpus,
+            "arms": [
+                [*arm.pair, arm.strategy, arm.parts, arm.draws, arm.seed] for arm in self.arms
+            ],
+            "parts": self.parts,
+            "seed": self.seed,
+            "about": dict(self.about),
+        }
+
+
+def measure_corpus(task: CorpusTask, files: Sequence[KeptFile]) -> Output:
+    """`evaluation/measures/corpus-{corpus}.parquet`."""
+    read = {file.name: file for file in files}
+    measures = corpus_measures(task, read)
+    rows: list[tuple[Any, ...]] = list(measures.rows())
+    for (a, b), found in agreements_of(task, read).items():
+        for strategy, values in agreement_measures(found, task.seed).items():
+            documents = len({one.document for one in found})
+            tokens = sum(one.tokens for one in found if one.strategy == strategy)
+            for name, value in values.items():
+                span = interval(value)
+                rows.append(
+                    (a, b, task.corpus, strategy, task.parts, name, *span, documents, tokens)
+                )
+    return Output(MEASURE_SOURCE.encode(as_columns(rows), dict(task.about)))
+
+
+def measure_pairs(task: CorpusTask, files: Sequence[KeptFile]) -> Output:
+    """`evaluation/pairs/{corpus}.parquet`."""
+    read = {file.name: file for file in files}
+    causal = {
+        (*pair, one.strategy, one.feature): one.agreement
+        for pair, found in agreements_of(task, read).items()
+        for one in found
+    }
+    tables = []
+    for columns in corpus_measures(task, read).pairs(task.parts):
+        keys = zip(columns["a"], columns["b"], columns["strategy"], columns["feature"], strict=True)
+        agreement = np.array([causal.get((a, b, s, int(i)), np.nan) for a, b, s, i in keys])
+        tables.append({**columns, "causal_agreement": agreement})
+    merged = {name: np.concatenate([table[name] for table in tables]) for name in PAIRS.names}
+    return Output(PAIR_SOURCE.encode(merged))
+
+
+@dataclass(frozen=True)
+class MergePairsTask:
+    """Put the pairs of all corpora into one table."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+
+def merge_pairs(task: MergePairsTask, files: Sequence[KeptFile]) -> Output:
+    """`evaluation/pairs.parquet`."""
+    import pyarrow as pa
+
+    tables = [decode(file.read())[0] for file in files]
+    merged = pa.concat_tables(tables)
+    return Output(PAIRS.encode({name: merged[name].to_numpy() for name in PAIRS.names}))
+
+
+def encode_documents(rows: Sequence[Row]) -> bytes:
+    """`documents.parquet` of a corpus."""
+    return _encode(DOCUMENTS, rows)
+
+
+def encode_stream(rows: Sequence[Row]) -> bytes:
+    """`streams/{key}.parquet` of a corpus."""
+    return _encode(STREAMS, rows)
+
+
+def encode_arms(draws: Sequence[tuple[Arm, Sequence[Row]]]) -> bytes:
+    """The sums of one strategy, all its draws."""
+    nothing = np.zeros(0, dtype=np.int32)
+    rows = [
+        {"features": nothing, "counts": nothing, **row, "draw": arm.draw}
+        for arm, some in draws
+        for row in some
+    ]
+    return _encode(ARMS, rows)
+
+
+def encode_causal(found: Sequence[Agreement]) -> bytes:
+    """`evaluation/causal/{corpus}/{a}--{b}.parquet`."""
+    return CAUSAL.encode({name: [getattr(one, name) for one in found] for name in CAUSAL.names})
+
+
+def _encode(table: Table, rows: Sequence[Row]) -> bytes:
+    return table.encode({name: [row[name] for row in rows] for name in table.names})
+
+
+def rows_of(file: KeptFile) -> list[Row]:
+    """The rows of a table of sums, lists as arrays."""
+    table, _ = decode(file.read())
+    rows = table.to_pylist()
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, list):
+                row[name] = np.array(value, dtype=int if name in ("features", "counts") else float)
+            elif value is None:
+                row[name] = np.nan
+    return rows
+
+
+def corpus_measures(task: CorpusTask, read: Mapping[str, KeptFile]) -> CorpusMeasures:
+    """The sums in the files, as what measures follow from."""
+    widths = dict(task.widths)
+    arms: dict[Pair, list[tuple[Arm, list[Row]]]] = {}
+    for one in task.arms:
+        rows = rows_of(read[one.name])
+        for draw in range(one.draws):
+            permutation = None
+            if one.strategy == RANDOM:
+                d_a, d_b = (widths[key] for key in one.pair)
+                permutation = random_permutation(d_a, d_b, one.seed + draw)
+            elif one.matching is not None:
+                permutation = kept_matching(read[one.matching].read()).permutation
+            mine = [row for row in rows if row["draw"] == draw]
+            arm = Arm(one.strategy, one.parts, draw, _measured, permutation)
+            arms.setdefault(one.pair, []).append((arm, mine))
+    layers = {key: rows_of(read[name]) for key, name in task.streams}
+    return CorpusMeasures(
+        task.corpus, Collected(rows_of(read[task.documents]), layers, arms), widths, task.seed
+    )
+
+
+def _measured(_: Any) -> Any:
+    """Stands where an arm had an intervention, whose sums are at hand."""
+    raise AssertionError(f"{RIDGE} and other interventions are not run again")
+
+
+def agreements_of(task: CorpusTask, read: Mapping[str, KeptFile]) -> dict[Pair, list[Agreement]]:
+    """Ablated feature pairs by pair of SAEs."""
+    found = {}
+    for pair, name in task.causal:
+        table, _ = decode(read[name].read())
+        found[pair] = [Agreement(**row) for row in table.to_pylist()]
+    return {pair: some for pair, some in found.items() if some}

@@ -1,0 +1,115 @@
+"""An evaluation in few numbers: what the terminal, the report and the findings show."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from saematch.text import plural
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from saematch.store.reader import Run
+
+MAIN_MEASURES: Mapping[str, tuple[str, str]] = {
+    "explained_variance": ("EV", "explained variance"),
+    "delta_loss": ("ΔL", "change in loss, nats a token"),
+    "matching_score": ("score", "matching score"),
+    "chance": ("chance", "matching score by chance"),
+    "lift": ("lift", "matching score over chance"),
+    "phi": ("φ", "mean φ"),
+    "causal_agreement": ("causal", "causal agreement"),
+}
+"""Short and long names of the measures that stand in summaries."""
+ORDER = (
+    "layer_drop", "reconstruct_current", "reconstruct_previous", "ridge", "folded", "unfolded",
+    "unfolded_refolded", "cosine", "correlation", "naive", "random",
+)  # fmt: skip
+
+
+Span = tuple[float, float | None, float | None]
+
+
+def evaluated(run: "Run") -> "pd.DataFrame":
+    """The measures on text."""
+    measures = run.measures()
+    return measures[measures["corpus"] != ""]
+
+
+def corpora_of(run: "Run") -> dict[str, dict[str, Any]]:
+    """What each corpus's table says beside its rows, by the corpus's name; tables of matchings that were
+    made anew since are left out."""
+    from saematch.store.freshness import current_names
+    from saematch.store.schema import decode
+
+    found = {}
+    for name in current_names(run.directory, "evaluation/measures/corpus-"):
+        about = decode(run.directory.read(name))[1]
+        found[about["corpus"]] = about
+    return found
+
+
+def texts_of(run: "Run", corpus: str) -> int:
+    """How many texts a corpus's documents are of: what intervals resample."""
+    from saematch.pipelines.evaluation.plan import corpus_slug, documents_name
+    from saematch.store.schema import decode
+
+    table, _ = decode(run.directory.read(documents_name(corpus_slug(corpus))))
+    return len(set(table["text"].to_pylist()))
+
+
+def documents_said(texts: int, documents: int) -> str:
+    """The number of documents, and of the texts that they are pieces of where these are fewer."""
+    if texts == 1:
+        pieces = "" if documents == 1 else f" in {documents:,} pieces"
+        return f"1 text{pieces} (no interval: one text)"
+    return (
+        plural(documents, "document")
+        if texts == documents
+        else f"{plural(texts, 'text')} in {documents:,} pieces"
+    )
+
+
+def strategy_rows(measures: "pd.DataFrame") -> Iterator[tuple[str, dict[str, float]]]:
+    """Means over pairs of SAEs of each measure, by strategy (and parts, where there are several), in
+    a fixed order."""
+    main = measures[measures["strategy"] == "random"]["parts"]
+    pairs = measures[measures["a"] != measures["b"]]
+    grouped = pairs.groupby(["strategy", "parts", "measure"], sort=False)["value"].mean()
+    means: dict[tuple[str, str], dict[str, float]] = {}
+    for key, value in grouped.items():
+        strategy, parts, measure = map(str, cast(tuple, key))
+        means.setdefault((strategy, parts), {})[measure] = float(value)
+    slugs = [parts for strategy, parts in means if strategy == "folded"]
+    main_slug = str(main.iloc[0]) if len(main) else max(slugs, key=len, default="")
+
+    def place(key: tuple[str, str]) -> tuple[int, bool, str]:
+        strategy, parts = key
+        at = ORDER.index(strategy) if strategy in ORDER else len(ORDER)
+        return at, parts != main_slug, strategy
+
+    for strategy, parts in sorted(means, key=place):
+        other = strategy == "folded" and parts != main_slug
+        yield f"folded, {parts} only" if other else strategy, means[strategy, parts]
+
+
+def spanned(span: Span | None, interval: bool = True) -> str:
+    """A value to three places, its interval in brackets; a dash where there is none."""
+    if span is None or not math.isfinite(span[0]):
+        return "–"
+    value, low, high = span
+    text = f"{value:.3f}"
+    if interval and low is not None and high is not None:
+        text += f" [{low:.3f}, {high:.3f}]"
+    return text
+
+
+def features_said(measures: "pd.DataFrame") -> str:
+    """How many features of the earlier SAE the scores of strategies are over, from the rows of measures of
+    one corpus or several; empty where none were measured."""
+    chosen = (measures["measure"] == "features_compared") & (measures["strategy"] == "folded")
+    counts = measures["value"][chosen].dropna()
+    if counts.empty:
+        return ""
+    least, most = int(counts.min()), int(counts.max())
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"

@@ -1,0 +1,88 @@
+"""A run's tables in long form, for other programs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saematch._io import files
+from saematch.errors import UsageError
+from saematch.matching.matched import Matching
+from saematch.pipelines.matching.measures import details_of
+from saematch.pipelines.matching.plan import COMPOSITIONS
+from saematch.store.freshness import is_current
+from saematch.store.matchings import matching_columns
+from saematch.store.reader import Run
+from saematch.store.schema import MATCHINGS, decode
+from saematch.text import csv_cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMATS = ("csv", "parquet", "json")
+
+
+@files.os_errors_in_words("write tables")
+def export(run: Run, format: str, destination: str | Path) -> tuple[Path, ...]:
+    """Write `paths`, `matchings` and `measures` as csv, parquet or json into a folder.
+
+    `matchings` holds every matching under the run's parts, with its pair and strategy in columns
+    a, b, strategy, parts before those of the table.  Returns the files, which replace those of the
+    same names.  Raises UsageError for another format.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"needed a format of {', '.join(FORMATS)}, found '{format}'")
+    tables = {"paths": run.paths, "matchings": lambda: all_matchings(run), "measures": run.measures}
+    written = []
+    for name, read in tables.items():
+        path = files.user_path(destination) / f"{name}.{format}"
+        files.write_atomically(path, _encode(read(), format))
+        written.append(path)
+    return tuple(written)
+
+
+def all_matchings(run: Run) -> "pd.DataFrame":
+    """Every matching of the run's parts in one frame, in the order of the measures."""
+    import pandas as pd
+
+    frames = []
+    _, details = decode(run.directory.read("evaluation/measures/weights.parquet"))
+    for a, b in details["pairs"]:
+        for strategy in (*run.config.strategies, *COMPOSITIONS.values()):
+            name = f"matchings/{strategy}/{run.config.slug}/{a}--{b}.parquet"
+            if not is_current(run.directory, name):
+                continue
+            frame = decode(run.directory.read(name))[0].to_pandas()
+            for column, value in reversed(
+                [("a", a), ("b", b), ("strategy", strategy), ("parts", run.config.slug)]
+            ):
+                frame.insert(0, column, value)
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _encode(frame: "pd.DataFrame", format: str) -> bytes:
+    if format == "csv":
+        return _without_formulas(frame).to_csv(index=False).encode()
+    if format == "json":
+        return (frame.to_json(orient="records", double_precision=15) or "[]").encode()
+    import io
+
+    sink = io.BytesIO()
+    keywords: dict[str, Any] = {"index": False, "compression": "zstd"}
+    frame.to_parquet(sink, **keywords)
+    return sink.getvalue()
+
+
+def _without_formulas(frame: "pd.DataFrame") -> "pd.DataFrame":
+    from pandas.api.types import is_numeric_dtype
+
+    def harmless(value: Any) -> Any:
+        return csv_cell(value) if isinstance(value, str) else value
+
+    texts = [name for name in frame if not is_numeric_dtype(frame[name])]
+    return frame.assign(**{str(name): frame[name].map(harmless) for name in texts})
+
+
+def write_matching(matching: Matching, path: str | Path) -> None:
+    """Write one matching as Parquet, in the columns and details that a run directory has."""
+    columns = matching_columns(matching)
+    files.write_atomically(files.user_path(path), MATCHINGS.encode(columns, details_of(matching)))

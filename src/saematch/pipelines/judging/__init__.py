@@ -1,0 +1,1 @@
+"""`saematch judge`: a run's matched features put before a judge."""

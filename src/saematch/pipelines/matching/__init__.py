@@ -1,0 +1,1 @@
+"""`saematch run`: a suite matched pair by pair."""

@@ -1,0 +1,145 @@
+"""What a matching says of itself beside its rows, and the measures of a pair's matchings."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from saematch.matching.match import match
+from saematch.matching.matched import Matching, same_features
+from saematch.matching.measuring import measure
+from saematch.matching.strategies import ASSIGNED
+from saematch.sae import FoldedSAE
+from saematch.store.schema import MEASURES, WEIGHT_MEASURES
+
+COUNTS = ("pairs", "compared", "left_out", "unmatched_a", "unmatched_b")
+
+Range = tuple[float, float | None, float | None]
+"""A measure's value, and the lower and upper end of its range where it has one."""
+
+
+def compared_measures(
+    a: FoldedSAE,
+    b: FoldedSAE,
+    matchings: Mapping[str, Matching],
+    *,
+    seed: int = 0,
+    draws: int = 20,
+) -> dict[str, dict[str, Range]]:
+    """The measures of one pair's matchings by strategy, their means over the same features of A.
+
+    These are the `same_features` of all the matchings; how many there are, and how many of A's they
+    leave out, is among the measures.  `random`: the mean, least and greatest of `draws` draws from
+    `seed` on, of which the matching is the first.  `folded` and `unfolded` are measured on the weights
+    as shipped too.
+    """
+    features = same_features(matchings.values())
+    rows: dict[str, dict[str, Range]] = {}
+    for strategy, found in matchings.items():
+        measures = measures_of(found, features)
+        if strategy in ASSIGNED:
+            raw = measure(a.sae, b.sae, found.permutation, parts=found.parts, scale="none")
+            measures["mse_decoder_raw"] = (mean_of(raw.mse_decoder, features), None, None)
+        if strategy == "random":
+            more = (
+                measures_of(
+                    match(a, b, parts=found.parts, strategy="random", seed=seed + n), features
+                )
+                for n in range(1, draws)
+            )
+            all_draws = [measures, *more]
+            measures = {name: spread([one[name][0] for one in all_draws]) for name in measures}
+        rows[strategy] = measures
+    return rows
+
+
+def measures_of(found: Matching, features: np.ndarray) -> dict[str, Range]:
+    """The measures of a matching by name, means over `features` ([d_a] bool); the names are those of
+    `WEIGHT_MEASURES`."""
+    summary = found.summary(features)
+    names = ("total_cost", "mean_cost", "mse_decoder", "mse_encoder", "mse_bias", "cosine")
+    values = {name: summary[name] for name in names}
+    values |= {f"share_{part}": share for part, share in found.shares.items()}
+    values |= {name: float(summary[name]) for name in COUNTS}
+    if found.gap is not None:
+        values |= {"gap": found.gap, "slack": found.slack, "certain_share": summary["certain"]}
+    return {name: (_number(value), None, None) for name, value in values.items()}
+
+
+def details_of(found: Matching) -> dict[str, Any]:
+    """What a matching's table says beside its rows (docs/run-directory.md)."""
+    proof, rest = found.assignment, found.without_degenerate
+    status = found.b.status
+    return {
+        "a": found.a.key,
+        "b": found.b.key,
+        "layer_a": found.a.layer,
+        "layer_b": found.b.layer,
+        "d_a": found.a.d_sae,
+        "d_b": found.b.d_sae,
+        "d_model": found.d_model,
+        "strategy": found.strategy,
+        "parts": dict(found.parts),
+        "scale": found.scale,
+        "shares": found.shares,
+        "notes": list(found.notes),
+        "unmatched_cost": None
+        if found.unmatched_cost is None
+        else np.asarray(found.unmatched_cost).tolist(),
+        "degenerate": found.degenerate,
+        "not_live_b": {
+            kind: np.flatnonzero(status == kind).tolist() for kind in ("dead", "degenerate")
+        },
+        "proof": None
+        if proof is None
+        else {
+            "gap": _number(found.gap),
+            "primal": proof.primal,
+            "dual": _number(proof.dual),
+            "slack": _number(proof.slack),
+            "solver": proof.solver,
+            "gap_without_degenerate": rest and _number(rest.gap),
+            "slack_without_degenerate": rest and _number(rest.slack),
+        },
+    }
+
+
+def measure_rows(
+    a: str, b: str, strategy: str, parts: str, measures: Mapping[str, Sequence[float | None]]
+) -> list[tuple[Any, ...]]:
+    """Rows of the table of measures for one matching that needed no data."""
+    ordered = [name for name in WEIGHT_MEASURES if name in measures]
+    assert len(ordered) == len(measures), set(measures) - set(WEIGHT_MEASURES)
+    return [(a, b, "", strategy, parts, name, *measures[name], 0, 0) for name in ordered]
+
+
+def measure_records(rows: Mapping[str, Mapping[str, Range]]) -> list[dict[str, Any]]:
+    """Measures by strategy as one record each; a range adds `NAME_low` and `NAME_high`."""
+    records = []
+    for strategy, measures in rows.items():
+        record: dict[str, Any] = {"strategy": strategy}
+        record |= {name: value for name, (value, _, _) in measures.items()}
+        for name, (_, low, high) in measures.items():
+            record |= {} if low is None else {f"{name}_low": low, f"{name}_high": high}
+        records.append(record)
+    return records
+
+
+def as_columns(rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
+    """Rows of the table of measures as its columns."""
+    return {name: [row[n] for row in rows] for n, name in enumerate(MEASURES.names)}
+
+
+def spread(values: Sequence[float]) -> Range:
+    """Mean, least and greatest."""
+    return float(np.mean(values)), float(np.min(values)), float(np.max(values))
+
+
+def mean_of(values: np.ndarray, chosen: np.ndarray) -> float:
+    """Mean of the chosen values; NaN where none are."""
+    return float(values[chosen].mean()) if chosen.any() else math.nan
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,173 @@
+"""What a run makes, in order: one step an output, each with the stage that makes it.
+
+1. For every pair, adjacent ones first, in order of depth: its matchings, for far pairs whose ends lie on
+   one chain the compositions of the adjacent ones too; the measures of all these over the same
+   features; candidates, consistency.
+2. The paths; the measures of the weights; all measures in one table.
+
+In this order at most two SAEs are needed at a time and consecutive pairs share one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from saematch.configs.run import RunConfig
+from saematch.pipelines.matching import norms as norm_stages
+from saematch.pipelines.matching import stages
+from saematch.pipelines.matching.stages import Output
+from saematch.pipelines.suite import Member
+from saematch.store.directory import KeptFile
+from saematch.store.names import (
+    PATHS_NAME,
+    WEIGHTS_NAME,
+    candidates_name,
+    compared_name,
+    consistency_name,
+    matching_name,
+    norms_name,
+)
+
+COMPOSITIONS = {"folded": "composition", "cosine": "cosine_composition"}
+"""What the composition of a strategy's adjacent steps is called."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One output and how it is made; picklable."""
+
+    name: str
+    """Path of the output in the run directory."""
+    stage: Callable[[Any, Sequence[KeptFile]], Output]
+    task: Any
+    reads: tuple[str, ...] = ()
+    """Outputs of earlier steps that the stage reads, in its order."""
+
+
+def plan(
+    config: RunConfig,
+    members: Mapping[str, Member],
+    widths: Mapping[str, int],
+    chains: Sequence[Sequence[str]],
+    far: Sequence[tuple[str, str]],
+) -> tuple[list[Step], list[str]]:
+    """The steps of a run but for the merging of measures and the report, and notes on what is not
+    done.
+
+    `members` and `widths` (d_sae) are by key; `chains`: keys of adjacent SAEs in order of depth.
+    """
+    adjacent = [pair for keys in chains for pair in pairwise(keys)]
+    steps: list[Step] = []
+    notes: list[str] = []
+    measured: set[str] = set()
+    if config.unmatched_cost is not None:
+        complete = [s for s in config.strategies if _price(config, s) is None]
+        if complete:
+            notes.append(
+                f"folded leaves features unmatched at a price ({config.unmatched_cost}), and "
+                f"{', '.join(complete)} match all: means are over those that all of them match"
+            )
+    for a, b in [*adjacent, *far]:
+        for key in (a, b):
+            if key not in measured:
+                norms = norm_stages.NormsTask(members[key], config.scale)
+                steps.append(Step(norms_name(key), norm_stages.measure_norms, norms))
+                measured.add(key)
+        ends = members[a], members[b]
+        matchings = _matching_steps(config, *ends, widths[a] == widths[b])
+        if (a, b) in far:
+            matchings += _composition_steps(config, *ends, chains, notes)
+        steps += [
+            *matchings,
+            _comparison_step(config, *ends, matchings),
+            *_pair_steps(config, *ends),
+        ]
+        if "naive" in config.strategies and widths[a] != widths[b]:
+            notes.append(
+                f"naive is not done for {a}--{b}: they have {widths[a]} and {widths[b]} features"
+            )
+    paths = stages.PathsTask(tuple(len(keys) - 1 for keys in chains))
+    chained = tuple(matching_name(a, b, "folded", config.slug) for a, b in adjacent)
+    steps.append(Step(PATHS_NAME, stages.chain_paths, paths, chained))
+    weights = stages.WeightsTask((*adjacent, *far))
+    compared = tuple(compared_name(a, b) for a, b in (*adjacent, *far))
+    steps.append(Step(WEIGHTS_NAME, stages.collect_measures, weights, compared))
+    return steps, notes
+
+
+def matching_step(config: RunConfig, a: Member, b: Member, strategy: str) -> Step:
+    """A pair matched by a strategy."""
+    task = stages.MatchingTask(
+        **_pair(config, a, b),
+        strategy=strategy,
+        seed=config.seed if strategy == "random" else 0,
+        unmatched_cost=_price(config, strategy),
+        degenerate=config.degenerate,
+    )
+    return Step(matching_name(a.key, b.key, strategy, config.slug), stages.match_pair, task)
+
+
+def composition_step(
+    config: RunConfig, a: Member, b: Member, chain: Sequence[str], strategy: str
+) -> Step:
+    """The composition of a strategy's matchings along a chain from a to b."""
+    between = chain[chain.index(a.key) : chain.index(b.key) + 1]
+    reads = (matching_name(*pair, strategy, config.slug) for pair in pairwise(between))
+    composition = COMPOSITIONS[strategy]
+    task = stages.CompositionTask(**_pair(config, a, b), strategy=composition)
+    name = matching_name(a.key, b.key, composition, config.slug)
+    return Step(name, stages.compose_pair, task, tuple(reads))
+
+
+def _matching_steps(config: RunConfig, a: Member, b: Member, equal_widths: bool) -> list[Step]:
+    return [
+        matching_step(config, a, b, strategy)
+        for strategy in config.strategies
+        if equal_widths or strategy != "naive"
+    ]
+
+
+def _composition_steps(
+    config: RunConfig, a: Member, b: Member, chains: Sequence[Sequence[str]], notes: list[str]
+) -> list[Step]:
+    chain = next((keys for keys in chains if a.key in keys and b.key in keys), None)
+    if chain is None:
+        notes.append(
+            f"composition is not done for {a.key}--{b.key}: no chain of matchings joins them"
+        )
+        return []
+    return [
+        composition_step(config, a, b, chain, strategy)
+        for strategy in COMPOSITIONS
+        if strategy in config.strategies
+    ]
+
+
+def _comparison_step(config: RunConfig, a: Member, b: Member, matchings: Sequence[Step]) -> Step:
+    task = stages.ComparisonTask(**_pair(config, a, b), seed=config.seed, draws=config.random_draws)
+    reads = tuple(step.name for step in matchings)
+    return Step(compared_name(a.key, b.key), stages.compare_strategies, task, reads)
+
+
+def _pair_steps(config: RunConfig, a: Member, b: Member) -> list[Step]:
+    steps = []
+    candidates = stages.CandidatesTask(**_pair(config, a, b), count=config.candidates)
+    steps.append(Step(candidates_name(a.key, b.key), stages.find_candidates, candidates))
+    consistency = stages.ConsistencyTask(a, b, config.seed)
+    steps.append(Step(consistency_name(a.key, b.key), stages.measure_consistency, consistency))
+    growth = norm_stages.NormGrowthTask(a, b, config.scale)
+    matching = matching_name(a.key, b.key, "folded", config.slug)
+    steps.append(Step(norms_name(a.key, b.key), norm_stages.measure_growth, growth, (matching,)))
+    return steps
+
+
+def _price(config: RunConfig, strategy: str) -> float | str | None:
+    """The price of staying unmatched under a strategy: a number is in units of folded weights."""
+    if strategy == "folded" or (strategy == "unfolded" and config.unmatched_cost == "auto"):
+        return config.unmatched_cost
+    return None
+
+
+def _pair(config: RunConfig, a: Member, b: Member) -> dict[str, Any]:
+    return {"a": a, "b": b, "parts": tuple(config.parts.items()), "scale": config.scale}

@@ -1,0 +1,302 @@
+"""The stages of a run: functions of picklable values that return the bytes of one output.
+
+A stage gets a task (references, settings: no tensors) and the finished files it reads, and knows
+nothing of the run directory's manifest; so it can run in another process or on another machine that
+sees the same files.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from saematch.configs.run import parts_slug
+from saematch.matching.match import match
+from saematch.matching.measuring import measure
+from saematch.matching.paths import chain
+from saematch.matching.permutation import Permutation, compose
+from saematch.matching.strategies import ASSIGNED
+from saematch.pipelines.matching.candidates import nearest
+from saematch.pipelines.matching.measures import (
+    Range,
+    as_columns,
+    compared_measures,
+    details_of,
+    measure_rows,
+)
+from saematch.pipelines.suite import Member
+from saematch.store.directory import KeptFile
+from saematch.store.matchings import kept_matching, matching_columns
+from saematch.store.schema import (
+    CANDIDATES,
+    COMPARED,
+    MATCHINGS,
+    MEASURE_SOURCE,
+    MEASURES,
+    PATHS,
+    decode,
+)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a stage made: the bytes of a file, and how long each part took."""
+
+    data: bytes
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PairTask:
+    """A pair of SAEs and how its cost is made up; base of the tasks on pairs."""
+
+    a: Member
+    b: Member
+    parts: tuple[tuple[str, float], ...]
+    """Weight of each part."""
+    scale: str | None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, for hashing."""
+        return {
+            "a": self.a.identity,
+            "b": self.b.identity,
+            "parts": dict(self.parts),
+            "scale": self.scale,
+        }
+
+
+@dataclass(frozen=True)
+class MatchingTask(PairTask):
+    """Match the pair by a strategy; `random` by the draw of `seed`."""
+
+    strategy: str
+    seed: int = 0
+    unmatched_cost: float | str | None = None
+    degenerate: str = "apart"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        random = {"seed": self.seed} if self.strategy == "random" else {}
+        price = {} if self.unmatched_cost is None else {"unmatched_cost": self.unmatched_cost}
+        solved = {"degenerate": self.degenerate} if self.strategy in ASSIGNED else {}
+        return {**super().identity, "strategy": self.strategy, **random, **price, **solved}
+
+
+@dataclass(frozen=True)
+class CompositionTask(PairTask):
+    """Measure the composition of adjacent permutations, whose files the stage reads in order."""
+
+    strategy: str
+    """What the composition is called."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity, "strategy": self.strategy}
+
+
+@dataclass(frozen=True)
+class ComparisonTask(PairTask):
+    """Measure the pair's matchings, whose files the stage reads, on the same features; `random` by
+    `draws` draws from `seed` on."""
+
+    seed: int
+    draws: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity, "seed": self.seed, "draws": self.draws}
+
+
+@dataclass(frozen=True)
+class CandidatesTask(PairTask):
+    """Find the `count` nearest features of b for each of a."""
+
+    count: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity, "count": self.count}
+
+
+@dataclass(frozen=True)
+class ConsistencyTask:
+    """PW-MCC of the pair's decoders, beside that of a random dictionary drawn by `seed`."""
+
+    a: Member
+    b: Member
+    seed: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, for hashing."""
+        return {"a": self.a.identity, "b": self.b.identity, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class PathsTask:
+    """Chain matchings; the stage reads the files of all chains, one chain after the other."""
+
+    steps: tuple[int, ...]
+    """Number of matchings in each chain."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, for hashing."""
+        return {"steps": list(self.steps)}
+
+
+@dataclass(frozen=True)
+class WeightsTask:
+    """Put the measures of the pairs' matchings into one table; `pairs`: all pairs of the run."""
+
+    pairs: tuple[tuple[str, str], ...]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, for hashing."""
+        return {"pairs": [list(pair) for pair in self.pairs]}
+
+
+@dataclass(frozen=True)
+class MergeTask:
+    """Put the tables of all sources of measures into one."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result beside the files."""
+        return {}
+
+
+def match_pair(task: MatchingTask, files: Sequence[KeptFile]) -> Output:
+    """`matchings/{strategy}/{parts}/{a}--{b}.parquet`, with its proof as its details."""
+    started = time.perf_counter()
+    a, b = task.a.folded(task.scale), task.b.folded(task.scale)
+    strategy: Any = task.strategy
+    price: Any = task.unmatched_cost
+    degenerate: Any = task.degenerate
+    found = match(
+        a,
+        b,
+        parts=dict(task.parts),
+        strategy=strategy,
+        seed=task.seed,
+        unmatched_cost=price,
+        degenerate=degenerate,
+    )
+    data = MATCHINGS.encode(matching_columns(found), details_of(found))
+    solving = dict(found.assignment.seconds) if found.assignment else {}
+    return Output(data, {"total": time.perf_counter() - started, **solving})
+
+
+def compose_pair(task: CompositionTask, files: Sequence[KeptFile]) -> Output:
+    """`matchings/{composition}/{parts}/{a}--{b}.parquet`: adjacent permutations, composed."""
+    started = time.perf_counter()
+    steps = [kept_matching(file.read()) for file in files]
+    permutation: Permutation = steps[0].permutation
+    for step in steps[1:]:
+        permutation = compose(permutation, step.permutation)
+    a, b = task.a.folded(task.scale), task.b.folded(task.scale)
+    found = measure(a, b, permutation, parts=dict(task.parts), strategy=task.strategy)
+    through = [step.b.key for step in steps[:-1]]
+    details = {**details_of(found), "through": through}
+    data = MATCHINGS.encode(matching_columns(found), details)
+    return Output(data, {"total": time.perf_counter() - started})
+
+
+def compare_strategies(task: ComparisonTask, files: Sequence[KeptFile]) -> Output:
+    """`evaluation/compared/{a}--{b}.parquet`: measures of the pair's matchings over the same features."""
+    started = time.perf_counter()
+    a, b = task.a.folded(task.scale), task.b.folded(task.scale)
+    matchings = {}
+    for file in files:
+        kept = kept_matching(file.read())
+        again = measure(a, b, kept.permutation, parts=kept.parts)  # tables do not keep mse_bias
+        matchings[kept.strategy] = replace(kept, mse_bias=again.mse_bias)
+    measures = compared_measures(a, b, matchings, seed=task.seed, draws=task.draws)
+    slug = parts_slug(dict(task.parts))
+    rows = [
+        row
+        for strategy, values in measures.items()
+        for row in measure_rows(task.a.key, task.b.key, strategy, slug, values)
+    ]
+    return Output(COMPARED.encode(as_columns(rows)), {"total": time.perf_counter() - started})
+
+
+def find_candidates(task: CandidatesTask, files: Sequence[KeptFile]) -> Output:
+    """`candidates/{a}--{b}.parquet`: the nearest live features by folded cost."""
+    started = time.perf_counter()
+    a, b = task.a.folded(task.scale), task.b.folded(task.scale)
+    found = nearest(a, b, dict(task.parts), task.count)
+    columns = {name: getattr(found, name) for name in CANDIDATES.names}
+    details = {
+        "a": task.a.key,
+        "b": task.b.key,
+        "parts": dict(task.parts),
+        "scale": a.scale_kind,
+        "d_a": a.d_sae,
+        "d_b": b.d_sae,
+    }
+    return Output(CANDIDATES.encode(columns, details), {"total": time.perf_counter() - started})
+
+
+def measure_consistency(task: ConsistencyTask, files: Sequence[KeptFile]) -> Output:
+    """`evaluation/measures/consistency-{a}--{b}.parquet`: PW-MCC and its baseline."""
+    from saematch.matching.consistency import pw_mcc
+
+    started = time.perf_counter()
+    found = pw_mcc(task.a.load(), task.b.load(), seed=task.seed)
+    measures: dict[str, Range] = {
+        "pw_mcc": (found.value, None, None),
+        "pw_mcc_random": (found.random, None, None),
+    }
+    rows = measure_rows(task.a.key, task.b.key, "", "", measures)
+    data = MEASURE_SOURCE.encode(as_columns(rows), {"pairs_matched": found.pairs})
+    return Output(data, {"total": time.perf_counter() - started})
+
+
+def chain_paths(task: PathsTask, files: Sequence[KeptFile]) -> Output:
+    """`paths.parquet`: every chain of matchings as paths, numbered through."""
+    started = time.perf_counter()
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in PATHS.names}
+    chained: list[list[str]] = []
+    count = position = 0
+    for steps in task.steps:
+        part = files[position : position + steps]
+        position += steps
+        paths = chain([kept_matching(file.read()) for file in part])
+        frame = paths.to_frame()
+        frame["path"] += count
+        count += len(paths)
+        chained.append(list(paths.keys))
+        for name in PATHS.names:
+            columns[name].append(frame[name].to_numpy())
+    data = PATHS.encode(
+        {name: np.concatenate(values) for name, values in columns.items()},
+        {"chains": chained, "paths": count},
+    )
+    return Output(data, {"total": time.perf_counter() - started})
+
+
+def collect_measures(task: WeightsTask, files: Sequence[KeptFile]) -> Output:
+    """`evaluation/measures/weights.parquet`: the measures of all pairs' matchings."""
+    details = {"pairs": [list(pair) for pair in task.pairs]}
+    return Output(MEASURE_SOURCE.encode(_rows_of(files), details))
+
+
+def merge_sources(task: MergeTask, files: Sequence[KeptFile]) -> Output:
+    """`evaluation/measures.parquet`: every source's rows, in the order of the files."""
+    return Output(MEASURES.encode(_rows_of(files), {"sources": [file.name for file in files]}))
+
+
+def _rows_of(files: Sequence[KeptFile]) -> dict[str, list[Any]]:
+    """The rows of tables of measures as columns, in the order of the files."""
+    columns: dict[str, list[Any]] = {name: [] for name in MEASURES.names}
+    for file in files:
+        table, _ = decode(file.read())
+        for name in MEASURES.names:
+            columns[name] += table[name].to_pylist()
+    return columns

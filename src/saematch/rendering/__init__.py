@@ -1,0 +1,1 @@
+"""Pages and figures written into a run directory."""

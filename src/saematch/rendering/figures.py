@@ -1,0 +1,133 @@
+"""`saematch figures`: the paper's figures from a run directory's tables, kept like any other output.
+
+A figure is drawn anew where a table, the settings, this code or matplotlib has changed since.  What a run
+lacks the data of is said, with the command that makes them; files of it that an earlier call left, from
+data that are gone, are taken away.  An altered file keeps back those figures alone that need it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saematch._io import files
+from saematch.errors import InputError
+from saematch.pipelines.matching.run import REPORT_NAME, Progress
+from saematch.store.directory import KeptFile, RunDirectory
+from saematch.store.reader import Run, holding_run, open_run
+from saematch.store.schema import canonical_json
+
+if TYPE_CHECKING:
+    from saematch.figures.paper import PaperFigure
+
+FOLDER = "figures/"
+FORMATS = ("svg", "png")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What became of one figure."""
+
+    numbers: tuple[str, ...]
+    name: str
+    shows: str
+    files: tuple[str, ...]
+    """Names in the run directory; none where it could not be drawn."""
+    needed: str = ""
+    """What the run lacks."""
+    command: str = ""
+    """What makes it."""
+    altered: str = ""
+    """Why it could not be drawn though the run has its data: a file is not what was written."""
+
+
+def draw_figures(
+    directory: str | Path, wanted: Sequence[str] = (), progress: Progress | None = None
+) -> list[Drawn]:
+    """Draw figures of these names or numbers, all where none are named, into `figures/`.
+
+    Those that an altered file keeps back say so in `altered`, and the others are drawn.  Raises UsageError
+    for a figure that there is not, InputError for a directory without a run, one that another process
+    holds, and where none of the figures can be drawn.
+    """
+    from saematch.figures.paper import chosen_figures
+
+    chosen = chosen_figures(wanted)
+    open_run(directory)  # before a folder without a run is held, and so made one
+    with holding_run(directory) as held:
+        run = open_run(directory)
+        reads = _tables(held)
+        found = []
+        for number, figure in enumerate(chosen):
+            if progress is not None:
+                progress(number, len(chosen), figure.name)
+            found.append(_keep(held, run, figure, reads))
+    if not any(one.files for one in found):
+        wrong = next((one.altered for one in found if one.altered), "")
+        if wrong:
+            raise InputError(wrong)
+        first = found[0]
+        raise InputError(
+            f"needed {first.needed} in {directory} to draw {first.name}, found none; try: {first.command}"
+        )
+    return found
+
+
+def _tables(held: RunDirectory) -> list[KeptFile]:
+    """Everything that a figure may be drawn from."""
+    return [
+        held.kept(name)
+        for name in held.names()
+        if name != REPORT_NAME and not name.startswith(FOLDER)
+    ]
+
+
+def _keep(held: RunDirectory, run: Run, figure: "PaperFigure", reads: Sequence[KeptFile]) -> Drawn:
+    from saematch.figures.data import NotInRunError
+    from saematch.figures.output import to_png, to_svg
+
+    names = tuple(f"{FOLDER}{figure.name}.{kind}" for kind in FORMATS)
+    inputs = _inputs(held, figure.name, reads)
+    said = figure.numbers, figure.name, figure.shows
+    try:
+        if all(held.is_finished(name, inputs) for name in names):
+            return Drawn(*said, names)
+        drawn = figure.draw(run)
+    except NotInRunError as error:
+        _take_away(held, names)
+        return Drawn(*said, (), error.needed, error.command)
+    except InputError as error:
+        return Drawn(*said, (), altered=str(error))
+    for name, data in zip(names, (to_svg(drawn).encode(), to_png(drawn)), strict=True):
+        # Which tables they were is in `inputs`; named for every file they would swell the manifest.
+        held.keep(name, data, inputs)
+    return Drawn(*said, names)
+
+
+def _take_away(held: RunDirectory, names: Sequence[str]) -> None:
+    outputs = held.manifest["outputs"]
+    held.update(outputs={name: kept for name, kept in outputs.items() if name not in names})
+    for name in names:
+        if held.file(name).exists():
+            files.remove(held.file(name))
+
+
+def _inputs(held: RunDirectory, name: str, reads: Sequence[KeptFile]) -> str:
+    """sha256 of everything that decides a figure."""
+    import matplotlib
+
+    decides = {
+        "figure": name,
+        "code": _code(),
+        "matplotlib": matplotlib.__version__,
+        "config": held.manifest["config"],
+        "saes": held.manifest["saes"],
+        "reads": [[file.name, file.sha256] for file in reads],
+    }
+    return files.sha256(canonical_json(decides).encode())
+
+
+def _code() -> list[str]:
+    """sha256 of the files that draw: figures of another version are drawn anew."""
+    folder = Path(__file__).parents[1] / "figures"
+    return [files.sha256_of_file(part) for part in sorted(folder.glob("*.py"))]

@@ -1,0 +1,1 @@
+"""What a run says: its page, the paper's findings on it, and the numbers to read first."""

@@ -1,0 +1,249 @@
+"""`report.html`: one self-contained page that a newcomer can read a run from.
+
+The tables become the template's context here; all text that comes from checkpoints passes through
+Jinja's escaping, and the page's script writes it as text nodes only.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from saematch.matching.matched import describe_gap
+from saematch.pipelines.evaluation.summary import spanned
+from saematch.report.evaluation import evaluations
+from saematch.report.semantics import has_descriptions, judgements
+from saematch.store.commands import run_again
+from saematch.store.following import Step, followed_steps
+from saematch.store.freshness import current_names
+from saematch.store.manifest import made_with
+from saematch.text import plural, to_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from saematch.store.reader import Run
+
+EMBEDDED_STEPS = 300_000
+"""Steps that the page carries for its search; a larger run's page names the command instead."""
+EXAMPLE_FEATURE = 345
+EXAMPLE_QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+def render_report(run: "Run") -> str:
+    """The page as text.  The same tables give the same text: no dates, no times."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment.filters["number"] = number
+    environment.filters["percent"] = percent
+    environment.filters["cheaper"] = cheaper
+    environment.filters["gap"] = describe_gap
+    environment.filters["life"] = life
+    environment.filters["spanned"] = spanned
+    environment.filters["plural"] = plural
+    template = files("saematch.report").joinpath("template.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(context(run))
+
+
+def context(run: "Run") -> dict[str, Any]:
+    """Everything that the template shows, as plain values."""
+    measures = run.measures()
+    adjacent = run.adjacent
+    steps = followed_steps(run)
+    searchable = sum(len(path) for path in steps.values()) <= EMBEDDED_STEPS
+    return {
+        "suite": run.config.suite,
+        "command": run_again(run.path.name, run.manifest["config"]),
+        "directory": run.path.name,
+        "config": run.config.to_dict(),
+        "manifest": run.manifest,
+        "saes": run.manifest["saes"],
+        "strategies": run.config.strategies,
+        "pairs": [pair_row(measures, a, b, run.config.strategies) for a, b in adjacent],
+        "order": ordering(measures, adjacent),
+        "partial": any_unmatched(measures, adjacent),
+        "far": [
+            row for a, b in run.pairs if (a, b) not in adjacent for row in [far_row(run, a, b)]
+        ],
+        "figures": figures(run, measures, adjacent),
+        "evaluations": evaluations(run, adjacent),
+        "judgements": judgements(run),
+        "described": has_descriptions(run),
+        "example": example_path(run, steps),
+        "examples": example_paths(steps, run.chains),
+        "data": embedded(run, steps) if searchable else "null",
+        "searchable": searchable,
+        "versions": made_with(run.manifest),
+    }
+
+
+def pair_row(measures: "pd.DataFrame", a: str, b: str, strategies: Sequence[str]) -> dict[str, Any]:
+    """One adjacent pair: the measures of `folded`, and the decoder MSE of every strategy."""
+    here = measures[(measures["a"] == a) & (measures["b"] == b) & (measures["corpus"] == "")]
+    names = zip(here["strategy"], here["measure"], strict=True)
+    values = dict(zip(names, here["value"], strict=True))
+    return {
+        "a": a,
+        "b": b,
+        **{measure: value for (strategy, measure), value in values.items() if strategy == "folded"},
+        "pw_mcc": values.get(("", "pw_mcc")),
+        "pw_mcc_random": values.get(("", "pw_mcc_random")),
+        "mse": {strategy: values.get((strategy, "mse_decoder")) for strategy in strategies},
+    }
+
+
+def any_unmatched(measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]) -> bool:
+    """Whether `folded` leaves any feature of an adjacent pair without a partner."""
+    names = ("unmatched_a", "unmatched_b")
+    rows = measures[(measures["strategy"] == "folded") & measures["measure"].isin(names)]
+    return any(
+        (row["a"], row["b"]) in pairs and row["value"] > 0 for row in rows.to_dict("records")
+    )
+
+
+def ordering(measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """In how many pairs one strategy's decoder MSE is below another's, as the paper expects.
+
+    For naive against random: in how many it lies within the range of the random draws.
+    """
+    rows = measures[(measures["measure"] == "mse_decoder") & (measures["corpus"] == "")]
+    values = {(row["strategy"], row["a"], row["b"]): row for row in rows.to_dict("records")}
+
+    def compare(lower: str, upper: str, holds: Callable[[Any, Any], bool]) -> dict[str, Any]:
+        both = [
+            (values[lower, a, b], values[upper, a, b])
+            for a, b in pairs
+            if (lower, a, b) in values and (upper, a, b) in values
+        ]
+        held = sum(holds(x, y) for x, y in both)
+        return {"lower": lower, "upper": upper, "holds": held, "of": len(both)}
+
+    found = [
+        compare(lower, upper, lambda x, y: x["value"] < y["value"])
+        for lower, upper in (
+            ("folded", "unfolded"),
+            ("unfolded", "naive"),
+            ("folded", "random"),
+            ("folded", "cosine"),
+        )
+    ]
+    inside = compare("naive", "random", lambda x, y: y["low"] <= x["value"] <= y["high"])
+    return [row for row in (*found, {**inside, "inside": True}) if row["of"]]
+
+
+def far_row(run: "Run", a: str, b: str) -> dict[str, Any]:
+    """Exact matching of a distant pair and the composition of the steps between, on the same features."""
+    names = {
+        path.split("/")[1]
+        for path in current_names(run.directory, "matchings/")
+        if path.endswith(f"/{run.config.slug}/{a}--{b}.parquet")
+    }
+    exact = run.matching_table(a, b)
+    same = (exact["status"] == "live") & (exact["partner"] >= 0)
+    row: dict[str, Any] = {"a": a, "b": b}
+    if "composition" in names:
+        composed = run.matching_table(a, b, "composition")
+        same &= composed["partner"] >= 0
+        row["composition"] = float(composed["mse_decoder"][same].mean())
+        row["agreement"] = float((exact["partner"] == composed["partner"])[same].mean())
+    return row | {"exact": float(exact["mse_decoder"][same].mean()), "compared": int(same.sum())}
+
+
+def figures(
+    run: "Run", measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]
+) -> dict[str, str]:
+    """The page's figures as <svg> elements."""
+    from markupsafe import Markup
+
+    from saematch.figures import certain_share, cost_distribution, mse_by_pair, to_svg
+
+    costs = {}
+    for a, b in pairs:
+        table = run.matching_table(a, b)
+        costs[a, b] = table["cost"][_live(table)].to_numpy()
+    drawn = {
+        "mse": mse_by_pair(measures, pairs),
+        "costs": cost_distribution(costs),
+        "certain": certain_share(measures, pairs),
+    }
+    return {name: Markup(to_svg(figure)) for name, figure in drawn.items()}
+
+
+def example_path(run: "Run", steps: Mapping[int, Sequence[Step]]) -> list[Step]:
+    """The path that the page opens with: through feature 345 of the first SAE where it has one."""
+    first = run.chains[0][0]
+    wanted = min(EXAMPLE_FEATURE, run.manifest["saes"][first]["d_sae"] - 1)
+    for path in steps.values():
+        if (path[0].key, path[0].feature) == (first, wanted):
+            return list(path)
+    return []
+
+
+def example_paths(
+    steps: Mapping[int, Sequence[Step]], chains: Sequence[Sequence[str]]
+) -> list[dict[str, Any]]:
+    """Whole paths of live features, from the cheapest to the dearest, at fixed quantiles of cost."""
+    chosen = []
+    for chain in chains:
+        whole = [
+            path
+            for path in steps.values()
+            if tuple(step.key for step in path) == tuple(chain)
+            and all(step.status == "live" for step in path)
+        ]
+        ranked = sorted(whole, key=lambda path: sum(step.cost or 0.0 for step in path))
+        if not ranked:
+            continue
+        for quantile in EXAMPLE_QUANTILES:
+            path = ranked[round(quantile * (len(ranked) - 1))]
+            total = sum(step.cost or 0.0 for step in path)
+            chosen.append({"quantile": quantile, "of": len(ranked), "cost": total, "steps": path})
+    return chosen
+
+
+def embedded(run: "Run", steps: Mapping[int, Sequence[Step]]) -> str:
+    """The page's search data as JSON that is safe inside a <script> element."""
+    keys = list(run.keys)
+    position = {key: number for number, key in enumerate(keys)}
+
+    def row(step: Step) -> list[Any]:
+        values = (step.cost, step.quantile, step.cosine, step.margin, step.extra_cost)
+        cost, quantile, cosine, margin, extra = (_short(value) for value in values)
+        return [
+            position[step.key], step.feature, step.status, cost, quantile, cosine, margin,
+            int(step.certain), step.runner_up, extra, list(step.doubts), life(step),
+            _short(step.runner_up_cosine), step.runner_up_status,
+        ]  # fmt: skip
+
+    data = {"keys": keys, "paths": [[row(step) for step in path] for path in steps.values()]}
+    return to_json(data, compact=True).replace("<", "\\u003c")
+
+
+def life(step: Step) -> str:
+    """What a reader should know of a path's ends, in words; '' where there is nothing to say."""
+    said = ("born here" if step.born else "", "dies here" if step.dies else "")
+    return ", ".join(filter(None, said))
+
+
+def number(value: Any) -> str:
+    """Four significant digits; a dash where there is no value."""
+    return "–" if value is None or not np.isfinite(value) else f"{value:.4g}"
+
+
+def percent(value: Any) -> str:
+    return "–" if value is None or not np.isfinite(value) else f"{value:.0%}"
+
+
+def cheaper(quantile: float) -> str:
+    """The share of pairs that cost more, rounded down: nothing is cheaper than all of them."""
+    return f"{int(100 * (1 - quantile))}%"
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
+
+
+def _live(table: "pd.DataFrame") -> "pd.Series":
+    return (table["status"] == "live") & (table["partner_status"] == "live")

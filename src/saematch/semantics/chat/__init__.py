@@ -1,0 +1,1 @@
+"""Conversations with a language model behind an OpenAI-compatible endpoint, and what they cost."""

@@ -1,0 +1,1 @@
+"""What features mean in words, and the examples that say so."""

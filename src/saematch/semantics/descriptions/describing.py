@@ -1,0 +1,206 @@
+"""Features of some SAEs described from one pass of their language model over a corpus.
+
+1. Watch where the features fire (max_activating.py).
+2. Ask the unembedding which tokens their decoder rows promote.
+3. Put both in words (typical_tokens.py): once from all that was read, and once from either half of the
+   documents, without the promoted tokens, which no choice of documents changes: a judge's controls
+   and pairs are then made of the same kind of text from different documents.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from saematch.models import Documents, LanguageModel
+from saematch.sae import SAE
+from saematch.semantics.descriptions.description import Description
+from saematch.semantics.descriptions.max_activating import (
+    HALVES,
+    NONE,
+    Contexts,
+    FiringStatistics,
+    watch,
+)
+from saematch.semantics.descriptions.token_lists import describe_tokens
+from saematch.semantics.descriptions.typical_tokens import (
+    EXPLAINER,
+    LICENCE,
+    PROMOTES,
+    TypicalTokens,
+    first_of_window,
+    typical_tokens,
+    window_of,
+)
+
+ACTIVATIONS = "activations"
+
+
+@dataclass(frozen=True, eq=False)
+class ReadTexts:
+    """Documents of several corpora as one, and which is which."""
+
+    documents: Documents
+    corpus_of: tuple[str, ...]
+    """Of each document."""
+    number_of: tuple[int, ...]
+    """Of each document in its corpus."""
+
+    @classmethod
+    def of(cls, corpora: Sequence[Documents]) -> "ReadTexts":
+        joined = Documents(
+            "+".join(one.corpus for one in corpora),
+            "; ".join(dict.fromkeys(one.origin for one in corpora)),
+            tuple(ids for one in corpora for ids in one.token_ids),
+            sum(one.too_short for one in corpora),
+            corpora[0].has_bos,
+            _numbered([one.text_of for one in corpora]),
+        )
+        names = tuple(one.corpus for one in corpora for _ in range(len(one)))
+        numbers = tuple(number for one in corpora for number in range(len(one)))
+        return cls(joined, names, numbers)
+
+
+def _numbered(text_of: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Numbers of the texts of several corpora as of one, without gaps, in their order."""
+    numbers: dict[tuple[int, int], int] = {}
+    for corpus, texts in enumerate(text_of):
+        for text in texts:
+            numbers.setdefault((corpus, text), len(numbers))
+    return tuple(numbers[corpus, text] for corpus, texts in enumerate(text_of) for text in texts)
+
+
+@dataclass(frozen=True, eq=False)
+class DescribedFeatures:
+    """The features of one SAE."""
+
+    contexts: Contexts
+    statistics: FiringStatistics
+    typical: Mapping[int, TypicalTokens]
+    """From all documents."""
+    promoted: Int64[np.ndarray, "d_sae count"]
+    descriptions: Mapping[str, Sequence[Description]]
+    """By source: `activations`, and of either half alone `activations-0` and `activations-1`."""
+
+
+def half_source(source: str, half: int) -> str:
+    """The name of descriptions made of one half of the documents."""
+    return f"{source}-{half}"
+
+
+def describe_features(
+    model: LanguageModel,
+    texts: ReadTexts,
+    saes: Mapping[str, SAE],
+    contexts: int = 5,
+    batch_tokens: int = 2048,
+    layers: Collection[int] = (),
+    progress: Callable[[int], None] = lambda _: None,
+) -> dict[str, DescribedFeatures]:
+    """By key; `saes` are on the model's device, `contexts` is their number a feature and half.
+
+    `layers`: of other SAEs of the run, whose outlying tokens are left out too.
+    `progress` is told how many documents were read.
+    """
+    # First: a model whose unembedding cannot be read should say so before the long pass.
+    promoted = {
+        key: model.promoted_tokens(sae.W_dec, PROMOTES).numpy() for key, sae in saes.items()
+    }
+    watched = watch(
+        model,
+        texts.documents,
+        saes,
+        contexts,
+        batch_tokens=batch_tokens,
+        layers=layers,
+        progress=progress,
+    )
+    return {key: _described(model, texts, promoted[key], *found) for key, found in watched.items()}
+
+
+def _described(
+    model: LanguageModel,
+    texts: ReadTexts,
+    promoted: Int64[np.ndarray, "d_sae count"],
+    contexts: Contexts,
+    statistics: FiringStatistics,
+) -> DescribedFeatures:
+    typical = typical_tokens(contexts, statistics, texts.documents)
+    descriptions: dict[str, Sequence[Description]] = {
+        ACTIVATIONS: _in_words(model, typical, ACTIVATIONS, promoted)
+    }
+    for half in range(HALVES):
+        source = half_source(ACTIVATIONS, half)
+        of_half = typical_tokens(contexts, statistics, texts.documents, half)
+        descriptions[source] = _in_words(model, of_half, source)
+    return DescribedFeatures(contexts, statistics, typical, promoted, descriptions)
+
+
+def _in_words(
+    model: LanguageModel,
+    typical: Mapping[int, TypicalTokens],
+    source: str,
+    promoted: np.ndarray | None = None,
+) -> list[Description]:
+    words = model.token_text
+    found = []
+    for feature, tokens in sorted(typical.items()):
+        promotes = [] if promoted is None else [words(int(t)) for t in promoted[feature]]
+        fires_on = [words(token) for token, _ in tokens.fires_on]
+        text = describe_tokens(fires_on, [words(token) for token in tokens.amid], promotes)
+        found.append(Description(feature, text, source, EXPLAINER, LICENCE))
+    return found
+
+
+def feature_rows(model: LanguageModel, described: DescribedFeatures) -> dict[str, Any]:
+    """Columns of `features/{key}.parquet`."""
+    statistics, words = described.statistics, model.token_text
+    firings = statistics.firings
+    fired = firings > 0
+    typical = [described.typical.get(f, TypicalTokens((), ())) for f in range(len(firings))]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = np.where(fired, statistics.total / firings, np.nan)
+    return {
+        "feature": np.arange(len(firings)),
+        "firings": firings,
+        "density": firings / max(1, statistics.tokens),
+        "mean_activation": mean,
+        "greatest_activation": np.where(fired, statistics.greatest, np.nan),
+        "fires_on": [[words(token) for token, _ in one.fires_on] for one in typical],
+        "fires_on_share": [[share for _, share in one.fires_on] for one in typical],
+        "amid": [[words(token) for token in one.amid] for one in typical],
+        "promotes": [[words(int(token)) for token in row] for row in described.promoted],
+    }
+
+
+def context_rows(
+    model: LanguageModel, texts: ReadTexts, described: DescribedFeatures
+) -> dict[str, Any]:
+    """Columns of `contexts/{key}.parquet`, by feature, half and rank."""
+    contexts, documents = described.contexts, texts.documents
+    rows: dict[str, list[Any]] = {
+        name: []
+        for name in (
+            "feature", "half", "rank", "corpus", "document", "position", "activation", "place",
+            "tokens", "activations",
+        )
+    }  # fmt: skip
+    known = np.argwhere(np.moveaxis(contexts.document, 1, 0) != NONE)
+    for feature, half, rank in known.tolist():
+        number = int(contexts.document[half, feature, rank])
+        position = int(contexts.position[half, feature, rank])
+        ids = window_of(documents, contexts, number, position)
+        first = first_of_window(documents, contexts, position)
+        start = first - position + contexts.window.before
+        around = contexts.activations[half, feature, rank]
+        values = (
+            feature, half, rank + 1, texts.corpus_of[number], texts.number_of[number], position,
+            float(around[contexts.window.before]), position - first,
+            [model.token_text(token) for token in ids],
+            around[start : start + len(ids)].astype(float).tolist(),
+        )  # fmt: skip
+        for name, value in zip(rows, values, strict=True):
+            rows[name].append(value)
+    return rows

@@ -1,0 +1,1 @@
+"""Whether two descriptions mean the same: judges, experiments and agreement."""

@@ -1,0 +1,246 @@
+"""What follows from the labels: means with intervals, strategies compared, and how good the judge is.
+
+The unit is a question; intervals are the 2.5% and 97.5% quantiles of 2,000 seeded bootstrap draws of
+questions.  Strategies are compared on the features that were judged under every one of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from saematch.evaluation.measuring import draw_weights, interval
+from saematch.semantics.judges.experiments import CALIBRATION, DIFFERENT, PAIR, SAME
+from saematch.semantics.judges.protocol import Judgement, Label, Outcome
+from saematch.text import plural
+
+Span = tuple[float, float | None, float | None]
+"""A value and its 95% interval."""
+ResultRow = tuple[str, str, str, str, float, float | None, float | None, int]
+"""strategy, a, b, measure, value, low, high, judged."""
+CONTROLS = {SAME: "control: same", DIFFERENT: "control: different"}
+"""What stands for a strategy in the rows of controls."""
+LEAST_CONTROLS = 10
+"""Of each kind: fewer, and a judge that guesses would often seem to tell."""
+CHANCE = 0.5
+"""AUC of a judge that cannot tell."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question of the sample and what the judge said; None: it could not be asked, or was not."""
+
+    kind: str
+    strategy: str
+    a: str
+    b: str
+    feature: int
+    partner: int
+    swapped: bool
+    askable: bool
+    judgement: Judgement | None
+
+    @property
+    def label(self) -> Label | None:
+        return None if self.judgement is None else self.judgement.label
+
+    @property
+    def rating(self) -> float:
+        """What controls are ranked by: the score, or else the label."""
+        assert self.judgement is not None
+        if self.judgement.score is not None:
+            return self.judgement.score
+        assert self.judgement.label is not None
+        return float(self.judgement.label.value_in_means)
+
+
+_OF_LABELS: Mapping[str, Callable[[Answer], float]] = {
+    "mean": lambda one: float(one.label.value_in_means) if one.label else np.nan,
+    "different": lambda one: float(one.label is Label.DIFFERENT),
+    "maybe": lambda one: float(one.label is Label.MAYBE),
+    "same": lambda one: float(one.label is Label.SAME),
+}
+
+
+def results(answers: Sequence[Answer], seed: int, reference: str) -> list[ResultRow]:
+    """Every measure of every strategy and pair of SAEs, of all pairs together, and of the controls.
+
+    `reference`: the strategy that the others are compared with.
+    """
+    labelled = [one for one in answers if one.label is not None and not one.swapped]
+    pairs = [one for one in labelled if one.kind == PAIR]
+    rows: list[ResultRow] = []
+    places = [*dict.fromkeys((one.a, one.b) for one in pairs), ("", "")]
+    for strategy in dict.fromkeys(one.strategy for one in pairs):
+        for a, b in places:
+            here = _compared(
+                [one for one in pairs if (a, b) == ("", "") or (one.a, one.b) == (a, b)]
+            )
+            mine = [one for one in here if one.strategy == strategy]
+            rows += _label_rows(strategy, a, b, mine, seed)
+            if strategy != reference:
+                base = [one for one in here if one.strategy == reference]
+                rows += _difference_rows(strategy, a, b, mine, base, seed, reference)
+    for kind, name in CONTROLS.items():
+        rows += _label_rows(name, "", "", [one for one in labelled if one.kind == kind], seed)
+    return rows + quality(answers, seed)
+
+
+def _compared(pairs: Sequence[Answer]) -> list[Answer]:
+    """Those of features that have a label under every strategy that any of these pairs is of."""
+    under: dict[tuple[str, str, int], set[str]] = {}
+    for one in pairs:
+        under.setdefault((one.a, one.b, one.feature), set()).add(one.strategy)
+    strategies = {one.strategy for one in pairs}
+    return [one for one in pairs if under[one.a, one.b, one.feature] == strategies]
+
+
+def quality(answers: Sequence[Answer], seed: int) -> list[ResultRow]:
+    """AUC of the controls, order bias, and shares of what could not be asked or read."""
+    rows: list[ResultRow] = []
+    rated = [one for one in answers if one.label is not None]
+    same, different = (
+        [one.rating for one in rated if one.kind == kind] for kind in (SAME, DIFFERENT)
+    )
+    if same and different:
+        span = auc(same, different, seed)
+        rows.append(("", "", "", "auc", *span, len(same) + len(different)))
+    both = _both_ways(rated)
+    if both:
+        shift = np.array([x.label.value_in_means - y.label.value_in_means for x, y in both])  # pyright: ignore[reportOptionalMemberAccess]
+        rows.append(("", "", "", "order_bias", *mean_span(shift, seed), len(both)))
+        rows.append(("", "", "", "order_changed", *mean_span(shift != 0, seed), len(both)))
+    counted = [one for one in answers if not one.kind.startswith(CALIBRATION) and not one.swapped]
+    if counted:
+        no_text = np.array([not one.askable for one in counted])
+        rows.append(("", "", "", "no_description", *mean_span(no_text, seed), len(counted)))
+    asked = [one.judgement for one in counted if one.judgement is not None]
+    if asked:
+        unread = np.array([one.outcome is not Outcome.JUDGED for one in asked])
+        rows.append(("", "", "", "unreadable", *mean_span(unread, seed), len(asked)))
+    return rows
+
+
+def verdict(rows: Sequence[ResultRow], answers: Sequence[Answer]) -> tuple[bool, str]:
+    """Whether the judge can tell the controls apart, and the sentence that says so.
+
+    `rows`: the `results` of `answers`.
+    """
+    found = next((row for row in rows if row[3] == "auc"), None)
+    if found is None:
+        return False, f"it is not known whether the judge can tell: {_why_unknown(answers)}"
+    fewest = min(row[7] for row in rows if row[0] in CONTROLS.values() and row[3] == "mean")
+    if fewest < LEAST_CONTROLS:
+        return False, (
+            f"it is not known whether the judge can tell: {fewest} controls of a kind were judged, and "
+            f"{LEAST_CONTROLS} are needed"
+        )
+    value, low, high = found[4:7]
+    if low is None or low <= CHANCE:
+        return False, (
+            f"the judge cannot tell: AUC of its controls {value:.2f}, where {CHANCE} is chance; its labels "
+            "of the pairs mean nothing"
+        )
+    return True, f"the judge tells its controls apart: AUC {value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _why_unknown(answers: Sequence[Answer]) -> str:
+    """Why there is no AUC: there must be both kinds of controls, asked and read."""
+    controls = [one for one in answers if one.kind in CONTROLS and one.askable]
+    if not any(one.kind == SAME for one in controls):
+        return "no feature could be compared with itself, described from other contexts"
+    asked = [one for one in controls if one.judgement is not None]
+    if not asked:
+        return "none of its controls was asked yet"
+    read = sum(one.label is not None for one in asked)
+    return (
+        f"of {plural(len(asked), 'control')} asked {read} were given a label that could be read, and both "
+        "kinds are needed"
+    )
+
+
+def mean_span(values: np.ndarray, seed: int) -> Span:
+    """A mean and its interval."""
+    return interval(_weights(len(values), seed) @ values.astype(float) / len(values))
+
+
+@lru_cache(maxsize=2)
+def _weights(count: int, seed: int) -> np.ndarray:
+    """Drawn once for all measures of the same questions."""
+    return draw_weights(count, seed)
+
+
+def auc(same: Sequence[float], different: Sequence[float], seed: int) -> Span:
+    """The probability that one of `same` is rated above one of `different`, ties counting half."""
+    s, d = np.asarray(same)[:, None], np.asarray(different)[None]
+    above = (s > d) + 0.5 * (s == d)
+    w_s, w_d = draw_weights(len(same), (seed, 1)), draw_weights(len(different), (seed, 2))
+    values = np.einsum("ws,sd,wd->w", w_s, above, w_d, optimize=True)
+    return interval(values / above.size)
+
+
+def kappa(pairs: Sequence[tuple[Label, Label]], seed: int) -> Span:
+    """Cohen's κ of two judges on the same questions; NaN where both always say one label."""
+    labels = list(Label)
+    counts = np.zeros((len(pairs), len(labels), len(labels)))
+    for number, (x, y) in enumerate(pairs):
+        counts[number, labels.index(x), labels.index(y)] = 1
+    table = np.tensordot(draw_weights(len(pairs), seed), counts, axes=1) / len(pairs)
+    observed = np.trace(table, axis1=1, axis2=2)
+    expected = np.einsum("wi,wi->w", table.sum(axis=2), table.sum(axis=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return interval((observed - expected) / (1 - expected))
+
+
+def _both_ways(rated: Sequence[Answer]) -> list[tuple[Answer, Answer]]:
+    """Pairs asked in both orders: as usual, and swapped."""
+
+    def key(one: Answer) -> tuple[Any, ...]:
+        return one.strategy, one.a, one.b, one.feature, one.partner
+
+    usual = {key(one): one for one in rated if one.kind == PAIR and not one.swapped}
+    return [(usual[key(one)], one) for one in rated if one.swapped and key(one) in usual]
+
+
+def _label_rows(
+    strategy: str, a: str, b: str, mine: Sequence[Answer], seed: int
+) -> list[ResultRow]:
+    if not mine:
+        return []
+    rows: list[ResultRow] = [
+        (strategy, a, b, measure, *mean_span(np.array([of(one) for one in mine]), seed), len(mine))
+        for measure, of in _OF_LABELS.items()
+    ]
+    scores = [one.judgement.score for one in mine if one.judgement is not None]
+    known = np.array([score for score in scores if score is not None])
+    if len(known):
+        rows.append((strategy, a, b, "score", *mean_span(known, seed), len(known)))
+    return rows
+
+
+def _difference_rows(
+    strategy: str,
+    a: str,
+    b: str,
+    mine: Sequence[Answer],
+    base: Sequence[Answer],
+    seed: int,
+    reference: str,
+) -> list[ResultRow]:
+    """Paired: the same features under both strategies."""
+    of_base = {(one.a, one.b, one.feature): one for one in base}
+    both = [
+        (one, of_base[one.a, one.b, one.feature])
+        for one in mine
+        if (one.a, one.b, one.feature) in of_base
+    ]
+    if not both:
+        return []
+    rows: list[ResultRow] = []
+    for measure, of in _OF_LABELS.items():
+        difference = np.array([of(x) - of(y) for x, y in both])
+        name = f"{measure}_minus_{reference}"
+        rows.append((strategy, a, b, name, *mean_span(difference, seed), len(both)))
+    return rows

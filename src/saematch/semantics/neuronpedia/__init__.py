@@ -1,0 +1,1 @@
+"""Descriptions of features downloaded from Neuronpedia."""

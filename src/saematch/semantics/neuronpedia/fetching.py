@@ -1,0 +1,284 @@
+"""Descriptions of features from Neuronpedia: all of an SAE's in bulk, or a few one by one.
+
+Bulk: `{EXPORTS}/{model}/{source}/explanations/batch-{i}.jsonl.gz`, from 0 on.
+
+1. Batches are taken from the cache where a whole one lies there, else downloaded, a few at a time.
+2. A downloaded batch is believed once it decompresses to its end, and only then put in the cache.
+3. The end is where GAP + 1 batches in a row are not there: numbers are known to be skipped.
+4. Every line with a text becomes a description; what has none and what cannot be read is counted.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from saematch._io import locks
+from saematch._io.files import is_plain_file, make_folders, remove_partials, write_atomically
+from saematch.errors import InputError, UsageError
+from saematch.semantics.descriptions.description import Description
+from saematch.semantics.neuronpedia.download import PassingError, Patience, Server, gunzip
+from saematch.semantics.neuronpedia.records import Batch, describe, parse_batch, read_object
+from saematch.semantics.neuronpedia.sources import NAME, NeuronpediaSource, parse_id, source_of
+from saematch.text import plural
+
+__all__ = [
+    "EXPORTS",
+    "SITE",
+    "FetchedDescriptions",
+    "NeuronpediaSource",
+    "Patience",
+    "fetch_descriptions",
+    "fetch_one",
+    "page_of",
+    "parse_id",
+    "source_of",
+]
+
+EXPORTS = "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com/v1"
+SITE = "https://www.neuronpedia.org"
+FOLDER = "explanations"
+"""Some sources have others beside it, one an explainer: `explanations-gpt-4o-mini`."""
+GAP = 3
+"""Batches in a row that may be missing before a later one."""
+LAST_BATCH = 1 << 16
+"""No export has so many; a server that always answers must end somewhere."""
+LARGEST_BATCH = 1 << 28
+"""Bytes of one batch, decompressed: over a hundred times what a batch with embeddings holds."""
+LARGEST_FEATURE = 1 << 26
+"""Bytes of the answer about one feature, with all its activations."""
+
+
+@dataclass(frozen=True)
+class FetchedDescriptions:
+    """All descriptions of one SAE, and how the download went."""
+
+    source: NeuronpediaSource
+    address: str
+    """Of the folder that they come from."""
+    descriptions: tuple[Description, ...]
+    """By feature, then in the order of the files; a feature may have none or several."""
+    batches: int
+    """Files read."""
+    downloaded: int
+    """Of these not from the cache."""
+    empty: int
+    """Lines without a text: null or blank."""
+    malformed: int
+    """Lines that could not be read."""
+    notes: tuple[str, ...]
+    """For people: what was left out and why."""
+
+    @property
+    def explainers(self) -> Mapping[str, int]:
+        """Descriptions by who wrote them: layers of one SAE suite can differ in this."""
+        return dict(Counter(one.explainer for one in self.descriptions))
+
+    def __iter__(self) -> Iterator[Description]:
+        return iter(self.descriptions)
+
+    def __len__(self) -> int:
+        return len(self.descriptions)
+
+
+def page_of(model: str, source: str, index: int, *, base_url: str = SITE) -> str:
+    """The address of a feature's page, for people."""
+    _check_names(model, source)
+    return f"{base_url.rstrip('/')}/{model}/{source}/{index}"
+
+
+def fetch_descriptions(
+    source: NeuronpediaSource,
+    d_sae: int,
+    cache: Path | None = None,
+    *,
+    folder: str = FOLDER,
+    base_url: str = EXPORTS,
+    offline: bool = False,
+    patience: Patience = Patience(),
+    largest: int = LARGEST_BATCH,
+    progress: Callable[[int], None] = lambda _: None,
+) -> FetchedDescriptions:
+    """Every description that Neuronpedia exports of an SAE with `d_sae` features.
+
+    `cache`: a folder that keeps the files as they came, so that a call that was stopped goes on where
+    it was; None keeps nothing.  Batches are asked for until at least four in a row are not there (404),
+    because numbers are known to be skipped; which are not there is asked anew by every call, because
+    they may come.  `offline` reads the cache alone.  `largest`: bytes that a batch may decompress to.
+    `progress` is told how many batches are done.
+
+    Raises InputError (no descriptions, a feature that the SAE has not, a server that goes on failing, a
+    file that is too large or goes on being cut off, another process that fills the same cache),
+    UsageError (an address or a folder that is none) and MissingDependencyError.
+    """
+    _check_names(source.model, source.source, folder)
+    if offline and cache is None:
+        raise UsageError("needed a cache to read without a network, found none; give cache=")
+    inside = f"{source.model}/{source.source}/{folder}"
+    kept = None if cache is None else cache / source.model / source.source / folder
+    with (
+        nullcontext() if kept is None or offline else _holding(kept, patience),
+        nullcontext() if offline else Server(base_url, patience, largest) as server,
+    ):
+        batches = _Batches(server, inside, kept, largest)
+        found = _read_all(batches, d_sae, progress)
+    address = f"{base_url.rstrip('/')}/{inside}"
+    if not found:
+        raise InputError(
+            f"needed descriptions of {source.id}, found none "
+            + (f"in the cache {kept}; try without offline" if offline else f"at {address}")
+            + f"; look at {SITE}/{source.id}, or describe the features from their activations"
+        )
+    descriptions = [one for batch in found.values() for one in batch.descriptions]
+    descriptions.sort(key=lambda one: one.feature)  # stable: the order of the files stays
+    notes = _notes(found, batches.damaged)
+    if offline:
+        notes.append("read from the cache alone: batches that were never downloaded are missing")
+    return FetchedDescriptions(
+        source=source,
+        address=address,
+        descriptions=tuple(descriptions),
+        batches=len(found),
+        downloaded=sum(batch.downloaded for batch in found.values()),
+        empty=sum(batch.empty for batch in found.values()),
+        malformed=sum(len(batch.malformed) for batch in found.values()),
+        notes=tuple(notes),
+    )
+
+
+def fetch_one(
+    model: str,
+    source: str,
+    index: int,
+    *,
+    base_url: str = SITE,
+    patience: Patience = Patience(),
+) -> list[Description]:
+    """The descriptions of one feature, in Neuronpedia's order; for a few features, not for thousands.
+
+    Raises InputError (no such feature; the limit of calls, with what is left of it and when to try
+    again; a server that goes on failing), UsageError and MissingDependencyError.
+    """
+    _check_names(model, source)
+    if index < 0:
+        raise UsageError(f"needed a feature from 0 on, found {index}")
+    name = f"feature {index} of {model}/{source}"
+    with Server(base_url, patience, LARGEST_FEATURE) as server:
+        data = server.get(f"api/feature/{model}/{source}/{index}", bytes)
+    record = {} if data is None else read_object(data)
+    if record is None or not isinstance(record.get("explanations") or [], list):
+        raise InputError(
+            f"needed the JSON of {name}, found something else; look at {page_of(model, source, index)}"
+        )
+    if not record:
+        raise InputError(
+            f"needed {name}, found no such feature at Neuronpedia; look at {SITE}/{model}/{source}"
+        )
+    explanations = [one for one in record.get("explanations") or [] if isinstance(one, dict)]
+    found = [describe(index, one) for one in explanations]
+    return [one for one in found if one is not None]
+
+
+class _Batches:
+    """The files of one folder, from the cache or the server."""
+
+    def __init__(self, server: Server | None, inside: str, kept: Path | None, largest: int) -> None:
+        self.server, self.inside, self.kept, self.largest = server, inside, kept, largest
+        self.damaged: list[int] = []
+        """Numbers of the cached files that had to be downloaded again."""
+
+    def read(self, number: int) -> tuple[bytes, bool] | None:
+        """Lines of a batch and whether they were downloaded; None where there is no such batch."""
+        name = f"batch-{number}.jsonl.gz"
+        path = None if self.kept is None else self.kept / name
+        if path is not None and is_plain_file(path):
+            try:
+                return gunzip(path.read_bytes(), self.largest, str(path)), False
+            except PassingError as error:
+                if self.server is None:
+                    raise InputError(
+                        f"needed {path} whole, found {error}; try without offline"
+                    ) from error
+                self.damaged.append(number)
+        if self.server is None:
+            return None
+        url = f"{self.server.base_url}/{self.inside}/{name}"
+
+        def read(data: bytes) -> tuple[bytes, bytes]:
+            return data, gunzip(data, self.largest, url)
+
+        answer = self.server.get(f"{self.inside}/{name}", read)
+        if answer is None:
+            return None
+        data, lines = answer
+        if path is not None:
+            write_atomically(path, data)
+        return lines, True
+
+
+def _read_all(batches: _Batches, d_sae: int, progress: Callable[[int], None]) -> dict[int, Batch]:
+    """Every batch by its number, up to GAP + 1 numbers in a row that are not there."""
+    found: dict[int, Batch] = {}
+    with ThreadPoolExecutor(GAP + 1) as pool:
+        for start in range(0, LAST_BATCH, GAP + 1):
+            window = range(start, start + GAP + 1)
+            for number, answer in zip(window, pool.map(batches.read, window), strict=True):
+                if answer is not None:
+                    lines, downloaded = answer
+                    found[number] = parse_batch(lines, f"batch-{number}", d_sae, downloaded)
+            progress(len(found))
+            if window[-1] - max(found, default=-1) > GAP:
+                return found
+    raise InputError(
+        f"needed fewer than {LAST_BATCH:,} batches of descriptions, found more; is the base_url right?"
+    )
+
+
+def _notes(found: Mapping[int, Batch], damaged: list[int]) -> list[str]:
+    notes = [
+        f"batch-{number} was damaged in the cache and downloaded again"
+        for number in sorted(damaged)
+    ]
+    missing = [number for number in range(max(found)) if number not in found]
+    if missing:
+        few = ", ".join(f"batch-{number}" for number in missing[:4])
+        notes.append(
+            f"{plural(len(missing), 'batch', 'batches')} missing, though later ones are there: {few}"
+        )
+    bad = [batch for batch in found.values() if batch.malformed]
+    if bad:
+        total = sum(len(batch.malformed) for batch in bad)
+        notes.append(
+            f"{plural(total, 'line')} left out that could not be read, the first is {bad[0].name}, line "
+            f"{bad[0].malformed[0]}"
+        )
+    return notes
+
+
+def _check_names(*names: str) -> None:
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise UsageError(
+                f"needed names of letters, digits, '.', '_' and '-' for Neuronpedia, found '{name[:80]}'"
+            )
+
+
+@contextmanager
+def _holding(kept: Path, patience: Patience) -> Iterator[None]:
+    """Fill a folder of the cache alone: a second process waits, and then finds it filled."""
+    make_folders(kept)
+    try:
+        with locks.holding(kept, patience.longest_wait):
+            remove_partials(kept)
+            yield
+    except locks.HeldError as error:
+        raise InputError(
+            f"needed {kept} to keep descriptions in, found another process filling it for longer than "
+            f"{patience.longest_wait:g} s; wait for it to end, or give another cache"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"needed to lock {kept}, found: {error.strerror or error}; try a cache that you may write to"
+        ) from error

@@ -1,0 +1,1 @@
+"""The run directory: names, schema, manifest, freshness, and its reader."""

@@ -1,0 +1,251 @@
+"""A run directory: outputs that are whole or not there, each recorded with what it was made from.
+
+1. One process at a time holds the directory to write in it (locking.py); readers need no lock.
+2. An output is *finished* when the manifest records the sha256 of its inputs and of its bytes.
+3. To make one anew its record is taken out first, then the file is replaced, then recorded: a kill
+   in between leaves a file without a record, which is made again.
+4. A finished file whose bytes differ from its record was altered by someone else: an error.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from saematch._io import files
+from saematch.errors import InputError, UsageError
+from saematch.store import locking
+from saematch.store.manifest import (
+    MANIFEST,
+    AlteredError,
+    Record,
+    altered_error,
+    decode_manifest,
+    empty_manifest,
+    encode_manifest,
+    made_by,
+    package_versions,
+    packages_name,
+    record_of,
+)
+
+SAE = "sae:"
+"""Before the key of an SAE among what an output was made from."""
+
+KNOWN_NAMES = {
+    MANIFEST,
+    "matchings",
+    "candidates",
+    "paths.parquet",
+    "evaluation",
+    "features",
+    "descriptions",
+    "contexts",
+    "judging",
+    "judgements.parquet",
+    "figures",
+    "report.html",
+    "run.toml",
+    "findings.md",
+    "export",
+}
+"""What may stand in a run directory; anything else in a folder without a manifest is not ours."""
+
+
+@dataclass(frozen=True)
+class KeptFile:
+    """A finished output and the sha256 it must have; picklable, for stages."""
+
+    name: str
+    path: Path
+    sha256: str
+
+    def read(self) -> bytes:
+        """Its bytes; raises InputError naming it where they are not what was written."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            raise AlteredError(
+                f"needed {self.path}, found no such file; make it again with {made_by(self.path)}"
+            ) from None
+        except OSError as error:
+            raise files.os_error_in_words(error, "read", self.path) from error
+        if files.sha256(data) != self.sha256:
+            raise altered_error(self.path)
+        return data
+
+
+def sae_file(directory: Path, key: str, sha256: str) -> KeptFile:
+    """An SAE as what an output is made from: an output of another SAE in its place is not current."""
+    return KeptFile(f"{SAE}{key}", directory, sha256)
+
+
+class RunDirectory:
+    """The files of one run and their manifest; see the module's docstring."""
+
+    def __init__(self, path: str | Path) -> None:
+        """The run directory at `path`, which may not be there yet; nothing is read or written."""
+        self.path = files.user_path(path)
+        self._manifest: dict[str, Any] | None = None
+        self._held = False
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({str(self.path)!r})"
+
+    @contextmanager
+    def holding(self) -> Iterator["RunDirectory"]:
+        """Make the directory if need be, and be its only writer.
+
+        Raises InputError naming the process that holds it already, where the manifest was altered
+        or where the directory cannot be written; UsageError where it is a folder of something else.
+        An error of the system that ends what is done meanwhile becomes an InputError too.
+        """
+        with files.os_errors_in_words("use", self.path):
+            self._check_ours()
+            files.make_folders(self.path)
+            with locking.holding(self.path):
+                files.remove_partials(self.path)
+                self._manifest = None
+                self._held = True
+                try:
+                    yield self
+                finally:
+                    self._held = False
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the manifest says (manifest.py); treat it as read-only."""
+        if self._manifest is None:
+            self._manifest = self._read_manifest()
+        return self._manifest
+
+    def file(self, name: str) -> Path:
+        """The path of an output; InputError for a name that leads out of the directory."""
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\\" in name:
+            raise InputError(f"needed the name of a file in {self.path}, found '{name}'")
+        return self.path.joinpath(*pure.parts)
+
+    def record(self, name: str) -> Record | None:
+        """What is recorded of a finished output; None where it is not finished."""
+        return record_of(self.manifest, name)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """The finished outputs whose names start so, sorted."""
+        return sorted(name for name in self.manifest["outputs"] if name.startswith(prefix))
+
+    def kept(self, name: str) -> KeptFile:
+        """A finished output; raises InputError where it is not finished."""
+        record = self.record(name)
+        if record is None:
+            self._manifest = None if not self._held else self._manifest
+            record = self.record(name)
+        if record is None:
+            raise InputError(
+                f"needed {self.file(name)}, found that it is not finished; "
+                "run the same saematch command again"
+            )
+        return KeptFile(name, self.file(name), record.sha256)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a finished output, checked against the manifest."""
+        kept = self.kept(name)
+        try:
+            return kept.read()
+        except InputError:
+            if self._held:
+                raise
+            # A run may have replaced it since this process read the manifest.
+            self._manifest = None
+            return self.kept(name).read()
+
+    def is_finished(self, name: str, inputs: str) -> bool:
+        """Whether an output is there and was made from inputs of this sha256.
+
+        Raises InputError where its bytes are not those that were written.
+        """
+        record = self.record(name)
+        if record is None or record.inputs != inputs or not self.file(name).exists():
+            return False
+        KeptFile(name, self.file(name), record.sha256).read()
+        return True
+
+    def keep(
+        self,
+        name: str,
+        data: bytes,
+        inputs: str,
+        depends: Sequence[KeptFile] = (),
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
+        """Write an output and record it (steps 2 and 3 above)."""
+        path = self.file(name)
+        outputs = self.manifest["outputs"]
+        timing = self.manifest["timing"]
+        if name in outputs:
+            self.update(outputs={key: value for key, value in outputs.items() if key != name})
+        files.write_atomically(path, data)
+        record = {
+            "inputs": inputs,
+            "depends": {file.name: file.sha256 for file in depends},
+            "sha256": files.sha256(data),
+            "bytes": len(data),
+            "packages": packages_name(),
+        }
+        finished = datetime.now(UTC).isoformat(timespec="milliseconds")
+        entry = {"finished": finished, "seconds": dict(seconds or {})}
+        kept = dict(sorted({**self.manifest["outputs"], name: record}.items()))
+        known = {**self.manifest["packages"], record["packages"]: package_versions()}
+        used = {one["packages"] for one in kept.values()}
+        self.update(
+            packages={one: known[one] for one in sorted(used)},
+            outputs=kept,
+            timing={**timing, "outputs": {**timing["outputs"], name: entry}},
+        )
+
+    def update(self, **sections: Any) -> None:
+        """Replace sections of the manifest; writes nothing where nothing changes."""
+        assert self._held, "only the holder of a run directory writes in it"
+        assert set(sections) <= set(empty_manifest()), sections.keys()
+        before = self.manifest
+        after = {**before, **sections}
+        if after != before or not self.file(MANIFEST).exists():
+            files.write_atomically(self.file(MANIFEST), encode_manifest(after))
+            self._manifest = after
+
+    def _read_manifest(self) -> dict[str, Any]:
+        path = self.file(MANIFEST)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            if self._held:
+                return empty_manifest()
+            raise InputError(
+                f"needed a run directory, found no {MANIFEST} in {self.path}; "
+                "make one with saematch run"
+            ) from None
+        except OSError as error:
+            raise files.os_error_in_words(error, "read", path) from error
+        return decode_manifest(data, path)
+
+    def _check_ours(self) -> None:
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise UsageError(f"needed a folder for the run, found a file at {self.path}")
+        if self.file(MANIFEST).exists():
+            return
+        foreign = sorted(
+            entry.name
+            for entry in self.path.iterdir()
+            if entry.name not in KNOWN_NAMES
+            and entry.name not in locking.NAMES
+            and not entry.name.endswith(files.PARTIAL_SUFFIX)
+        )
+        if foreign:
+            raise UsageError(
+                f"needed an empty folder or a run directory, found '{foreign[0]}' and no "
+                f"{MANIFEST} in {self.path}; give another directory"
+            )

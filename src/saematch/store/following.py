@@ -1,0 +1,227 @@
+"""Every path of a run, step by step, with what a reader needs to doubt a step."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from saematch.store.freshness import current_names, is_current
+from saematch.store.judge_results import labels_of_pairs
+from saematch.store.names import PAIR_SOURCES, candidates_name, matching_name
+from saematch.store.schema import CANDIDATES, decode
+from saematch.store.warnings import Doubt, Other, Pair
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from saematch.store.reader import Run
+
+
+@dataclass(frozen=True)
+class Step:
+    """A path at one layer; what belongs to a step is in the value of its end, None at the start."""
+
+    key: str
+    feature: int
+    status: str
+    cost: float | None = None
+    quantile: float | None = None
+    """Share of the step's live pairs that cost at most as much."""
+    cosine: float | None = None
+    margin: float | None = None
+    """None also where no bound is finite."""
+    certain: bool = False
+    runner_up: int | None = None
+    """The nearest other feature by cost."""
+    extra_cost: float | None = None
+    """Its cost less that of the feature taken; below zero it is nearer, but was given away."""
+    runner_up_cosine: float | None = None
+    runner_up_status: str | None = None
+    born: bool = False
+    """Nothing at the layer before was matched to it."""
+    dies: bool = False
+    """It is matched to nothing at the next layer."""
+    doubts: tuple[str, ...] = ()
+    """Why to doubt the step, in words; empty where nothing speaks against it."""
+    kinds: tuple[Doubt, ...] = ()
+    """What kinds of doubt they are."""
+
+
+def followed_steps(run: "Run") -> Mapping[int, Sequence[Step]]:
+    """All paths by number."""
+    paths = run.paths()
+    steps = _Steps(run, paths, paths)
+    found: dict[int, list[Mapping[Any, Any]]] = {}
+    for row in paths.to_dict("records"):
+        found.setdefault(row["path"], []).append(row)
+    return {path: steps.along(rows) for path, rows in found.items()}
+
+
+def steps_through(run: "Run", key: str, feature: int) -> Sequence[Step]:
+    """The path through a feature; empty where no path goes through its layer."""
+    paths = run.paths()
+    through = paths.loc[(paths["key"] == key) & (paths["feature"] == feature), "path"]
+    if through.empty:
+        return ()
+    path = paths[paths["path"] == through.iloc[0]]
+    return _Steps(run, paths, path).along(path.to_dict("records"))
+
+
+class _Steps:
+    """Makes steps out of rows of paths; the tables of two layers are read when they are needed."""
+
+    def __init__(self, run: "Run", paths: "pd.DataFrame", wanted: "pd.DataFrame") -> None:
+        """`wanted`: those rows of `paths` that steps are made of."""
+        self._run, self._paths, self._wanted = run, paths, wanted
+        self._labels = labels_of_pairs(run)
+        self._firings = _firings_of_pairs(run, wanted)
+        self._near = cache(self._near_of)
+
+    def along(self, rows: Iterable[Mapping[Any, Any]]) -> list[Step]:
+        path: list[Step] = []
+        for row in rows:
+            path.append(self._step(path[-1], row) if path else _start(row))
+        return path
+
+    def _step(self, before: Step, row: Mapping[Any, Any]) -> Step:
+        near, source = self._near(before.key, row["key"]), before.feature
+        values = {
+            "cost": row["cost"],
+            "quantile": _known(near.quantile[source]),
+            "cosine": row["cosine"],
+            "margin": _known(row["margin"]),
+            "certain": row["certain"],
+        }
+        pair = Pair(
+            names=(f"{before.key}/{source}", f"{row['key']}/{row['feature']}"),
+            statuses=(before.status, row["status"]),
+            **values,
+            nearer=near.nearer.get(source),
+            by_direction=near.by_direction.get(source),
+            firings=self._firings.get((before.key, row["key"], source, row["feature"])),
+            labels=self._labels.get((before.key, row["key"], source, row["feature"]), ()),
+        )
+        doubts = pair.doubts
+        other = near.runner_up.get(source)
+        if other is not None and other.cost is not None:
+            values |= {
+                "runner_up": other.feature,
+                "extra_cost": other.cost - row["cost"],
+                "runner_up_cosine": other.cosine,
+                "runner_up_status": near.statuses.get(other.feature),
+            }
+        return Step(
+            key=row["key"],
+            feature=row["feature"],
+            status=row["status"],
+            dies=row["dies"],
+            doubts=tuple(words for _, words in doubts),
+            kinds=tuple(kind for kind, _ in doubts),
+            **values,
+        )
+
+    def _near_of(self, a: str, b: str) -> "_Near":
+        table = self._run.matching_table(a, b)
+        live = ((table["status"] == "live") & (table["partner_status"] == "live")).to_numpy()
+        cost, cosine = (table[name].to_numpy(dtype=float) for name in ("cost", "cosine"))
+        quantile = np.full(len(table), np.nan)
+        if live.any():
+            quantile[live] = np.searchsorted(np.sort(cost[live]), cost[live], "right") / live.sum()
+        sources = self._wanted.loc[self._wanted["key"] == a, "feature"]
+        near = self._candidates(a, b)
+        near = near[near["feature"].isin(sources)]
+        ends = self._paths[self._paths["key"] == b].set_index("feature")["status"]
+        feature = near["feature"].to_numpy()
+        others = near["candidate"].to_numpy() != table["partner"].to_numpy()[feature]
+        nearer = (
+            others
+            & (near["candidate"].map(ends) == "live").to_numpy()
+            & (near["cost"].to_numpy() < cost[feature])
+            & (near["cosine"].to_numpy() > cosine[feature])
+        )
+        shown = ends[ends.index.isin(near["candidate"])]
+        return _Near(
+            quantile=quantile,
+            runner_up=_first(near[others]),
+            nearer=_first(near[nearer]),
+            by_direction=self._by_direction(a, b, table, sources),
+            statuses=dict(zip(shown.index.tolist(), shown.tolist(), strict=True)),
+        )
+
+    def _candidates(self, a: str, b: str) -> "pd.DataFrame":
+        """In order of cost; none where the run is not finished."""
+        import pandas as pd
+
+        if not is_current(self._run.directory, candidates_name(a, b)):
+            return pd.DataFrame({name: [] for name in CANDIDATES.names}).astype({"feature": int})
+        return self._run.candidates(a, b)
+
+    def _by_direction(
+        self, a: str, b: str, table: "pd.DataFrame", sources: "pd.Series"
+    ) -> dict[int, Other]:
+        name = matching_name(a, b, "cosine", self._run.config.slug)
+        if not is_current(self._run.directory, name):
+            return {}
+        argmax = self._run.matching_table(a, b, "cosine")
+        other = (argmax["partner_status"] == "live") & (argmax["partner"] != table["partner"])
+        argmax = argmax[other & argmax["feature"].isin(sources)]
+        columns = (argmax[name].tolist() for name in ("feature", "partner", "cosine"))
+        return {
+            feature: Other(partner, cosine)
+            for feature, partner, cosine in zip(*columns, strict=True)
+        }
+
+
+def _firings_of_pairs(
+    run: "Run", wanted: "pd.DataFrame"
+) -> dict[tuple[str, str, int, int], tuple[int, int, int]]:
+    """Firings of a feature, of its partner and of both on all texts, by (a, b, feature, partner); `wanted`:
+    rows of paths that features are taken from."""
+    import pandas as pd
+
+    pair, counts = ["a", "b", "feature", "partner"], ["firings", "partner_firings", "joint_firings"]
+    frames = []
+    for name in current_names(run.directory, PAIR_SOURCES):
+        table = decode(run.directory.read(name))[0].select([*pair, *counts, "strategy"]).to_pandas()
+        chosen = (table["strategy"] == "folded") & table["feature"].isin(wanted["feature"])
+        frames.append(table.loc[chosen, [*pair, *counts]])
+    if not frames:
+        return {}
+    summed = pd.concat(frames).groupby(pair, sort=False)[counts].sum().reset_index()
+    columns = (summed[name].tolist() for name in (*pair, *counts))
+    return {
+        (a, b, feature, partner): (one, other, both)
+        for a, b, feature, partner, one, other, both in zip(*columns, strict=True)
+    }
+
+
+def _start(row: Mapping[Any, Any]) -> Step:
+    return Step(row["key"], row["feature"], row["status"], born=row["born"], dies=row["dies"])
+
+
+@dataclass(frozen=True)
+class _Near:
+    """What is near to the features of one layer at the next, by feature."""
+
+    quantile: np.ndarray
+    """NaN for a pair that is not live."""
+    runner_up: Mapping[int, Other]
+    nearer: Mapping[int, Other]
+    by_direction: Mapping[int, Other]
+    statuses: Mapping[int, str]
+    """Of the candidates."""
+
+
+def _first(near: "pd.DataFrame") -> dict[int, Other]:
+    first = near.drop_duplicates("feature")
+    columns = (first[name].tolist() for name in ("feature", "candidate", "cosine", "cost"))
+    return {
+        feature: Other(other, cosine, cost)
+        for feature, other, cosine, cost in zip(*columns, strict=True)
+    }
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

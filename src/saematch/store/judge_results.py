@@ -1,0 +1,159 @@
+"""The results of judges in a run directory: the only reader, of what is current (freshness.py)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from saematch.errors import UsageError
+from saematch.semantics.judges.experiments import PAIR
+from saematch.semantics.judges.protocol import Judge
+from saematch.store.freshness import is_current
+from saematch.store.names import JUDGEMENTS_NAME, JUDGING, experiments_of, results_name, sample_name
+from saematch.store.schema import decode
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from saematch.store.reader import Run
+
+
+PREFERRED = ("llm-", "human", "embedding-")
+"""Names of judges start so; of several the first stands for the run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What a judge said in an experiment."""
+
+    experiment: str
+    judge: str
+    table: "pa.Table"
+    """A row a measure (docs/run-directory.md)."""
+    about: Mapping[str, Any]
+    """Identity of the judge, settings, verdict on its controls."""
+
+    @cached_property
+    def results(self) -> "pd.DataFrame":
+        """The table as a frame."""
+        return self.table.to_pandas()
+
+    @property
+    def tells(self) -> bool:
+        """Whether the judge tells its controls apart."""
+        return bool(self.about["tells"])
+
+    @property
+    def verdict(self) -> str:
+        return str(self.about["verdict"])
+
+    def span(
+        self, measure: str, strategy: str = "", a: str = "", b: str = ""
+    ) -> tuple[float, float | None, float | None] | None:
+        """A measure with its interval; None where it was not measured."""
+        table = self.results
+        row = table[
+            (table["strategy"] == strategy)
+            & (table["a"] == a)
+            & (table["b"] == b)
+            & (table["measure"] == measure)
+        ]
+        if row.empty:
+            return None
+        value, low, high = (row[name].iloc[0] for name in ("value", "low", "high"))
+        return float(value), _known(low), _known(high)
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """Those whose pairs were judged, as sampled."""
+        paired = self.results[(self.results["strategy"] != "")]
+        names = paired[~paired["strategy"].str.startswith("control: ")]["strategy"]
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of SAEs, in the order of the sample."""
+        named = self.results[self.results["a"] != ""]
+        return tuple(dict.fromkeys(zip(named["a"], named["b"], strict=True)))
+
+
+def judged(run: "Run", of: str = "") -> list[Judged]:
+    """All results, or those of one experiment, by experiment and judge."""
+    found = []
+    for name in run.directory.names(f"{JUDGING}{of}/" if of else JUDGING):
+        experiment, file = name.removeprefix(JUDGING).split("/")
+        if name == sample_name(experiment):
+            continue
+        if is_current(run.directory, name):
+            found.append(_read(run, experiment, file.removesuffix(".parquet")))
+    return found
+
+
+def best_judge(run: "Run", experiment: str) -> Judged | None:
+    """The judge whose labels decide; None where the experiment was not judged."""
+    found = judged(run, experiment)
+    for able in (True, False):  # a judge that cannot tell stands behind any that can
+        for prefix in PREFERRED:
+            for one in found:
+                if one.tells is able and one.judge.startswith(prefix):
+                    return one
+    return None
+
+
+def judged_by(run: "Run", experiment: str, judge: str) -> Judged:
+    """One of them; raises UsageError naming what there is."""
+    if not is_current(run.directory, results_name(experiment, judge)):
+        there = ", ".join(f"{one.judge} in {one.experiment}" for one in judged(run))
+        raise UsageError(
+            f"needed results of {judge} in {experiment}, found {there or 'none'}; "
+            f"try: saematch judge {run.path} --experiment {experiment}"
+        )
+    return _read(run, experiment, judge)
+
+
+def name_in(run: "Run", experiment: str, judge: Judge) -> str | None:
+    """What a judge's results of an experiment are called; None where there are none of this sample."""
+    from saematch.store.judgements import name_of, results_about  # with what draws samples: heavy
+
+    name = name_of(results_about(run.directory, experiment), judge)
+    return name if is_current(run.directory, results_name(experiment, name)) else None
+
+
+def labelled_sample(run: "Run", experiment: str, judge: str) -> "pd.DataFrame":
+    """The questions of an experiment with what a judge said: columns of both tables, a row an answer."""
+    sample = decode(run.directory.read(sample_name(experiment)))[0].to_pandas()
+    answers = decode(run.directory.read(JUDGEMENTS_NAME))[0].to_pandas()
+    mine = answers[(answers["experiment"] == experiment) & (answers["judge"] == judge)]
+    return sample.merge(mine.drop(columns="experiment"), on="question", validate="one_to_one")
+
+
+def labelled_pairs(run: "Run", experiment: str, judge: str) -> "pd.DataFrame":
+    """The rows of `labelled_sample` that are of pairs and got a label; those asked the other way round too
+    are left out."""
+    rows = labelled_sample(run, experiment, judge)
+    return rows[(rows["kind"] == PAIR) & ~rows["swapped"] & rows["label"].notna()]
+
+
+def labels_of_pairs(run: "Run") -> dict[tuple[str, str, int, int], tuple[str, ...]]:
+    """What the judges that stand, one an experiment, and tell their controls apart call two features: labels
+    in alphabetical order, by (a, b, feature of a, feature of b)."""
+    found: dict[tuple[str, str, int, int], set[str]] = {}
+    for experiment in experiments_of(run.directory.names(JUDGING)):
+        judge = best_judge(run, experiment)
+        if judge is None or not judge.tells:
+            continue
+        rows = labelled_pairs(run, experiment, judge.judge)
+        columns = (rows[name] for name in ("a", "b", "feature", "partner", "label"))
+        for a, b, feature, partner, label in zip(*columns, strict=True):
+            found.setdefault((a, b, feature, partner), set()).add(label)
+    return {pair: tuple(sorted(labels)) for pair, labels in found.items()}
+
+
+def _read(run: "Run", experiment: str, judge: str) -> Judged:
+    table, about = decode(run.directory.read(results_name(experiment, judge)))
+    return Judged(experiment, judge, table, about)
+
+
+def _known(value: Any) -> float | None:
+    return None if value is None or value != value else float(value)

@@ -1,0 +1,158 @@
+"""The manifest: what a run directory was made of, and the sha256 of every file in it.
+
+schema_version   version of the tables
+packages         by a short name: versions of what computed outputs
+config           the run's settings
+references       what was asked for, by SAE
+saes             what was found: sha256 of its files, shape, features by status, model's sha256
+notes            what a reader of the numbers should know
+plan             outputs that the settings call for, of `run` and of other verbs, each with the sha256
+                 of its inputs where it reads no other output; what is not named here is of other settings
+outputs          for every file: sha256 of its inputs, files it was made from, its own sha256, and
+                 which of `packages` made it
+timing           when and how long; sizes and times of input files.  Two runs of one config
+                 over the same files differ in nothing but this
+sha256           of all the above
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from saematch._io import files
+from saematch.errors import InputError
+from saematch.store.commands import makes
+from saematch.store.schema import SCHEMA_VERSION, canonical_json
+from saematch.text import to_json
+
+MANIFEST = "manifest.json"
+CHECKSUM = "sha256"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the manifest says of one output."""
+
+    inputs: str
+    """sha256 of everything that decides the output."""
+    depends: dict[str, str]
+    """Outputs it was made from, with their sha256 at the time."""
+    sha256: str
+    bytes: int
+    packages: str
+    """Which of the manifest's `packages` made it."""
+
+
+def empty_manifest() -> dict[str, Any]:
+    """The manifest of a directory in which nothing has been done."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "packages": {},
+        "config": None,
+        "references": {},
+        "saes": {},
+        "notes": [],
+        "plan": {"run": {}, "others": {}},
+        "outputs": {},
+        "timing": {"outputs": {}, "files": {}},
+    }
+
+
+def encode_manifest(content: dict[str, Any]) -> bytes:
+    """The manifest as a file for people and machines, with its own checksum."""
+    content = {**content, CHECKSUM: _checksum(content)}
+    return (to_json(content, indent=1) + "\n").encode()
+
+
+def decode_manifest(data: bytes, path: Path) -> dict[str, Any]:
+    """The manifest from its file; raises InputError where it was altered, cut short or is newer."""
+    try:
+        content = json.loads(data)
+        checksum = content.pop(CHECKSUM)
+        version = content["schema_version"]
+        altered = checksum != _checksum(content)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise _altered(path) from None
+    if altered:
+        raise _altered(path)
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"needed a run directory of schema {SCHEMA_VERSION}, found schema {version} in {path}; "
+            "open it with the saematch that wrote it, or run into another directory"
+        )
+    if set(content) != set(empty_manifest()) or encode_manifest(content) != data:
+        raise _altered(path)
+    return content
+
+
+def record_of(content: dict[str, Any], name: str) -> Record | None:
+    """What the manifest says of an output; None where it is not (or no longer) finished."""
+    found = content["outputs"].get(name)
+    return None if found is None else Record(**found)
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Versions of what computes the tables."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from saematch import __version__
+
+    versions = {"saematch": __version__, "python": platform.python_version()}
+    for package in ("torch", "numpy", "pyarrow", "lapjv"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def packages_name() -> str:
+    """What the present versions are called in a manifest: the same versions, the same name."""
+    return files.sha256(canonical_json(package_versions()).encode())[:12]
+
+
+def made_with(content: dict[str, Any]) -> list[dict[str, str]]:
+    """The versions that computed the tables of a run directory, different ones apart."""
+    outputs = content["outputs"].items()
+    names = dict.fromkeys(one["packages"] for name, one in outputs if name.endswith(".parquet"))
+    return [content["packages"][name] for name in names]
+
+
+class AlteredError(InputError):
+    """A file of a run directory is not what was written."""
+
+
+def altered_error(path: Path) -> AlteredError:
+    """The error for a file whose bytes are not those that were written; names what makes it anew."""
+    return AlteredError(
+        f"needed {path} as it was written, found it altered or cut short; delete that file, and it alone "
+        f"is made anew by: {made_by(path)}"
+    )
+
+
+def made_by(path: Path) -> str:
+    """The command that makes a file of a run directory, with the run's settings if they can be read."""
+    directory = next((folder for folder in path.parents if (folder / MANIFEST).is_file()), None)
+    if directory is None:
+        return "the same saematch command"
+    try:
+        file = directory / MANIFEST
+        settings = decode_manifest(file.read_bytes(), file)["config"]
+    except (OSError, InputError):
+        settings = None
+    return makes(directory, path.relative_to(directory).as_posix(), settings)
+
+
+def _altered(path: Path) -> AlteredError:
+    return AlteredError(
+        f"needed {path} as it was written, found it altered or cut short; delete that file, and everything "
+        f"in the directory is made anew by: {makes(path.parent, MANIFEST, None)}"
+    )
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return files.sha256(canonical_json(content).encode())

@@ -1,0 +1,49 @@
+"""Tokens that a direction promotes, against formulas written out for each kind of final norm."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import VOCABULARY, WIDTH, tiny_model
+
+from saematch.errors import UnsupportedError
+from saematch.models import unembedding
+from saematch.models.unembedding import promoted_tokens
+
+
+def straight(kind: str, model: torch.nn.Module, rows: np.ndarray) -> np.ndarray:
+    """Logits of the rows in float64, but for a factor of each row and what every row shares."""
+    parts = {name: value.detach().double().numpy() for name, value in model.named_parameters()}
+    head = model.get_output_embeddings().weight.detach().double().numpy()
+    if kind == "gpt2":
+        centred = rows - rows.mean(axis=1, keepdims=True)
+        return centred * parts["transformer.ln_f.weight"] @ head.T
+    weight = parts["model.norm.weight"] + (1 if kind.startswith("gemma") else 0)
+    return rows * weight @ head.T
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gemma3", "qwen2", "gpt2"])
+@pytest.mark.parametrize("at_a_time", [1, 1 << 26])
+def test_promoted(kind: str, at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unembedding, "LOGITS", at_a_time * VOCABULARY)
+    model = tiny_model(kind).model
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "norm" in name or "ln_f" in name:  # as trained ones are: weights and biases that matter
+            with torch.no_grad():
+                parameter += 0.5 * torch.randn(parameter.shape, generator=generator)
+    rows = torch.randn(20, WIDTH, generator=generator)
+    found = promoted_tokens(model, rows, 4).numpy()
+    logits = straight(kind, model, rows.double().numpy())
+    expected = np.sort(logits, axis=1)[:, ::-1][:, :4]
+    np.testing.assert_allclose(np.take_along_axis(logits, found, 1), expected, rtol=1e-4)
+
+
+def test_scale_changes_nothing() -> None:
+    model = tiny_model().model
+    rows = torch.randn(8, WIDTH, generator=torch.Generator().manual_seed(1))
+    assert promoted_tokens(model, rows, 3).equal(promoted_tokens(model, 100 * rows, 3))
+
+
+def test_a_model_without_a_head() -> None:
+    with pytest.raises(UnsupportedError, match="unembedding"):
+        promoted_tokens(tiny_model().model.model, torch.ones(1, WIDTH), 1)

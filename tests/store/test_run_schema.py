@@ -1,0 +1,94 @@
+"""The tables are as documented: the files, the schema and docs/run-directory.md agree."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from saematch.configs.run import RunConfig
+from saematch.errors import UsageError
+from saematch.pipelines.exporting import FORMATS, all_matchings, export
+from saematch.pipelines.matching.run import run
+from saematch.store.manifest import empty_manifest
+from saematch.store.reader import Run
+from saematch.store.schema import DATA_MEASURES, SCHEMA_VERSION, TABLES, WEIGHT_MEASURES
+from saematch.store.schema_semantics import JUDGED_MEASURES, SEMANTIC_TABLES
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "run-directory.md"
+
+
+@pytest.fixture(scope="module")
+def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory, plain_report: None) -> Run:
+    config = RunConfig(str(suite), far=(("3", "5"),), random_draws=2)
+    return run(config, tmp_path_factory.mktemp("runs") / "run")
+
+
+def test_files_have_exactly_the_schema(finished: Run) -> None:
+    patterns = {
+        "matchings/": 0, "candidates/": 1, "paths.parquet": 2, "evaluation/measures.parquet": 3,
+        "evaluation/measures/": 4, "evaluation/compared/": 5,
+    }  # fmt: skip
+    seen = set()
+    for path in finished.path.rglob("*.parquet"):
+        name = path.relative_to(finished.path).as_posix()
+        number = next(number for start, number in patterns.items() if name.startswith(start))
+        found = pq.read_schema(path)
+        assert found.remove_metadata() == TABLES[number].schema, name
+        json.loads(found.metadata[b"saematch"])
+        seen.add(number)
+    assert seen == set(patterns.values())
+    assert set(finished.measures()["measure"]) == set(WEIGHT_MEASURES)
+    manifest = json.loads((finished.path / "manifest.json").read_text())
+    assert set(manifest) == {*empty_manifest(), "sha256"}
+    assert manifest["saes"]["3"]["model_weights_sha256"] == "ab" * 32
+
+
+def test_the_document_says_the_same() -> None:
+    text = DOCUMENT.read_text()
+    assert f"Schema version: {SCHEMA_VERSION}" in text
+    for table in (*TABLES, *SEMANTIC_TABLES):
+        assert f"`{table.path}`" in text
+        section = text.partition(f"### `{table.path}`")[2].partition("\n### ")[0]
+        if table.path.startswith(("evaluation/measures/", "evaluation/compared/")):
+            continue  # the same columns as measures.parquet
+        assert f"A row: {table.row}." in section
+        rows = [line for line in section.splitlines() if line.startswith("| `")]
+        expected = [
+            f"| `{column.name}` | {column.type}{' or null' if column.nullable else ''} | "
+            f"{column.unit or '-'} | {column.meaning} |"
+            for column in table.columns
+        ]
+        assert rows[: len(expected)] == expected
+    for name, (unit, meaning) in {**WEIGHT_MEASURES, **DATA_MEASURES, **JUDGED_MEASURES}.items():
+        assert f"| `{name}` | {unit} | {meaning} |" in text
+    for key in (*empty_manifest(), "sha256"):
+        assert f"| `{key}` |" in text
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_export_gives_the_tables_back(finished: Run, tmp_path: Path, format: str) -> None:
+    written = export(finished, format, tmp_path / "out")
+    assert sorted(path.stem for path in written) == ["matchings", "measures", "paths"]
+    read = {"csv": pd.read_csv, "json": pd.read_json, "parquet": pd.read_parquet}[format]
+    expected = {
+        "paths": finished.paths(), "measures": finished.measures(),
+        "matchings": all_matchings(finished),
+    }  # fmt: skip
+    for path in written:
+        found, table = read(path), expected[path.stem]
+        assert list(found.columns) == list(table.columns)
+        assert len(found) == len(table)
+        for column in ("cost", "feature", "value"):
+            if column in table:
+                pd.testing.assert_series_equal(
+                    found[column], table[column], check_dtype=False, rtol=1e-12
+                )
+    strategies = set(all_matchings(finished)["strategy"])
+    assert strategies == {*finished.config.strategies, "composition", "cosine_composition"}
+
+
+def test_unknown_formats_are_said(finished: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="csv, parquet, json, found 'xlsx'"):
+        export(finished, "xlsx", tmp_path)
