@@ -11,6 +11,7 @@ from jaxtyping import Float64, Int64
 
 from saematch.assignment import OPTIMAL_GAP, Assignment
 from saematch.matching.permutation import UNMATCHED
+from saematch.notebook import curve, number, page
 from saematch.sae import SAE, ScaleKind
 from saematch.text import plural
 
@@ -217,9 +218,24 @@ class Matching:
         )
 
     def _repr_html_(self) -> str:
-        from saematch.notebook import matching_html
-
-        return matching_html(self)
+        """Its summary, and the decoder MSE of the pairs that its means are over, in order."""
+        row = self.summary()
+        facts: dict[str, Any] = {
+            "pairs": f"{row['pairs']:,}; means are over {row['compared']:,} of live features of A",
+            "mean decoder MSE": number(row["mse_decoder"]),
+            "mean encoder MSE": number(row["mse_encoder"]),
+            "mean decoder cosine": number(row["cosine"]),
+            "shares of the cost": ", ".join(f"{p} {s:.1%}" for p, s in self.shares.items()),
+        }
+        if self.gap is not None:
+            facts["proof"] = describe_gap(self.gap)
+        if row["certain"] is not None:
+            facts["certain"] = f"{row['certain']:.0%} of these pairs are in every optimal matching"
+        if row["unmatched_a"]:
+            facts["unmatched"] = f"{plural(row['unmatched_a'], 'feature')} of {row['a']}"
+        title = f"Matching {row['a']} → {row['b']}, {self.strategy}"
+        ordered = np.sort(self.mse_decoder[self.compared])
+        return page(title, facts, curve(ordered, "decoder MSE of these pairs, sorted"), self.notes)
 
     def __repr__(self) -> str:
         row = self.summary()

@@ -9,7 +9,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -17,9 +17,13 @@ from jaxtyping import Bool, Float64, Int64
 from saematch.errors import UsageError
 from saematch.matching.matched import Matching, Side
 from saematch.matching.permutation import UNMATCHED, Permutation
+from saematch.notebook import curve, page
 
 if TYPE_CHECKING:
     import pandas as pd
+
+EXAMPLES = 5
+"""Paths that a notebook shows whole."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +52,22 @@ class FeaturePaths:
         return len(self.features)
 
     def _repr_html_(self) -> str:
-        from saematch.notebook import paths_html
-
-        return paths_html(self)
+        """How many paths there are, some whole ones from cheap to dear, and the mean cosine of each step."""
+        live = np.flatnonzero(self.live())
+        facts: dict[str, Any] = {
+            "paths": f"{len(self):,}, {len(live):,} of them through every layer by live features"
+        }
+        if len(live):
+            ranked = live[np.argsort(self.cost[live].sum(axis=1), kind="stable")]
+            places = np.unique(np.linspace(0, len(ranked) - 1, EXAMPLES).round().astype(int))
+            for place in places:
+                path = ranked[place]
+                steps = zip(self.keys, self.features[path], strict=True)
+                share = f"cost rank {place + 1:,} of {len(ranked):,}"
+                facts[share] = " → ".join(f"{key}/{feature}" for key, feature in steps)
+        cosines = self.cosine[live].mean(axis=0) if len(live) else np.zeros(0)
+        title = f"FeaturePaths through {', '.join(self.keys)}"
+        return page(title, facts, curve(cosines, "mean decoder cosine of each step, live paths"))
 
     def position(self, key: str | int) -> int:
         """The column of a layer; raises UsageError naming the layers there are."""

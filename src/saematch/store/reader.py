@@ -3,7 +3,7 @@
 Every file is checked against the manifest when it is read.  No lock is needed: files appear whole.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from saematch.configs.run import RunConfig
 from saematch.errors import InputError, UsageError
+from saematch.notebook import curve, number, page
 from saematch.store.commands import run_again
 from saematch.store.directory import RunDirectory
 from saematch.store.freshness import current_names, is_current
@@ -38,9 +41,30 @@ class Run:
     directory: RunDirectory
 
     def _repr_html_(self) -> str:
-        from saematch.notebook import run_html
-
-        return run_html(self)
+        """Its adjacent pairs, and their mean decoder MSE."""
+        measures = self.measures()
+        folded = measures[
+            (measures["strategy"] == "folded") & (measures["parts"] == self.config.slug)
+        ]
+        texts = folded[folded["corpus"] != ""]
+        values = {
+            **_means(folded[folded["corpus"] == ""], ("mse_decoder", "certain_share")),
+            **_means(texts, ("explained_variance", "matching_score")),
+        }
+        pairs = self.adjacent
+        facts: dict[str, Any] = {
+            "directory": str(self.path),
+            "measured on": ", ".join(dict.fromkeys(texts["corpus"]))
+            or "no text: saematch evaluate",
+        }
+        for a, b in pairs:
+            said = (("decoder MSE", "mse_decoder"), ("certain", "certain_share"))
+            said += (("explained variance", "explained_variance"), ("score", "matching_score"))
+            known = [(name, values.get((a, b, measure))) for name, measure in said]
+            facts[f"{a} → {b}"] = ", ".join(f"{n} {number(v)}" for n, v in known if v is not None)
+        drawn = np.array([values.get((a, b, "mse_decoder"), np.nan) for a, b in pairs])
+        title = f"Run of {self.config.suite}"
+        return page(title, facts, curve(drawn, "mean decoder MSE of folded, by layer pair"))
 
     @property
     def path(self) -> Path:
@@ -210,3 +234,10 @@ def holding_run(directory: str | Path) -> Iterator[RunDirectory]:
     open_run(directory)  # first: nothing is made where there is no run
     with RunDirectory(directory).holding() as held:
         yield held
+
+
+def _means(rows: Any, names: Sequence[str]) -> dict[tuple[str, str, str], float]:
+    """By pair and measure; over corpora."""
+    rows = rows[rows["measure"].isin(names)]
+    means = rows.groupby(["a", "b", "measure"])["value"].mean().dropna()
+    return {(a, b, measure): float(value) for (a, b, measure), value in means.items()}
