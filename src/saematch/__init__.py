@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from saematch.matching.measuring import measure
     from saematch.matching.paths import FeaturePaths, chain
     from saematch.matching.permutation import compose, inverse, permute_features
-    from saematch.matching.pricing import price_curve
+    from saematch.matching.price_curve import price_curve
     from saematch.sae import SAE, FoldedSAE, fold_thresholds
     from saematch.semantics.chat.chat import Chat
     from saematch.semantics.judges.embedding import EmbeddingJudge
@@ -47,7 +47,7 @@ _HOMES = {
     "saematch.matching.measuring": ("measure",),
     "saematch.matching.paths": ("FeaturePaths", "chain"),
     "saematch.matching.permutation": ("compose", "inverse", "permute_features"),
-    "saematch.matching.pricing": ("price_curve",),
+    "saematch.matching.price_curve": ("price_curve",),
     "saematch.store.reader": ("Run", "open_run"),
     "saematch.sae": ("SAE", "FoldedSAE", "fold_thresholds"),
     "saematch.semantics.chat.chat": ("Chat",),

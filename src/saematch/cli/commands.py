@@ -151,7 +151,7 @@ def match(
     from saematch.loading import load_sae
     from saematch.matching.match import match as match_saes
     from saematch.matching.match import verify_matching
-    from saematch.matching.pricing import price_curve as curve_of
+    from saematch.matching.price_curve import price_curve as curve_of
     from saematch.matching.strategies import STRATEGIES, Strategy
     from saematch.pipelines.exporting import write_matching
     from saematch.pipelines.matching.measures import compared_measures, measure_records

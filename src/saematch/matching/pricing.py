@@ -5,7 +5,7 @@ a pair is made only where the total is lower with it; alone, a pair that costs m
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,19 +13,14 @@ from jaxtyping import Float64
 
 from saematch.assignment.costs import SquaredDistances
 from saematch.errors import UsageError
-from saematch.matching.measuring import folded
-from saematch.matching.strategies import PARTS, factors, features_of, part_weights
-from saematch.sae import SAE, FoldedSAE
-
-if TYPE_CHECKING:
-    import pandas as pd
+from saematch.matching.strategies import factors, features_of
+from saematch.sae import FoldedSAE
 
 Unmatched = float | Sequence[float] | np.ndarray | Literal["auto"]
 """A price for all features of A, one for each, or `auto`."""
 AUTO_QUANTILE = 0.01
 """`auto`: the cost that this share of random pairs of live features stays below."""
 RANDOM_PAIRS = 1 << 16
-CURVE_QUANTILES = (0.0001, 0.001, 0.01, 0.05, 0.25, 0.5)
 
 
 def random_pair_costs(
@@ -66,47 +61,3 @@ def prices(
     if not (given >= 0).all() or not np.isfinite(given).all():
         raise UsageError("needed finite prices of staying unmatched from 0 on, found others")
     return float(given) if given.ndim == 0 else given
-
-
-@torch.no_grad()
-def price_curve(
-    a: SAE | FoldedSAE,
-    b: SAE | FoldedSAE,
-    prices: Sequence[float] | None = None,
-    *,
-    parts: Sequence[str] | Mapping[str, float] = PARTS,
-) -> "pd.DataFrame":
-    """Share of features matched against the price of leaving them unmatched.
-
-    A row a price: `price`, `quantile` (share of random live pairs that cost less), `matched` (features
-    of A with a partner), `share` (of A's), `live_share` (of A's live features, those with a partner),
-    `compared` (live features of A with a partner at every price), `cost` (mean over these), `gap`.
-    `prices`: ascending; None: quantiles of random pairs' costs from 0.0001 to 0.5.
-    """
-    import pandas as pd
-
-    from saematch.matching.match import match  # which needs this module's prices
-    from saematch.matching.matched import same_features
-
-    weights = part_weights(parts)
-    sides = folded(a, None), folded(b, None)
-    random = random_pair_costs(*sides, weights)
-    chosen = np.quantile(random, CURVE_QUANTILES).tolist() if prices is None else prices
-    rows = []
-    matchings = [match(*sides, parts=weights, unmatched_cost=price) for price in chosen]
-    same = same_features(matchings)
-    for price, found in zip(chosen, matchings, strict=True):
-        live = found.status == "live"
-        rows.append(
-            {
-                "price": price,
-                "quantile": float(np.searchsorted(random, price) / len(random)),
-                "matched": int(found.matched.sum()),
-                "share": float(found.matched.mean()),
-                "live_share": float((live & found.matched).sum() / max(1, live.sum())),
-                "compared": int(same.sum()),
-                "cost": float(found.cost[same].mean()) if same.any() else float("nan"),
-                "gap": found.gap,
-            }
-        )
-    return pd.DataFrame(rows)
