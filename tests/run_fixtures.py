@@ -1,8 +1,6 @@
 """A tiny suite for all tests of runs, and stand-ins for what is slow and tested elsewhere."""
 
-import sys
 import tempfile
-import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +11,13 @@ from killing import Memory
 from tiny_models import tiny_model
 from tiny_suites import write_suite
 
-import saematch.pipelines.matching.run
-import saematch.report
 from saematch._io import files
 from saematch.models import LanguageModel
-from saematch.pipelines import RunConfig, run
+from saematch.pipelines import Run, RunConfig, open_run, run
 from saematch.pipelines.describing.describe import describe
 from saematch.pipelines.suite import forget_loaded
+from saematch.rendering.report import write_report
+from saematch.store.build import Execute, execute_here
 
 
 @pytest.fixture(scope="session")
@@ -48,15 +46,21 @@ def quick_folder(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+def plain_page(run: Run) -> str:
+    return f"<p>{len(run.measures())} measures</p>"
+
+
+def run_and_report(config: RunConfig, directory: Path, execute: Execute = execute_here) -> Run:
+    run(config, directory, execute=execute)
+    write_report(directory)
+    return open_run(directory)
+
+
 @pytest.fixture(scope="module")
 def plain_report() -> Iterator[None]:
     """A report in one line: the real one is slow to make some hundred times."""
-    report = types.ModuleType("saematch.report.page")
-    report.render_report = lambda run: f"<p>{len(run.measures())} measures</p>"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "saematch.report.page", report)
-        patch.setattr(saematch.report, "page", report, raising=False)
-        patch.setattr(saematch.pipelines.matching.run, "report_code", lambda: ["plain"])
+        patch.setattr("saematch.rendering.report.render_report", plain_page)
         yield
 
 
@@ -91,7 +95,6 @@ def described_run(
     chain_of_four: Path,
     described_model: LanguageModel,
     tmp_path_factory: pytest.TempPathFactory,
-    plain_report: None,
 ) -> Path:
     """A run whose features are described; copy it to change it."""
     directory = tmp_path_factory.mktemp("described") / "run"

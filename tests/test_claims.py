@@ -19,6 +19,7 @@ from saematch.cli import app
 from saematch.figures.data import NotInRunError
 from saematch.figures.paper import FIGURES
 from saematch.pipelines import Run, RunConfig, run
+from saematch.report.page import render_report
 from saematch.store.commands import run_again
 
 ROOT = Path(__file__).parents[1]
@@ -327,7 +328,7 @@ def test_findings_writes_the_same_file_with_json_and_without(
 
 
 def test_the_report_gives_the_command_that_made_it(bare: Run) -> None:
-    page = html.unescape((bare.path / "report.html").read_text())
+    page = html.unescape(render_report(bare))
     said = re.search(r"How this was made</h2>\s*<p><code>(.*?)</code>", page)
     assert said is not None
     assert said[1] == run_again(bare.path.name, bare.manifest["config"])

@@ -32,6 +32,7 @@ from saematch.pipelines.describing.neuronpedia import NEURONPEDIA
 from saematch.pipelines.evaluation.evaluate import evaluate
 from saematch.pipelines.judging.judge import judge
 from saematch.rendering.figures import Drawn, draw_figures
+from saematch.rendering.report import write_report
 from saematch.report.all_findings import Found, find
 from saematch.semantics.chat.chat import OPENAI, Chat
 from saematch.semantics.chat.spending import Prices
@@ -70,6 +71,7 @@ class Reproduction:
                 self._describe(planned, source)
             if planned.judged_on is not None:
                 self._judge(planned, planned.judged_on)
+            write_report(self.directory(planned))
         found = self._findings()
         drawn = {planned.name: self._draw(planned) for planned in self.runs}
         write_summary(self.recipe, self.settings, self.runs, drawn, found)

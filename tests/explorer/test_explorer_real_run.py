@@ -49,8 +49,6 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = tiny_model(width=8, blocks=9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
-        # The report takes most of the time, and nobody reads it here.
-        patch.setattr("saematch.report.page.render_report", lambda run: "")
         run(RunConfig(str(suite), random_draws=2), folder / "run")
         config = EvaluationConfig(
             corpora=("web",), documents=2, tokens=20, strategies=("folded",), pairs=(("3", "4"),),

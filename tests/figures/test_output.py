@@ -27,6 +27,7 @@ from saematch.figures.captions import (
 from saematch.figures.style import new_figure
 from saematch.pipelines import Run, RunDirectory, open_run
 from saematch.rendering.figures import draw_figures
+from saematch.rendering.report import write_report
 
 NAMES = [figure.name for figure in FIGURES]
 JUDGED = ("judged-shares", "mse-by-label", "persistence")
@@ -141,7 +142,8 @@ def test_figures_are_kept_and_not_drawn_again(copied: Path) -> None:
     ]  # fmt: skip
     draw_figures(copied, ["mse"])
     assert path.stat().st_mtime_ns == stamp
-    report = directory.read("report.html")
+    assert write_report(copied)
+    report = RunDirectory(copied).read("report.html")
     path.write_bytes(data + b" ")
     with pytest.raises(InputError, match="altered or cut short"):
         draw_figures(copied, ["mse"])

@@ -237,9 +237,10 @@ def test_the_page_and_the_terminal_say_how_many_are_compared(
     uneven: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from saematch.cli.display import terminal as display
+    from saematch.report.page import render_report
 
     same = same_in(tables_of(uneven, "3", "4"))
-    page = (uneven.path / "report.html").read_text()
+    page = render_report(uneven)
     assert f"<td>{same.sum()}</td><td>{20 - same.sum()}</td>" in page
     assert "features compared" in page
     screen = io.StringIO()

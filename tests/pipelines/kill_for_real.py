@@ -6,7 +6,6 @@ python kill_for_real.py SUITE FOLDER
 import os
 import signal
 import sys
-import types
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -14,26 +13,21 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from killing import Effects, contents
+from run_fixtures import plain_page, run_and_report
 from test_run_killed import tiny_config
 
-import saematch.pipelines.matching.run
-import saematch.report
-from saematch.pipelines.matching.run import run
 from saematch.pipelines.suite import forget_loaded
+from saematch.rendering import report
 
 KILLS = 8
 
 
 def main(suite: Path, folder: Path) -> None:
     torch.set_num_threads(1)
-    report = types.ModuleType("saematch.report.page")
-    report.render_report = lambda run: f"<p>{len(run.measures())} measures</p>"
-    sys.modules["saematch.report.page"] = report
-    saematch.report.page = report
-    saematch.pipelines.matching.run.report_code = lambda: ["plain"]
+    report.render_report = plain_page
     config = tiny_config(suite)
     with Effects().installed() as effects:
-        run(config, folder / "whole")
+        run_and_report(config, folder / "whole")
     expected = contents(folder / "whole")
     killed = equal = 0
     for turn in range(KILLS):
@@ -45,11 +39,11 @@ def main(suite: Path, folder: Path) -> None:
             forget_loaded()
             kill = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
             with Effects(number, moment, kill).installed():
-                run(config, directory)
+                run_and_report(config, directory)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         killed += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        run(config, directory)
+        run_and_report(config, directory)
         equal += contents(directory) == expected
     print(f"{killed} killed by SIGKILL, {equal} resumed equal")
 

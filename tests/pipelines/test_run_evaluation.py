@@ -35,7 +35,6 @@ from saematch.store.schema import (
     STREAMS,
 )
 
-pytestmark = pytest.mark.usefixtures("plain_report")
 SMALL = EvaluationConfig(
     corpora=("web", "code"),
     documents=4,
@@ -64,9 +63,7 @@ def matched(suite: Path, directory: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(
-    suite: Path, model: LanguageModel, tmp_path_factory: pytest.TempPathFactory, plain_report: None
-) -> Path:
+def finished(suite: Path, model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = matched(suite, tmp_path_factory.mktemp("evaluated") / "run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")

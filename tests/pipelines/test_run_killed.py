@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from killing import Effects, Killed, Memory, contents
+from run_fixtures import run_and_report
 
 from saematch.configs.run import RunConfig
 from saematch.loading import load_suite
-from saematch.pipelines.matching.run import run
 
 HERE = Path(__file__).parent
 
@@ -41,7 +41,7 @@ def test_killed_at_every_effect_and_resumed(
 ) -> None:
     config = tiny_config(suite)
     with Effects().installed() as effects:
-        run(config, quick_folder / "whole", execute=memory)
+        run_and_report(config, quick_folder / "whole", execute=memory)
     expected = contents(quick_folder / "whole")
     counted = Counter(effects.done)
     assert counted["write"] == counted["rename"] >= 25
@@ -50,9 +50,9 @@ def test_killed_at_every_effect_and_resumed(
     for number, moment in moments(effects.done):
         directory = quick_folder / "killed"
         with Effects(number, moment).installed(), pytest.raises(Killed):
-            run(config, directory, execute=memory)
+            run_and_report(config, directory, execute=memory)
         with Effects().installed():
-            run(config, directory, execute=memory)
+            run_and_report(config, directory, execute=memory)
         assert contents(directory) == expected, (number, moment, effects.done[number])
         shutil.rmtree(directory)
 
@@ -65,11 +65,11 @@ def test_killed_while_a_changed_config_replaces_outputs(
     first = RunConfig(str(suite), strategies=("folded",), candidates=2)
     second = RunConfig(str(suite), strategies=("folded",), candidates=3)
     with Effects().installed():
-        run(first, quick_folder / "first", execute=memory)
+        run_and_report(first, quick_folder / "first", execute=memory)
         expected_first = contents(quick_folder / "first")
         shutil.copytree(quick_folder / "first", quick_folder / "second")
     with Effects().installed() as effects:
-        run(second, quick_folder / "second", execute=memory)
+        run_and_report(second, quick_folder / "second", execute=memory)
     expected_second = contents(quick_folder / "second")
     assert expected_second != expected_first
 
@@ -78,11 +78,11 @@ def test_killed_while_a_changed_config_replaces_outputs(
             continue  # leaves on the disk what `before` the next one leaves
         killed = shutil.copytree(quick_folder / "first", quick_folder / "killed")
         with Effects(number, moment).installed(), pytest.raises(Killed):
-            run(second, killed, execute=memory)
+            run_and_report(second, killed, execute=memory)
         back = shutil.copytree(killed, quick_folder / "back")
         with Effects().installed():
-            run(second, killed, execute=memory)
-            run(first, back, execute=memory)
+            run_and_report(second, killed, execute=memory)
+            run_and_report(first, back, execute=memory)
         assert contents(killed) == expected_second, (number, moment)
         assert contents(back) == expected_first, (number, moment)
         shutil.rmtree(killed)
@@ -104,17 +104,13 @@ def test_really_killed_at_some_effects(suite: Path, tmp_path: Path) -> None:
 
 
 PROGRAM = """
-import sys, types
-report = types.ModuleType("saematch.report.page")
-report.render_report = lambda run: "<p></p>"
-sys.modules["saematch.report.page"] = report
-import saematch.report
-saematch.report.page = report
-import saematch.pipelines.matching.run
-saematch.pipelines.matching.run.report_code = lambda: ["plain"]
+import sys
 from saematch.pipelines import RunConfig, run
+from saematch.rendering import report
+report.render_report = lambda run: "<p></p>"
 print("ready", flush=True)
 run(RunConfig(sys.argv[1], far=((sys.argv[2], sys.argv[3]),)), sys.argv[4])
+report.write_report(sys.argv[4])
 """
 """A run in a process of its own; what is timed and killed starts at `ready`, after the imports."""
 

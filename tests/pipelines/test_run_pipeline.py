@@ -22,15 +22,13 @@ from saematch.pipelines.suite import chains
 from saematch.sae import SAE, fold_thresholds
 from saematch.store.reader import Run
 
-pytestmark = pytest.mark.usefixtures("plain_report")
-
 
 def config_of(suite: Path, **changes) -> RunConfig:
     return RunConfig.from_dict({"suite": str(suite), "random_draws": 3, **changes})
 
 
 @pytest.fixture(scope="module")
-def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory, plain_report: None) -> Run:
+def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run(config_of(suite, far="3,5"), tmp_path_factory.mktemp("runs") / "run")
 
 

@@ -36,8 +36,6 @@ from saematch.store.schema_semantics import (
     SAMPLE,
 )
 
-pytestmark = pytest.mark.usefixtures("plain_report")
-
 
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """The paper's recipes, end to end: tiny models, SAEs in the real files, a scripted judge."""
 
 import dataclasses
-import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +23,6 @@ from tiny_paper import (
     write_model,
 )
 
-import saematch.pipelines.matching.run
-import saematch.report
 from saematch._io import files
 from saematch.errors import InputError
 from saematch.figures.paper import FIGURES
@@ -50,13 +47,9 @@ EXPERIMENTS = {"layers", "mse", "persistence", "examples"}
 def _quick() -> Iterator[None]:
     """One thread, no waiting for the disk, and a report in one line: it is tested elsewhere."""
     torch.set_num_threads(1)
-    report = types.ModuleType("saematch.report.page")
-    report.render_report = lambda run: f"<p>{len(run.measures())} measures</p>"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "fsync", lambda path: None)
-        patch.setitem(sys.modules, "saematch.report.page", report)
-        patch.setattr(saematch.report, "page", report, raising=False)
-        patch.setattr(saematch.pipelines.matching.run, "report_code", lambda: ["plain"])
+        patch.setattr("saematch.rendering.report.render_report", lambda run: "<p>a report</p>")
         yield
 
 

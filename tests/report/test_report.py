@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from tiny_suites import write_suite
 
+from saematch._io import files
 from saematch.pipelines import Run, RunConfig, open_run, run
+from saematch.rendering.report import report_code, write_report
 from saematch.report import page as report_module
 from saematch.report.page import render_report
+from saematch.store import following
 from saematch.store.following import followed_steps
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -26,6 +29,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def page(finished: Run) -> str:
+    assert write_report(finished.path)
     return (finished.path / "report.html").read_text()
 
 
@@ -134,5 +138,14 @@ def test_far_pairs_show_exact_and_composition(finished: Run, page: str) -> None:
     assert f"<td>{composed['mse_decoder'][live].mean():.4g}</td>" in page
 
 
-def test_the_page_is_in_the_run_directory(finished: Run) -> None:
-    assert Path(finished.path / "report.html").stat().st_size > 10_000
+def test_the_page_is_written_again_only_where_something_changed(
+    finished: Run, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(page) > 10_000
+    assert not write_report(finished.path)
+    code = report_code()
+    for part in (report_module, following):
+        assert files.sha256_of_file(Path(part.__file__)) in code
+    assert files.sha256_of_file(Path(report_module.__file__).with_name("template.html")) in code
+    monkeypatch.setattr("saematch.rendering.report.report_code", lambda: ["other code"])
+    assert write_report(finished.path)

@@ -25,7 +25,7 @@ GOOD = Pair(
 
 
 @pytest.fixture(scope="module")
-def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory, plain_report: None) -> Run:
+def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     config = RunConfig(str(suite), strategies=("folded", "cosine"), candidates=6)
     return run(config, tmp_path_factory.mktemp("doubted") / "run")
 

@@ -67,9 +67,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(
-    described_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory, plain_report: None
-) -> Path:
+def whole(described_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A suite and a run of it: described, evaluated and judged in every experiment."""
     folder = tmp_path_factory.mktemp("whole")
     for layer in (3, 4, 5, 6):

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from killing import Effects, Memory, contents, real_fsync
+from run_fixtures import run_and_report
 
 from saematch._io import files
 from saematch.configs.run import RunConfig
 from saematch.errors import InputError, UsageError
-from saematch.pipelines.matching.run import run
 from saematch.store.directory import RunDirectory
 from saematch.store.reader import open_run
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("plain_report")
 
 @pytest.fixture
 def finished(suite: Path, tmp_path: Path, memory: Memory) -> Path:
-    run(config_of(suite), tmp_path / "run", execute=memory)
+    run_and_report(config_of(suite), tmp_path / "run", execute=memory)
     return tmp_path / "run"
 
 
@@ -78,20 +78,20 @@ def test_damage_in_every_kind_of_file_is_found_and_named(
             with pytest.raises(InputError, match=re.escape(name)):
                 open_run(finished).directory.read(name)
         with pytest.raises(InputError, match="delete that file") as caught:
-            run(config_of(suite), finished, execute=memory)
+            run_and_report(config_of(suite), finished, execute=memory)
         assert str(path) in str(caught.value)
         path.unlink()
-        run(config_of(suite), finished, execute=memory)
+        run_and_report(config_of(suite), finished, execute=memory)
         assert contents(finished) == whole, name
 
 
 def test_a_finished_run_is_not_touched(suite: Path, finished: Path, memory: Memory) -> None:
     let_settle(suite)
-    run(config_of(suite), finished, execute=memory)
+    run_and_report(config_of(suite), finished, execute=memory)
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     memory.executed.clear()
     with Effects().installed() as effects:
-        run(config_of(suite), finished, execute=memory)
+        run_and_report(config_of(suite), finished, execute=memory)
     assert memory.executed == []
     assert set(effects.done) == {"write_holder"}
     after = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
@@ -114,7 +114,7 @@ def test_a_second_process_is_told_who_holds_the_directory(suite: Path, tmp_path:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(InputError, match=f"held by process {other.pid} on .* since 20"):
-            run(config_of(suite), tmp_path / "run")
+            run_and_report(config_of(suite), tmp_path / "run")
         other.kill()
     # The lock of a killed process is free.
     with RunDirectory(tmp_path / "run").holding():
@@ -135,7 +135,7 @@ def test_one_process_cannot_hold_it_twice(tmp_path: Path) -> None:
 def test_a_full_disk_names_the_file_and_keeps_what_was_finished(
     suite: Path, tmp_path: Path, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(config_of(suite), tmp_path / "whole", execute=memory)
+    run_and_report(config_of(suite), tmp_path / "whole", execute=memory)
     for effect in ("write", "fsync", "rename"):
         directory = tmp_path / effect
         original = getattr(files, effect)
@@ -153,23 +153,23 @@ def test_a_full_disk_names_the_file_and_keeps_what_was_finished(
         with monkeypatch.context() as patch:
             patch.setattr(files, effect, full)
             with pytest.raises(InputError, match="No space left on device") as caught:
-                run(config_of(suite), directory, execute=memory)
+                run_and_report(config_of(suite), directory, execute=memory)
         assert str(directory) in str(caught.value)
         assert not list(directory.rglob("*.partial"))
         assert open_run(directory).manifest["outputs"], "what was finished is there"
         for name in open_run(directory).directory.names():
             open_run(directory).directory.read(name)
-        run(config_of(suite), directory, execute=memory)
+        run_and_report(config_of(suite), directory, execute=memory)
         assert contents(directory) == contents(tmp_path / "whole")
 
 
 def test_a_folder_of_something_else_is_left_alone(suite: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UsageError, match=r"thesis\.tex"):
-        run(config_of(suite), tmp_path)
+        run_and_report(config_of(suite), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(UsageError, match="found a file"):
-        run(config_of(suite), tmp_path / "thesis.tex")
+        run_and_report(config_of(suite), tmp_path / "thesis.tex")
 
 
 def test_another_suite_does_not_overwrite_a_run(
@@ -180,12 +180,12 @@ def test_another_suite_does_not_overwrite_a_run(
     other = write_suite(tmp_path / "other", seed=5)
     whole = contents(finished)
     with pytest.raises(UsageError, match="give another directory"):
-        run(config_of(other), finished)
+        run_and_report(config_of(other), finished)
     assert contents(finished) == whole
     # The same suite at another place is the same suite.
     moved = shutil.copytree(suite, tmp_path / "moved")
     memory.executed.clear()
-    run(config_of(moved), finished, execute=memory)
+    run_and_report(config_of(moved), finished, execute=memory)
     assert memory.executed == []
 
 

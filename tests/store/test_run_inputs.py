@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from killing import Memory, contents
+from run_fixtures import run_and_report
 from test_run_directory import config_of, let_settle
 
 from saematch._io import files
 from saematch.errors import InputError
 from saematch.pipelines.checkpoints import hash_sources
-from saematch.pipelines.matching.run import run
 from saematch.store import manifest as manifests
 from saematch.store.reader import open_run
 
@@ -111,9 +111,9 @@ def test_what_was_kept_stays_under_the_versions_that_made_it(
     suite: Path, tmp_path: Path, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = tmp_path / "run"
-    run(config_of(suite), directory, execute=memory)
+    run_and_report(config_of(suite), directory, execute=memory)
     let_settle(suite)
-    run(config_of(suite), directory, execute=memory)
+    run_and_report(config_of(suite), directory, execute=memory)
     first = contents(directory)
     before = open_run(directory).manifest
     ours = manifests.package_versions()
@@ -122,10 +122,10 @@ def test_what_was_kept_stays_under_the_versions_that_made_it(
     other = {**ours, "torch": "99.0", "numpy": "98.0"}
     for module in (manifests, __import__("saematch.store.directory", fromlist=["_"])):
         monkeypatch.setattr(module, "package_versions", lambda: other)
-    assert run(config_of(suite), directory, execute=memory).manifest == before
+    assert run_and_report(config_of(suite), directory, execute=memory).manifest == before
     assert contents(directory) == first
 
-    after = run(config_of(suite, candidates=3), directory, execute=memory).manifest
+    after = run_and_report(config_of(suite, candidates=3), directory, execute=memory).manifest
     made_by = {name: after["packages"][one["packages"]] for name, one in after["outputs"].items()}
     assert {name for name, versions in made_by.items() if versions == other} == {
         "candidates/3--4.parquet",
@@ -140,9 +140,9 @@ def test_what_was_kept_stays_under_the_versions_that_made_it(
     ]
     # Once nothing is left of the first versions, they are not named.
     shutil.rmtree(directory)
-    assert list(run(config_of(suite), directory, execute=memory).manifest["packages"].values()) == [
-        other
-    ]
+    assert list(
+        run_and_report(config_of(suite), directory, execute=memory).manifest["packages"].values()
+    ) == [other]
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EPERM, errno.ENOTSUP, errno.ENOSYS])

@@ -20,7 +20,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "run-directory.md"
 
 
 @pytest.fixture(scope="module")
-def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory, plain_report: None) -> Run:
+def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     config = RunConfig(str(suite), far=(("3", "5"),), random_draws=2)
     return run(config, tmp_path_factory.mktemp("runs") / "run")
 

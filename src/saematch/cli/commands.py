@@ -250,6 +250,7 @@ def run(
     from saematch.cli.display import terminal as display
     from saematch.configs.run import RunConfig
     from saematch.pipelines.matching.run import run as run_suite
+    from saematch.rendering.report import write_report
 
     flags = {
         "suite": suite or None,
@@ -269,6 +270,9 @@ def run(
     settings = RunConfig.from_dict({**saved, **given}, "the command line")
     with display.progress(quiet=as_json) as progress:
         finished = run_suite(settings, out, progress)
+        if progress is not None:
+            progress(0, 1, "the report")
+        write_report(out)
     if as_json:
         _print_json({"directory": str(out), "measures": _records(finished)})
     else:

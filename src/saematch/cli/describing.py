@@ -84,6 +84,7 @@ def describe(
     from saematch.cli.display.semantics import described_json, described_summary
     from saematch.configs.describing import DescribeConfig
     from saematch.pipelines.describing.describe import describe as describe_run
+    from saematch.rendering.report import write_report
 
     config = DescribeConfig(
         source=source,
@@ -105,6 +106,7 @@ def describe(
     quiet_libraries()
     with display.steps(quiet=as_json) as tell:
         run = describe_run(directory, config, tell)
+        write_report(directory)
     if as_json:
         typer.echo(to_json(described_json(run), indent=1))
     else:
@@ -147,6 +149,7 @@ def explain(
     from saematch.cli.display import terminal as display
     from saematch.cli.display.semantics import described_json, described_summary, explaining_shown
     from saematch.pipelines.describing.explain import MODEL, explain_features
+    from saematch.rendering.report import reported
 
     config = sample_of(directory, experiment, samples, controls, strategies, pairs, starts, seed)
     prices = prompt_price, completion_price
@@ -162,7 +165,7 @@ def explain(
         stream,
         max_tokens,
     )
-    with display.steps(quiet=as_json) as tell:
+    with display.steps(quiet=as_json) as tell, reported(directory):
         run = explain_features(
             directory,
             config,

@@ -73,6 +73,7 @@ def evaluate(
     from saematch.configs.run import parse_pairs
     from saematch.pipelines.evaluation.evaluate import evaluate as evaluate_run
     from saematch.pipelines.evaluation.summary import corpora_of
+    from saematch.rendering.report import write_report
 
     config = EvaluationConfig(
         model=model,
@@ -95,6 +96,9 @@ def evaluate(
     quiet_libraries()
     with display.steps(quiet=as_json) as tell:
         run = evaluate_run(directory, config, tell)
+        if tell is not None:
+            tell(0, 1, "the report")
+        write_report(directory)
     if as_json:
         measures = run.measures()
         measures = measures[measures["corpus"] != ""]
@@ -113,6 +117,7 @@ def demo(directory: Path, as_json: bool) -> None:
     from saematch.cli.display.evaluation import evaluation_summary
     from saematch.configs.evaluation import EvaluationConfig
     from saematch.pipelines.evaluation.evaluate import evaluate as evaluate_run
+    from saematch.rendering.report import write_report
 
     config = EvaluationConfig(
         model="smollm2",
@@ -129,6 +134,9 @@ def demo(directory: Path, as_json: bool) -> None:
     try:
         with display.steps(quiet=as_json) as tell:
             run = evaluate_run(directory, config, tell)
+        if tell is not None:
+            tell(0, 1, "the report")
+        write_report(directory)
     except MissingDependencyError as error:
         typer.echo(f"saematch: the language model was left out: {error}", err=True)
         return

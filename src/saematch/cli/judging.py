@@ -94,6 +94,7 @@ def judge(
     from saematch.cli.display import terminal as display
     from saematch.cli.display.semantics import intent_shown, judged_json, judged_summary
     from saematch.pipelines.judging.judge import judge as judge_run
+    from saematch.rendering.report import reported
     from saematch.semantics.judges.embedding import EmbeddingJudge
     from saematch.semantics.judges.human import HumanJudge
     from saematch.semantics.judges.llm import LLMJudge
@@ -127,7 +128,7 @@ def judge(
         at_most = BY_HAND
     quiet_libraries()
     quiet = as_json or human  # a person's terminal is the judge's
-    with display.steps(quiet=quiet) as tell:
+    with display.steps(quiet=quiet) as tell, reported(directory):
         run = judge_run(
             directory,
             config,
@@ -154,6 +155,7 @@ def demo(directory: Path, as_json: bool) -> None:
     from saematch.configs.judging import JudgeConfig
     from saematch.pipelines.describing.describe import describe as describe_run
     from saematch.pipelines.judging.judge import judge as judge_run
+    from saematch.rendering.report import reported
     from saematch.semantics.judges.embedding import EmbeddingJudge
     from saematch.store.directory import RunDirectory
     from saematch.store.judgements import kept_config
@@ -161,7 +163,7 @@ def demo(directory: Path, as_json: bool) -> None:
     chosen = EmbeddingJudge()
     quiet_libraries()
     try:
-        with display.steps(quiet=as_json) as tell:
+        with display.steps(quiet=as_json) as tell, reported(directory):
             describe_run(directory, DescribeConfig(model="smollm2", offline=True), tell)
             before = kept_config(RunDirectory(directory), "layers")
             sample = before or JudgeConfig(samples=24, controls=70)

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 from saematch._io import files
 from saematch.errors import InputError
-from saematch.pipelines.matching.run import REPORT_NAME, Progress
+from saematch.store.build import Progress
 from saematch.store.directory import KeptFile, RunDirectory
+from saematch.store.names import FIGURES, REPORT_NAME
 from saematch.store.reader import Run, holding_run, open_run
 from saematch.store.schema import canonical_json
 
 if TYPE_CHECKING:
     from saematch.figures.paper import PaperFigure
 
-FOLDER = "figures/"
 FORMATS = ("svg", "png")
 
 
@@ -78,7 +78,7 @@ def _tables(held: RunDirectory) -> list[KeptFile]:
     return [
         held.kept(name)
         for name in held.names()
-        if name != REPORT_NAME and not name.startswith(FOLDER)
+        if name != REPORT_NAME and not name.startswith(FIGURES)
     ]
 
 
@@ -86,7 +86,7 @@ def _keep(held: RunDirectory, run: Run, figure: "PaperFigure", reads: Sequence[K
     from saematch.figures.data import NotInRunError
     from saematch.figures.output import to_png, to_svg
 
-    names = tuple(f"{FOLDER}{figure.name}.{kind}" for kind in FORMATS)
+    names = tuple(f"{FIGURES}{figure.name}.{kind}" for kind in FORMATS)
     inputs = _inputs(held, figure.name, reads)
     said = figure.numbers, figure.name, figure.shows
     try:

@@ -15,6 +15,8 @@ PAIR_SOURCES = "evaluation/pairs/"
 DESCRIPTIONS = "descriptions/"
 JUDGING = "judging/"
 JUDGEMENTS_NAME = "judgements.parquet"
+FIGURES = "figures/"
+REPORT_NAME = "report.html"
 _SAMPLE = "sample.parquet"
 FROM_PLAN = (
     "matchings/",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from saematch.loading import Inspection
     from saematch.matching.matched import Matching
     from saematch.pipelines.matching.measures import Range
-    from saematch.pipelines.matching.run import Progress as Tell
+    from saematch.store.build import Progress as Tell
     from saematch.store.reader import Run
 
 

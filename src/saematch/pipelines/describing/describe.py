@@ -13,8 +13,6 @@ from saematch.models import Documents, LanguageModel, load_corpus
 from saematch.pipelines.describing.neuronpedia import NEURONPEDIA, describe_from_neuronpedia
 from saematch.pipelines.describing.shipped import shipped_descriptions
 from saematch.pipelines.evaluation.evaluated_run import members_of
-from saematch.pipelines.evaluation.plan import hash_of
-from saematch.pipelines.matching.run import Progress, write_report
 from saematch.pipelines.model import ModelOfRun
 from saematch.pipelines.suite import Member, forget_loaded
 from saematch.semantics.descriptions.describing import (
@@ -27,6 +25,7 @@ from saematch.semantics.descriptions.describing import (
     half_source,
 )
 from saematch.semantics.descriptions.max_activating import HALVES
+from saematch.store.build import Progress, hash_of
 from saematch.store.directory import RunDirectory, sae_file
 from saematch.store.names import contexts_name, descriptions_name, features_name
 from saematch.store.reader import Run, holding_run, open_run
@@ -66,7 +65,6 @@ def describe(
             describe_from_neuronpedia(held, members, config, describing.tell)
         elif left:
             describing.run()
-        write_report(held)
         forget_loaded()
     return open_run(directory)
 

@@ -13,9 +13,7 @@ from typing import Any
 from saematch._io import files
 from saematch.configs.judging import JudgeConfig
 from saematch.errors import InputError
-from saematch.pipelines.evaluation.plan import hash_of
 from saematch.pipelines.judging.judge import draw_sample
-from saematch.pipelines.matching.run import Progress, write_report
 from saematch.semantics.chat.chat import Chat
 from saematch.semantics.chat.spending import Estimate
 from saematch.semantics.descriptions.describing import half_source
@@ -30,6 +28,7 @@ from saematch.semantics.descriptions.explaining import (
 from saematch.semantics.descriptions.max_activating import HALVES
 from saematch.semantics.judges.journal import Journal, key_of
 from saematch.semantics.judges.protocol import Judgement, Outcome, Question
+from saematch.store.build import Progress, hash_of
 from saematch.store.directory import RunDirectory
 from saematch.store.freshness import is_current
 from saematch.store.judgements import check_some_read
@@ -101,7 +100,6 @@ def explain_features(
             finally:
                 _keep_descriptions(held, requests, explainer, chat.model, journal)
             answers = [journal.get(explainer, question) for question in asked]
-        write_report(held)
     check_some_read(answers, f"descriptions by {chat.model}", f"{directory}/{JOURNAL}")
     return open_run(directory)
 

@@ -6,7 +6,6 @@ from typing import Any
 from saematch._io import files
 from saematch._io.cache import cache_directory
 from saematch.configs.describing import DescribeConfig
-from saematch.pipelines.evaluation.plan import hash_of
 from saematch.pipelines.suite import Member
 from saematch.semantics.neuronpedia.fetching import (
     EXPORTS,
@@ -14,6 +13,7 @@ from saematch.semantics.neuronpedia.fetching import (
     fetch_descriptions,
     source_of,
 )
+from saematch.store.build import hash_of
 from saematch.store.directory import RunDirectory, sae_file
 from saematch.store.names import descriptions_name
 from saematch.store.schema_semantics import DESCRIPTIONS

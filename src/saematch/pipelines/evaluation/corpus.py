@@ -23,8 +23,7 @@ from saematch.pipelines.evaluation import stages as evaluation
 from saematch.pipelines.evaluation.evaluated_run import EvaluatedRun, Matchings
 from saematch.pipelines.evaluation.fitting import Fitting
 from saematch.pipelines.evaluation.plan import Pair, Unit
-from saematch.pipelines.matching.plan import Step
-from saematch.pipelines.matching.run import make
+from saematch.store.build import Step, hash_of, make
 from saematch.store.matchings import kept_matching
 from saematch.store.names import SOURCES, pair_source_name
 from saematch.store.schema import decode
@@ -55,9 +54,9 @@ class CorpusEvaluation:
         )  # fmt: skip
         missing = [unit for unit in units if not of.held.is_finished(unit.name, unit.inputs)]
         about_documents = {
-            plan.documents_name(slug): plan.hash_of(stage="documents", base=self.base),
+            plan.documents_name(slug): hash_of(stage="documents", base=self.base),
             **{
-                plan.stream_name(slug, key): plan.hash_of(
+                plan.stream_name(slug, key): hash_of(
                     stage="stream", base=self.base, sae=of.members[key].identity
                 )
                 for key in of.keys
@@ -84,7 +83,7 @@ class CorpusEvaluation:
         arms = self._arms(missing)
         saes = {key: of.model.saes[key].sae for key in of.keys}
         units = sorted(unit.inputs for unit in missing)
-        identity = plan.hash_of(stage="pass", units=units, base_loss=base_loss)[:16]
+        identity = hash_of(stage="pass", units=units, base_loss=base_loss)[:16]
         parts = self._unfinished(identity, arms)
         number = len(parts)
         done = {row["document"] for part in parts for row in part.documents}
@@ -186,7 +185,7 @@ class CorpusEvaluation:
                 if a_b == pair and parts == of.slug
             }
             name = plan.causal_name(self.slug, pair)
-            inputs = plan.hash_of(
+            inputs = hash_of(
                 stage="causal", base=self.base, pairs=config.causal_pairs,
                 tokens=config.causal_tokens, seed=config.seed,
                 matchings={s: kept.sha256 for s, kept in mine.items()},

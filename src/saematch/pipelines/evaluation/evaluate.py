@@ -23,9 +23,9 @@ from saematch.pipelines.evaluation.corpus import CorpusEvaluation
 from saematch.pipelines.evaluation.evaluated_run import EvaluatedRun
 from saematch.pipelines.evaluation.fitting import Fitting, read_texts
 from saematch.pipelines.matching import stages
-from saematch.pipelines.matching.plan import Step
-from saematch.pipelines.matching.run import Progress, make, merge_measures, write_report
+from saematch.pipelines.matching.run import merge_measures
 from saematch.pipelines.suite import forget_loaded
+from saematch.store.build import Progress, Step, make
 from saematch.store.freshness import is_current
 from saematch.store.names import PAIR_SOURCES, PAIRS_NAME, matching_name
 from saematch.store.reader import Run, holding_run, open_run
@@ -85,5 +85,3 @@ def _merge(of: EvaluatedRun) -> None:
     names = tuple(name for name in of.held.names(PAIR_SOURCES) if is_current(of.held, name))
     make(of.held, Step(PAIRS_NAME, evaluation.merge_pairs, evaluation.MergePairsTask(), names))
     merge_measures(of.held)
-    of.tell("the report")
-    write_report(of.held)

@@ -10,9 +10,9 @@ from saematch.models import LanguageModel
 from saematch.pipelines.checkpoints import examine
 from saematch.pipelines.evaluation import plan
 from saematch.pipelines.evaluation.plan import Pair
-from saematch.pipelines.matching.run import Progress
 from saematch.pipelines.model import ModelOfRun
 from saematch.pipelines.suite import Member, find_key
+from saematch.store.build import Progress
 from saematch.store.directory import KeptFile, RunDirectory
 from saematch.store.names import matching_name
 from saematch.store.reader import Run

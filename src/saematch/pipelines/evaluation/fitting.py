@@ -20,7 +20,7 @@ from saematch.pipelines.evaluation import plan
 from saematch.pipelines.evaluation.evaluated_run import EvaluatedRun
 from saematch.pipelines.evaluation.plan import Pair
 from saematch.pipelines.matching.measures import details_of
-from saematch.pipelines.matching.run import call_for
+from saematch.store.build import call_for, hash_of
 from saematch.store.matchings import matching_columns
 from saematch.store.schema import MATCHINGS
 
@@ -62,7 +62,7 @@ class Fitting:
         hashes = {}
         for pair in of.pairs:
             ends = [of.members[key].identity for key in pair]
-            hashes[pair] = plan.hash_of(
+            hashes[pair] = hash_of(
                 stage="correlation", ends=ends, fitted_on=self.identity, scale=of.run.config.scale
             )
         for pair in of.pairs:

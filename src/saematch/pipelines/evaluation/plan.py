@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from saematch import __version__
-from saematch._io import files
 from saematch.configs.evaluation import EvaluationConfig
 from saematch.evaluation.arms import (
     CORRELATION,
@@ -21,9 +19,9 @@ from saematch.evaluation.arms import (
 )
 from saematch.evaluation.collecting import Pair
 from saematch.pipelines.suite import Member
+from saematch.store.build import hash_of
 from saematch.store.directory import KeptFile
 from saematch.store.names import matching_name
-from saematch.store.schema import SCHEMA_VERSION, canonical_json
 
 NO_PARTS = "any"
 """Folder of what was found without parts of a cost."""
@@ -78,13 +76,6 @@ def arm_name(corpus: str, strategy: str, parts: str, pair: Pair) -> str:
 
 def causal_name(corpus: str, pair: Pair) -> str:
     return f"evaluation/causal/{corpus}/{pair[0]}--{pair[1]}.parquet"
-
-
-def hash_of(**decides: Any) -> str:
-    """sha256 of everything that decides an output."""
-    return files.sha256(
-        canonical_json({"schema": SCHEMA_VERSION, "saematch": __version__, **decides}).encode()
-    )
 
 
 def units_of(

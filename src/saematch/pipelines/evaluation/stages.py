@@ -13,7 +13,7 @@ from saematch.evaluation.measuring import interval
 from saematch.evaluation.tables import CorpusMeasures
 from saematch.matching.strategies import random_permutation
 from saematch.pipelines.matching.measures import as_columns
-from saematch.pipelines.matching.stages import Output
+from saematch.store.build import Output
 from saematch.store.directory import KeptFile
 from saematch.store.matchings import kept_matching
 from saematch.store.schema import (

@@ -16,7 +16,6 @@ from saematch._io import files
 from saematch.configs.judging import JudgeConfig
 from saematch.errors import UsageError
 from saematch.pipelines.evaluation.evaluated_run import members_of
-from saematch.pipelines.evaluation.plan import hash_of
 from saematch.pipelines.judging.preview import Intent, intent_of
 from saematch.pipelines.judging.sampling import (
     COMPOSITION,
@@ -26,13 +25,13 @@ from saematch.pipelines.judging.sampling import (
     with_texts,
 )
 from saematch.pipelines.matching.plan import composition_step, matching_step
-from saematch.pipelines.matching.run import Progress, make, write_report
 from saematch.pipelines.suite import forget_loaded
 from saematch.semantics.judges.agreement import LEAST_CONTROLS, results, verdict
 from saematch.semantics.judges.embedding import EmbeddingJudge
 from saematch.semantics.judges.experiments import CALIBRATION, DIFFERENT, SAME, Compared
 from saematch.semantics.judges.journal import Journal, key_of
 from saematch.semantics.judges.protocol import Judge, Judgement, Question
+from saematch.store.build import Progress, hash_of, make
 from saematch.store.directory import RunDirectory
 from saematch.store.freshness import is_current
 from saematch.store.judgements import (
@@ -172,7 +171,6 @@ class _Experiment:
             finally:
                 self._keep_results(rows, the_judge, journal)
             answers = answers_of(rows, judge_key, journal)
-        write_report(self.held)
         where = f"{self.held.path}/{JUDGEMENTS_NAME}"
         check_some_read((one.judgement for one in answers), f"labels by {the_judge.name}", where)
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from saematch.pipelines.matching.measures import Range, as_columns, mean_of, measure_rows
-from saematch.pipelines.matching.stages import Output
 from saematch.pipelines.suite import Member
+from saematch.store.build import Output
 from saematch.store.directory import KeptFile
 from saematch.store.matchings import kept_matching
 from saematch.store.schema import MEASURE_SOURCE

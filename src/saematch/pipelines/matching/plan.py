@@ -8,17 +8,15 @@
 In this order at most two SAEs are needed at a time and consecutive pairs share one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from saematch.configs.run import RunConfig
 from saematch.pipelines.matching import norms as norm_stages
 from saematch.pipelines.matching import stages
-from saematch.pipelines.matching.stages import Output
 from saematch.pipelines.suite import Member
-from saematch.store.directory import KeptFile
+from saematch.store.build import Step
 from saematch.store.names import (
     PATHS_NAME,
     WEIGHTS_NAME,
@@ -31,18 +29,6 @@ from saematch.store.names import (
 
 COMPOSITIONS = {"folded": "composition", "cosine": "cosine_composition"}
 """What the composition of a strategy's adjacent steps is called."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One output and how it is made; picklable."""
-
-    name: str
-    """Path of the output in the run directory."""
-    stage: Callable[[Any, Sequence[KeptFile]], Output]
-    task: Any
-    reads: tuple[str, ...] = ()
-    """Outputs of earlier steps that the stage reads, in its order."""
 
 
 def plan(

@@ -3,46 +3,29 @@
 1. Resolve the suite, hash the SAEs' files, say what they are in the manifest.
 2. Make the steps of the plan (plan.py) in order; a step whose output is there, unaltered, and was
    made from inputs of the same hash is passed over.
-3. Merge the measures into one table, and render the report.
+3. Merge the measures into one table.
 
 `execute` calls a stage with its task and the files it reads; give another one to send stages to a
 distributed engine.  Nothing is printed; `progress(done, total, what)` is told of every step.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from saematch import __version__
-from saematch._io import files
 from saematch.configs.run import RunConfig
 from saematch.errors import UsageError
 from saematch.pipelines.checkpoints import examine
-from saematch.pipelines.matching.plan import Step, plan
-from saematch.pipelines.matching.stages import MergeTask, Output, merge_sources
+from saematch.pipelines.matching.plan import plan
+from saematch.pipelines.matching.stages import MergeTask, merge_sources
 from saematch.pipelines.suite import chains, far_pairs, forget_loaded
-from saematch.store.directory import KeptFile, RunDirectory
+from saematch.store.build import Execute, Progress, Step, execute_here, hash_of_inputs, make
+from saematch.store.directory import RunDirectory
 from saematch.store.freshness import current_names
-from saematch.store.manifest import made_with
 from saematch.store.names import FROM_PLAN, MEASURES_NAME, SOURCES, WEIGHTS_NAME, weight_sources
 from saematch.store.reader import Run, open_run
-from saematch.store.schema import SCHEMA_VERSION, canonical_json, decode
-
-Progress = Callable[[int, int, str], None]
-"""(steps done, steps in all, what is being done)."""
-
-Execute = Callable[[Callable[[Any, Sequence[KeptFile]], Output], Any, Sequence[KeptFile]], Output]
-"""(stage, task, files) -> what the stage returns."""
-
-REPORT_NAME = "report.html"
-
-
-def execute_here(
-    stage: Callable[[Any, Sequence[KeptFile]], Output], task: Any, files: Sequence[KeptFile]
-) -> Output:
-    """Call the stage in this process."""
-    return stage(task, files)
+from saematch.store.schema import decode
 
 
 def run(
@@ -87,42 +70,15 @@ def run(
             plan=_planned(held.manifest, config, saes, steps),
             timing={**held.manifest["timing"], "files": times},
         )
-        total = len(steps) + 2
+        total = len(steps) + 1
         for number, step in enumerate(steps):
             tell(number, total, step.name)
             make(held, step, execute)
         forget_loaded()
-        tell(total - 2, total, MEASURES_NAME)
+        tell(total - 1, total, MEASURES_NAME)
         merge_measures(held, execute)
-        tell(total - 1, total, REPORT_NAME)
-        write_report(held)
         tell(total, total, "done")
     return open_run(directory)
-
-
-def make(held: RunDirectory, step: Step, execute: Execute = execute_here) -> bool:
-    """Make a step's output unless it is finished; whether it was made.
-
-    The directory must be held.  Raises InputError where the output, or one it reads, was altered.
-    """
-    reads = [held.kept(name) for name in step.reads]
-    inputs = hash_of_inputs(step, reads)
-    call_for(held, step.name, "" if reads else inputs)
-    if held.is_finished(step.name, inputs):
-        return False
-    made = execute(step.stage, step.task, reads)
-    held.keep(step.name, made.data, inputs, reads, made.seconds)
-    return True
-
-
-def call_for(held: RunDirectory, name: str, inputs: str) -> None:
-    """Say that a verb other than `run` needs this output under the present settings (store/freshness.py).
-
-    `inputs`: the sha256 of what decides it; '' where it reads other outputs.
-    """
-    plan = held.manifest["plan"]
-    if name.startswith(FROM_PLAN) and name not in plan["run"]:
-        held.update(plan={**plan, "others": {**plan["others"], name: inputs}})
 
 
 def _planned(
@@ -152,18 +108,6 @@ def _planned(
     return {"run": planned, "others": others}
 
 
-def hash_of_inputs(step: Step, reads: Sequence[KeptFile]) -> str:
-    """sha256 of everything that decides a step's output."""
-    decides = {
-        "schema": SCHEMA_VERSION,
-        "saematch": __version__,
-        "stage": step.stage.__name__,
-        "task": step.task.identity,
-        "reads": [[file.name, file.sha256] for file in reads],
-    }
-    return files.sha256(canonical_json(decides).encode())
-
-
 def merge_measures(held: RunDirectory, execute: Execute = execute_here) -> bool:
     """Bring `evaluation/measures.parquet` up to date with its sources; whether it was made anew.
 
@@ -176,38 +120,6 @@ def merge_measures(held: RunDirectory, execute: Execute = execute_here) -> bool:
     ours = [name for name in weight_sources(details["pairs"]) if name in sources]
     others = [name for name in sources if not name.startswith(FROM_PLAN)]
     return make(held, Step(MEASURES_NAME, merge_sources, MergeTask(), (*ours, *others)), execute)
-
-
-def report_code() -> list[str]:
-    """sha256 of the files that make the page: a page of another version is rendered anew."""
-    package = Path(__file__).parents[2]
-    parts = sorted([*(package / "report").glob("*.*"), package / "store/following.py"])
-    return [files.sha256_of_file(part) for part in parts]
-
-
-def write_report(held: RunDirectory) -> bool:
-    """Render `report.html` from everything else that is finished; whether it was made anew."""
-    import saematch.report.page as report
-
-    reads = [
-        held.kept(name)
-        for name in held.names()
-        if name != REPORT_NAME and not name.startswith("figures/")
-    ]
-    decides = {
-        "code": report_code(),
-        "config": held.manifest["config"],
-        "saes": held.manifest["saes"],
-        "notes": held.manifest["notes"],
-        "packages": made_with(held.manifest),
-        "reads": [[file.name, file.sha256] for file in reads],
-    }
-    inputs = files.sha256(canonical_json(decides).encode())
-    if held.is_finished(REPORT_NAME, inputs):
-        return False
-    text = report.render_report(open_run(held.path))
-    held.keep(REPORT_NAME, text.encode(), inputs, reads)
-    return True
 
 
 def _check_same_run(held: RunDirectory, config: RunConfig, saes: Mapping[str, Any]) -> None:

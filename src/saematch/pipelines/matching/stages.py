@@ -6,8 +6,8 @@ sees the same files.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from saematch.pipelines.matching.measures import (
     measure_rows,
 )
 from saematch.pipelines.suite import Member
+from saematch.store.build import Output
 from saematch.store.directory import KeptFile
 from saematch.store.matchings import kept_matching, matching_columns
 from saematch.store.schema import (
@@ -38,14 +39,6 @@ from saematch.store.schema import (
     PATHS,
     decode,
 )
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a stage made: the bytes of a file, and how long each part took."""
-
-    data: bytes
-    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""How outputs of a run directory are made: one step an output, made again only where what decides it changed.
+
+A step names its stage, a function of a picklable task and of the files it reads.  Its output is finished when
+it is there, unaltered, and was made from inputs of the same hash.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from saematch import __version__
+from saematch._io import files
+from saematch.store.directory import KeptFile, RunDirectory
+from saematch.store.names import FROM_PLAN
+from saematch.store.schema import SCHEMA_VERSION, canonical_json
+
+Progress = Callable[[int, int, str], None]
+"""(steps done, steps in all, what is being done)."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a stage made: the bytes of a file, and how long each part took."""
+
+    data: bytes
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One output and how it is made; picklable."""
+
+    name: str
+    """Path of the output in the run directory."""
+    stage: Callable[[Any, Sequence[KeptFile]], Output]
+    task: Any
+    reads: tuple[str, ...] = ()
+    """Outputs of earlier steps that the stage reads, in its order."""
+
+
+Execute = Callable[[Callable[[Any, Sequence[KeptFile]], Output], Any, Sequence[KeptFile]], Output]
+"""(stage, task, files) -> what the stage returns."""
+
+
+def execute_here(
+    stage: Callable[[Any, Sequence[KeptFile]], Output], task: Any, files: Sequence[KeptFile]
+) -> Output:
+    """Call the stage in this process."""
+    return stage(task, files)
+
+
+def make(held: RunDirectory, step: Step, execute: Execute = execute_here) -> bool:
+    """Make a step's output unless it is finished; whether it was made.
+
+    The directory must be held.  Raises InputError where the output, or one it reads, was altered.
+    """
+    reads = [held.kept(name) for name in step.reads]
+    inputs = hash_of_inputs(step, reads)
+    call_for(held, step.name, "" if reads else inputs)
+    if held.is_finished(step.name, inputs):
+        return False
+    made = execute(step.stage, step.task, reads)
+    held.keep(step.name, made.data, inputs, reads, made.seconds)
+    return True
+
+
+def call_for(held: RunDirectory, name: str, inputs: str) -> None:
+    """Say that a verb other than `run` needs this output under the present settings (store/freshness.py).
+
+    `inputs`: the sha256 of what decides it; '' where it reads other outputs.
+    """
+    plan = held.manifest["plan"]
+    if name.startswith(FROM_PLAN) and name not in plan["run"]:
+        held.update(plan={**plan, "others": {**plan["others"], name: inputs}})
+
+
+def hash_of_inputs(step: Step, reads: Sequence[KeptFile]) -> str:
+    """sha256 of everything that decides a step's output."""
+    return hash_of(
+        stage=step.stage.__name__,
+        task=step.task.identity,
+        reads=[[file.name, file.sha256] for file in reads],
+    )
+
+
+def hash_of(**decides: Any) -> str:
+    """sha256 of everything that decides an output."""
+    return files.sha256(
+        canonical_json({"schema": SCHEMA_VERSION, "saematch": __version__, **decides}).encode()
+    )
