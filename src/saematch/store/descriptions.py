@@ -11,7 +11,7 @@ from saematch.store.names import DESCRIPTIONS, descriptions_name, split_descript
 from saematch.store.schema import decode
 
 if TYPE_CHECKING:
-    from saematch.store.reader import Run
+    from saematch.store.tables import Tables
 
 SHOWN_FIRST = ("neuronpedia", "model", "activations")
 """Sources whose descriptions are shown, the preferred first; halves (`model-0`) are for judges."""
@@ -45,7 +45,7 @@ class Described:
         return middle, self.texts[middle]
 
 
-def descriptions_of(run: "Run", source: str, key: str) -> Described | None:
+def descriptions_of(run: "Tables", source: str, key: str) -> Described | None:
     """The current descriptions of an SAE from a source (freshness.py); None where there are none."""
     name = descriptions_name(source, key)
     if not is_current(run.directory, name):
@@ -54,7 +54,7 @@ def descriptions_of(run: "Run", source: str, key: str) -> Described | None:
     return Described(tuple(Description(**row) for row in table.to_pylist()), about)
 
 
-def described(run: "Run") -> dict[tuple[str, str], Described]:
+def described(run: "Tables") -> dict[tuple[str, str], Described]:
     """All there are, by key and source, in order of depth."""
     found = {}
     for key in run.keys:

@@ -16,7 +16,7 @@ from saematch.store.warnings import Doubt, Other, Pair
 if TYPE_CHECKING:
     import pandas as pd
 
-    from saematch.store.reader import Run
+    from saematch.store.tables import Tables
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Step:
     """What kinds of doubt they are."""
 
 
-def followed_steps(run: "Run") -> Mapping[int, Sequence[Step]]:
+def followed_steps(run: "Tables") -> Mapping[int, Sequence[Step]]:
     """All paths by number."""
     paths = run.paths()
     steps = _Steps(run, paths, paths)
@@ -59,7 +59,7 @@ def followed_steps(run: "Run") -> Mapping[int, Sequence[Step]]:
     return {path: steps.along(rows) for path, rows in found.items()}
 
 
-def steps_through(run: "Run", key: str, feature: int) -> Sequence[Step]:
+def steps_through(run: "Tables", key: str, feature: int) -> Sequence[Step]:
     """The path through a feature; empty where no path goes through its layer."""
     paths = run.paths()
     through = paths.loc[(paths["key"] == key) & (paths["feature"] == feature), "path"]
@@ -72,7 +72,7 @@ def steps_through(run: "Run", key: str, feature: int) -> Sequence[Step]:
 class _Steps:
     """Makes steps out of rows of paths; the tables of two layers are read when they are needed."""
 
-    def __init__(self, run: "Run", paths: "pd.DataFrame", wanted: "pd.DataFrame") -> None:
+    def __init__(self, run: "Tables", paths: "pd.DataFrame", wanted: "pd.DataFrame") -> None:
         """`wanted`: those rows of `paths` that steps are made of."""
         self._run, self._paths, self._wanted = run, paths, wanted
         self._labels = labels_of_pairs(run)
@@ -175,7 +175,7 @@ class _Steps:
 
 
 def _firings_of_pairs(
-    run: "Run", wanted: "pd.DataFrame"
+    run: "Tables", wanted: "pd.DataFrame"
 ) -> dict[tuple[str, str, int, int], tuple[int, int, int]]:
     """Firings of a feature, of its partner and of both on all texts, by (a, b, feature, partner); `wanted`:
     rows of paths that features are taken from."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from saematch.store.reader import Run
+    from saematch.store.tables import Tables
 
 
 PREFERRED = ("llm-", "human", "embedding-")
@@ -78,7 +78,7 @@ class Judged:
         return tuple(dict.fromkeys(zip(named["a"], named["b"], strict=True)))
 
 
-def judged(run: "Run", of: str = "") -> list[Judged]:
+def judged(run: "Tables", of: str = "") -> list[Judged]:
     """All results, or those of one experiment, by experiment and judge."""
     found = []
     for name in run.directory.names(f"{JUDGING}{of}/" if of else JUDGING):
@@ -90,7 +90,7 @@ def judged(run: "Run", of: str = "") -> list[Judged]:
     return found
 
 
-def best_judge(run: "Run", experiment: str) -> Judged | None:
+def best_judge(run: "Tables", experiment: str) -> Judged | None:
     """The judge whose labels decide; None where the experiment was not judged."""
     found = judged(run, experiment)
     for able in (True, False):  # a judge that cannot tell stands behind any that can
@@ -101,7 +101,7 @@ def best_judge(run: "Run", experiment: str) -> Judged | None:
     return None
 
 
-def judged_by(run: "Run", experiment: str, judge: str) -> Judged:
+def judged_by(run: "Tables", experiment: str, judge: str) -> Judged:
     """One of them; raises UsageError naming what there is."""
     if not is_current(run.directory, results_name(experiment, judge)):
         there = ", ".join(f"{one.judge} in {one.experiment}" for one in judged(run))
@@ -112,7 +112,7 @@ def judged_by(run: "Run", experiment: str, judge: str) -> Judged:
     return _read(run, experiment, judge)
 
 
-def name_in(run: "Run", experiment: str, judge: Judge) -> str | None:
+def name_in(run: "Tables", experiment: str, judge: Judge) -> str | None:
     """What a judge's results of an experiment are called; None where there are none of this sample."""
     from saematch.store.judgements import name_of, results_about  # with what draws samples: heavy
 
@@ -120,7 +120,7 @@ def name_in(run: "Run", experiment: str, judge: Judge) -> str | None:
     return name if is_current(run.directory, results_name(experiment, name)) else None
 
 
-def labelled_sample(run: "Run", experiment: str, judge: str) -> "pd.DataFrame":
+def labelled_sample(run: "Tables", experiment: str, judge: str) -> "pd.DataFrame":
     """The questions of an experiment with what a judge said: columns of both tables, a row an answer."""
     sample = decode(run.directory.read(sample_name(experiment)))[0].to_pandas()
     answers = decode(run.directory.read(JUDGEMENTS_NAME))[0].to_pandas()
@@ -128,14 +128,14 @@ def labelled_sample(run: "Run", experiment: str, judge: str) -> "pd.DataFrame":
     return sample.merge(mine.drop(columns="experiment"), on="question", validate="one_to_one")
 
 
-def labelled_pairs(run: "Run", experiment: str, judge: str) -> "pd.DataFrame":
+def labelled_pairs(run: "Tables", experiment: str, judge: str) -> "pd.DataFrame":
     """The rows of `labelled_sample` that are of pairs and got a label; those asked the other way round too
     are left out."""
     rows = labelled_sample(run, experiment, judge)
     return rows[(rows["kind"] == PAIR) & ~rows["swapped"] & rows["label"].notna()]
 
 
-def labels_of_pairs(run: "Run") -> dict[tuple[str, str, int, int], tuple[str, ...]]:
+def labels_of_pairs(run: "Tables") -> dict[tuple[str, str, int, int], tuple[str, ...]]:
     """What the judges that stand, one an experiment, and tell their controls apart call two features: labels
     in alphabetical order, by (a, b, feature of a, feature of b)."""
     found: dict[tuple[str, str, int, int], set[str]] = {}
@@ -150,7 +150,7 @@ def labels_of_pairs(run: "Run") -> dict[tuple[str, str, int, int], tuple[str, ..
     return {pair: tuple(sorted(labels)) for pair, labels in found.items()}
 
 
-def _read(run: "Run", experiment: str, judge: str) -> Judged:
+def _read(run: "Tables", experiment: str, judge: str) -> Judged:
     table, about = decode(run.directory.read(results_name(experiment, judge)))
     return Judged(experiment, judge, table, about)
 
