@@ -34,7 +34,8 @@ from saematch.pipelines.judging.judge import judge
 from saematch.rendering.figures import Drawn, draw_figures
 from saematch.rendering.report import write_report
 from saematch.report.all_findings import Found, find
-from saematch.semantics.chat.chat import OPENAI, Chat
+from saematch.semantics.chat.chat import Chat
+from saematch.semantics.chat.endpoint import OPENAI
 from saematch.semantics.chat.spending import Prices
 from saematch.semantics.judges.embedding import EmbeddingJudge
 from saematch.semantics.judges.llm import LLMJudge

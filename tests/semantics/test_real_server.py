@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from saematch.models.smollm2 import smollm2_checkpoint
-from saematch.semantics.chat.chat import Chat, Conversation, Reply
+from saematch.semantics.chat.chat import Chat
+from saematch.semantics.chat.protocol import Conversation, Reply
 from saematch.semantics.descriptions.explaining import Explanation, ExplanationRequest, explain
 from saematch.semantics.judges.llm import LLMJudge
 from saematch.semantics.judges.protocol import Judgement, Outcome, Question

@@ -106,7 +106,8 @@ def chat_of(
     max_tokens: int,
 ) -> "Chat":
     """The model behind an endpoint that the flags name; raises UsageError where they contradict."""
-    from saematch.semantics.chat.chat import OPENAI, Chat
+    from saematch.semantics.chat.chat import Chat
+    from saematch.semantics.chat.endpoint import OPENAI
     from saematch.semantics.chat.spending import Prices
 
     if model is None:

@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from saematch.errors import MissingDependencyError, SaematchError
-from saematch.semantics.chat.chat import NO_KEY, Chat, Conversation, Keep, Readable, Reply
+from saematch.semantics.chat.endpoint import NO_KEY, Endpoint
+from saematch.semantics.chat.protocol import Conversation, Keep, Readable, Reply
 from saematch.semantics.chat.refusals import (
     PARAMETERS,
     WORDS_SHOWN,
@@ -60,7 +61,7 @@ class Asking:
 
     def __init__(
         self,
-        chat: Chat,
+        chat: Endpoint,
         conversations: Sequence[Conversation],
         keep: Keep,
         readable: Readable,
@@ -268,7 +269,7 @@ class Asking:
         return text.replace(key, "[key]")
 
 
-def _client(chat: Chat) -> Any:
+def _client(chat: Endpoint) -> Any:
     try:
         import openai
     except ImportError:

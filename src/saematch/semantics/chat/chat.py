@@ -1,176 +1,27 @@
 """Conversations with a language model behind any OpenAI-compatible endpoint.
 
-A `Chat` holds the settings and counts what was spent; `asking.py` does the asking.
-
-The API key comes from the environment alone, and no message, log, file or identity ever holds it: what
-an endpoint sends back is searched for it, and the client's own errors, which hold the request with its
-key, are never passed on.
+`endpoint.py` holds the settings and counts what was spent; `asking.py` does the asking.
 """
 
-import os
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from saematch.errors import UsageError
-from saematch.semantics.chat.spending import Estimate, Prices, Spending, Tokens, about_tokens
+from saematch.semantics.chat.endpoint import Endpoint
+from saematch.semantics.chat.protocol import Conversation, Keep, Readable
+from saematch.semantics.chat.spending import Estimate, Tokens, about_tokens
 
-OPENAI = "https://api.openai.com/v1"
-KEY_VARIABLE = "OPENAI_API_KEY"
-NO_KEY = "none"
-"""Sent where there is no key: a server of one's own asks for none, and the client insists on one."""
 REPLY_TOKENS = 80
 """Of a short reason and a label, about."""
 
 
 @dataclass(frozen=True)
-class Conversation:
-    """What is said to the model, before its reply."""
-
-    system: str
-    """The instructions, the same for many conversations."""
-    user: str
-    reminder: str = ""
-    """Added to the end where the reply before could not be read."""
-
-    def messages(self, again: bool = False, system_role: bool = True) -> list[dict[str, str]]:
-        """As an endpoint wants them; `again`: with the reminder."""
-        user = f"{self.user}\n\n{self.reminder}" if again and self.reminder else self.user
-        if not system_role:
-            return [{"role": "user", "content": f"{self.system}\n\n{user}"}]
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": user}]
-
-    def text(self, again: bool = False) -> str:
-        """All that is said, whole."""
-        return self.messages(again, system_role=False)[0]["content"]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """How one conversation ended, and what it took; numbers are sums over its attempts."""
-
-    text: str
-    """Of the last attempt, cut to the chat's limit; '' where no reply came."""
-    read: bool
-    """Whether it came whole and the asker could read it."""
-    failure: str
-    """Why no reply came; '' where one did."""
-    prompt: str
-    """All that was said in the last attempt."""
-    model: str
-    """As the endpoint names it; '' where it names none."""
-    attempts: int
-    seconds: float
-    prompt_tokens: int | None
-    """None where the endpoint counts none."""
-    completion_tokens: int | None
-    cost: float | None
-    """None: no prices were given.  A reply without token counts costs the most that it can have."""
-    time: str
-    """When it ended: UTC, ISO 8601."""
-    trouble: str = ""
-    """Why the last reply was not read; '' where it was, or none came."""
-
-
-Keep = Callable[[int, Reply], None]
-"""Told of every reply as soon as it is there: (number of the conversation, reply)."""
-Readable = Callable[[int, str], bool]
-"""Whether a reply's text can be read: (number of the conversation, text)."""
-
-
-@dataclass(frozen=True)
-class Chat:
+class Chat(Endpoint):
     """A model behind an endpoint, how to ask it and how much.
 
     Raises UsageError for settings that cannot be.
     """
-
-    model: str
-    base_url: str = OPENAI
-    """Up to and with `/v1`; without a user name, a password or a query."""
-    key_variable: str = KEY_VARIABLE
-    """The NAME of the environment variable that holds the API key."""
-    concurrency: int = 16
-    """Calls under way at once, at most."""
-    timeout: float = 60.0
-    """Seconds for a reply to begin, and as many again for it to be complete."""
-    retries: int = 4
-    """Of a request that is refused for a while (429, 5xx) or does not get through, with growing pauses."""
-    prices: Prices | None = None
-    max_calls: int | None = None
-    """A budget, for as long as this object lives."""
-    max_cost: float | None = None
-    """The same in money; needs `prices`."""
-    max_tokens: int = 500
-    """Of one reply; a model that thinks before it answers needs some thousands."""
-    max_reply_characters: int = 20_000
-    """Of a reply, no more is read or kept."""
-    temperature: float | None = 0.0
-    """None leaves it to the endpoint, as does an endpoint that refuses every value."""
-    stream: bool = False
-    """Let replies come in pieces, so that an endless one can be left early."""
-    spent: Spending = field(init=False, repr=False, compare=False)
-    """Calls, tokens and money so far."""
-    refused: set[str] = field(init=False, repr=False, compare=False, default_factory=set)
-    """Parameters that this endpoint was found not to know; they are left out from then on."""
-
-    def __post_init__(self) -> None:
-        _check_url(self.base_url)
-        for name in ("concurrency", "max_tokens", "max_reply_characters"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"needed {name} of 1 or more, found {getattr(self, name)}")
-        for name in ("retries", "max_calls", "max_cost"):
-            if (getattr(self, name) or 0) < 0:
-                raise UsageError(f"needed {name} of 0 or more, found {getattr(self, name)}")
-        if not self.timeout > 0:
-            raise UsageError(f"needed a timeout of more than 0 seconds, found {self.timeout}")
-        if not self.model.strip():
-            raise UsageError("needed the name of a model, found an empty one; try gpt-4o-mini")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
-            # What was found is not repeated: it may be the key itself.
-            raise UsageError(
-                "needed the name of an environment variable that holds the API key, found another "
-                f"text; try {KEY_VARIABLE}"
-            )
-        if self.max_cost is not None and self.prices is None:
-            raise UsageError(
-                "needed prices per million tokens for a budget in money, found none; "
-                "give both prices, or a budget in calls"
-            )
-        spent = Spending(self.prices, self.max_calls, self.max_cost)
-        object.__setattr__(self, "spent", spent)
-
-    @property
-    def endpoint(self) -> str:
-        """The base URL, for messages."""
-        return self.base_url.rstrip("/")
-
-    @property
-    def host(self) -> str:
-        """The endpoint's host alone."""
-        return urlsplit(self.base_url).hostname or ""
-
-    def key(self) -> str:
-        """The API key.
-
-        Raises UsageError where it cannot be one, or there is none and the endpoint is OpenAI's own.
-        """
-        found = os.environ.get(self.key_variable, "").strip()
-        if not re.fullmatch(r"[!-~]*", found):
-            # Such a key fits no HTTP header, and errors of those who try repeat it.
-            raise UsageError(
-                f"needed an API key of printable ASCII characters in {self.key_variable}, found others "
-                "in it; copy the key again"
-            )
-        if not found and self.host == urlsplit(OPENAI).hostname:
-            raise UsageError(
-                f"needed an API key for {self.endpoint} in the environment variable "
-                f"{self.key_variable}, found none; try: export {self.key_variable}=..., or the base "
-                "URL of another endpoint"
-            )
-        return found or NO_KEY
 
     def ask(
         self,
@@ -207,22 +58,3 @@ class Chat:
         completion = len(conversations) * min(reply_tokens, self.max_tokens)
         cost = None if self.prices is None else self.prices.of(Tokens(prompt, completion))
         return Estimate(len(conversations), prompt, completion, cost)
-
-
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        plain = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
-        secret = parts.username or parts.password or parts.query or parts.fragment
-    except ValueError:
-        plain, secret = False, False
-    if secret:
-        # Not repeated: what stands there is often a key.
-        raise UsageError(
-            "needed a base URL without a user name, a password or a query, found one with; "
-            "put the key into an environment variable and give that variable's name"
-        )
-    if not plain:
-        raise UsageError(
-            "needed a base URL such as http://localhost:8000/v1, found one without http(s):// or a host"
-        )

@@ -4,7 +4,7 @@ import json
 from collections.abc import Set
 
 from saematch.errors import SaematchError, UsageError
-from saematch.semantics.chat.chat import Chat
+from saematch.semantics.chat.endpoint import Endpoint
 from saematch.text import clean, printable, read_json
 
 WORDS_SHOWN = 300
@@ -72,7 +72,7 @@ def may_be_paid_for(status: int, words: str) -> bool:
     return status >= 500 or any(one in words.lower() for one in GENERATED)
 
 
-def end_of_it_all(chat: Chat, status: int, words: str) -> SaematchError | None:
+def end_of_it_all(chat: Endpoint, status: int, words: str) -> SaematchError | None:
     """The error to stop with, where every other request would be refused as well."""
     lower, shown = words.lower(), printable(" ".join(words.split()), WORDS_SHOWN)
     if status in (401, 403):

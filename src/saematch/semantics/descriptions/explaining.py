@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from saematch.semantics.chat.chat import Chat, Conversation, Reply
+from saematch.semantics.chat.chat import Chat
+from saematch.semantics.chat.protocol import Conversation, Outcome, Reply, as_data
 from saematch.semantics.chat.spending import Estimate
 from saematch.semantics.descriptions.reading import read_description
-from saematch.semantics.judges.protocol import Outcome
-from saematch.semantics.judges.rubric import as_data
 
 ATTEMPTS = 3
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from saematch.errors import UsageError
-from saematch.semantics.chat.chat import Chat, Reply
+from saematch.semantics.chat.chat import Chat
+from saematch.semantics.chat.protocol import Reply
 from saematch.semantics.chat.spending import Estimate
 from saematch.semantics.judges.label_reading import Reading, read_label
 from saematch.semantics.judges.protocol import Judgement, Keep, Outcome, Question

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
+from saematch.semantics.chat.protocol import Outcome
+
 
 class Label(StrEnum):
     """What a judge says of two descriptions."""
@@ -22,16 +24,6 @@ class Label(StrEnum):
     def value_in_means(self) -> int:
         """1, 2 or 3, as in the paper."""
         return list(Label).index(self) + 1
-
-
-class Outcome(StrEnum):
-    """How asking a judge ended."""
-
-    JUDGED = "judged"
-    UNREADABLE = "unreadable"
-    """Replies came, and none of them says one label."""
-    FAILED = "failed"
-    """No reply came: the endpoint refused, or went on failing."""
 
 
 @dataclass(frozen=True)
