@@ -12,7 +12,8 @@ import torch
 from problems import product_seconds
 
 import saematch as sm
-from saematch.matching.strategies import factors, part_weights
+from saematch.matching.strategies import factors
+from saematch.types import part_weights
 
 
 def sae(d_sae: int, d_model: int, seed: int, like: sm.SAE | None = None) -> sm.SAE:

@@ -10,7 +10,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from saematch import SAE, fold_thresholds, load_suite, match
-from saematch.matching.strategies import Strategy, factors, part_weights
+from saematch.matching.strategies import factors
+from saematch.types import Strategy, part_weights
 
 PAIRS = list(pairwise(range(12, 20)))
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saematch import SAE, FoldedSAE, InputError, UsageError, fold_thresholds
-from saematch.sae import Activation, Firing, ScaleKind
+from saematch.sae import Activation, Firing
+from saematch.types import ScaleKind
 
 KINDS: list[tuple[Activation, ScaleKind]] = [
     (activation, scale)

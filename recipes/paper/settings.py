@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from saematch.configs.run import DATA_FREE_STRATEGIES
 from saematch.errors import UsageError
+from saematch.types import STRATEGIES
 
 
 def choice(default: Any, says: str) -> Any:
@@ -102,7 +102,7 @@ class PlannedRun:
     saes: tuple[Sae, ...]
     suite: str | None = None
     """A preset, or a folder that holds exactly these SAEs; none: links to them make a folder."""
-    strategies: tuple[str, ...] = DATA_FREE_STRATEGIES
+    strategies: tuple[str, ...] = STRATEGIES
     far: tuple[tuple[str, str], ...] = ()
     evaluated: bool = True
     fitted: bool = False

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from saematch.errors import InputError, UnsupportedError, UsageError
 from saematch.text import cleaned
+from saematch.types import ScaleKind
 
 Activation = Literal["jumprelu", "relu", "topk"]
-ScaleKind = Literal["threshold", "decoder_norm", "activation", "none"]
 
 DEGENERATE_SHARE_OF_MEDIAN = 0.05
 """A feature whose threshold is at most this share of its SAE's median threshold is degenerate."""

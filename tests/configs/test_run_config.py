@@ -10,17 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saematch.configs.run import (
-    DATA_FREE_STRATEGIES,
-    PARTS,
-    RunConfig,
-    flags_of,
-    parse_layers,
-    parse_pairs,
-    parse_parts,
-    parts_slug,
-)
+from saematch.configs.run import RunConfig, flags_of, parse_layers, parse_pairs, parse_parts
 from saematch.errors import UsageError
+from saematch.types import PARTS, STRATEGIES, parts_slug
 
 # The type checks of the tests pick list items to look at with the random module.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
@@ -29,13 +21,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 def test_names_agree_with_matching() -> None:
     from saematch.matching import match as matching
 
-    assert DATA_FREE_STRATEGIES == matching.STRATEGIES
+    assert STRATEGIES == matching.STRATEGIES
     assert PARTS == matching.PARTS
 
 
 def test_defaults() -> None:
     config = RunConfig("suite")
-    assert config.strategies == DATA_FREE_STRATEGIES
+    assert config.strategies == STRATEGIES
     assert config.slug == "decoder+encoder+bias"
     assert (config.random_draws, config.seed, config.candidates) == (20, 0, 5)
 
@@ -44,7 +36,7 @@ configs = st.builds(
     RunConfig,
     suite=st.sampled_from(["bundled:smollm2-135m", "a folder/of saes"]),
     layers=st.none() | st.lists(st.integers(-1, 40), min_size=1).map(tuple),
-    strategies=st.sets(st.sampled_from(DATA_FREE_STRATEGIES[1:])).map(lambda s: ("folded", *s)),
+    strategies=st.sets(st.sampled_from(STRATEGIES[1:])).map(lambda s: ("folded", *s)),
     parts=st.dictionaries(st.sampled_from(PARTS), st.floats(0.001, 1000), min_size=1),
     scale=st.sampled_from([None, "threshold", "decoder_norm", "none"]),
     far=st.lists(st.tuples(st.just("12"), st.sampled_from(["14", "15.x"])), max_size=2).map(tuple),

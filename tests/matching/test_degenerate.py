@@ -26,9 +26,10 @@ from saematch import (
     verify,
     verify_matching,
 )
-from saematch.matching.strategies import PARTS, factors, part_weights
+from saematch.matching.strategies import factors
 from saematch.pipelines.matching.candidates import nearest
 from saematch.sae import Firing
+from saematch.types import PARTS, part_weights
 
 WEIGHTS = part_weights(PARTS)
 

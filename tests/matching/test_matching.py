@@ -26,8 +26,9 @@ from saematch import (
     match_pairs,
     measure,
 )
-from saematch.matching.strategies import PARTS, STRATEGIES, nearest_by_cosine
+from saematch.matching.strategies import nearest_by_cosine
 from saematch.sae import Firing
+from saematch.types import PARTS, STRATEGIES
 
 A, B = make_sae(seed=0, layer=0), make_sae(seed=1, layer=1)
 WIDE = make_sae(d_sae=17, seed=2, layer=2)

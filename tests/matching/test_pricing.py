@@ -7,11 +7,11 @@ from scipy.optimize import linear_sum_assignment
 
 from saematch import UsageError, chain, match, match_pairs, price_curve, verify_matching
 from saematch.matching.pricing import random_pair_costs
-from saematch.matching.strategies import PARTS, part_weights
 from saematch.pipelines.matching.measures import details_of
 from saematch.sae import fold_thresholds
 from saematch.store.matchings import kept_matching, matching_columns
 from saematch.store.schema import MATCHINGS
+from saematch.types import PARTS, part_weights
 
 A, B, C = (make_sae(14, 5, seed, layer=seed) for seed in range(3))
 WIDE = make_sae(19, 5, 7, layer=1)

@@ -152,10 +152,10 @@ def match(
     from saematch.matching.match import match as match_saes
     from saematch.matching.match import verify_matching
     from saematch.matching.price_curve import price_curve as curve_of
-    from saematch.matching.strategies import STRATEGIES, Strategy
     from saematch.pipelines.exporting import write_matching
     from saematch.pipelines.matching.measures import compared_measures, measure_records
     from saematch.sae import fold_thresholds
+    from saematch.types import STRATEGIES, Strategy
 
     weights = parse_parts(parts)
     price: Any = parse_unmatched_cost(unmatched_cost)

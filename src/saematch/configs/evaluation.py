@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from saematch.configs.model import ModelSettings
-from saematch.configs.run import DATA_FREE_STRATEGIES
 from saematch.errors import UsageError
+from saematch.types import STRATEGIES
 
 DATA_STRATEGIES = ("correlation", "ridge")
 """What is fitted to text, beside the run's own strategies."""
@@ -47,7 +47,7 @@ class EvaluationConfig(ModelSettings):
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise UsageError(f"needed {name} from {lowest}, found {getattr(self, name)}")
-        known = (*DATA_FREE_STRATEGIES, *DATA_STRATEGIES)
+        known = (*STRATEGIES, *DATA_STRATEGIES)
         for strategy in self.strategies or ():
             if strategy not in known:
                 raise UsageError(f"needed strategies among {', '.join(known)}, found '{strategy}'")

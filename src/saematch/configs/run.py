@@ -9,11 +9,9 @@ from typing import Any
 
 from saematch._io.files import os_error_in_words, user_path
 from saematch.errors import UsageError
+from saematch.types import DEGENERATE, STRATEGIES, part_weights, parts_slug
 
-DATA_FREE_STRATEGIES = ("folded", "unfolded", "naive", "random", "cosine")
-PARTS = ("decoder", "encoder", "bias")
 SCALES = ("threshold", "decoder_norm", "none")
-DEGENERATE = ("apart", "together")
 
 
 def _all_parts() -> dict[str, float]:
@@ -28,7 +26,7 @@ class RunConfig:
     """Reference of the suite, e.g. `bundled:smollm2-135m` or a folder of SAEs."""
     layers: tuple[int, ...] | None = None
     """Layers to take of it, such as `12-19` or `12,14`; all of them where none are named."""
-    strategies: tuple[str, ...] = DATA_FREE_STRATEGIES
+    strategies: tuple[str, ...] = STRATEGIES
     """How adjacent SAEs are matched; `folded` must be among them, since paths are made of it."""
     parts: Mapping[str, float] = field(default_factory=_all_parts)
     """Weight in the cost of each part: decoder, encoder, bias."""
@@ -107,12 +105,7 @@ class RunConfig:
 
 def flags_of(settings: Mapping[str, Any]) -> list[str]:
     """The flags of `saematch run` that say what a run's saved settings say, the usual ones left out."""
-    # Not a RunConfig's: making one loads what computes, and a page that only shows must not wait for it.
-    usual = {field.name: field.default for field in fields(RunConfig)} | {
-        "strategies": list(DATA_FREE_STRATEGIES),
-        "parts": dict.fromkeys(PARTS, 1.0),
-        "far": [],
-    }
+    usual = RunConfig("any").to_dict()
     flags = []
     for name, value in settings.items():
         if name != "suite" and value == usual.get(name):
@@ -156,8 +149,6 @@ def parse_layers(value: Any) -> tuple[int, ...] | None:
 
 def parse_parts(value: Any) -> dict[str, float]:
     """Weights by part from `decoder,encoder@0.5`, a list of such items or a mapping."""
-    from saematch.matching.strategies import part_weights
-
     if isinstance(value, Mapping):
         weights = dict(value)
     else:
@@ -197,29 +188,21 @@ def parse_pairs(value: Any, setting: str = "far") -> tuple[tuple[str, str], ...]
     return tuple(dict.fromkeys(pairs))
 
 
-def parts_slug(parts: Mapping[str, float]) -> str:
-    """Parts and weights as a folder's name: a weight of 1 is left out."""
-    return "+".join(
-        part if weight == 1 else f"{part}@{int(weight) if weight == int(weight) else weight!r}"
-        for part, weight in ((part, parts[part]) for part in PARTS if part in parts)
-    )
-
-
 def parse_strategies(value: Any) -> tuple[str, ...]:
     """Strategies from `folded,cosine` or a sequence of names; in their canonical order."""
     items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
-    expected = f"names among {', '.join(DATA_FREE_STRATEGIES)}"
+    expected = f"names among {', '.join(STRATEGIES)}"
     if not isinstance(items, Sequence) or not items:
         raise _unusable("strategies", expected, value)
     for item in items:
-        if item not in DATA_FREE_STRATEGIES:
+        if item not in STRATEGIES:
             raise _unusable("strategies", expected, item)
     if "folded" not in items:
         raise UsageError(
             f"needed 'folded' among the strategies, since paths are made of it, found "
             f"{', '.join(items)}; add it"
         )
-    return tuple(name for name in DATA_FREE_STRATEGIES if name in items)
+    return tuple(name for name in STRATEGIES if name in items)
 
 
 def _scale(value: Any) -> str | None:

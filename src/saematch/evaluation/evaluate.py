@@ -12,9 +12,9 @@ from saematch.evaluation.tables import MEASURE_COLUMNS, CorpusMeasures
 from saematch.matching.match import match
 from saematch.matching.measuring import folded as fold
 from saematch.matching.measuring import measure
-from saematch.matching.strategies import PARTS, STRATEGIES, Strategy
 from saematch.models import Documents, LanguageModel, load_corpus, load_language_model
-from saematch.sae import SAE, FoldedSAE, ScaleKind
+from saematch.sae import SAE, FoldedSAE
+from saematch.types import PARTS, STRATEGIES, ScaleKind, Strategy
 
 if TYPE_CHECKING:
     import pandas as pd

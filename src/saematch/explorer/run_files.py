@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from saematch._io import files
-from saematch.configs.run import parts_slug
 from saematch.errors import InputError, SaematchError, UsageError
 from saematch.pipelines.suite import chains
 from saematch.store.descriptions import SHOWN_FIRST
@@ -32,6 +31,7 @@ from saematch.store.names import (
     split_descriptions_name,
 )
 from saematch.store.reader import Run
+from saematch.types import parts_slug
 
 READ = (
     PATHS_NAME, "matchings/", "candidates/", "features/", DESCRIPTIONS, "contexts/", JUDGING,

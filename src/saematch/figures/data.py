@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from saematch.configs.run import PARTS, parts_slug
 from saematch.errors import InputError
 from saematch.pipelines.evaluation.summary import corpora_of, documents_said, texts_of
 from saematch.store.commands import on_directory, run_again
 from saematch.store.freshness import current_names
 from saematch.store.schema import decode
 from saematch.text import plural
+from saematch.types import PARTS, parts_slug
 
 if TYPE_CHECKING:
     from saematch.store.reader import Run

@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from saematch.configs.run import parts_slug
 from saematch.figures.captions import (
     LINE,
     caption,
@@ -31,6 +30,7 @@ from saematch.figures.style import (
     shortened,
 )
 from saematch.text import plural
+from saematch.types import parts_slug
 
 if TYPE_CHECKING:
     from saematch.store.reader import Run

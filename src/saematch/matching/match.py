@@ -19,25 +19,30 @@ import torch
 
 from saematch.assignment import Assignment, Certified, Dense, Verification, verify
 from saematch.errors import UsageError
-from saematch.matching.matched import DEGENERATE, Degenerate, Matching, describe_gap
+from saematch.matching.matched import Matching, describe_gap
 from saematch.matching.measuring import check_pair, folded, measured
 from saematch.matching.permutation import UNMATCHED
 from saematch.matching.pricing import Unmatched, prices
 from saematch.matching.strategies import (
-    ASSIGNED,
-    PARTS,
-    STRATEGIES,
     Problem,
-    Strategy,
     assign,
     nearest_by_cosine,
-    part_weights,
     proven_problem,
     random_permutation,
     rest_problem,
     solved_sides,
 )
-from saematch.sae import SAE, FoldedSAE, ScaleKind
+from saematch.sae import SAE, FoldedSAE
+from saematch.types import (
+    ASSIGNED,
+    DEGENERATE,
+    PARTS,
+    STRATEGIES,
+    Degenerate,
+    ScaleKind,
+    Strategy,
+    part_weights,
+)
 
 
 @torch.no_grad()

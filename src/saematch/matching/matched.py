@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -12,12 +12,9 @@ from jaxtyping import Float64, Int64
 from saematch.assignment import OPTIMAL_GAP, Assignment
 from saematch.matching.permutation import UNMATCHED
 from saematch.notebook import curve, number, page
-from saematch.sae import SAE, ScaleKind
+from saematch.sae import SAE
 from saematch.text import plural
-
-Degenerate = Literal["apart", "together"]
-"""How features of status degenerate are matched: after the others, or in one problem with them."""
-DEGENERATE: tuple[Degenerate, ...] = ("apart", "together")
+from saematch.types import Degenerate, ScaleKind
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from saematch.assignment import Assignment
 from saematch.errors import UsageError
-from saematch.matching.matched import Degenerate, Matching, Side
+from saematch.matching.matched import Matching, Side
 from saematch.matching.permutation import UNMATCHED, Permutation, check_permutation
-from saematch.matching.strategies import PARTS, part_weights
-from saematch.sae import SAE, FoldedSAE, ScaleKind, fold_thresholds
+from saematch.sae import SAE, FoldedSAE, fold_thresholds
+from saematch.types import PARTS, Degenerate, ScaleKind, part_weights
 
 ROWS_PER_BLOCK = 128
 """Pairs measured at a time: few enough to stay in cache between the steps."""

@@ -10,8 +10,8 @@ from saematch.matching.match import match
 from saematch.matching.matched import same_features
 from saematch.matching.measuring import folded
 from saematch.matching.pricing import random_pair_costs
-from saematch.matching.strategies import PARTS, part_weights
 from saematch.sae import SAE, FoldedSAE
+from saematch.types import PARTS, part_weights
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,9 +8,9 @@ such rows.
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,32 +20,12 @@ from torch import Tensor
 
 from saematch.assignment import Assignment, Certified, Dense, solve
 from saematch.assignment.costs import SquaredDistances, full_precision
-from saematch.errors import UsageError
-from saematch.matching.matched import Degenerate
 from saematch.matching.permutation import UNMATCHED, Permutation, inverse
 from saematch.sae import FoldedSAE, fold_thresholds
+from saematch.types import Degenerate
 
-PARTS = ("decoder", "encoder", "bias")
-Strategy = Literal["folded", "unfolded", "naive", "random", "cosine"]
-STRATEGIES: tuple[Strategy, ...] = ("folded", "unfolded", "naive", "random", "cosine")
-"""The strategies that need no data."""
-ASSIGNED = ("folded", "unfolded")
-"""Those that solve an assignment problem."""
 ROWS_PER_BLOCK = 128
 ROWS_PER_PRODUCT = 1024
-
-
-def part_weights(parts: Sequence[str] | Mapping[str, float]) -> dict[str, float]:
-    """Weights by part; raises UsageError for unknown, repeated or missing parts and bad weights."""
-    if isinstance(parts, str):
-        parts = parts.split(",")
-    weights = dict(parts) if isinstance(parts, Mapping) else dict.fromkeys(parts, 1.0)
-    if not weights or len(weights) != len(parts) or not set(weights) <= set(PARTS):
-        raise UsageError(f"needed parts among {', '.join(PARTS)}, found {list(parts)}")
-    for part, weight in weights.items():
-        if not (math.isfinite(weight) and weight > 0):
-            raise UsageError(f"needed a positive weight for part '{part}', found {weight}")
-    return {part: float(weights[part]) for part in PARTS if part in weights}
 
 
 def features_of(sae: FoldedSAE, degenerate: Degenerate = "apart") -> Int64[np.ndarray, " features"]:

@@ -13,7 +13,6 @@ language model is not loaded.
 from pathlib import Path
 
 from saematch.configs.evaluation import EvaluationConfig
-from saematch.configs.run import parts_slug
 from saematch.errors import UsageError
 from saematch.evaluation.arms import CORRELATION
 from saematch.models import LanguageModel
@@ -29,6 +28,7 @@ from saematch.store.build import Progress, Step, make
 from saematch.store.freshness import is_current
 from saematch.store.names import PAIR_SOURCES, PAIRS_NAME, matching_name
 from saematch.store.reader import Run, holding_run, open_run
+from saematch.types import parts_slug
 
 
 def evaluate(

@@ -9,9 +9,9 @@ import numpy as np
 from saematch.matching.match import match
 from saematch.matching.matched import Matching, same_features
 from saematch.matching.measuring import measure
-from saematch.matching.strategies import ASSIGNED
 from saematch.sae import FoldedSAE
 from saematch.store.schema import MEASURES, WEIGHT_MEASURES
+from saematch.types import ASSIGNED
 
 COUNTS = ("pairs", "compared", "left_out", "unmatched_a", "unmatched_b")
 

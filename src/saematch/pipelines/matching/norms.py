@@ -66,7 +66,7 @@ def measure_norms(task: NormsTask, files: Sequence[KeptFile]) -> Output:
 
 def measure_growth(task: NormGrowthTask, files: Sequence[KeptFile]) -> Output:
     """`evaluation/measures/norms-{a}--{b}.parquet`."""
-    from saematch.configs.run import parts_slug
+    from saematch.types import parts_slug
 
     started = time.perf_counter()
     found = kept_matching(files[0].read())

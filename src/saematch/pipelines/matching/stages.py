@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from saematch.configs.run import parts_slug
 from saematch.matching.match import match
 from saematch.matching.measuring import measure
 from saematch.matching.paths import chain
 from saematch.matching.permutation import Permutation, compose
-from saematch.matching.strategies import ASSIGNED
 from saematch.pipelines.matching.candidates import nearest
 from saematch.pipelines.matching.measures import (
     Range,
@@ -39,6 +37,7 @@ from saematch.store.schema import (
     PATHS,
     decode,
 )
+from saematch.types import ASSIGNED, parts_slug
 
 
 @dataclass(frozen=True)
