@@ -44,8 +44,6 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-FORMULAS = ("=", "+", "-", "@", "\t")
-"""How a cell of CSV begins that spreadsheets take for a formula; an apostrophe before it stops them."""
 _HARMLESS = "\u00a0\u3000\u200c\u200d"
 """Spaces, and the joiners of emoji and of several scripts, which `isprintable` counts out."""
 
