@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -51,7 +52,8 @@ def command(*arguments: object) -> str:
             except SystemExit as stopped:
                 code = stopped.code
     assert not code, f"saematch {' '.join(map(str, arguments))}: exit code {code}\n{err.getvalue()}"
-    return out.getvalue()
+    # Typer names the program after the module that Python was started with, here pytest.
+    return re.sub(r"Usage: .*?saematch\b", "Usage: saematch", out.getvalue())
 
 
 def write_model(folder: Path) -> None:
@@ -124,7 +126,7 @@ def make_run(folder: Path) -> dict[str, Any]:
 
 
 def made_in(folder: Path) -> dict[str, Any]:
-    """The same in a process of its own, without the checks of types that pytest adds: they double the time."""
+    """The same in a new process, without the checks of types that pytest adds, which double the time."""
     environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, __file__, str(folder)], env=environment, capture_output=True, text=True

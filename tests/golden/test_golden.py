@@ -195,7 +195,9 @@ def _member(of: type, name: str) -> str:
 
 def _signature(of: Any) -> str:
     """A signature, without the modules that its annotations are from and where in memory a default is."""
-    return re.sub(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])| at 0x\w+", "", str(inspect.signature(of)))
+    return re.sub(
+        r"(?<![/.\w])(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])| at 0x\w+", "", str(inspect.signature(of))
+    )
 
 
 def test_bundled_matchings(check: Check) -> None:
