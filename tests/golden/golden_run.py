@@ -13,8 +13,10 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from scripted_server import Asked, Say, label, serving
 from tiny_models import COMMON
 from tiny_suites import D_MODEL, write_suite
@@ -67,11 +69,31 @@ def write_model(folder: Path) -> None:
         "bos_token_id": 256,
     }
     AutoModelForCausalLM.from_config(LlamaConfig(**config)).save_pretrained(folder)
+    write_weights(folder / "model.safetensors", 0, 0.3)
     vocabulary = {c: n for n, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     backend = Tokenizer(models.BPE({**vocabulary, "<bos>": 256}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<bos>").save_pretrained(folder)
+
+
+def write_weights(path: Path, seed: int, scale: float) -> None:
+    """Put other random numbers in a file's tensors: numpy's, which are the same on every processor as torch's
+    are not, and multiples of 1/256, whose products add up exactly in any order."""
+    generator = np.random.default_rng(seed)
+    tensors = load_file(path)
+    for name, tensor in sorted(tensors.items()):
+        if name == "threshold":
+            numbers = generator.uniform(0.5, 1.5, tensor.shape)
+        elif "norm" in name:
+            continue
+        else:
+            numbers = scale * generator.standard_normal(tensor.shape)
+        drawn = torch.tensor(np.round(numbers * 256) / 256, dtype=torch.float32)
+        if name == "threshold":
+            drawn[tensor < 1e-3] = 1 / 4096  # a degenerate feature stays one
+        tensors[name] = drawn
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def answer(asked: Asked) -> Say:
@@ -94,6 +116,8 @@ def make_run(folder: Path) -> dict[str, Any]:
     The current directory is `folder` meanwhile, so that no path of this machine is printed.
     """
     write_suite(folder / "suite", (28, 28, 28, 32), seed=3)
+    for seed, path in enumerate(sorted((folder / "suite").rglob("*.safetensors")), start=1):
+        write_weights(path, seed, 1.0)
     write_model(folder / "tiny")
     printed: dict[str, Any] = {}
 

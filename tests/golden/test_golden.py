@@ -38,6 +38,7 @@ def check(request: pytest.FixtureRequest) -> Check:
         path = HERE / name
         lines = isinstance(now, list)
         if request.config.getoption("--golden-write", default=False):
+            values.PROCESSOR_FILE.write_text(values.processor() + "\n")
             depth = 3 if name == "tables.json" else 2
             path.write_text("\n".join(now) + "\n" if lines else values.as_text(now, depth))
             return
