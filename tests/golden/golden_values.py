@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby, zip_longest
 from pathlib import Path
+from statistics import median
 from typing import Any
 from xml.etree import ElementTree
 
@@ -34,8 +35,9 @@ SAME_PROCESSOR = PROCESSOR_FILE.exists() and PROCESSOR_FILE.read_text().strip() 
 RELATIVE = 1e-9 if SAME_PROCESSOR else 1e-4
 """What numbers may differ by.  On another processor the language model's, in float32, differ by some 1e-6
 of the greatest, so that there the net has wider meshes."""
-OF_GREATEST = 1e-12 if SAME_PROCESSOR else 1e-5
-"""Of the greatest number of a column: what is left of a difference of two numbers that nearly cancel."""
+OF_MEDIAN = 1e-12 if SAME_PROCESSOR else 1e-4
+"""Of the median size of a column's numbers: what is left of a difference of two that nearly cancel.  Not of
+the greatest: one degenerate feature's cost can be 10⁸ times the others'."""
 LONG = 24
 """Characters of a text from which on its digest stands for it."""
 SHOWN = 5
@@ -117,7 +119,7 @@ def table_differences(name: str, was: Mapping[str, Any], now: Mapping[str, Any])
             found.append(f"{name}: column {column} was {before['type']}, is {after['type']}")
         old, new = _unrolled(before["values"]), _unrolled(after["values"])
         numbers = [abs(one) for one in old if isinstance(one, float)]
-        slack = OF_GREATEST * max(numbers, default=0.0)
+        slack = OF_MEDIAN * (median(numbers) if numbers else 0.0)
         differing = [
             f"row {row}: was {a!r}, is {b!r}"
             for row, (a, b) in enumerate(zip(old, new))
