@@ -147,6 +147,24 @@ def test_precision_and_scan_change_no_pair(precision: str, scan: str) -> None:
     assert two.details["precision"] == precision
 
 
+@pytest.mark.parametrize(("n", "m"), [(40, 40), (150, 150), (150, 160)])
+def test_margins_are_close_to_what_forbidding_a_pair_costs(n: int, m: int) -> None:
+    """Pairs whose alternatives are all far away: of these only a bound is known, not each one's cost."""
+    rows, noise = random_factors(n, m, 24, seed=n)
+    columns = noise.clone()
+    columns[:n] = rows + 0.5 * noise[:n]
+    found = solve(rows, columns, Certified())
+    costs = pair_costs(rows, columns)
+    least = costs[linear_sum_assignment(costs)].sum()
+    shares = []
+    for i in range(0, n, n // 20):
+        without = costs.copy()
+        without[i, found.columns[i]] = 1e6
+        shares.append(found.margins[i] / (without[linear_sum_assignment(without)].sum() - least))
+    assert max(shares) <= 1 + 1e-9
+    assert np.median(shares) > 0.7
+
+
 def test_wide_problems_start_with_wanted_columns_priced_down() -> None:
     """Columns left free below their price are searched from with the sides changed."""
     generator = np.random.default_rng(0)
