@@ -26,9 +26,10 @@ PACKAGES = {
     "lapx": ["lapx"],
     "pot": ["POT"],
     "ortools": ["ortools", "absl-py", "protobuf", "immutabledict"],
+    "lapjv": ["lapjv"],  # built from source: needs a C++ compiler
 }
 """What a peer's own environment needs beside ours."""
-SOLVERS = ("saematch", "saematch-float32", "lapjv", "scipy", *PACKAGES)
+SOLVERS = ("saematch", "saematch-float32", "scipy", *PACKAGES)
 
 
 def python_of(solver: str) -> str:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saematch.assignment import Assignment, Certified, Dense, Verification, solve, verify
+    from saematch.assignment import Assignment, Certified, Verification, solve, verify
     from saematch.errors import InputError, SaematchError, UnsupportedError, UsageError
     from saematch.evaluation.evaluate import evaluate
     from saematch.evaluation.even_l0 import choose_suite
@@ -32,7 +32,6 @@ _HOMES = {
     "saematch.assignment": (
         "Assignment",
         "Certified",
-        "Dense",
         "Verification",
         "solve",
         "verify",
@@ -63,7 +62,6 @@ __all__ = [
     "Certified",
     "Chat",
     "Consistency",
-    "Dense",
     "EmbeddingJudge",
     "FeaturePaths",
     "FoldedSAE",

@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from saematch import Dense, UsageError, solve
-from saematch.assignment import dense, proof
+from saematch import Certified, UsageError, solve
 from saematch.assignment.costs import SquaredDistances, full_precision
 
-SOLVERS = {"float64": Dense(), "float32": Dense(double_up_to=0)}
+SOLVERS = {"default": Certified(), "coarse": Certified(shortlist=1, precision="bfloat16")}
 
 
 def optimum(costs: np.ndarray) -> float:
@@ -38,13 +37,13 @@ def clusters(size: float, n: int = 240, d: int = 64) -> tuple[torch.Tensor, torc
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("size", [0.0, 1e-7, 1e-6, 1e-4, 1e-2])
 def test_nearly_equal_features_come_to_an_end(solver: str, size: float) -> None:
-    """lapjv on unrounded float64 costs bids these up by rounding errors, for years."""
+    """Bids of rows for nearly equal columns differ by rounding errors; there must not be 2^50 of them."""
     rows, columns = clusters(size)
     found = solve(rows, columns, SOLVERS[solver])
     least = optimum(pair_costs(rows, columns))
     assert found.optimal
     assert found.dual <= least <= found.primal * (1 + 1e-12)
-    assert found.primal == pytest.approx(least, rel=1e-6 if solver == "float32" else 1e-9)
+    assert found.primal == pytest.approx(least, rel=1e-12)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -58,29 +57,6 @@ def test_constant_costs(solver: str, constant: float) -> None:
     assert found.primal == 90 * constant
     assert found.gap < 1e-12
     assert not found.certain.any()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("limit", [0, 1, 64])
-def test_rows_with_many_near_pairs_are_bounded_as_well(
-    dtype: torch.dtype, limit: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However few pairs are evaluated one by one, the duals are feasible and nearly as good."""
-    monkeypatch.setattr(proof, "NEAR_PAIRS_A_ROW", limit)
-    rows, columns = clusters(1e-6)
-    found = solve(rows, columns)
-    costs = SquaredDistances.of(rows.to(dtype), columns.to(dtype))
-
-    def blocks(start: int, stop: int) -> torch.Tensor:
-        out = torch.empty(stop - start, costs.m, dtype=dtype)
-        costs.fill(start, stop, out)
-        return out
-
-    assigned, v = torch.from_numpy(found.columns), torch.from_numpy(found.column_duals)
-    again = proof.prove(costs, blocks, assigned, v, 50)
-    exact = pair_costs(rows, columns)
-    assert (exact - again.row_duals.numpy()[:, None] - again.column_duals.numpy()).min() >= -1e-15
-    assert again.dual == pytest.approx(optimum(exact), rel=1e-11)
 
 
 @settings(max_examples=60, deadline=None)
@@ -136,7 +112,7 @@ def test_a_caller_who_allows_rough_products_gets_a_proof_all_the_same(precision:
         with torch.autocast("cpu", torch.bfloat16):
             out = torch.empty(80, 90)
             costs.fill(0, 80, out)
-            found = solve(rows, columns, Dense(double_up_to=0))
+            found = solve(rows, columns)
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(before)
@@ -206,28 +182,6 @@ def test_float64_factors_beyond_float32(exponent: int) -> None:
     assert two.gap == one.gap
 
 
-def test_more_columns_than_the_solver_can_count_is_an_error() -> None:
-    columns = torch.zeros(dense.WIDEST + 1, 1)
-    with pytest.raises(UsageError, match="at most 46340 columns"):
-        solve(torch.zeros(1, 1), columns, Dense())
-
-
 def test_factors_of_no_width_are_an_error() -> None:
     with pytest.raises(UsageError, match="at least one dimension"):
         solve(torch.zeros(2, 0), torch.zeros(2, 0))
-
-
-@pytest.mark.parametrize("many", [False, True])
-def test_sharpening_starts_where_the_last_quantum_ended(many: bool) -> None:
-    """From a first quantum as coarse as a usual cost, every sharpening brings the gap down."""
-    rows, columns = random_factors(60, 75 if many else 60, 6, seed=9)
-    costs = SquaredDistances.of(rows, columns)
-    scaled = costs.scaled(11).double()
-    run = dense._Run(scaled, double=True)
-    gaps = []
-    run.quantum = 2.0**22
-    run.v.zero_()
-    for _ in range(3):
-        run.sharpen_in_double()
-        gaps.append(run.prove().gap)
-    assert gaps[0] > 1e-6 > gaps[1] > 10 * gaps[2]

@@ -21,7 +21,7 @@ from saematch.pipelines.exporting import export
 from saematch.store.manifest import encode_manifest
 from saematch.store.schema import decode
 from saematch.store.schema_semantics import DESCRIPTIONS
-from saematch.text import clean
+from saematch.text import clean, records, to_json
 
 NASTY = [
     "half \ud83d",
@@ -82,6 +82,20 @@ def test_exports_are_read_by_others(finished: Path, tmp_path: Path, format: str)
             assert strict(path.read_text(encoding="utf-8"))
         else:
             assert pq.read_table(path).num_rows
+
+
+def test_rows_as_json_keep_every_number_in_full() -> None:
+    frame = pd.DataFrame({
+        "cost": [1.234567890123456e-12, 2e300, np.nan], "n": pd.array([1, None, 3], dtype="Int64"),
+        "texts": [["a", "b"], np.array(["c"]), None], "name": ["nan", "x\x00", None],
+        "ok": [True, False, True],
+    })  # fmt: skip
+    assert json.loads(to_json(records(frame))) == [
+        {"cost": 1.234567890123456e-12, "n": 1, "texts": ["a", "b"], "name": "nan", "ok": True},
+        {"cost": 2e300, "n": None, "texts": ["c"], "name": "x\ufffd", "ok": False},
+        {"cost": None, "n": 3, "texts": None, "name": None, "ok": True},
+    ]
+    assert records(frame[:0]) == []
 
 
 def test_no_cell_of_a_csv_is_a_formula() -> None:

@@ -1,10 +1,12 @@
-"""PW-MCC: bounds, invariances, and scipy as the oracle."""
+"""PW-MCC: bounds, invariances, and every matching tried as the oracle."""
 
+from itertools import permutations
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import linear_sum_assignment
 
 from saematch import SAE, UsageError, pw_mcc
 
@@ -21,14 +23,17 @@ def with_decoder(W_dec: torch.Tensor) -> SAE:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 6), st.integers(0, 99))
-def test_agrees_with_scipy(d_a: int, d_b: int, d_model: int, seed: int) -> None:
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))
+def test_agrees_with_brute_force(d_a: int, d_b: int, d_model: int, seed: int) -> None:
     a, b = dictionary(d_a, d_model, seed), dictionary(d_b, d_model, seed + 1)
     unit_a = torch.nn.functional.normalize(a.W_dec.double())
     unit_b = torch.nn.functional.normalize(b.W_dec.double())
     cosine = (unit_a @ unit_b.T).abs().numpy()
-    i, j = linear_sum_assignment(cosine, maximize=True)
-    assert pw_mcc(a, b).value == pytest.approx(cosine[i, j].mean(), abs=1e-5)
+    if d_a > d_b:
+        cosine = cosine.T
+    choices = np.array(list(permutations(range(cosine.shape[1]), len(cosine))))
+    best = cosine[np.arange(len(cosine)), choices].mean(axis=1).max()
+    assert pw_mcc(a, b).value == pytest.approx(best, abs=1e-5)
 
 
 def test_one_for_a_relabelled_rescaled_and_flipped_copy() -> None:

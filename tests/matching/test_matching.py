@@ -14,7 +14,6 @@ from scipy.optimize import linear_sum_assignment
 
 from saematch import (
     SAE,
-    Dense,
     FoldedSAE,
     InputError,
     Matching,
@@ -411,7 +410,7 @@ def test_to_frame(a: SAE, b: SAE) -> None:
 
 
 def test_repr_says_that_it_is_proven() -> None:
-    assert "optimal to 1e-6" in repr(match(A, B, solver=Dense()))
+    assert "optimal to 1e-6" in repr(match(A, B))
     assert "optimal" not in repr(match(A, B, strategy="cosine"))
 
 

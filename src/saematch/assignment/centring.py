@@ -8,6 +8,10 @@ in turn.
 Only some pairs are known exactly (E).  Of all others a certificate knows c − u − v ≥ left_i and
 ≥ below_j; since that is at least (left_i + below_j) / 2, the duals stay feasible as long as u_i rises
 by at most left_i / 2 and v_j by at most below_j / 2.
+
+What is then left of the others in row i is at least the room that u_i still has, and also at least
+left_i less what u_i and any v_j rose by.  Where all v_j rise and their rows' u_i fall alike, as those of
+pairs do whose alternatives are all far away, the first is left_i / 2 and the second left_i.
 """
 
 from typing import no_type_check
@@ -110,7 +114,7 @@ def centred(
     """
     greatest_u = np.minimum(u + np.maximum(left, 0) / 2 * SAFE, row_prices)
     greatest_v = np.minimum(v + np.maximum(below, 0) / 2 * SAFE, column_prices)
-    before, u, v = u, u.copy(), v.copy()
+    before_u, before_v, u, v = u, v, u.copy(), v.copy()
     for _ in range(ROUNDS):
         _step(*known.by_column, row_of, greatest_v, v, u)
         _step(*known.by_row, column_of, greatest_u, u, v)
@@ -118,14 +122,26 @@ def centred(
     tight, remainder = greatest_u.copy(), np.zeros(len(u))
     _least_in_row(*known.by_row, v, tight, remainder)
     u = tight
-    # An unknown pair leaves its row what the row's dual may still rise by, and its column likewise.
+    rose_u, rose_v = u - before_u, v - before_v
+    in_row = _beyond(left, rose_u, rose_v)
+    in_column = np.minimum(_beyond(below, rose_v, rose_u), column_prices - v)
     # A row without a column is asked what it would cost to give it one: its price is no way out.
-    rise = np.where(column_of < 0, np.maximum(left, 0) / 2 * SAFE, np.inf)
-    in_row = np.where(column_of < 0, before + rise - u, greatest_u - u)
-    in_column = greatest_v - v
+    matched = column_of >= 0
+    in_row[matched] = np.minimum(in_row, row_prices - u)[matched]
     _least_elsewhere(*known.by_row, column_of, u, v, in_row)
     _least_elsewhere(*known.by_column, row_of, v, u, in_column)
     return u, remainder, v, np.maximum(in_row, 0), np.maximum(in_column, 0)
+
+
+def _beyond(
+    bound: Float64[np.ndarray, " k"],
+    rose: Float64[np.ndarray, " k"],
+    others_rose: Float64[np.ndarray, " l"],
+) -> Float64[np.ndarray, " k"]:
+    """What is left of the reduced costs of a line's unknown pairs after the duals moved."""
+    bound, highest = np.maximum(bound, 0) * SAFE, others_rose.max()
+    rounding = ROUNDING * (np.abs(rose) + abs(highest))
+    return np.maximum(bound / 2 - rose, bound - rose - highest - rounding)
 
 
 def _edges(lines: np.ndarray, count: int) -> np.ndarray:

@@ -12,7 +12,6 @@ that all factors share is taken off in float64 before anything is rounded.  The 
 (`exact`) come from the factors as they were given.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,8 +27,6 @@ DOUBLE_ENTRIES = 1 << 24
 """Float64 entries of a factor matrix held at a time (128 MiB)."""
 SAMPLE = 512
 """Rows of each matrix that the offset is estimated from."""
-UNEVEN = 2.0**10
-"""Norms more than this many times the median norm make a problem uneven."""
 CENTRE_FROM = 0.25
 """An offset is taken off from this share of a typical squared norm on."""
 
@@ -65,10 +62,6 @@ class SquaredDistances:
             scaled(self.column_norms, 2 * exponent),
         )
 
-    def double(self) -> "SquaredDistances":
-        """The same costs, evaluated in float64."""
-        return dataclasses.replace(self, rows=self.rows.double(), columns=self.columns.double())
-
     @property
     def transposed(self) -> "SquaredDistances":
         """The same costs with rows and columns changing places."""
@@ -92,18 +85,8 @@ class SquaredDistances:
     @property
     def energy(self) -> float:
         """S = (n + m) × the median squared norm, the centre taken off: no few factors decide it."""
-        return (self.n + self.m) * self._median_norm
-
-    @property
-    def uneven(self) -> bool:
-        """Whether a few costs are so much greater than the usual ones that their mean says nothing."""
-        return max(float(self.row_norms.max()), float(self.column_norms.max())) > (
-            UNEVEN * self._median_norm
-        )
-
-    @property
-    def _median_norm(self) -> float:
-        return float(torch.cat([self.row_norms, self.column_norms]).median())
+        norms = torch.cat([self.row_norms, self.column_norms])
+        return (self.n + self.m) * float(norms.median())
 
     def centred(
         self, factors: Float[Tensor, "k d"], dtype: torch.dtype = torch.float64
@@ -117,7 +100,12 @@ class SquaredDistances:
     def relative_error(self) -> float:
         """g such that |block − exact| ≤ g · (row_norms[i] + column_norms[j]) for every pair, of blocks
         in the factors' dtype."""
-        return _relative_error(self.rows.shape[1], self.rows.dtype)
+        d, dtype = self.rows.shape[1], self.rows.dtype
+        terms = min(d, SLICE) + 2 * -(-d // SLICE)
+        # 10 more roundings: two norms stored in this dtype, their sum, the doubled product's addition,
+        # each on values of at most 2(‖a‖² + ‖b‖²), the norms' own in float64, and both factors' where the
+        # centre is taken off or they come in a wider dtype.
+        return 1.01 * (terms + 10) * torch.finfo(dtype).eps / 2
 
     def underflow(self, dtype: torch.dtype) -> float:
         """What values too small for a dtype can add to its error: next to nothing."""
@@ -159,27 +147,6 @@ class SquaredDistances:
         """Relative error of `exact`: d additions, a subtraction and a square."""
         return 1.01 * (self.rows.shape[1] + 3) * torch.finfo(torch.float64).eps / 2
 
-    def least(
-        self, rows: Int[Tensor, " k"], column_duals: Float64[Tensor, " m"]
-    ) -> Float64[Tensor, " k"]:
-        """A lower bound on min_j (c_ij − v_j) of some rows, within the rounding of float64."""
-        d = self.rows.shape[1]
-        error = _relative_error(d, torch.float64) + 4 * torch.finfo(torch.float64).eps
-        lowered = column_duals + error * (self.column_norms + column_duals.abs())
-        step = max(1, DOUBLE_ENTRIES // max(1, d))
-        found = torch.full((len(rows),), torch.inf, dtype=torch.float64)
-        for first in range(0, self.m, step):
-            some = slice(first, first + step)
-            columns = self.centred(self.columns[some])
-            for start in range(0, len(rows), step):
-                part = slice(start, start + step)
-                chosen = rows[part]
-                costs = self.row_norms[chosen, None] + self.column_norms[None, some]
-                costs.addmm_(self.centred(self.rows[chosen]), columns.T, alpha=-2)
-                costs -= lowered[some]
-                found[part] = torch.minimum(found[part], costs.amin(dim=1))
-        return found - error * self.row_norms[rows]
-
 
 def squared_norms(
     factors: Float[Tensor, "n d"], centre: Float64[Tensor, " d"] | None = None
@@ -215,14 +182,6 @@ def scaled(values: Float[Tensor, "..."], exponent: int) -> Float[Tensor, "..."]:
         return values * 2.0**exponent
     half = exponent // 2
     return values * 2.0**half * 2.0 ** (exponent - half)
-
-
-def _relative_error(d: int, dtype: torch.dtype) -> float:
-    terms = min(d, SLICE) + 2 * -(-d // SLICE)
-    # 10 more roundings: two norms stored in this dtype, their sum, the doubled product's addition,
-    # each on values of at most 2(‖a‖² + ‖b‖²), the norms' own in float64, and both factors' where the
-    # centre is taken off or they come in a wider dtype.
-    return 1.01 * (terms + 10) * torch.finfo(dtype).eps / 2
 
 
 @contextmanager

@@ -43,16 +43,6 @@ class Problem:
         return cls(costs, rows, columns, forbidden or Forbidden.of(None, costs.n, costs.m))
 
     @property
-    def plain(self) -> bool:
-        """Whether every row is in a pair and none is forbidden."""
-        free = (
-            np.isinf(self.column_prices)
-            if self.costs.n == self.costs.m
-            else self.column_prices == 0
-        )
-        return bool(np.isinf(self.row_prices).all() and free.all() and not len(self.forbidden))
-
-    @property
     def spare(self) -> int:
         """How many columns stay free where every row is in a pair and that costs nothing; else 0."""
         every_row = np.isinf(self.row_prices).all() and (self.column_prices == 0).all()

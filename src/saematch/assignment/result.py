@@ -40,7 +40,7 @@ class Assignment:
     least reduced cost elsewhere in its row plus the same in its column; inf where no other pairs
     are left.  For an unmatched row, on how much it rises if the row must be matched."""
     solver: str
-    """What solved it, e.g. `lapjv float32` or `certified`."""
+    """What solved it: `certified`."""
     seconds: Mapping[str, float]
     """Wall-clock time of each part."""
     details: Mapping[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The one function of this package: choose a solver, scale, solve, scale back."""
+"""The one function of this package: check, scale, solve, scale back."""
 
 import dataclasses
 import math
@@ -10,15 +10,12 @@ from torch import Tensor
 
 from saematch.assignment.certified import Certified
 from saematch.assignment.costs import SquaredDistances, scaled
-from saematch.assignment.dense import MEAN_COST, Dense
 from saematch.assignment.factors import as_factors, as_numbers
 from saematch.assignment.forbidden import Forbidden
 from saematch.assignment.problem import Problem
 from saematch.assignment.result import Assignment
 from saematch.errors import UsageError
 
-DENSE_UP_TO = 512
-"""Plain, even problems of at most so many columns go to the dense library: it needs no compilation."""
 USUAL_EXPONENTS = 20
 """Factors within 2^±20 of the usual size are not copied to be scaled; their results scale exactly."""
 
@@ -28,7 +25,7 @@ Prices = float | np.ndarray
 def solve(
     rows: Float[Tensor | np.ndarray, "n d"],
     columns: Float[Tensor | np.ndarray, "m d"],
-    solver: Dense | Certified | None = None,
+    solver: Certified | None = None,
     *,
     row_prices: Prices | None = None,
     column_prices: Prices | None = None,
@@ -41,10 +38,9 @@ def solve(
     factors squared), which is paid where it is left unmatched.  Columns left over cost nothing, or
     `column_prices`.  `forbidden` [k, 2]: pairs (row, column) that must not be.
 
-    `solver`: `Dense()` (a library, the whole cost matrix), `Certified()` (any size), or None: Dense
-    for small plain problems without factors far longer than the others, else Certified.
+    `solver`: budgets, precision, device and checkpoint; None: `Certified()`.
     `column_duals` [m]: those of an earlier answer to the same problem, such as one that stopped at a
-    budget, from which Certified then goes on.
+    budget, to go on from.
 
     Needs n ≤ m and finite entries.  Totals, duals and margins are about the numbers as given, float64
     included; only the fast products behind them are rounded, and what that takes off is bounded.
@@ -52,9 +48,10 @@ def solve(
     factors, prices or pairs that make no problem, and where no assignment avoids the forbidden pairs.
     """
     rows, columns = as_factors(rows, columns)
-    if not (solver is None or isinstance(solver, Dense | Certified)):
-        raise UsageError(f"needed Dense(), Certified() or None as solver, found {solver!r}")
-    device = "cpu" if isinstance(solver, Dense) else (solver and solver.device) or rows.device
+    solver = Certified() if solver is None else solver
+    if not isinstance(solver, Certified):
+        raise UsageError(f"expected Certified() or None as solver, got {solver!r}; leave it out")
+    device = solver.device or rows.device
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise UsageError("needed a CUDA device, found none that torch can use; leave device out")
     rows, columns, beyond = _checked(rows, columns, device)
@@ -67,29 +64,16 @@ def solve(
         _unscaled(column_prices, 2 * beyond),
         Forbidden.of(forbidden, costs.n, costs.m),
     )
-    if solver is None:
-        small = problem.plain and costs.m <= DENSE_UP_TO and not rows.is_cuda
-        solver = Dense() if small and not costs.uneven else Certified()
-    exponent = 0
-    if costs.mean_scale > 0:
-        exponent = math.frexp(costs.mean_scale / MEAN_COST)[1] // 2
-    if isinstance(solver, Certified):
-        if abs(exponent) <= USUAL_EXPONENTS:
-            exponent = 0
-        start = _unscaled(column_duals, 2 * (beyond + exponent))
-        if start is not None and (start.shape != (costs.m,) or not np.isfinite(start).all()):
-            raise UsageError(
-                f"expected {costs.m} finite column_duals, got shape {list(start.shape)}; "
-                "leave column_duals out"
-            )
-        found = solver(problem.scaled(-exponent), start)
-    else:
-        if not problem.plain:
-            raise UsageError(
-                "needed a problem without prices and forbidden pairs for the dense solver; "
-                "try Certified()"
-            )
-        found = solver(costs.scaled(-exponent))
+    exponent = math.frexp(costs.mean_scale)[1] // 2
+    if abs(exponent) <= USUAL_EXPONENTS:
+        exponent = 0
+    start = _unscaled(column_duals, 2 * (beyond + exponent))
+    if start is not None and (start.shape != (costs.m,) or not np.isfinite(start).all()):
+        raise UsageError(
+            f"expected {costs.m} finite column_duals, got shape {list(start.shape)}; "
+            "leave column_duals out"
+        )
+    found = solver(problem.scaled(-exponent), start)
     return _scaled_back(found, 2 * (exponent + beyond))
 
 

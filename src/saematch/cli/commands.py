@@ -5,7 +5,6 @@ Heavy modules are imported inside the commands, so that `saematch --help` answer
 
 import dataclasses
 import io
-import json
 import os
 import sys
 import traceback
@@ -22,7 +21,7 @@ from saematch.cli import explorer as cli_explorer
 from saematch.cli import figures as cli_figures
 from saematch.cli import judging as cli_judging
 from saematch.errors import MESSAGE_CHARACTERS, SaematchError, UsageError
-from saematch.text import printable, to_json
+from saematch.text import printable, records, to_json
 
 if TYPE_CHECKING:
     from saematch.store.reader import Run
@@ -203,7 +202,7 @@ def match(
         if checked is not None:
             extra["verification"] = dataclasses.asdict(checked)
         if curve is not None:
-            extra["price_curve"] = json.loads(curve.to_json(orient="records"))
+            extra["price_curve"] = records(curve)
         _print_json({"matchings": measure_records(rows), "notes": list(matching.notes), **extra})
     else:
         display.matchings(matching, rows, output)
@@ -302,7 +301,7 @@ def paths(
     key, index = named_feature(feature)
     steps = open_run(directory).follow(key, index)
     if as_json:
-        _print_json(json.loads(steps.to_json(orient="records")))
+        _print_json(records(steps))
     else:
         display.path(steps, key, index)
 
@@ -331,7 +330,7 @@ def export(
 
 
 def _records(finished: "Run") -> list[dict[str, Any]]:
-    return json.loads(finished.measures().to_json(orient="records"))
+    return records(finished.measures())
 
 
 def _print_json(value: Any) -> None:

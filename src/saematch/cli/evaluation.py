@@ -1,13 +1,12 @@
 """The commands that run a language model: parse, call, print."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from saematch.errors import MissingDependencyError, UsageError
-from saematch.text import to_json
+from saematch.text import records, to_json
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
@@ -104,7 +103,7 @@ def evaluate(
         measures = measures[measures["corpus"] != ""]
         value: Any = {
             "corpora": corpora_of(run),
-            "measures": json.loads(measures.to_json(orient="records")),
+            "measures": records(measures),
         }
         typer.echo(to_json(value, indent=1))
     else:

@@ -9,11 +9,12 @@ unit rows, matched to A in the same way.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from saematch.assignment.dense import least_pairs
 from saematch.errors import UsageError
 from saematch.matching.strategies import unit_rows
 from saematch.sae import SAE
@@ -61,8 +62,7 @@ def _random_like(rows: Float[Tensor, "n d_model"], seed: int) -> Float[Tensor, "
 
 
 def _mean_cosine(a: Float[Tensor, "n d_model"], b: Float[Tensor, "m d_model"]) -> float:
-    if len(a) > len(b):
-        a, b = b, a
-    cosine = (a @ b.T).abs_()
-    columns = torch.from_numpy(least_pairs(1 - cosine))
-    return float(cosine[torch.arange(len(a)), columns].double().mean())
+    cosine = (a @ b.T).abs_().numpy()
+    # Not a squared distance, since the sign is dropped; so not a problem of `saematch.solve`.
+    pairs = linear_sum_assignment(cosine, maximize=True)
+    return float(cosine[pairs].mean(dtype=np.float64))

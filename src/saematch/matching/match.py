@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from saematch.assignment import Assignment, Certified, Dense, Verification, verify
+from saematch.assignment import Assignment, Certified, Verification, verify
 from saematch.errors import UsageError
 from saematch.matching.matched import Matching, describe_gap
 from saematch.matching.measuring import check_pair, folded, measured
@@ -55,7 +55,7 @@ def match(
     scale: ScaleKind | None = None,
     unmatched_cost: Unmatched | None = None,
     degenerate: Degenerate = "apart",
-    solver: Dense | Certified | None = None,
+    solver: Certified | None = None,
     start: Matching | None = None,
     seed: int = 0,
 ) -> Matching:
@@ -150,7 +150,7 @@ def match_pairs(
     scale: ScaleKind | None = None,
     unmatched_cost: Unmatched | None = None,
     degenerate: Degenerate = "apart",
-    solver: Dense | Certified | None = None,
+    solver: Certified | None = None,
 ) -> Iterator[Matching]:
     """Match many pairs of one suite by `folded`, each SAE folded and laid out once.
 

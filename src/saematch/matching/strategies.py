@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from saematch.assignment import Assignment, Certified, Dense, solve
+from saematch.assignment import Assignment, Certified, solve
 from saematch.assignment.costs import SquaredDistances, full_precision
 from saematch.matching.permutation import UNMATCHED, Permutation, inverse
 from saematch.sae import FoldedSAE, fold_thresholds
@@ -196,7 +196,7 @@ def assign(
     a: FoldedSAE,
     b: FoldedSAE,
     weights: Mapping[str, float],
-    solver: Dense | Certified | None = None,
+    solver: Certified | None = None,
     unmatched_cost: float | np.ndarray | None = None,
     column_duals: np.ndarray | None = None,
     degenerate: Degenerate = "apart",
@@ -268,9 +268,9 @@ def _moved(problem: Problem, found: Assignment, permutation: Permutation) -> Ass
     return dataclasses.replace(found, columns=columns, primal=primal, margins=margins)
 
 
-def _for_the_rest(solver: Dense | Certified | None, spent: float) -> Certified | None:
+def _for_the_rest(solver: Certified | None, spent: float) -> Certified | None:
     """The solver of what is left over: within what is left of the budget, and not at its checkpoint."""
-    if not isinstance(solver, Certified):
+    if solver is None:
         return None
     seconds = None if solver.seconds is None else max(0.0, solver.seconds - spent)
     return dataclasses.replace(solver, seconds=seconds, checkpoint=None)

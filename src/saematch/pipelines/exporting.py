@@ -12,7 +12,7 @@ from saematch.store.freshness import is_current
 from saematch.store.matchings import matching_columns
 from saematch.store.reader import Run
 from saematch.store.schema import MATCHINGS, decode
-from saematch.text import csv_cell
+from saematch.text import csv_cell, records, to_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ def _encode(frame: "pd.DataFrame", format: str) -> bytes:
     if format == "csv":
         return _without_formulas(frame).to_csv(index=False).encode()
     if format == "json":
-        return (frame.to_json(orient="records", double_precision=15) or "[]").encode()
+        return to_json(records(frame)).encode()
     import io
 
     sink = io.BytesIO()

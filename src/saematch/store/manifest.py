@@ -102,7 +102,7 @@ def package_versions() -> dict[str, str]:
     from saematch import __version__
 
     versions = {"saematch": __version__, "python": platform.python_version()}
-    for package in ("torch", "numpy", "pyarrow", "lapjv"):
+    for package in ("torch", "numpy", "scipy", "pyarrow"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

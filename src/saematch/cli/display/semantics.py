@@ -1,6 +1,5 @@
 """What people see of descriptions and judgements on the terminal."""
 
-import json
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from saematch.errors import UsageError
 from saematch.pipelines.evaluation.summary import spanned
 from saematch.store.descriptions import Described, described
 from saematch.store.judge_results import Judged, judged_by
-from saematch.text import plural, printable
+from saematch.text import plural, printable, records
 
 if TYPE_CHECKING:
     from saematch.pipelines.describing.explain import ExplainingIntent
@@ -137,7 +136,7 @@ def judged_json(run: "Run", experiment: str, judge: str) -> dict[str, Any]:
     return {
         "experiment": experiment,
         "about": dict(found.about),
-        "results": json.loads(found.results.to_json(orient="records")),
+        "results": records(found.results),
     }
 
 

@@ -156,8 +156,8 @@ def _why_unknown(answers: Sequence[Answer]) -> str:
         return "none of its controls was asked yet"
     read = sum(one.label is not None for one in asked)
     return (
-        f"of {plural(len(asked), 'control')} asked {read} were given a label that could be read, and both "
-        "kinds are needed"
+        f"of {plural(len(asked), 'control')} that were asked {read} were given a label that could be read, "
+        "and both kinds are needed"
     )
 
 
