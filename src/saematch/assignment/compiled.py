@@ -10,16 +10,19 @@ from typing import Any
 
 import numba
 
-FAST = frozenset({"nnan", "nsz", "arcp", "contract", "reassoc"})
-"""What a loop may assume where the order of a sum or a minimum does not matter; infinities stay."""
+MINIMA = frozenset({"nnan", "nsz"})
+"""What a loop may assume that takes minima: no NaN, and 0 = -0.  Every sum keeps its rounding: a loop that is
+compiled into another, or read from numba's cache, must give the same bits wherever it stands."""
+SUMS = MINIMA | {"contract", "reassoc"}
+"""The same where the order of a sum does not matter either; for loops that no other compiled loop calls."""
 
 
-def compiled(fast: bool = False) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a function of arrays and numbers; `fast` lets its sums be reordered.
+def compiled(assume: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function of arrays and numbers; `assume`: `MINIMA` or `SUMS`.
 
     Put `@typing.no_type_check` beneath it: the tests' shape checks wrap every other function.
     """
-    flags: Any = set(FAST) if fast else False
+    flags: Any = set(assume) or False
 
     def decorate(function: Callable[..., Any]) -> Any:
         try:

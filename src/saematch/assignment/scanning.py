@@ -10,7 +10,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from saematch.assignment.compiled import compiled
+from saematch.assignment.compiled import MINIMA, SUMS, compiled
 
 GROUP = 32
 """Entries whose minimum is taken together: the k-th least of those minima bounds the k-th key."""
@@ -18,7 +18,7 @@ KEPT_A_COLUMN = 3
 """Rows remembered for each column."""
 
 
-@compiled(fast=True)
+@compiled(MINIMA)
 @no_type_check
 def pick(key, group_least, m, count, first_group, columns):
     """Columns of about the `count` least keys into `columns`; how many, and the least of the others.
@@ -55,7 +55,7 @@ def pick(key, group_least, m, count, first_group, columns):
     return kept, rest
 
 
-@compiled(fast=True)
+@compiled(MINIMA)
 @no_type_check
 def fill_keys(dots, wide, offsets, slope, two, start, stop, key):
     """Keys of the columns `start:stop` of one row of products.
@@ -73,7 +73,7 @@ def fill_keys(dots, wide, offsets, slope, two, start, stop, key):
             key[j] = offsets[j] - two * values[j] - slope * abs(values[j])
 
 
-@compiled(fast=True)
+@compiled(MINIMA)
 @no_type_check
 def lowest(dots, wide, offsets, slope, two, count, salt, columns, kept, rest):
     """For every row of `dots` [b, m] about the `count` lowest keys; all where `count` ≥ m.
@@ -90,7 +90,7 @@ def lowest(dots, wide, offsets, slope, two, count, salt, columns, kept, rest):
         kept[r], rest[r] = pick(key, group_least, m, count, first_group, columns[r])
 
 
-@compiled(fast=True)
+@compiled(MINIMA)
 @no_type_check
 def insert_row(key, row, shift, start, stop, values, rows):
     """Remember a row in the columns `start:stop` where its key + shift is among the lowest.
@@ -119,7 +119,7 @@ def insert_row(key, row, shift, start, stop, values, rows):
             rows[place, j] = row
 
 
-@compiled(fast=True)
+@compiled(MINIMA)
 @no_type_check
 def lowest_in_columns(
     dots, wide, offsets, slope, two, shifts, skip, first_row, start, stop, values, rows
@@ -136,7 +136,7 @@ def lowest_in_columns(
         insert_row(key, first_row + r, shifts[r], start, stop, values, rows)
 
 
-@compiled(fast=True)
+@compiled(SUMS)
 @no_type_check
 def pair_costs(rows, columns, i, j, start, stop, out):
     """‖rows[i] − columns[j]‖² in float64 of the pairs `start:stop`, by differences."""
