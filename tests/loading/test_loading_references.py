@@ -130,6 +130,17 @@ def test_saes_of_other_places_are_left_out_and_said(tmp_path: Path) -> None:
         load_suite(str(tmp_path))
 
 
+def test_links_to_folders_count_as_folders(tmp_path: Path) -> None:
+    suite = tmp_path / "suite"
+    suite.mkdir()
+    for layer in (3, 4):
+        kept = build.saelens(tmp_path / "kept", layer)
+        (suite / str(layer)).symlink_to(kept, target_is_directory=True)
+    (suite / "up").symlink_to(tmp_path, target_is_directory=True)
+    (suite / "round").symlink_to(suite, target_is_directory=True)
+    assert load_suite(str(suite)).layers == (3, 4)
+
+
 def test_dictionary_learning_and_llama_scope_suites(tmp_path: Path) -> None:
     build.dictionary_learning(tmp_path / "a", "AutoEncoder", 3)
     build.dictionary_learning(tmp_path / "a", "AutoEncoderTopK", 5)

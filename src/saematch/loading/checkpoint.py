@@ -97,8 +97,14 @@ class LocalFolder(Folder):
     @cached_property
     def _names(self) -> tuple[str, ...]:
         found: list[str] = []
-        for folder, folders, files in os.walk(self.path, onerror=_raise):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for folder, folders, files in os.walk(self.path, onerror=_raise, followlinks=True):
+            # A link to a folder counts as one; a link to a folder that it lies in would never end.
+            real = Path(folder).resolve()
+            folders[:] = sorted(
+                name
+                for name in folders
+                if not name.startswith(".") and not real.is_relative_to((real / name).resolve())
+            )
             relative = Path(folder).relative_to(self.path)
             found += [(relative / name).as_posix() for name in sorted(files)]
             if len(found) > MAX_FILES:
