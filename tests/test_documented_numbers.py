@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from saematch import sae
-from saematch.assignment import certified, costs, dense
-from saematch.assignment.solve import DENSE_UP_TO
+from saematch.assignment import certified
 from saematch.configs.describing import DescribeConfig
 from saematch.configs.evaluation import EvaluationConfig
 from saematch.configs.judging import JudgeConfig
@@ -94,9 +93,6 @@ def stated() -> Iterator[tuple[str, str]]:
     yield "figures.md", f"for more than {words[pruning.MANY]} layer pairs"
     yield "figures.md", f"Explained variance below {pruning.LOWEST:.0f} is cut off"
     yield "figures.md", f"is between 0 and {pruning.NEAR_ZERO}"
-    yield "assignment.md", f"at most {dense.WIDEST:,} wide"
-    yield "assignment.md", f"Dense up to {DENSE_UP_TO} columns"
-    yield "assignment.md", f"no squared norm over {costs.UNEVEN:.0f} times the median"
     yield (
         "assignment.md",
         f"of {certified.SAMPLE} rows, a low order statistic (the {certified.SAMPLE_RANK}th",

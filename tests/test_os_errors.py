@@ -192,11 +192,12 @@ def test_an_interrupt_says_what_is_kept_where_something_is(
     command: str, kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from saematch import cli
+    from saematch.cli import commands
 
     def interrupted(*arguments, **keywords):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "app", interrupted)
+    monkeypatch.setattr(commands, "app", interrupted)
     monkeypatch.setattr(sys, "argv", ["saematch", "--debug", command, "x"])
     with pytest.raises(SystemExit) as stopped:
         cli.main()

@@ -27,7 +27,6 @@ from saematch.figures.captions import (
 from saematch.figures.style import new_figure
 from saematch.pipelines import Run, RunDirectory, open_run
 from saematch.rendering.figures import draw_figures
-from saematch.rendering.report import write_report
 
 NAMES = [figure.name for figure in FIGURES]
 JUDGED = ("judged-shares", "mse-by-label", "persistence")
@@ -142,15 +141,14 @@ def test_figures_are_kept_and_not_drawn_again(copied: Path) -> None:
     ]  # fmt: skip
     draw_figures(copied, ["mse"])
     assert path.stat().st_mtime_ns == stamp
-    assert write_report(copied)
-    report = RunDirectory(copied).read("report.html")
+    other = RunDirectory(copied).read("paths.parquet")
     path.write_bytes(data + b" ")
     with pytest.raises(InputError, match="altered or cut short"):
         draw_figures(copied, ["mse"])
     path.unlink()
     draw_figures(copied, ["mse"])
     assert path.read_bytes() == data
-    assert RunDirectory(copied).read("report.html") == report
+    assert RunDirectory(copied).read("paths.parquet") == other
 
 
 def test_an_altered_file_keeps_back_those_that_need_it(
