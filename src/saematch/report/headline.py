@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from saematch.evaluation.measuring import Values, interval
+from saematch.matching.registry import MAIN
 from saematch.pipelines.evaluation.results import Evaluated
 from saematch.pipelines.evaluation.summary import ORDER, Span
 
@@ -57,7 +58,7 @@ def reference(name: str, a: "SAE", b: "SAE", main: Evaluated, model: "LanguageMo
         corpora=list(main.about),
         documents=about["documents"],
         tokens=about["tokens"],
-        strategies=("folded",),
+        strategies=(MAIN,),
         parts=main.run.config.parts,
         scale=main.run.config.scale,  # pyright: ignore[reportArgumentType]
         quantiles=(),
@@ -74,7 +75,7 @@ def reference(name: str, a: "SAE", b: "SAE", main: Evaluated, model: "LanguageMo
         each: list[Values] = [
             values[measure]
             for one in measured
-            if measure in (values := one.values(pair, "folded", slug))
+            if measure in (values := one.values(pair, MAIN, slug))
         ]
         if each:
             found[measure] = interval(np.mean(each, axis=0))
