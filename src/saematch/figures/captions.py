@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import text_to_path
 
-from saematch.matching.registry import matcher
+from saematch.matching.registry import is_matcher, matcher
 
 CAPTION_SIZE = 7.5
 LINE = 1.35
@@ -90,7 +90,7 @@ def not_measured(missing: Mapping[str, Sequence[str]], of: int) -> str:
 
 def shared_partners(strategies: Iterable[str]) -> str:
     """The sentence that names the strategies that are not one-to-one; '' where all are."""
-    shared = [name for name in strategies if not matcher(name).one_to_one]
+    shared = [name for name in strategies if is_matcher(name) and not matcher(name).one_to_one]
     return f"{', '.join(shared)}: several features may share a partner." if shared else ""
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
 from saematch.errors import UsageError
@@ -132,7 +132,7 @@ class Correspondence:
             raise UsageError(
                 f"expected a map from {self.d_b} features, got one from {following.d_a}"
             )
-        product = (self._matrix() @ following._matrix()).tocoo()
+        product = coo_array(self._matrix() @ following._matrix())
         return Correspondence.of_pairs(
             product.row.astype(np.int64),
             product.col.astype(np.int64),

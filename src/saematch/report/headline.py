@@ -8,7 +8,7 @@ import numpy as np
 from saematch.evaluation.measuring import Values, interval
 from saematch.matching.registry import MAIN
 from saematch.pipelines.evaluation.results import Evaluated
-from saematch.pipelines.evaluation.summary import ORDER, Span
+from saematch.pipelines.evaluation.summary import Span, listed
 
 if TYPE_CHECKING:
     from saematch.models import LanguageModel
@@ -29,7 +29,7 @@ class Line:
 def headline(main: Evaluated) -> list[Line]:
     """A line a strategy: means over adjacent pairs and corpora.  Of `random` the first draw."""
     lines = []
-    for strategy in ORDER:
+    for strategy in listed():
         found: dict[str, Span] = {}
         for measure in COLUMNS:
             if measure == "causal_agreement":

@@ -97,8 +97,11 @@ def encode_correspondence(correspondence: Correspondence, details: Mapping[str, 
 def kept_correspondence(file: KeptFile) -> tuple[Correspondence, dict[str, Any]]:
     """The map in such a table, and what the table says beside its rows."""
     table, details = decode(file.read())
-    columns = (table[name].to_numpy() for name in ("feature", "partner", "weight"))
-    return Correspondence.of_pairs(*columns, details["d_a"], details["d_b"]), details
+    features, partners, weights = (
+        table[name].to_numpy() for name in ("feature", "partner", "weight")
+    )
+    found = Correspondence.of_pairs(features, partners, weights, details["d_a"], details["d_b"])
+    return found, details
 
 
 def _correspondence(

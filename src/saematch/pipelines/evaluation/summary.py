@@ -66,6 +66,12 @@ def documents_said(texts: int, documents: int) -> str:
     )
 
 
+def listed() -> list[str]:
+    """Everything that is measured of a pair, in the order in which it is listed."""
+    ways = ((one.name, refolded(one.name)) for one in ranked_matchers())
+    return [*INTERVENTIONS, RIDGE, *(name for some in ways for name in some)]
+
+
 def strategy_rows(measures: "pd.DataFrame") -> Iterator[tuple[str, dict[str, float]]]:
     """Means over pairs of SAEs of each measure, by strategy (and parts, where there are several), in
     a fixed order."""
@@ -80,9 +86,7 @@ def strategy_rows(measures: "pd.DataFrame") -> Iterator[tuple[str, dict[str, flo
     slugs = [parts for strategy, parts in means if strategy == MAIN]
     main_slug = str(main.iloc[0]) if len(main) else max(slugs, key=len, default="")
 
-    order = [*INTERVENTIONS, RIDGE]
-    for way in ranked_matchers():
-        order += [way.name, refolded(way.name)]
+    order = listed()
 
     def place(key: tuple[str, str]) -> tuple[int, bool, str]:
         strategy, parts = key
