@@ -258,7 +258,7 @@ def test_the_judge_is_asked_about_it(finished: Run) -> None:
 
 
 def test_findings_figures_and_report_show_it(finished: Run, tmp_path: Path) -> None:
-    assert NAME in [line.name for line in find(finished.path).headline]
+    assert NAME in [line.name for line in find(finished.path).lines]
     assert strategy_lines()[NAME].color == COLOR
     legend = [text.get_text() for text in mse(finished).legends[0].get_texts()]
     assert LABEL in legend
