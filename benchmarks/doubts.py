@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from saematch.matching.registry import MAIN
 from saematch.semantics.judges.protocol import Label
 from saematch.store.following import followed_steps
 from saematch.store.judge_results import labels_of_pairs
@@ -29,7 +30,7 @@ def steps_of(run: Run) -> pd.DataFrame:
     labels = labels_of_pairs(run)
     names = [name for name in run.directory.names(PAIR_SOURCES) if name.endswith(".parquet")]
     fired = pd.concat(pd.read_parquet(run.path / name) for name in names)
-    fired = fired[fired["strategy"] == "folded"]
+    fired = fired[fired["strategy"] == MAIN]
     phi = fired.groupby(["a", "b", "feature"])["phi"].mean().to_dict()
     rows = []
     for path in followed_steps(run).values():

@@ -16,9 +16,8 @@ import torch
 from saematch import fold_thresholds, load_sae, match
 from saematch.evaluation.arms import PairInputs, arms_of, on_device
 from saematch.evaluation.collecting import collect
+from saematch.matching.registry import matchers
 from saematch.models import Documents, batches, decoder_blocks, load_corpus, load_language_model
-
-STRATEGIES = ("folded", "unfolded", "naive", "cosine")
 
 
 def main() -> None:
@@ -45,8 +44,12 @@ def main() -> None:
     arms = {}
     for a, b in pairs:
         ends = folded[a], folded[b]
-        matchings = {s: match(*ends, strategy=s) for s in STRATEGIES}  # pyright: ignore
-        arms[a, b] = arms_of(PairInputs(*ends, "all", matchings), draws=20, seed=0)
+        matchings = {
+            one.name: match(*ends, strategy=one.name)
+            for one in matchers()
+            if one.in_runs and not one.seeded
+        }
+        arms[a, b] = arms_of(PairInputs(*ends, "all", matchings), drawn=["random"], draws=20)
     ran = [0]
     for block in decoder_blocks(model.model):
         block.self_attn.register_forward_hook(lambda *_: ran.__setitem__(0, ran[0] + 1))

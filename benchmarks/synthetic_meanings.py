@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from saematch.matching.matchers import COSINE, FOLDED, UNFOLDED
 from saematch.store.schema_semantics import (
     CONTEXTS,
     DESCRIPTIONS,
@@ -100,8 +101,8 @@ class Meanings:
         cannot tell; `mse` asks about one.  Controls and questions the other way round are among them."""
         answers: dict[str, list[Any]] = {name: [] for name in JUDGEMENTS.names}
         for experiment, strategies in (
-            ("layers", ("folded", "unfolded", "cosine")),
-            ("mse", ("folded",)),
+            ("layers", (FOLDED, UNFOLDED, COSINE)),
+            ("mse", (FOLDED,)),
         ):
             sample = self._sample(strategies)
             self.keep(f"judging/{experiment}/sample.parquet", SAMPLE, sample)
@@ -153,7 +154,7 @@ class Meanings:
             answers[name] += values
 
     def _results(self, experiment: str, judge: str, tells: bool, count: int) -> None:
-        results = {"strategy": ["folded"], "a": [""], "b": [""], "measure": ["mean"], "value": [2.0],
+        results = {"strategy": [FOLDED], "a": [""], "b": [""], "measure": ["mean"], "value": [2.0],
                    "low": [1.9], "high": [2.1], "judged": [count]}  # fmt: skip
         verdict = "tells" if tells else "does not tell"
         about = {

@@ -13,13 +13,13 @@ import numpy as np
 from synthetic_meanings import Meanings, made_words
 
 from saematch._io import files
+from saematch.matching.matchers import NAIVE
+from saematch.matching.registry import MAIN, matchers, ranked_matchers, usual_in_runs
 from saematch.store.manifest import MANIFEST, empty_manifest, encode_manifest
 from saematch.store.names import FROM_PLAN
 from saematch.store.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PAIRS, PATHS, Table
 
 SLUG = "decoder+encoder+bias"
-STRATEGIES = ("folded", "unfolded", "naive", "random", "cosine")
-MEASURED = ("folded", "unfolded", "cosine", "correlation")
 """Strategies whose pairs' firings are counted; correlation needs data, so a run without has none."""
 
 
@@ -87,20 +87,21 @@ class _Writer(Meanings):
 
     def _matchings(self, a: str, b: str) -> None:
         n, random = self.shape.features, self.random
-        strategies = (*STRATEGIES, "correlation") if self.shape.corpora else STRATEGIES
+        ways = [one for one in matchers() if self.shape.corpora or not one.needs_data]
         folded = random.permutation(n)
         folded[random.random(n) < self.shape.unmatched] = -1
-        for strategy in strategies:
-            if strategy == "folded":
+        for way in ways:
+            strategy = way.name
+            if strategy == MAIN:
                 partner = folded
-            elif strategy == "naive":
+            elif strategy == NAIVE:
                 partner = np.arange(n)
-            elif strategy == "random":
+            elif way.seeded:
                 partner = random.permutation(n)
             else:
                 partner = np.where(random.random(n) < 0.6, folded, random.integers(0, n, n))
             known = partner >= 0
-            solved = strategy in ("folded", "unfolded")
+            solved = way.assigns
             cost = np.where(known, random.lognormal(2.0, 0.6, n), np.nan)
             margin = np.where(known & solved, random.lognormal(-1.0, 2.5, n), np.nan)
             step = {
@@ -116,7 +117,7 @@ class _Writer(Meanings):
                 "certain": np.nan_to_num(margin) > 0.004,
             }
             self.partners[strategy, a, b] = partner
-            if strategy == "folded":
+            if strategy == MAIN:
                 self.steps[a, b] = step
             self.keep(f"matchings/{strategy}/{SLUG}/{a}--{b}.parquet", MATCHINGS, step, a=a, b=b)
 
@@ -186,7 +187,7 @@ class _Writer(Meanings):
             parts: dict[str, list[np.ndarray]] = {name: [] for name in PAIRS.names}
             far = [(a, c, b) for (a, b), (_, c) in pairwise(pairwise(self.keys))][:1]
             for a, b, like in [*((a, b, b) for a, b in pairwise(self.keys)), *far]:
-                for strategy in MEASURED:
+                for strategy in (one.name for one in ranked_matchers() if not one.control):
                     # Of the far pair the same numbers are partners: who mixes them up counts twice.
                     partner = self.partners[strategy, a, like]
                     rows = np.flatnonzero(partner >= 0)
@@ -222,7 +223,7 @@ class _Writer(Meanings):
         content = {
             **empty_manifest(),
             "config": {
-                "suite": "synthetic", "layers": None, "strategies": list(STRATEGIES),
+                "suite": "synthetic", "layers": None, "strategies": list(usual_in_runs()),
                 "parts": {"decoder": 1.0, "encoder": 1.0, "bias": 1.0}, "scale": None,
                 "unmatched_cost": None, "far": [], "random_draws": 1, "seed": self.shape.seed,
                 "candidates": self.shape.candidates,

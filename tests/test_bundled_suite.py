@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 
 from saematch import SAE, fold_thresholds, load_suite, match
 from saematch.matching.strategies import factors
-from saematch.types import Strategy, part_weights
+from saematch.types import part_weights
 
 PAIRS = list(pairwise(range(12, 20)))
 
@@ -42,7 +42,7 @@ def test_folded_unfolded_naive_random(saes: dict[int, SAE]) -> None:
     """Decoder MSE over the live features of A: folded < unfolded but for the pair where most partners are
     degenerate, both well below naive, and naive is chance."""
 
-    def mse(t: int, u: int, strategy: Strategy, seed: int = 0) -> float:
+    def mse(t: int, u: int, strategy: str, seed: int = 0) -> float:
         return match(saes[t], saes[u], strategy=strategy, seed=seed).summary()["mse_decoder"]
 
     for t, u in PAIRS:

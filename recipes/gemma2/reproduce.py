@@ -21,6 +21,7 @@ from paper.settings import (
 )
 from saematch.evaluation.even_l0 import choose_suite
 from saematch.loading.presets import CANONICAL_L0, TABLE_1_L0
+from saematch.matching.matchers import FOLDED, UNFOLDED
 
 BLOCKS = 26
 PUBLISHED_L0 = (
@@ -85,7 +86,7 @@ def plan(settings: Settings) -> list[PlannedRun]:
                 for name, l0 in (("table-1", table_1), ("even", chosen))
                 for layer in layers
             ),
-            strategies=("folded",),
+            strategies=(FOLDED,),
             figures=("15",),
         ),
         PlannedRun(
@@ -96,7 +97,7 @@ def plan(settings: Settings) -> list[PlannedRun]:
                 for layer in series
                 for rank, l0 in enumerate(_five(PUBLISHED_L0[layer]), start=1)
             ),
-            strategies=("folded", "unfolded"),
+            strategies=(FOLDED, UNFOLDED),
             figures=("14",),
         ),
     ]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paper.settings import PlannedRun, Recipe, Settings, far_pairs
+from saematch.matching.registry import matcher, usual_for_judges
 
 GIB = 1 << 30
 CORPORA = 3
@@ -28,7 +29,7 @@ OPERATIONS_A_SECOND = 1e14
 """Of a GPU with bfloat16, as it is used here, about."""
 JUDGE_PROMPT, JUDGE_REPLY = 750, 60
 """Tokens of one question to a judge and of its answer, about."""
-STRATEGIES_JUDGED, SWAPPED = 4, 0.2
+SWAPPED = 0.2
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def needs_of(recipe: Recipe, runs: Sequence[PlannedRun], settings: Settings) -> 
 def questions(run: PlannedRun, settings: Settings) -> int:
     """That a judge is asked at most in the four experiments on a run."""
     samples, controls = settings.samples, 2 * settings.controls
-    layers = run.pairs * samples * (STRATEGIES_JUDGED + SWAPPED)
+    layers = run.pairs * samples * (len(usual_for_judges()) + SWAPPED)
     far = len(far_pairs(settings, run.layers))
     persistence = (2 * far + 2 * len(settings.starts)) * samples * (1 + SWAPPED)
     mse = 3 * samples * (1 + SWAPPED)
@@ -98,11 +99,12 @@ def questions(run: PlannedRun, settings: Settings) -> int:
 
 def _arms(run: PlannedRun, settings: Settings) -> tuple[int, int]:
     """What is measured of a pair on text: with losses, and without."""
-    interventions, refolded = 3, "unfolded" in run.strategies
+    ways = [matcher(name) for name in run.strategies]
+    interventions, refolded = 3, sum(way.raw for way in ways)
     with_losses = (
         interventions + 2 * run.fitted + len(run.strategies) + refolded + len(run.quantiles)
     )
-    draws = settings.random_draws_on_text - 1 if "random" in run.strategies else 0
+    draws = (settings.random_draws_on_text - 1) * sum(way.seeded for way in ways)
     return with_losses, draws + 2 * run.other_parts
 
 
@@ -130,10 +132,12 @@ def _gpu_bytes(recipe: Recipe, evaluated: Sequence[PlannedRun], settings: Settin
 
 def _matching_seconds(recipe: Recipe, run: PlannedRun, settings: Settings) -> float:
     size = recipe.saes.d_sae**2 * (2 * recipe.saes.d_model + 1)
-    solved = {"folded", "unfolded"} & set(run.strategies)
+    solved = [name for name in run.strategies if matcher(name).assigns]
     one = MEASURED_SECONDS * size / MEASURED_SIZE * (len(solved) + 2) / 4
     found = one * (run.pairs * (1.5 if run.other_parts else 1) + len(run.far))
-    if run.judged_on and not run.far:  # the judge's far pairs are matched by `folded` alone
+    if (
+        run.judged_on and not run.far
+    ):  # the judge's far pairs are matched by the main strategy alone
         found += one / 4 * len(far_pairs(settings, run.layers))
     return found
 

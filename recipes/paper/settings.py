@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from saematch.errors import UsageError
-from saematch.types import STRATEGIES
+from saematch.matching.registry import usual_in_runs
 
 
 def choice(default: Any, says: str) -> Any:
@@ -102,7 +102,7 @@ class PlannedRun:
     saes: tuple[Sae, ...]
     suite: str | None = None
     """A preset, or a folder that holds exactly these SAEs; none: links to them make a folder."""
-    strategies: tuple[str, ...] = STRATEGIES
+    strategies: tuple[str, ...] = field(default_factory=usual_in_runs)
     far: tuple[tuple[str, str], ...] = ()
     evaluated: bool = True
     fitted: bool = False

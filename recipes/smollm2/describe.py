@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from saematch._io import files
 from saematch.configs.describing import DescribeConfig
+from saematch.matching.registry import MAIN
 from saematch.pipelines import RunConfig, open_run, run
 from saematch.pipelines.describing.describe import describe, names_from_activations
 from saematch.pipelines.describing.shipped import FOLDER, shipped_name
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, default=5)
     given = parser.parse_args()
     directory = given.work / "described-run"
-    run(RunConfig(str(given.suite), strategies=("folded",)), directory)
+    run(RunConfig(str(given.suite), strategies=(MAIN,)), directory)
     config = DescribeConfig(
         source="activations",
         documents=given.documents,

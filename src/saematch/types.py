@@ -1,4 +1,4 @@
-"""The words of the method as types: parts of a feature, strategies, scales; plain Python."""
+"""The words of the method as types: parts of a feature, scales; plain Python."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,6 @@ from typing import Literal
 from saematch.errors import UsageError
 
 PARTS = ("decoder", "encoder", "bias")
-Strategy = Literal["folded", "unfolded", "naive", "random", "cosine"]
-STRATEGIES: tuple[Strategy, ...] = ("folded", "unfolded", "naive", "random", "cosine")
-"""The strategies that need no data."""
-ASSIGNED = ("folded", "unfolded")
-"""Those that solve an assignment problem."""
 ScaleKind = Literal["threshold", "decoder_norm", "activation", "none"]
 Degenerate = Literal["apart", "together"]
 """How features of status degenerate are matched: after the others, or in one problem with them."""

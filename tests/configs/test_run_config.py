@@ -12,22 +12,16 @@ from hypothesis import strategies as st
 
 from saematch.configs.run import RunConfig, flags_of, parse_layers, parse_pairs, parse_parts
 from saematch.errors import UsageError
-from saematch.types import PARTS, STRATEGIES, parts_slug
+from saematch.matching.registry import MAIN, data_free
+from saematch.types import PARTS, parts_slug
 
 # The type checks of the tests pick list items to look at with the random module.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 
 
-def test_names_agree_with_matching() -> None:
-    from saematch.matching import match as matching
-
-    assert STRATEGIES == matching.STRATEGIES
-    assert PARTS == matching.PARTS
-
-
 def test_defaults() -> None:
     config = RunConfig("suite")
-    assert config.strategies == STRATEGIES
+    assert config.strategies == data_free()
     assert config.slug == "decoder+encoder+bias"
     assert (config.random_draws, config.seed, config.candidates) == (20, 0, 5)
 
@@ -36,7 +30,7 @@ configs = st.builds(
     RunConfig,
     suite=st.sampled_from(["bundled:smollm2-135m", "a folder/of saes"]),
     layers=st.none() | st.lists(st.integers(-1, 40), min_size=1).map(tuple),
-    strategies=st.sets(st.sampled_from(STRATEGIES[1:])).map(lambda s: ("folded", *s)),
+    strategies=st.sets(st.sampled_from(data_free()[1:])).map(lambda s: (MAIN, *s)),
     parts=st.dictionaries(st.sampled_from(PARTS), st.floats(0.001, 1000), min_size=1),
     scale=st.sampled_from([None, "threshold", "decoder_norm", "none"]),
     far=st.lists(st.tuples(st.just("12"), st.sampled_from(["14", "15.x"])), max_size=2).map(tuple),

@@ -11,8 +11,10 @@ from saematch.evaluation import fitting
 from saematch.evaluation.activations import encode_sparse, typical_rows
 from saematch.evaluation.arms import PairInputs, arms_of
 from saematch.evaluation.collecting import Collected, collect
-from saematch.evaluation.fitting import CorrelationSums, RidgeSums, fit
+from saematch.evaluation.fitting import RidgeSums, fit
 from saematch.evaluation.tables import CorpusMeasures
+from saematch.matching import correlation
+from saematch.matching.correlation import CorrelationSums
 from saematch.matching.permutation import UNMATCHED
 from saematch.matching.strategies import random_permutation
 from saematch.models import Corpus, Documents
@@ -44,7 +46,7 @@ def collected(a: SAE, b: SAE, batch_tokens: int = 64, **settings) -> tuple[Colle
     strategies = ("folded", "unfolded", "naive", "cosine")
     matchings = {s: match(*folded, strategy=s) for s in strategies}
     inputs = PairInputs(*folded, "all", matchings)
-    arms = {("a", "b"): arms_of(inputs, draws=2, seed=5, **settings)}
+    arms = {("a", "b"): arms_of(inputs, drawn=["random"], draws=2, seed=5, **settings)}
     parts = collect(MODEL, documents(), {"a": a, "b": b}, arms, batch_tokens)
     return Collected.joined(list(parts)), inputs
 
@@ -241,7 +243,7 @@ def test_a_perfect_sae_changes_nothing() -> None:
     a, b = perfect(1), perfect(2)
     folded = [fold_thresholds(one, "none") for one in (a, b)]
     inputs = PairInputs(*folded, "all", {"folded": match(*folded)})
-    arms = {("a", "b"): arms_of(inputs, draws=0, seed=0)}
+    arms = {("a", "b"): arms_of(inputs)}
     found = Collected.joined(list(collect(MODEL, documents(), {"a": a, "b": b}, arms, 64)))
     values = {
         (row[3], row[5]): row[6]
@@ -279,7 +281,7 @@ def test_a_planted_permutation_has_matching_score_one() -> None:
     """The next layer's SAE reads the same stream (block 2 hands it on) in another order."""
     order = torch.randperm(24, generator=torch.Generator().manual_seed(9))
     planted = relabelled(A, order)
-    arms = {("a", "b"): arms_of(planted_inputs(planted), draws=0, seed=0)}
+    arms = {("a", "b"): arms_of(planted_inputs(planted))}
     found = Collected.joined(list(collect(MODEL, documents(), {"a": A, "b": planted}, arms, 64)))
     values = measured(found)
     assert values["folded", "matching_score"][0] == 1
@@ -320,7 +322,7 @@ def test_ridge_recovers_a_linear_map() -> None:
 
 @pytest.mark.parametrize("block_entries", [8, 24, 1 << 24])
 def test_correlation_is_the_argmax_of_numpy(block_entries: int, monkeypatch) -> None:
-    monkeypatch.setattr(fitting, "BLOCK_ENTRIES", block_entries)
+    monkeypatch.setattr(correlation, "BLOCK_ENTRIES", block_entries)
     a, b = torch.rand(300, 7).relu(), torch.rand(300, 9).relu()
     b[:, 4] = 2 * a[:, 2] + 0.01 * torch.rand(300)
     b[:, 5] = 0
@@ -328,7 +330,7 @@ def test_correlation_is_the_argmax_of_numpy(block_entries: int, monkeypatch) -> 
     sums = CorrelationSums(7, 9, torch.device("cpu"))
     for part in range(0, 300, 90):
         sums.add(a[part : part + 90], b[part : part + 90])
-    found = sums.permutation()
+    found = sums.correspondence().permutation
     table = np.corrcoef(a.numpy()[:, :6].T, np.delete(b.numpy(), 5, axis=1).T)[:6, 6:]
     columns = np.delete(np.arange(9), 5)
     assert found[:6].tolist() == columns[table.argmax(axis=1)].tolist()
@@ -345,19 +347,22 @@ def test_pairs_whose_sums_do_not_fit_together_are_fitted_in_passes(monkeypatch) 
 
     def fitted():
         calls.clear()
-        ridges, correlations, notes = fit(MODEL, texts, saes, pairs, 64, progress=calls.append)
+        ridges, maps, notes = fit(
+            MODEL, texts, saes, pairs, 64, strategies=["correlation"], progress=calls.append
+        )
         assert not notes
-        return ridges, correlations, sum(calls)
+        return ridges, maps, sum(calls)
 
-    ridges, correlations, read = fitted()
+    ridges, maps, read = fitted()
     assert read == len(texts[0])
     # Room for one pair: 24 × 24 float32 and two 16 × 16 float64.
     monkeypatch.setattr(fitting, "SUMS_BYTES", 7000)
-    ridges_again, correlations_again, read = fitted()
+    ridges_again, maps_again, read = fitted()
     assert read == 3 * len(texts[0])
     for pair in pairs:
         assert torch.equal(ridges[pair].weight, ridges_again[pair].weight)
-        assert correlations[pair].tolist() == correlations_again[pair].tolist()
+        found, again = (some[pair, "correlation"].permutation for some in (maps, maps_again))
+        assert found.tolist() == again.tolist()
 
 
 def test_typical_rows_are_judged_within_their_document() -> None:

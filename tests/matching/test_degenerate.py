@@ -26,6 +26,7 @@ from saematch import (
     verify,
     verify_matching,
 )
+from saematch.matching.correspondence import Correspondence
 from saematch.matching.strategies import factors
 from saematch.pipelines.matching.candidates import nearest
 from saematch.sae import Firing
@@ -176,7 +177,9 @@ def test_a_swap_of_two_other_pairs_does_not_pass_beside_a_cost_of_1e16() -> None
         margins=np.zeros(40),
     )
     assert whole.optimal
-    wrong = dataclasses.replace(found, permutation=permutation, assignment=whole)
+    wrong = dataclasses.replace(
+        found, correspondence=Correspondence.of_permutation(permutation, 40), assignment=whole
+    )
     assert verify_matching(a, b, wrong).faults == (
         "the pairs of the matching are not those of its proof",
     )

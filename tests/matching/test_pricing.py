@@ -1,14 +1,18 @@
 """Prices of staying unmatched, from weights to paths."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from core_builders import make_sae, relabelled, torch
 from scipy.optimize import linear_sum_assignment
 
 from saematch import UsageError, chain, match, match_pairs, price_curve, verify_matching
+from saematch._io.files import sha256
 from saematch.matching.pricing import random_pair_costs
 from saematch.pipelines.matching.measures import details_of
 from saematch.sae import fold_thresholds
+from saematch.store.directory import KeptFile
 from saematch.store.matchings import kept_matching, matching_columns
 from saematch.store.schema import MATCHINGS
 from saematch.types import PARTS, part_weights
@@ -50,10 +54,13 @@ def test_the_total_is_least_with_its_prices(a, b, price: float) -> None:
         assert not found.matched.any()
 
 
-def test_a_price_for_each_feature() -> None:
+def test_a_price_for_each_feature(tmp_path: Path) -> None:
     prices = np.linspace(0, 40, A.d_sae)
     found = match(A, B, unmatched_cost=prices)
-    kept = kept_matching(MATCHINGS.encode(matching_columns(found), details_of(found)))
+    data = MATCHINGS.encode(matching_columns(found), details_of(found))
+    path = tmp_path / "kept.parquet"
+    path.write_bytes(data)
+    kept = kept_matching(KeptFile(path.name, path, sha256(data)))
     assert kept.unmatched_cost.tolist() == prices.tolist()
     assert kept.permutation.tolist() == found.permutation.tolist()
     total = np.nansum(found.cost) + prices[~found.matched].sum()

@@ -150,11 +150,12 @@ def match(
     from saematch.loading import load_sae
     from saematch.matching.match import match as match_saes
     from saematch.matching.match import verify_matching
+    from saematch.matching.matchers import UNFOLDED
     from saematch.matching.price_curve import price_curve as curve_of
+    from saematch.matching.registry import MAIN, data_free, matcher
     from saematch.pipelines.exporting import write_matching
     from saematch.pipelines.matching.measures import compared_measures, measure_records
     from saematch.sae import fold_thresholds
-    from saematch.types import STRATEGIES, Strategy
 
     weights = parse_parts(parts)
     price: Any = parse_unmatched_cost(unmatched_cost)
@@ -172,7 +173,7 @@ def match(
             f"needed a file that ends in .parquet in a folder that is there, found '{output}'; "
             "CSV and JSON come from saematch run and saematch export"
         )
-    chosen: Strategy = "folded" if fold else "unfolded"
+    chosen = MAIN if fold else UNFOLDED
     with display.working(f"matching {reference_a} to {reference_b}", quiet=as_json):
         a, b = load_sae(reference_a), load_sae(reference_b)
         if not fold and scale is None and not (a.has_thresholds and b.has_thresholds):
@@ -187,8 +188,9 @@ def match(
             solver=solver,
         )
         matchings = {chosen: matching}
-        for strategy in STRATEGIES if compare else ():
-            if strategy not in matchings and (strategy != "naive" or a.d_sae == b.d_sae):
+        for strategy in data_free() if compare else ():
+            fits = a.d_sae == b.d_sae or not matcher(strategy).needs_equal_widths
+            if strategy not in matchings and fits:
                 matchings[strategy] = match_saes(
                     *folded, parts=weights, strategy=strategy, degenerate=degenerate or "apart"
                 )

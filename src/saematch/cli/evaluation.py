@@ -115,6 +115,7 @@ def demo(directory: Path, as_json: bool) -> None:
     from saematch.cli.display import terminal as display
     from saematch.cli.display.evaluation import evaluation_summary
     from saematch.configs.evaluation import EvaluationConfig
+    from saematch.matching.registry import usual_for_judges
     from saematch.pipelines.evaluation.evaluate import evaluate as evaluate_run
     from saematch.rendering.report import write_report
 
@@ -123,7 +124,7 @@ def demo(directory: Path, as_json: bool) -> None:
         corpora=("web",),
         documents=6,
         tokens=128,
-        strategies=("folded", "unfolded", "cosine", "random"),
+        strategies=usual_for_judges(),
         pairs=(("12", "13"), ("13", "14")),
         causal_pairs=8,
         other_parts=False,

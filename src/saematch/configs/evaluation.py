@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 from saematch.configs.model import ModelSettings
 from saematch.errors import UsageError
-from saematch.types import STRATEGIES
-
-DATA_STRATEGIES = ("correlation", "ridge")
-"""What is fitted to text, beside the run's own strategies."""
+from saematch.evaluation.names import RIDGE
+from saematch.matching.registry import MAIN, matchers
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class EvaluationConfig(ModelSettings):
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise UsageError(f"needed {name} from {lowest}, found {getattr(self, name)}")
-        known = (*STRATEGIES, *DATA_STRATEGIES)
+        known = (*(one.name for one in matchers()), RIDGE)
         for strategy in self.strategies or ():
             if strategy not in known:
                 raise UsageError(f"needed strategies among {', '.join(known)}, found '{strategy}'")
@@ -60,4 +58,4 @@ class EvaluationConfig(ModelSettings):
 
     def takes(self, strategy: str) -> bool:
         """Whether a strategy is to be measured; `folded` always is."""
-        return self.strategies is None or strategy == "folded" or strategy in self.strategies
+        return self.strategies is None or strategy == MAIN or strategy in self.strategies

@@ -1,14 +1,14 @@
 """What `saematch judge` asks, as one value."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from saematch.errors import UsageError
+from saematch.matching.registry import matcher, usual_for_judges
 from saematch.semantics.judges.experiments import STRATA
 
 EXPERIMENTS = ("layers", "mse", "persistence", "examples")
-STRATEGIES = ("folded", "unfolded", "cosine", "random")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class JudgeConfig:
     """Features of each pair of layers."""
     controls: int = 100
     """Controls of each kind: a feature against itself, and against one drawn at random."""
-    strategies: tuple[str, ...] = STRATEGIES
+    strategies: tuple[str, ...] = field(default_factory=usual_for_judges)
     """Compared by `layers`, where the run has them; `folded` is always among them."""
     pairs: tuple[tuple[str, str], ...] | None = None
     """Layer pairs; none: all for `layers`, three along the depth for `mse`, the last for `examples`."""
@@ -57,14 +57,8 @@ class JudgeConfig:
             raise UsageError(f"needed controls from 1, found {self.controls}")
         if not 0 <= self.swapped <= 1:
             raise UsageError(f"needed a share from 0 to 1 of swapped pairs, found {self.swapped:g}")
-        unknown = [
-            one for one in self.strategies if one not in (*STRATEGIES, "naive", "correlation")
-        ]
-        if unknown:
-            raise UsageError(
-                f"needed strategies among {', '.join(STRATEGIES)}, naive, correlation, found "
-                f"'{unknown[0]}'"
-            )
+        for strategy in self.strategies:
+            matcher(strategy)
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it; `of_plain` is the way back."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from saematch._io.files import os_error_in_words, user_path
 from saematch.errors import UsageError
-from saematch.types import DEGENERATE, STRATEGIES, part_weights, parts_slug
+from saematch.matching.registry import MAIN, data_free, usual_in_runs
+from saematch.types import DEGENERATE, part_weights, parts_slug
 
 SCALES = ("threshold", "decoder_norm", "none")
 
@@ -26,7 +27,7 @@ class RunConfig:
     """Reference of the suite, e.g. `bundled:smollm2-135m` or a folder of SAEs."""
     layers: tuple[int, ...] | None = None
     """Layers to take of it, such as `12-19` or `12,14`; all of them where none are named."""
-    strategies: tuple[str, ...] = STRATEGIES
+    strategies: tuple[str, ...] = field(default_factory=usual_in_runs)
     """How adjacent SAEs are matched; `folded` must be among them, since paths are made of it."""
     parts: Mapping[str, float] = field(default_factory=_all_parts)
     """Weight in the cost of each part: decoder, encoder, bias."""
@@ -191,18 +192,19 @@ def parse_pairs(value: Any, setting: str = "far") -> tuple[tuple[str, str], ...]
 def parse_strategies(value: Any) -> tuple[str, ...]:
     """Strategies from `folded,cosine` or a sequence of names; in their canonical order."""
     items = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
-    expected = f"names among {', '.join(STRATEGIES)}"
+    known = data_free()
+    expected = f"names among {', '.join(known)}"
     if not isinstance(items, Sequence) or not items:
         raise _unusable("strategies", expected, value)
     for item in items:
-        if item not in STRATEGIES:
+        if item not in known:
             raise _unusable("strategies", expected, item)
-    if "folded" not in items:
+    if MAIN not in items:
         raise UsageError(
-            f"needed 'folded' among the strategies, since paths are made of it, found "
+            f"needed '{MAIN}' among the strategies, since paths are made of it, found "
             f"{', '.join(items)}; add it"
         )
-    return tuple(name for name in STRATEGIES if name in items)
+    return tuple(name for name in known if name in items)
 
 
 def _scale(value: Any) -> str | None:

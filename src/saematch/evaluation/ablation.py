@@ -22,6 +22,7 @@ from saematch.evaluation.activations import SparseActivations, encode_sparse
 from saematch.evaluation.measuring import DRAWS, Values
 from saematch.matching.matched import Matching
 from saematch.matching.permutation import UNMATCHED, Permutation
+from saematch.matching.registry import MAIN
 from saematch.models import Documents, LanguageModel
 from saematch.sae import SAE
 
@@ -183,6 +184,6 @@ def agreement_measures(found: Sequence[Agreement], seed: int) -> dict[str, dict[
     values = agreement_values(found, seed)
     result = {strategy: {"causal_agreement": value} for strategy, value in values.items()}
     for strategy, value in values.items():
-        if strategy != "folded" and "folded" in values:
-            result[strategy]["causal_agreement_minus_folded"] = value - values["folded"]
+        if strategy != MAIN and MAIN in values:
+            result[strategy]["causal_agreement_minus_folded"] = value - values[MAIN]
     return result

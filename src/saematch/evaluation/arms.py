@@ -15,15 +15,10 @@ from saematch.evaluation.interventions import (
     reconstruct_current,
     reconstruct_previous,
 )
+from saematch.evaluation.names import RIDGE, refolded
 from saematch.matching.matched import Matching
-from saematch.matching.strategies import random_permutation
+from saematch.matching.registry import MAIN, matcher
 from saematch.sae import SAE, FoldedSAE
-
-INTERVENTIONS = ("layer_drop", "reconstruct_current", "reconstruct_previous")
-"""Those that need no map of features."""
-UNFOLDED_REFOLDED = "unfolded_refolded"
-"""The permutation of `unfolded`, decoded on folded weights: permutation and scale apart."""
-RIDGE, CORRELATION, RANDOM = "ridge", "correlation", "random"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +30,9 @@ class PairInputs:
     slug: str
     """Parts and weights that the matchings were found with."""
     matchings: Mapping[str, Matching]
-    """By strategy; `random` is drawn here."""
+    """By strategy; those that are drawn by a seed are drawn here."""
     other_parts: Mapping[str, Matching] = field(default_factory=dict)
-    """`folded` by slug of other parts; no losses are taken of them."""
+    """The main strategy by slug of other parts; no losses are taken of them."""
     ridge: LinearMap | None = None
 
 
@@ -54,11 +49,18 @@ def on_device(folded: FoldedSAE, device: torch.device) -> FoldedSAE:
 
 
 def arms_of(
-    pair: PairInputs, *, draws: int, seed: int, quantiles: Sequence[float] = (), loss: bool = True
+    pair: PairInputs,
+    *,
+    drawn: Sequence[str] = (),
+    draws: int = 1,
+    seed: int = 0,
+    quantiles: Sequence[float] = (),
+    loss: bool = True,
 ) -> list[Arm]:
     """Interventions first, then strategies as `encode_permute_decode`, then what they are compared with.
 
-    Losses of `random` are taken of its first draw alone.
+    `drawn`: the strategies that are drawn by a seed, each `draws` times from `seed` on; losses are taken of
+    the first draw alone.
     """
     a, b, slug = pair.a, pair.b, pair.slug
     adjacent = a.sae.layer < b.sae.layer
@@ -70,22 +72,23 @@ def arms_of(
     current = reconstruct_current(b.sae)
     arms.append(Arm("reconstruct_current", intervene=current, loss=loss))
     for strategy, matching in pair.matchings.items():
-        p = matching.permutation
-        decoding = encode_permute_decode(a, b, p, folded=strategy != "unfolded")
-        arms.append(Arm(strategy, slug, 0, decoding, p, loss))
-        if strategy == "unfolded":
-            refolded = encode_permute_decode(a, b, p)
-            arms.append(Arm(UNFOLDED_REFOLDED, slug, 0, refolded, None, loss))
-    for draw in range(draws):
-        p = random_permutation(a.d_sae, b.d_sae, seed + draw)
-        decoding = encode_permute_decode(a, b, p)
-        arms.append(Arm(RANDOM, slug, draw, decoding, p, loss and draw == 0))
+        found, raw = matching.correspondence, matcher(strategy).raw
+        decoding = encode_permute_decode(a, b, found, folded=not raw)
+        arms.append(Arm(strategy, slug, 0, decoding, found.permutation, loss))
+        if raw:
+            decoding = encode_permute_decode(a, b, found)
+            arms.append(Arm(refolded(strategy), slug, 0, decoding, None, loss))
+    for strategy in drawn:
+        for draw in range(draws):
+            found = matcher(strategy).draw(a.d_sae, b.d_sae, seed + draw)
+            decoding = encode_permute_decode(a, b, found)
+            arms.append(Arm(strategy, slug, draw, decoding, found.permutation, loss and draw == 0))
     if pair.ridge is not None:
         arms.append(Arm(RIDGE, "", 0, pair.ridge, None, loss))
     for other, matching in pair.other_parts.items():
-        decoding = encode_permute_decode(a, b, matching.permutation)
-        arms.append(Arm("folded", other, 0, decoding, matching.permutation))
+        decoding = encode_permute_decode(a, b, matching.correspondence)
+        arms.append(Arm(MAIN, other, 0, decoding, matching.permutation))
     for q in quantiles:
-        decoding = quantile(a, b, pair.matchings["folded"], q)
+        decoding = quantile(a, b, pair.matchings[MAIN], q)
         arms.append(Arm(f"quantile({q:g})", slug, 0, decoding, None, loss))
     return arms

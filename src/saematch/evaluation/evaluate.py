@@ -4,17 +4,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from saematch.errors import UsageError
-from saematch.evaluation.arms import CORRELATION, RANDOM, RIDGE, PairInputs, arms_of, on_device
+from saematch.evaluation.arms import PairInputs, arms_of, on_device
 from saematch.evaluation.collecting import Collected, collect
 from saematch.evaluation.compatibility import check_belongs
 from saematch.evaluation.fitting import fit, fitting_documents
+from saematch.evaluation.names import RIDGE
 from saematch.evaluation.tables import MEASURE_COLUMNS, CorpusMeasures
 from saematch.matching.match import match
 from saematch.matching.measuring import folded as fold
 from saematch.matching.measuring import measure
+from saematch.matching.registry import MAIN, matchers, usual_in_runs
 from saematch.models import Documents, LanguageModel, load_corpus, load_language_model
 from saematch.sae import SAE, FoldedSAE
-from saematch.types import PARTS, STRATEGIES, ScaleKind, Strategy
+from saematch.types import PARTS, ScaleKind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +33,7 @@ def evaluate(
     corpora: Sequence[str] = ("web",),
     documents: int = 12,
     tokens: int = 256,
-    strategies: Sequence[str] = STRATEGIES,
+    strategies: Sequence[str] | None = None,
     parts: Sequence[str] | Mapping[str, float] = PARTS,
     scale: ScaleKind | None = None,
     quantiles: Sequence[float] = (),
@@ -44,8 +46,9 @@ def evaluate(
 
     The columns are those of `evaluation/measures.parquet` (docs/run-directory.md).  `model`: one that is
     loaded, a name on the Hub, a path; default: the model that A records.  `strategies`: of `folded`,
-    `unfolded`, `naive`, `random`, `cosine`, and of `correlation` and `ridge`, which are fitted to other
-    documents of the same corpora.  Two SAEs of one layer are compared on that layer's stream.
+    `unfolded`, `naive`, `random`, `cosine` (None: these), of matchers that were registered, and of
+    `correlation` and `ridge`, which are fitted to other documents of the same corpora.  Two SAEs of one
+    layer are compared on that layer's stream.
     `attrs["notes"]` of the table says what a reader should know: records that were left out, a BOS that
     differs, texts cut into pieces.
 
@@ -61,7 +64,7 @@ def evaluate(
         corpora=corpora,
         documents=documents,
         tokens=tokens,
-        strategies=strategies,
+        strategies=usual_in_runs() if strategies is None else strategies,
         parts=parts,
         scale=scale,
         quantiles=quantiles,
@@ -96,11 +99,11 @@ def measure_pair(
     notes: list[str],
 ) -> list[CorpusMeasures]:
     """What `evaluate` makes its rows of, by corpus; `notes` gains what a reader should know."""
-    known = (*STRATEGIES, CORRELATION, RIDGE)
+    known = (*(one.name for one in matchers()), RIDGE)
     unknown = [one for one in strategies if one not in known]
-    if unknown or "folded" not in strategies:
+    if unknown or MAIN not in strategies:
         raise UsageError(
-            f"needed strategies among {', '.join(known)}, folded with them, found "
+            f"needed strategies among {', '.join(known)}, {MAIN} with them, found "
             f"{', '.join(strategies)}"
         )
     folded_a, folded_b = fold(a, scale), fold(b, scale)
@@ -113,37 +116,39 @@ def measure_pair(
     }
     saes = {key: one.sae for key, one in on.items()}
 
-    fitted = [one for one in (CORRELATION, RIDGE) if one in strategies]
-    more = int(FIT_DOCUMENTS_A_DIMENSION * folded_a.d_model) if fitted else 0
+    taken = [one for one in matchers() if one.name in strategies]
+    fitted = [one.name for one in taken if one.needs_data]
+    ridge = RIDGE in strategies
+    more = int(FIT_DOCUMENTS_A_DIMENSION * folded_a.d_model) if fitted or ridge else 0
     texts = [load_corpus(name, documents + more, seed, offline) for name in corpora]
     others = [one.without(documents) for one in texts]
-    matchings = {}
-    for strategy in STRATEGIES:
-        equal = folded_a.d_sae == folded_b.d_sae
-        if strategy in strategies and strategy != RANDOM and (strategy != "naive" or equal):
-            chosen: Strategy = strategy
-            matchings[strategy] = match(folded_a, folded_b, parts=parts, strategy=chosen)
-    ridges, correlations, unfitted = (
+    equal = folded_a.d_sae == folded_b.d_sae
+    matchings = {
+        one.name: match(folded_a, folded_b, parts=parts, strategy=one.name)
+        for one in taken
+        if not one.seeded and not one.needs_data and (equal or not one.needs_equal_widths)
+    }
+    ridges, maps, unfitted = (
         fit(
             language_model,
             fitting_documents(others, language_model),
             saes,
             [pair],
             batch_tokens,
-            ridge=RIDGE in fitted,
-            correlation=CORRELATION in fitted,
+            ridge=ridge,
+            strategies=fitted,
         )
-        if fitted
+        if fitted or ridge
         else ({}, {}, [])
     )
     notes += unfitted
-    if pair in correlations:
-        found = measure(folded_a, folded_b, correlations[pair], parts=parts, strategy=CORRELATION)
-        matchings[CORRELATION] = found
-    slug = "+".join(matchings["folded"].parts)
+    for (_, strategy), found in maps.items():
+        matchings[strategy] = measure(folded_a, folded_b, found, parts=parts, strategy=strategy)
+    slug = "+".join(matchings[MAIN].parts)
     inputs = PairInputs(on[key_a], on[key_b], slug, matchings, {}, ridges.get(pair))
-    draws = random_draws if RANDOM in strategies else 0
-    arms = {pair: arms_of(inputs, draws=draws, seed=seed, quantiles=quantiles)}
+    drawn = [one.name for one in taken if one.seeded]
+    every = arms_of(inputs, drawn=drawn, draws=random_draws, seed=seed, quantiles=quantiles)
+    arms = {pair: every}
     widths = {key_a: folded_a.d_sae, key_b: folded_b.d_sae}
     measured = []
     for corpus in texts:

@@ -1,21 +1,22 @@
 """What is fitted to data before anything is measured, on other documents than those measured on.
 
 - A ridge map from the stream of the earlier layer to that of the later one: what a linear map can do.
-- `correlation`: for every feature of A the feature of B whose activations correlate most with its own.
+- The matchers that need data, such as `correlation`: each adds activations up in sums of its own.
 
 Sums are streamed; outlying tokens (collecting.py) are left out of the ridge map, which they would rule.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from saematch.evaluation.activations import encode_sparse, typical_rows
 from saematch.evaluation.collecting import Pair
 from saematch.evaluation.interventions import LinearMap
-from saematch.matching.permutation import UNMATCHED, Permutation
+from saematch.matching.correspondence import Correspondence
+from saematch.matching.matcher import Sums
+from saematch.matching.registry import matcher
 from saematch.models import Corpus, Documents, LanguageModel, batches
 from saematch.sae import SAE
 
@@ -25,12 +26,8 @@ DOCUMENT_TOKENS = 1024
 """What documents that are fitted to are cut to."""
 TOKENS_PER_DIMENSION = 20
 """Tokens that a linear map needs for every dimension it maps from."""
-CORRELATION_ENTRIES = 1 << 30
-"""Pairs of features up to which correlations are kept: 4 GiB."""
 SUMS_BYTES = 4 << 30
 """Of sums that are held at once; where pairs need more, the model reads the documents again."""
-BLOCK_ENTRIES = 1 << 24
-"""Correlations looked at at once, in float64."""
 
 
 def fitting_documents(texts: Sequence[Corpus], model: LanguageModel) -> list[Documents]:
@@ -71,49 +68,15 @@ class RidgeSums:
         return LinearMap(weight.float(), (mean_y - mean_x @ weight).float())
 
 
-class CorrelationSums:
-    """Sums for the correlation of every feature of A with every feature of B."""
-
-    def __init__(self, d_a: int, d_b: int, device: torch.device) -> None:
-        self.tokens = 0
-        self.a, self.a_square = (torch.zeros(d_a, device=device).double() for _ in range(2))
-        self.b, self.b_square = (torch.zeros(d_b, device=device).double() for _ in range(2))
-        self.ab = torch.zeros(d_a, d_b, device=device)
-
-    def add(self, f_a: Tensor, f_b: Tensor) -> None:
-        self.tokens += len(f_a)
-        for f, total, square in ((f_a, self.a, self.a_square), (f_b, self.b, self.b_square)):
-            total += f.sum(dim=0).double()
-            square += f.double().square().sum(dim=0)
-        self.ab.addmm_(f_a.T, f_b)
-
-    def permutation(self) -> Permutation:
-        """Row-wise argmax, the lowest index of equal ones; -1 for a feature that never varied."""
-        n = self.tokens
-        std_a = (self.a_square / n - (self.a / n).square()).clamp(min=0).sqrt()
-        std_b = (self.b_square / n - (self.b / n).square()).clamp(min=0).sqrt()
-        columns = (std_b > 0).nonzero()[:, 0]
-        mean_b, std_b = self.b[columns] / n, std_b[columns]
-        found = np.full(len(std_a), UNMATCHED, dtype=np.int64)
-        step = max(1, BLOCK_ENTRIES // max(1, len(std_b)))
-        for first in range(0, len(std_a) if len(columns) else 0, step):
-            rows = slice(first, first + step)
-            products = self.ab[rows][:, columns].double() / n
-            score = (products - torch.outer(self.a[rows] / n, mean_b)) / std_b
-            found[rows] = columns[score.argmax(dim=1)].cpu().numpy()
-        found[(std_a == 0).cpu().numpy()] = UNMATCHED
-        return found
-
-
 def passes(
-    pairs: Sequence[Pair], saes: Mapping[str, SAE], *, ridge: bool, correlation: bool
+    pairs: Sequence[Pair], saes: Mapping[str, SAE], *, ridge: bool, strategies: Sequence[str]
 ) -> list[list[Pair]]:
     """The pairs in groups whose sums are held at once: one pass of the model over the documents each."""
     groups: list[list[Pair]] = []
     held = 0
     for a, b in pairs:
-        entries = saes[a].d_sae * saes[b].d_sae
-        mine = 4 * entries if correlation and entries <= CORRELATION_ENTRIES else 0
+        sizes = (matcher(one).bytes_of_sums(saes[a].d_sae, saes[b].d_sae) for one in strategies)
+        mine = sum(size for size in sizes if size <= SUMS_BYTES)
         if ridge:
             mine += 8 * saes[a].d_model * (saes[a].d_model + saes[b].d_model)
         if not groups or held + mine > SUMS_BYTES:
@@ -133,10 +96,10 @@ def fit(
     batch_tokens: int,
     *,
     ridge: bool = True,
-    correlation: bool = True,
+    strategies: Sequence[str] = (),
     progress: Callable[[int], None] = lambda _: None,
-) -> tuple[dict[Pair, LinearMap], dict[Pair, Permutation], list[str]]:
-    """Ridge maps and correlation maps by pair, and notes on what could not be fitted.
+) -> tuple[dict[Pair, LinearMap], dict[tuple[Pair, str], Correspondence], list[str]]:
+    """Ridge maps by pair, maps of features by pair and strategy, and notes on what could not be fitted.
 
     Only blocks up to the last layer run; `progress` is told of the documents of each batch of each pass.
     """
@@ -149,27 +112,29 @@ def fit(
             f"ridge is not measured: it needs {needed} tokens of other documents, found {tokens}"
         )
     ridges: dict[Pair, LinearMap] = {}
-    correlations: dict[Pair, Permutation] = {}
-    for group in passes(pairs, saes, ridge=ridge, correlation=correlation):
+    maps: dict[tuple[Pair, str], Correspondence] = {}
+    for group in passes(pairs, saes, ridge=ridge, strategies=strategies):
         ridge_sums: dict[Pair, RidgeSums] = {}
-        correlation_sums: dict[Pair, CorrelationSums] = {}
+        map_sums: dict[tuple[Pair, str], Sums] = {}
         for a, b in group:
             if ridge:
                 ridge_sums[a, b] = RidgeSums(saes[a].d_model, saes[b].d_model, model.device)
             d_a, d_b = saes[a].d_sae, saes[b].d_sae
-            if correlation and d_a * d_b > CORRELATION_ENTRIES:
-                notes.append(
-                    f"correlation is not measured for {a}--{b}: {d_a} × {d_b} does not fit"
-                )
-            elif correlation and tokens:
-                correlation_sums[a, b] = CorrelationSums(d_a, d_b, model.device)
-        if not ridge_sums and not correlation_sums:
+            for strategy in strategies:
+                way = matcher(strategy)
+                if way.bytes_of_sums(d_a, d_b) > SUMS_BYTES:
+                    notes.append(
+                        f"{strategy} is not measured for {a}--{b}: {d_a} × {d_b} does not fit"
+                    )
+                elif tokens:
+                    map_sums[(a, b), strategy] = way.sums(d_a, d_b, model.device)
+        if not ridge_sums and not map_sums:
             continue
         used = {key: saes[key] for pair in group for key in pair}
-        _add_up(model, documents, used, ridge_sums, correlation_sums, batch_tokens, progress)
+        _add_up(model, documents, used, ridge_sums, map_sums, batch_tokens, progress)
         ridges |= {pair: sums.solve() for pair, sums in ridge_sums.items()}
-        correlations |= {pair: sums.permutation() for pair, sums in correlation_sums.items()}
-    return ridges, correlations, notes
+        maps |= {key: sums.correspondence() for key, sums in map_sums.items()}
+    return ridges, maps, notes
 
 
 def _add_up(
@@ -177,7 +142,7 @@ def _add_up(
     documents: Sequence[Documents],
     saes: Mapping[str, SAE],
     ridges: Mapping[Pair, RidgeSums],
-    correlations: Mapping[Pair, CorrelationSums],
+    maps: Mapping[tuple[Pair, str], Sums],
     batch_tokens: int,
     progress: Callable[[int], None],
 ) -> None:
@@ -194,9 +159,9 @@ def _add_up(
                 at, to = saes[a].layer, saes[b].layer
                 kept = typical[at] & typical[to]
                 sums.add(rows[at][kept], rows[to][kept])
-            if correlations:
+            if maps:
                 active = {key: encode_sparse(sae, rows[sae.layer]) for key, sae in saes.items()}
                 dense = {key: f.dense() for key, f in active.items()}
-                for (a, b), sums in correlations.items():
+                for ((a, b), _), sums in maps.items():
                     sums.add(dense[a], dense[b])
             progress(len(batch.documents))

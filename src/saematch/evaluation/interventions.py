@@ -1,24 +1,26 @@
 """What is put in place of the residual stream after the later layer of a pair.
 
 All of them are written in terms of raw activations.  With scales s folded in, activations of A are
-f / s_A and decoder rows of B are s_B · W_dec, so that a permutation p decodes to
+f / s_A and decoder rows of B are s_B · W_dec, so that partners j of features i with weights w decode to
 
-    x̂ = Σ_i f_i · (s_B[p(i)] / s_A[i]) · W_dec_B[p(i)] + b_dec_B        (folded)
-    x̂ = Σ_i f_i · W_dec_B[p(i)] + b_dec_B                               (unfolded: s = 1)
+    x̂ = Σ_i Σ_j w_ij · f_i · (s_B[j] / s_A[i]) · W_dec_B[j] + b_dec_B        (folded)
+    x̂ = Σ_i Σ_j w_ij · f_i · W_dec_B[j] + b_dec_B                            (raw: s = 1)
+
+A permutation p has one partner p(i) of weight 1 a feature.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from saematch.evaluation.activations import SparseActivations
+from saematch.matching.correspondence import Correspondence
 from saematch.matching.matched import Matching
-from saematch.matching.permutation import UNMATCHED, Permutation
+from saematch.matching.permutation import UNMATCHED
 from saematch.sae import SAE, FoldedSAE
 
 
@@ -97,10 +99,10 @@ def reconstruct_previous(a: SAE) -> Intervention:
 
 
 def encode_permute_decode(
-    a: FoldedSAE, b: FoldedSAE, permutation: Permutation, *, folded: bool = True
+    a: FoldedSAE, b: FoldedSAE, correspondence: Correspondence, *, folded: bool = True
 ) -> Decoding:
-    """Features of A, permuted, through the decoder of B and its bias; `folded=False`: raw weights."""
-    return Decoding((_permuted(a, b, permutation, folded),), b.b_dec.float())
+    """Features of A as their partners, through the decoder of B and its bias; `folded=False`: raw weights."""
+    return Decoding(_terms(a, b, correspondence, folded), b.b_dec.float())
 
 
 def quantile(a: FoldedSAE, b: FoldedSAE, matching: Matching, q: float) -> Decoding:
@@ -112,13 +114,15 @@ def quantile(a: FoldedSAE, b: FoldedSAE, matching: Matching, q: float) -> Decodi
     count = math.ceil(q * int(matched.sum()))
     chosen = torch.zeros(a.d_sae, dtype=torch.bool)
     chosen[order[:count]] = True
-    through_b = _permuted(a, b, matching.permutation, folded=True)
     through_a = _own(a.sae)
-    chosen = chosen.to(through_b.index.device)
-    nothing = torch.full_like(through_b.index, UNMATCHED)
+    chosen = chosen.to(through_a.index.device)
+    nothing = torch.full_like(through_a.index, UNMATCHED)
     return Decoding(
         (
-            Term(through_b.weight, torch.where(chosen, through_b.index, nothing), through_b.factor),
+            *(
+                Term(term.weight, torch.where(chosen, term.index, nothing), term.factor)
+                for term in _terms(a, b, matching.correspondence, folded=True)
+            ),
             Term(through_a.weight, torch.where(chosen, nothing, through_a.index), through_a.factor),
         ),
         b.b_dec.float(),
@@ -130,11 +134,17 @@ def _own(sae: SAE) -> Term:
     return Term(sae.W_dec.float(), every, torch.ones(sae.d_sae, device=sae.W_dec.device))
 
 
-def _permuted(a: FoldedSAE, b: FoldedSAE, permutation: Permutation, folded: bool) -> Term:
+def _terms(
+    a: FoldedSAE, b: FoldedSAE, correspondence: Correspondence, folded: bool
+) -> tuple[Term, ...]:
+    """One term for the strongest partners, one for the second ones, and so on."""
     device = b.sae.W_dec.device
-    index = torch.tensor(permutation, device=device)
-    factor = torch.ones(a.d_sae, device=device)
-    if folded:
-        target = index.clamp(min=0)
-        factor = cast(Tensor, b.scale.to(device)[target] / a.scale.to(device))
-    return Term(b.sae.W_dec.float(), index, factor)
+    rows, terms = b.sae.W_dec.float(), []
+    for partner, weight in correspondence.ranked():
+        index = torch.tensor(partner, device=device)
+        factor = torch.tensor(weight, dtype=torch.float32, device=device)
+        if folded:
+            ratio = b.scale.to(device)[index.clamp(min=0)] / a.scale.to(device)
+            factor = torch.where(index == UNMATCHED, 0.0, factor * ratio)
+        terms.append(Term(rows, index, factor))
+    return tuple(terms)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from saematch.evaluation.arms import RANDOM
 from saematch.evaluation.collecting import Arm, Collected, Pair, Row
 from saematch.evaluation.measuring import (
     Firings,
@@ -20,6 +19,7 @@ from saematch.evaluation.measuring import (
     stream_measures,
 )
 from saematch.matching.permutation import UNMATCHED
+from saematch.matching.registry import MAIN, is_matcher, matcher
 
 MeasureRow = tuple[
     str, str, str, str, str, str, float, float | None, float | None, int, int
@@ -27,8 +27,6 @@ MeasureRow = tuple[
 MEASURE_COLUMNS = (
     "a", "b", "corpus", "strategy", "parts", "measure", "value", "low", "high", "documents", "tokens",
 )  # fmt: skip
-PAIRED_STRATEGIES = ("folded", "unfolded", "cosine", "correlation")
-"""Those of which every feature pair has a row."""
 
 
 class CorpusMeasures:
@@ -63,12 +61,13 @@ class CorpusMeasures:
         return np.all([p != UNMATCHED for p in maps], axis=0)
 
     def pairs(self, main_parts: str) -> Iterator[dict[str, Any]]:
-        """Columns of the rows of feature pairs, for each pair of SAEs and strategy."""
+        """Columns of the rows of feature pairs, for each pair of SAEs and strategy but for controls."""
         for (a, b), arms in self.found.arms.items():
             for arm, rows in arms:
-                if arm.strategy not in PAIRED_STRATEGIES or arm.parts not in ("", main_parts):
+                if arm.permutation is None or arm.parts not in ("", main_parts):
                     continue
-                assert arm.permutation is not None
+                if matcher(arm.strategy).control:
+                    continue
                 joint = Firings.of(rows, self.firings[a].counts.shape[1])
                 columns = pair_table(
                     joint,
@@ -84,22 +83,21 @@ class CorpusMeasures:
 
     def _of_pair(self, pair: Pair, arms: Sequence[tuple[Arm, list[Row]]]) -> Iterator[MeasureRow]:
         values: list[tuple[Arm, dict[str, Values]]] = []
-        draws: list[tuple[Arm, dict[str, Values]]] = []
+        draws: dict[tuple[str, str], list[dict[str, Values]]] = {}
         for arm, rows in arms:
-            if arm.strategy == RANDOM:
-                draws.append((arm, self._values(pair, arm, rows, self.weights[:1])))
+            if is_matcher(arm.strategy) and matcher(arm.strategy).seeded:
+                some = self._values(pair, arm, rows, self.weights[:1])
+                draws.setdefault((arm.strategy, arm.parts), []).append(some)
             else:
                 values.append((arm, self._values(pair, arm, rows, self.weights)))
-        main = next((v for arm, v in values if arm.strategy == "folded"), None)
+        main = next((v for arm, v in values if arm.strategy == MAIN), None)
         for arm, found in values:
             yield from self._rows(pair, arm.strategy, arm.parts, found)
             if main is not None and found is not main:
                 yield from self._rows(pair, arm.strategy, arm.parts, differences(found, main))
-        if draws:
-            spread = spread_of_draws([found for _, found in draws])
-            first = draws[0][0]
-            for name, span in spread.items():
-                yield self._row(pair, first.strategy, first.parts, name, span)
+        for (strategy, parts), found in draws.items():
+            for name, span in spread_of_draws(found).items():
+                yield self._row(pair, strategy, parts, name, span)
 
     def _values(
         self, pair: Pair, arm: Arm, rows: list[Row], weights: np.ndarray

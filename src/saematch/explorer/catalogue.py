@@ -24,7 +24,7 @@ from typing import Any
 from saematch._io import files
 from saematch._io.cache import cache_directory
 from saematch.errors import InputError
-from saematch.explorer.catalogue_query import catalogue_query, probe_query
+from saematch.explorer.catalogue_query import catalogue_query, probe_query, strategies
 from saematch.explorer.database import Database, OutOfMemoryError, limited
 from saematch.explorer.index_file import is_whole, write_index
 from saematch.explorer.rows import rows_file
@@ -236,6 +236,7 @@ class Catalogue:
             "following": sources.following,
             "judges": sources.judges,
             "telling": sources.telling,
+            "strategies": strategies(),
             "files": [(role, name, self.run.sha256(name)) for role, name in sources.names],
         }
         path = self._folder / f"{files.sha256(canonical_json(decides).encode())}.parquet"

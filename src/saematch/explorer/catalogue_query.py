@@ -11,21 +11,21 @@ from typing import Any
 import pyarrow as pa
 
 from saematch.explorer.labels import labels_query
+from saematch.matching.matchers import COSINE
+from saematch.matching.registry import MAIN, is_matcher, matchers
 from saematch.semantics.judges.protocol import Label
 from saematch.store.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PATHS, Table
 from saematch.store.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES, JUDGEMENTS, SAMPLE
 from saematch.store.warnings import APART, BY_DIRECTION, DEAR_QUANTILE, NEAR_TIE, Doubt
 
-STRATEGIES = ("folded", "unfolded", "naive", "random", "cosine", "correlation")
-"""Those whose partners are kept for every feature; a run may have some of them."""
 STEP_COLUMNS = ("partner", "cost", "mse", "cosine", "margin", "matched", "both_live")
 """What is kept of a step under each of them.  `matched`: whether the run has this matching; without it
 nothing is known of a partner, which is not the same as none.  `both_live`: whether both
 features of the pair are live."""
 FIRED_COLUMNS = ("phi_texts", "lift_texts", "fired", "partner_fired", "joint_fired")
 """On how many texts φ and lift are known, and the firings on all of them."""
-FOLDED_COLUMNS = ("certain", "quantile", "labels", "phi", "lift", *FIRED_COLUMNS, "doubts")
-"""What is known of the folded step alone."""
+MAIN_COLUMNS = ("certain", "quantile", "labels", "phi", "lift", *FIRED_COLUMNS, "doubts")
+"""What is known of the main strategy's step alone."""
 SEPARATOR = "chr(31)"
 """Between tokens in the columns that are searched; no token holds it."""
 TABLES = {
@@ -37,10 +37,9 @@ TABLES = {
     "samples": SAMPLE,
     "judgements": JUDGEMENTS,
     "pairs": PAIR_SOURCE,
-    **dict.fromkeys(STRATEGIES, MATCHINGS),
     "descriptions": DESCRIPTIONS,
 }
-"""What the files of each role are."""
+"""What the files of each role are, but for the matchings by each strategy."""
 MOST_TEXT = 2000
 """Characters of a description that an index holds, and that are searched; a card shows all of them."""
 _KINDS = {
@@ -48,16 +47,33 @@ _KINDS = {
 }  # fmt: skip
 
 
+def strategies() -> tuple[str, ...]:
+    """Those whose partners are kept for every feature; a run may have some of them."""
+    return tuple(one.name for one in matchers())
+
+
+def role_of(strategy: str) -> str:
+    """The role of the files of a strategy's matchings."""
+    return f"by_{strategy}"
+
+
+def table_of(role: str) -> Table:
+    """What the files of a role are."""
+    return TABLES.get(role, MATCHINGS)
+
+
 def step_column(name: str, strategy: str) -> str:
     """The column of a step's value under a strategy; both from the lists above."""
     assert name in STEP_COLUMNS, name
-    assert strategy in STRATEGIES, strategy
-    return name if strategy == "folded" else f"{strategy}_{name}"
+    assert is_matcher(strategy), strategy
+    return name if strategy == MAIN else f"{strategy}_{name}"
 
 
 def probe_query(role: str) -> str:
     """A query that fails where $file is not a table of this role, read to its end."""
-    counts = (f'count(CAST("{one.name}" AS {_sql_type(one.type)}))' for one in TABLES[role].columns)
+    counts = (
+        f'count(CAST("{one.name}" AS {_sql_type(one.type)}))' for one in table_of(role).columns
+    )
     return f"SELECT {', '.join(counts)} FROM read_parquet($file)"
 
 
@@ -81,7 +97,7 @@ def catalogue_query(
 
     def whole(role: str, extra: str = "") -> str:
         if role not in files:
-            return _empty(TABLES[role], extra)
+            return _empty(table_of(role), extra)
         values[role] = list(files[role])
         return f"read_parquet(${role}{extra})"
 
@@ -89,20 +105,21 @@ def catalogue_query(
         return f"(SELECT * FROM {whole(role)} WHERE {_within(column)})"
 
     others, joins = [], []
-    for strategy in STRATEGIES[1:]:
-        joins.append(
-            f"LEFT JOIN {table(strategy)} AS {strategy} ON {strategy}.feature = base.feature"
-        )
+    for strategy in strategies():
+        if strategy == MAIN:
+            continue
+        role = role_of(strategy)
+        joins.append(f"LEFT JOIN {table(role)} AS {role} ON {role}.feature = base.feature")
         others.append(
-            f"nullif({strategy}.partner, -1)::INTEGER AS {strategy}_partner, "
-            f"{strategy}.cost AS {strategy}_cost, {strategy}.mse_decoder AS {strategy}_mse, "
-            f"{strategy}.cosine AS {strategy}_cosine, {strategy}.margin AS {strategy}_margin, "
-            f"{strategy}.feature IS NOT NULL AS {strategy}_matched, "
-            f"coalesce({strategy}.status = 'live' AND {strategy}.partner_status = 'live', false) "
+            f"nullif({role}.partner, -1)::INTEGER AS {strategy}_partner, "
+            f"{role}.cost AS {strategy}_cost, {role}.mse_decoder AS {strategy}_mse, "
+            f"{role}.cosine AS {strategy}_cosine, {role}.margin AS {strategy}_margin, "
+            f"{role}.feature IS NOT NULL AS {strategy}_matched, "
+            f"coalesce({role}.status = 'live' AND {role}.partner_status = 'live', false) "
             f"AS {strategy}_both_live"
         )
     return _QUERY.format(
-        paths=table("paths"), before=table("previous", "partner"), folded=whole("folded"),
+        paths=table("paths"), before=table("previous", "partner"), main=whole(role_of(MAIN)), strategy=MAIN,
         every_path=whole("paths"),
         candidates=table("candidates"), features=table("features"), pairs=table("pairs"),
         contexts=table("contexts"),
@@ -161,8 +178,8 @@ _DOUBTS = {
     Doubt.NOT_LIVE: "status <> 'live' OR partner_status <> 'live'",
     Doubt.DEAR: f"quantile > {DEAR_QUANTILE}",
     Doubt.NEARER: "live_pair AND nearer IS NOT NULL",
-    Doubt.DIRECTION: "live_pair AND cosine_both_live AND cosine_partner <> partner "
-    f"AND cosine_partner IS DISTINCT FROM nearer AND cosine_cosine - cosine > {BY_DIRECTION}",
+    Doubt.DIRECTION: f"live_pair AND {COSINE}_both_live AND {COSINE}_partner <> partner "
+    f"AND {COSINE}_partner IS DISTINCT FROM nearer AND {COSINE}_cosine - cosine > {BY_DIRECTION}",
     Doubt.UNCERTAIN: "NOT certain",
     Doubt.TIE: f"live_pair AND certain AND margin < {NEAR_TIE} * cost",
     Doubt.NEVER: f"live_pair AND least(fired, partner_fired) >= {APART} AND joint_fired = 0",
@@ -195,7 +212,7 @@ taken AS (
   SELECT feature, nullif(partner, -1)::INTEGER AS partner, status, partner_status, cost, mse_decoder,
     mse_encoder, cosine, margin, certain,
     coalesce(status = 'live' AND partner_status = 'live', false) AS live_pair
-  FROM {folded}
+  FROM {main}
 ),
 step AS (
   SELECT *, CASE WHEN live_pair THEN cume_dist() OVER (PARTITION BY live_pair ORDER BY cost) END
@@ -205,7 +222,7 @@ step AS (
 following AS (
   SELECT feature, any_value(status) AS status FROM (
     SELECT feature, status FROM {every_path} WHERE key = $next
-    UNION ALL SELECT partner, partner_status FROM {folded} WHERE partner >= 0
+    UNION ALL SELECT partner, partner_status FROM {main} WHERE partner >= 0
   ) GROUP BY feature
 ),
 near AS (
@@ -228,7 +245,7 @@ together AS (
   SELECT feature, partner, avg(phi) AS phi, avg(lift) AS lift, count(phi) AS phi_texts,
     count(lift) AS lift_texts, sum(firings)::BIGINT AS fired,
     sum(partner_firings)::BIGINT AS partner_fired, sum(joint_firings)::BIGINT AS joint_fired
-  FROM {pairs} WHERE a = $key AND b = $next AND strategy = 'folded' GROUP BY feature, partner
+  FROM {pairs} WHERE a = $key AND b = $next AND strategy = '{strategy}' GROUP BY feature, partner
 ),
 peaked AS (
   SELECT feature, list(token ORDER BY activation DESC, token) AS peaks FROM (

@@ -12,7 +12,7 @@ from typing import Any
 
 from saematch.errors import InputError, UsageError
 from saematch.explorer.catalogue import Catalogue
-from saematch.explorer.catalogue_query import STRATEGIES, step_column
+from saematch.explorer.catalogue_query import step_column, strategies
 from saematch.explorer.database import Database
 from saematch.explorer.labels import label_parameters, labels_query, paired_labels
 from saematch.explorer.overview import strategies_of
@@ -26,6 +26,8 @@ from saematch.explorer.selection import (
     parse_keys,
     whole_number,
 )
+from saematch.matching.matchers import COSINE
+from saematch.matching.registry import MAIN
 
 SHOWN = {
     "differ": "partner_one IS DISTINCT FROM partner_other",
@@ -81,8 +83,8 @@ def compare(
     """Counts for every pair of layers, and a page of features, scores on the corpus that is asked for."""
     check_names(asked, PARAMETERS)
     run = catalogue.run
-    one = one_of(asked, "one", STRATEGIES, "folded")
-    other = one_of(asked, "other", STRATEGIES, _other_than(one, strategies_of(run)))
+    one = one_of(asked, "one", strategies(), MAIN)
+    other = one_of(asked, "other", strategies(), _other_than(one, strategies_of(run)))
     if one == other:
         raise UsageError(f"needed two strategies to compare, found {one} twice")
     show = one_of(asked, "show", tuple(SHOWN), "differ")
@@ -211,12 +213,10 @@ def _usable(
         return {}
 
 
-def _other_than(one: str, strategies: Sequence[str]) -> str:
+def _other_than(one: str, there: Sequence[str]) -> str:
     """What a strategy is compared with where nothing is said."""
-    usual = ("cosine", *strategies, "folded", "unfolded")
-    return next(
-        other for other in usual if other != one and (other in strategies or not strategies)
-    )
+    usual = (COSINE, *there, *strategies())
+    return next(other for other in usual if other != one and (other in there or not there))
 
 
 def _compared(one: str, other: str, measured: bool, judged: bool) -> str:

@@ -12,6 +12,7 @@ from saematch.explorer.database import Database
 from saematch.explorer.rows import read_rows
 from saematch.explorer.run_files import RunFiles
 from saematch.explorer.selection import check_names, parse_feature, whole_number
+from saematch.matching.matchers import COSINE
 from saematch.store.names import (
     JUDGEMENTS_NAME,
     JUDGING,
@@ -205,9 +206,9 @@ kept AS (
 ),
 near AS (
   FROM kept UNION ALL
-  SELECT own.feature, NULL, own.cosine_partner, own.cosine_cost, own.cosine_cosine FROM own
-  WHERE own.cosine_partner IS NOT NULL AND NOT EXISTS (
-    FROM kept WHERE kept.feature = own.feature AND kept.candidate = own.cosine_partner
+  SELECT own.feature, NULL, own.{COSINE}_partner, own.{COSINE}_cost, own.{COSINE}_cosine FROM own
+  WHERE own.{COSINE}_partner IS NOT NULL AND NOT EXISTS (
+    FROM kept WHERE kept.feature = own.feature AND kept.candidate = own.{COSINE}_partner
   )
 )
 SELECT near.*, other.status, other.description, given.feature AS given_to FROM near

@@ -6,10 +6,11 @@ from typing import Any
 
 from saematch.errors import InputError, UsageError
 from saematch.explorer.catalogue import Catalogue
-from saematch.explorer.catalogue_query import FIRED_COLUMNS
+from saematch.explorer.catalogue_query import FIRED_COLUMNS, step_column
 from saematch.explorer.database import Database
 from saematch.explorer.rows import read_rows
 from saematch.explorer.selection import check_names, parse_feature
+from saematch.matching.matchers import COSINE
 from saematch.store.warnings import Other, Pair
 
 FEATURE_COLUMNS = (
@@ -113,9 +114,9 @@ def _card(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str,
 
 def _pair(before: Mapping[str, Any], row: Mapping[str, Any]) -> Pair:
     first, second = (f"{one['key']}/{one['feature']}" for one in (before, row))
-    nearer, beside = before["nearer"], before["cosine_partner"]
+    nearer, beside = before["nearer"], before[step_column("partner", COSINE)]
     fired = tuple(before[name] for name in ("fired", "partner_fired", "joint_fired"))
-    directed = before["cosine_both_live"] and beside != before["partner"]
+    directed = before[step_column("both_live", COSINE)] and beside != before["partner"]
     return Pair(
         names=(first, second),
         statuses=(before["status"], row["status"]),
@@ -123,7 +124,7 @@ def _pair(before: Mapping[str, Any], row: Mapping[str, Any]) -> Pair:
         nearer=None
         if nearer is None
         else Other(nearer, before["nearer_cosine"], before["nearer_cost"]),
-        by_direction=Other(beside, before["cosine_cosine"]) if directed else None,
+        by_direction=Other(beside, before[step_column("cosine", COSINE)]) if directed else None,
         firings=None if None in fired else fired,
         labels=before["told"] or (),
     )

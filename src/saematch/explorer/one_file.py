@@ -25,6 +25,7 @@ from saematch.explorer.overview import strategies_of
 from saematch.explorer.page import INDEX, page_files
 from saematch.explorer.rows import by_key, read_named
 from saematch.explorer.search import OWN_COLUMNS
+from saematch.matching.registry import MAIN
 from saematch.store.names import PATHS_NAME
 from saematch.text import to_json
 
@@ -113,7 +114,7 @@ def _carried(
     """`places`: of every feature, the number of its path and its place on it."""
     run = explorer.first.run
     strategies = strategies_of(run)
-    others = [one for one in strategies if one != "folded"]
+    others = [one for one in strategies if one != MAIN]
     overview = explorer.ask("run", {})
     # What could be done in the run is nothing to those the file is given to.
     overview |= {"missing": [], "problems": [], "second": None}
@@ -128,6 +129,7 @@ def _carried(
 
     return {
         "keys": list(explorer.first.wanted()),
+        "main": MAIN,
         "features": _rows(explorer, list(places), strategies),
         "paths": paths,
         "places": places,
@@ -174,10 +176,10 @@ def _rows(explorer: Explorer, names: list[str], strategies: list[str]) -> list[d
     for row in read_named(_named(names), explorer.first.all()).values():
         steps = {
             strategy: {name: row[step_column(name, strategy)] for name in STEP_COLUMNS}
-            for strategy in ("folded", *strategies)
+            for strategy in (MAIN, *strategies)
         }
         own = {name: row[name] for name in (*OWN_COLUMNS, "live_pair", "born", "dies")}
-        found.append({**own, **steps["folded"], "steps": steps})
+        found.append({**own, **steps[MAIN], "steps": steps})
     return found
 
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from saematch.explorer.catalogue import Catalogue
-from saematch.explorer.catalogue_query import STRATEGIES
+from saematch.explorer.catalogue_query import strategies
 from saematch.explorer.run_files import RunFiles
+from saematch.matching.registry import MAIN, matcher
 from saematch.store.commands import on_directory, run_again
 from saematch.store.names import JUDGEMENTS_NAME, PATHS_NAME, candidates_name
 
@@ -21,6 +22,11 @@ def overview(catalogue: Catalogue) -> dict[str, Any]:
         "saes": [{"key": key, "features": run.width(key)} for key in catalogue.wanted()],
         "chains": [list(chain) for chain in run.chains],
         "strategies": strategies_of(run),
+        "main": MAIN,
+        "matchers": [
+            {"name": one.name, "label": one.label, "color": one.color, "one_to_one": one.one_to_one}
+            for one in map(matcher, strategies_of(run))
+        ],
         "corpora": list(run.pair_sources),
         "sources": list(
             dict.fromkeys(source for key in run.keys for source, _ in run.descriptions(key))
@@ -43,7 +49,7 @@ def overview(catalogue: Catalogue) -> dict[str, Any]:
 
 def strategies_of(run: RunFiles) -> list[str]:
     """Strategies that have matched at least one pair, by the run's parts."""
-    return [one for one in STRATEGIES if run.names(f"matchings/{one}/{run.slug}/")]
+    return [one for one in strategies() if run.names(f"matchings/{one}/{run.slug}/")]
 
 
 def missing(run: RunFiles) -> list[dict[str, str]]:

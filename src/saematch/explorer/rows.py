@@ -13,17 +13,15 @@ from typing import Any
 from urllib.parse import quote
 
 from saematch.errors import InputError
-from saematch.explorer.catalogue_query import FIRED_COLUMNS, STEP_COLUMNS, STRATEGIES, step_column
+from saematch.explorer.catalogue_query import FIRED_COLUMNS, STEP_COLUMNS, step_column, strategies
 
-COLUMNS = (
+_COLUMNS = (
     "key", "feature", "path", "status", "born", "dies", "next", "certain", "live_pair", "quantile",
     "mse_encoder", "runner_up", "extra_cost", "runner_up_cosine", "runner_up_status", "nearer",
     "nearer_cost", "nearer_cosine", "doubts", "phi", "lift", *FIRED_COLUMNS, "firings", "density",
     "mean_activation", "greatest_activation", "fires_on", "fires_on_share", "amid", "promotes", "peaks",
     "description", "source", "labels", "told",
-    *(step_column(name, strategy) for strategy in STRATEGIES for name in STEP_COLUMNS),
 )  # fmt: skip
-"""Of a row, in the order in which they are kept."""
 MEANING = ("description", "source", "fires_on", "amid", "promotes")
 """What is said of a feature."""
 SUFFIX = ".rows"
@@ -34,10 +32,16 @@ def rows_file(index: str | Path) -> Path:
     return Path(index).with_suffix(SUFFIX)
 
 
+def columns() -> tuple[str, ...]:
+    """Of a row, in the order in which they are kept."""
+    steps = (step_column(name, strategy) for strategy in strategies() for name in STEP_COLUMNS)
+    return (*_COLUMNS, *steps)
+
+
 def rows_query() -> str:
     """The numbers of the features from $start until before $end of an index, each with its row as JSON."""
     return (
-        f"SELECT feature, CAST(json_array({', '.join(COLUMNS)}) AS VARCHAR) AS data "
+        f"SELECT feature, CAST(json_array({', '.join(columns())}) AS VARCHAR) AS data "
         "FROM read_parquet($index) WHERE feature >= $start AND feature < $end"
     )
 
@@ -59,14 +63,14 @@ def read_rows(index: str | Path, features: Sequence[int]) -> dict[int, dict[str,
     try:
         address = f"file:{quote(str(path))}?mode=ro&immutable=1"
         with closing(sqlite3.connect(address, uri=True)) as connection:
-            found = {}
+            found, names = {}, columns()
             for feature in features:
                 one = connection.execute(
                     "SELECT data FROM feature WHERE number = ?", (feature,)
                 ).fetchone()
                 if one is not None:
                     values = json.loads(one[0], parse_constant=lambda name: None)
-                    found[feature] = dict(zip(COLUMNS, values, strict=True))
+                    found[feature] = dict(zip(names, values, strict=True))
             return found
     except (sqlite3.Error, ValueError) as error:
         raise InputError(

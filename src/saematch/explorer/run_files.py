@@ -14,6 +14,7 @@ from typing import Any
 
 from saematch._io import files
 from saematch.errors import InputError, SaematchError, UsageError
+from saematch.matching.registry import MAIN
 from saematch.pipelines.suite import chains
 from saematch.store.descriptions import SHOWN_FIRST
 from saematch.store.directory import RunDirectory
@@ -160,7 +161,7 @@ class RunFiles:
             )
         return width
 
-    def matching(self, a: str, b: str, strategy: str = "folded") -> str:
+    def matching(self, a: str, b: str, strategy: str = MAIN) -> str:
         """The name of a matching by the run's parts."""
         return matching_name(a, b, strategy, self.slug)
 

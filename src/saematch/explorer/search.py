@@ -5,14 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 from saematch.explorer.catalogue import Catalogue
-from saematch.explorer.catalogue_query import FOLDED_COLUMNS, STEP_COLUMNS, step_column
+from saematch.explorer.catalogue_query import MAIN_COLUMNS, STEP_COLUMNS, step_column
 from saematch.explorer.database import Database
 from saematch.explorer.rows import read_named
 from saematch.explorer.selection import Selection, last_page, parse_selection
+from saematch.matching.registry import MAIN
 
 OWN_COLUMNS = (
     "key", "feature", "status", "description", "source", "fires_on", "fires_on_share", "amid", "promotes",
-    "peaks", "density", "firings", "next", *FOLDED_COLUMNS,
+    "peaks", "density", "firings", "next", *MAIN_COLUMNS,
 )  # fmt: skip
 
 
@@ -77,8 +78,8 @@ def _wide(
 
 
 def is_known(name: str, strategy: str) -> bool:
-    """Whether a column tells of the step that a strategy takes; some are of the folded step alone."""
-    return strategy == "folded" or name not in FOLDED_COLUMNS
+    """Whether a column tells of the step that a strategy takes; some are of the main step alone."""
+    return strategy == MAIN or name not in MAIN_COLUMNS
 
 
 def selected_rows(selection: Selection, columns: tuple[str, ...]) -> str:

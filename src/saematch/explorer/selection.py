@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from saematch.errors import UsageError
-from saematch.explorer.catalogue_query import SEPARATOR, STEP_COLUMNS, STRATEGIES, step_column
+from saematch.explorer.catalogue_query import SEPARATOR, STEP_COLUMNS, step_column, strategies
+from saematch.matching.registry import MAIN
 from saematch.semantics.judges.protocol import Label
 from saematch.store.warnings import Doubt
 
@@ -22,7 +23,7 @@ PAIRS = {
     "dies": "matched AND partner IS NULL",
     "born": "born",
 }
-"""What becomes of a feature by the folded matching: both it and its partner are live, or not both, it dies,
+"""What becomes of a feature by the main matching: both it and its partner are live, or not both, it dies,
 or it was born here."""
 DOUBTS = ("none", "some", *(str(kind) for kind in Doubt))
 """None, any, or one of that kind."""
@@ -72,7 +73,7 @@ def parse_selection(asked: Mapping[str, str], keys: Sequence[str]) -> Selection:
     """
     check_names(asked, (*FILTERS, *PAGING))
     given = {name: value for name, value in asked.items() if value.strip()}
-    strategy = one_of(given, "strategy", STRATEGIES, "folded")
+    strategy = one_of(given, "strategy", strategies(), MAIN)
     chosen = parse_keys(given.get("layer", ""), keys)
     conditions, values = [], {}
     if "feature" in given:
@@ -109,7 +110,8 @@ def parse_selection(asked: Mapping[str, str], keys: Sequence[str]) -> Selection:
             conditions.append("list_contains(doubts, $doubt)")
             values["doubt"] = kind
     if "differs" in given:
-        other = one_of(given, "differs", STRATEGIES[1:], "")
+        others = tuple(one for one in strategies() if one != MAIN)
+        other = one_of(given, "differs", others, "")
         conditions.append(
             f"matched AND {step_column('partner', other)} IS NOT NULL AND "
             f"partner IS DISTINCT FROM {step_column('partner', other)}"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from saematch.explorer.catalogue_query import STRATEGIES
+from saematch.explorer.catalogue_query import role_of, strategies
 from saematch.explorer.labels import standing_judges
 from saematch.explorer.run_files import RunFiles
 from saematch.store.names import (
@@ -64,7 +64,7 @@ def sources_of(run: RunFiles, key: str) -> Sources:
         "samples": [sample_name(experiment) for experiment in run.judges],
         "judgements": [JUDGEMENTS_NAME],
         "pairs": list(run.pair_sources.values()),
-        **{one: [run.matching(key, following, one)] for one in STRATEGIES},
+        **{role_of(one): [run.matching(key, following, one)] for one in strategies()},
     }
     judges, telling = standing_judges(run)
     every = Sources(following, tables, run.descriptions(key), judges, telling)

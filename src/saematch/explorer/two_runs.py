@@ -9,7 +9,7 @@ from typing import Any
 
 from saematch.errors import UsageError
 from saematch.explorer.catalogue import Catalogue
-from saematch.explorer.catalogue_query import STRATEGIES, step_column
+from saematch.explorer.catalogue_query import step_column, strategies
 from saematch.explorer.database import Database
 from saematch.explorer.rows import with_meanings
 from saematch.explorer.run_files import RunFiles
@@ -21,6 +21,7 @@ from saematch.explorer.selection import (
     parse_keys,
     whole_number,
 )
+from saematch.matching.registry import MAIN
 
 PARAMETERS = ("layer", "one", "other", "limit", "offset")
 _BOTH = "partner_one IS NOT NULL AND partner_other IS NOT NULL"
@@ -39,8 +40,8 @@ def compare_runs(
         raise UsageError(
             "needed two run directories, found one; try: saematch explore DIR SECOND_DIR"
         )
-    one = one_of(asked, "one", STRATEGIES, "folded")
-    other = one_of(asked, "other", STRATEGIES, "folded")
+    one = one_of(asked, "one", strategies(), MAIN)
+    other = one_of(asked, "other", strategies(), MAIN)
     limit = whole_number(asked, "limit", 25, 1, MOST_ROWS)
     offset = whole_number(asked, "offset", 0, 0, 1 << 40)
     indexes, others = first.all(), second.all()

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import text_to_path
 
+from saematch.matching.registry import is_matcher, matcher
+
 CAPTION_SIZE = 7.5
 LINE = 1.35
 """Height of a line of text over its size."""
@@ -84,6 +86,12 @@ def not_measured(missing: Mapping[str, Sequence[str]], of: int) -> str:
             said.append(what if len(places) == of else f"{what} for {_names(rest)}")
     more = f"; and {len(said) - NAMED} more" if len(said) > NAMED else ""
     return f"Not measured: {'; '.join(said[:NAMED])}{more}." if said else ""
+
+
+def shared_partners(strategies: Iterable[str]) -> str:
+    """The sentence that names the strategies that are not one-to-one; '' where all are."""
+    shared = [name for name in strategies if is_matcher(name) and not matcher(name).one_to_one]
+    return f"{', '.join(shared)}: several features may share a partner." if shared else ""
 
 
 def _names(places: Sequence[str]) -> str:

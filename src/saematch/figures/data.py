@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from saematch.errors import InputError
+from saematch.matching.matchers import UNFOLDED
+from saematch.matching.registry import MAIN
 from saematch.pipelines.evaluation.summary import corpora_of, documents_said, texts_of
 from saematch.store.commands import on_directory, run_again
 from saematch.store.freshness import current_names
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 Pair = tuple[str, str]
 INTERVALS = "Bars through points: 95% intervals, bootstrap over texts."
-ARMS = ("reconstruct_current", "reconstruct_previous", "folded", "unfolded", "layer_drop")
+ARMS = ("reconstruct_current", "reconstruct_previous", MAIN, UNFOLDED, "layer_drop")
 """What the paper prunes a layer by."""
 
 

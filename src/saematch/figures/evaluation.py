@@ -6,7 +6,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from saematch.figures.style import (
-    STRATEGY_LINES,
     TEXT_SIZE,
     arrows,
     below,
@@ -15,6 +14,7 @@ from saematch.figures.style import (
     label_pairs,
     legend_below,
     new_figure,
+    strategy_lines,
 )
 
 PANELS = {
@@ -34,7 +34,7 @@ def measured_by_pair(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -
     figure, axes = new_figure(2.9 + below(pairs), columns=len(PANELS))
     for ax, (measure, words) in zip(axes, PANELS.items(), strict=True):
         rows = measures[measures["measure"] == measure]
-        drawn = [name for name in STRATEGY_LINES if name in set(rows["strategy"])]
+        drawn = [name for name in strategy_lines() if name in set(rows["strategy"])]
         for number, name in enumerate(drawn):
             mine = rows[rows["strategy"] == name]
             draw_strategy(ax, mine, name, pairs, dodge(number, len(drawn), len(pairs), len(PANELS)))

@@ -17,9 +17,9 @@ from saematch.figures.captions import caption, label, not_measured
 from saematch.figures.data import adjacent, gaps, suite_facts
 from saematch.figures.judged import counts, judges_facts, labelled, results, results_of
 from saematch.figures.style import (
+    COMPOSITION_LINE,
     LABEL_FILLS,
     SMALL,
-    STRATEGY_LINES,
     TEXT_SIZE,
     TITLE,
     arrows,
@@ -29,10 +29,14 @@ from saematch.figures.style import (
     from_zero,
     label_pairs,
     legend_below,
+    main_line,
     new_figure,
     page_of,
     shortened,
+    strategy_lines,
 )
+from saematch.matching.registry import MAIN
+from saematch.pipelines.judging.sampling import COMPOSITION, EXACT
 from saematch.text import plural
 
 if TYPE_CHECKING:
@@ -41,8 +45,8 @@ if TYPE_CHECKING:
 PANELS = 3
 """Layer pairs of figure 6: the first, the middle and the last that were judged."""
 FAR_LINES = {
-    "exact": replace(STRATEGY_LINES["folded"], label="exact matching (folded)"),
-    "composition": STRATEGY_LINES["composition"],
+    EXACT: replace(main_line(), label=f"exact matching ({MAIN})"),
+    COMPOSITION: COMPOSITION_LINE,
 }
 CONTROLS = {
     "control: same": ("a feature and itself", (0, (1, 1))),
@@ -65,7 +69,7 @@ def judged_shares(run: "Run") -> Figure:
         for judge, rows in found.items()
     }
     names = [
-        s for s in STRATEGY_LINES if any(s in set(rows["strategy"]) for rows in shares.values())
+        s for s in strategy_lines() if any(s in set(rows["strategy"]) for rows in shares.values())
     ]
     shown = [(judge, name) for judge in shares for name in names]
     columns = 2 if len(pairs) <= FEW and len(shown) > 1 else 1
@@ -75,7 +79,7 @@ def judged_shares(run: "Run") -> Figure:
     for place, (ax, (judge, name)) in enumerate(zip(axes, shown, strict=False)):
         mine = shares[judge][shares[judge]["strategy"] == name]
         _stack(ax, mine, pairs)
-        ax.set_title(_title(STRATEGY_LINES[name].label, judge, found), fontsize=TEXT_SIZE)
+        ax.set_title(_title(strategy_lines()[name].label, judge, found), fontsize=TEXT_SIZE)
         label_pairs(ax, arrows(pairs))
         if place + columns < len(shown):  # another panel below has the same axis
             ax.tick_params(labelbottom=False)
@@ -137,9 +141,7 @@ def _stack(ax: Axes, rows: pd.DataFrame, pairs: list[tuple[str, str]]) -> None:
 def mse_by_label(run: "Run") -> Figure:
     """Figure 6: the distribution of decoder MSE by the judge's label, three layer pairs."""
     asked = labelled(run, "mse")
-    asked = (
-        asked[asked["strategy"].isin(["folded"])] if "folded" in set(asked["strategy"]) else asked
-    )
+    asked = asked[asked["strategy"] == MAIN] if MAIN in set(asked["strategy"]) else asked
     asked = asked[asked["mse_decoder"].notna()]
     there = [
         pair for pair in run.pairs if ((asked["a"] == pair[0]) & (asked["b"] == pair[1])).any()
@@ -236,7 +238,7 @@ def persistence(run: "Run") -> Figure:
                     aside = dodge(drawn.index(strategy), len(drawn), len(pairs), columns)
                     draw_line(ax, line, np.arange(len(pairs)) + aside, mine)
                 # The first step is adjacent: there, both are one and the same matching.
-                wanted = pairs[1:] if strategy == "composition" else pairs
+                wanted = pairs[1:] if strategy == COMPOSITION else pairs
                 of = f"{strategy} by {judge}"
                 known = rows[rows["strategy"] == strategy]
                 missing[of] = [*missing.get(of, []), *gaps(known, wanted)]

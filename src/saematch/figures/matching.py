@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from saematch.figures.captions import caption, not_measured
+from saematch.figures.captions import caption, not_measured, shared_partners
 from saematch.figures.data import adjacent, gaps, suite_facts
 from saematch.figures.style import (
-    STRATEGY_LINES,
     TEXT_SIZE,
     arrows,
     below,
@@ -19,8 +18,11 @@ from saematch.figures.style import (
     from_zero,
     label_pairs,
     legend_below,
+    main_line,
     new_figure,
+    strategy_lines,
 )
+from saematch.matching.registry import MAIN, matcher
 
 if TYPE_CHECKING:
     from saematch.store.reader import Run
@@ -38,17 +40,17 @@ def mse(run: "Run") -> Figure:
     missing = {name: gaps(rows[rows["strategy"] == name], pairs) for name in run.config.strategies}
     counts = measures[measures["measure"] == "compared"]["value"]
     compared = f"{int(counts.min()):,} to {int(counts.max()):,}" if len(counts) else "none"
-    draws = " Range of random: its least and greatest draw." * ("random" in run.config.strategies)
-    shared = " cosine: the nearest by it, which several features may share." * (
-        "cosine" in run.config.strategies
-    )
+    drawn = [name for name in run.config.strategies if matcher(name).seeded]
+    draws = f" Range of {', '.join(drawn)}: its least and greatest draw." if drawn else ""
+    shared = shared_partners(run.config.strategies)
     return caption(
         mse_by_pair(measures, pairs),
         "MSE of matched pairs by part (SAE Match, figure 3)",
         suite_facts(run),
         "Mean squared difference of matched features, in each layer pair over the same live features of "
         f"the earlier SAE for every strategy ({compared}), all measured on folded weights; "
-        f"from the weights alone, no text was read.{draws}{shared}",
+        f"from the weights alone, no text was read.{draws}",
+        shared,
         not_measured(missing, len(pairs)),
     )
 
@@ -62,7 +64,7 @@ def mse_by_pair(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Fig
     figure, axes = new_figure(2.6 + below(pairs), columns=len(PARTS))
     for ax, (part, words) in zip(axes, PARTS.items(), strict=True):
         rows = measures[measures["measure"] == f"mse_{part}"]
-        drawn = [name for name in STRATEGY_LINES if name in set(rows["strategy"])]
+        drawn = [name for name in strategy_lines() if name in set(rows["strategy"])]
         for number, name in enumerate(drawn):
             mine = rows[rows["strategy"] == name]
             draw_strategy(ax, mine, name, pairs, dodge(number, len(drawn), len(pairs), len(PARTS)))
@@ -83,7 +85,7 @@ def cost_distribution(costs: dict[tuple[str, str], np.ndarray]) -> Figure:
         positions = [n for n, values in enumerate(kept) if len(values)]
         parts = ax.violinplot(drawn, positions=positions, widths=0.85, showextrema=False)
         for body in parts["bodies"]:  # type: ignore[attr-defined]
-            body.set_facecolor(STRATEGY_LINES["folded"].color)
+            body.set_facecolor(main_line().color)
             body.set_alpha(0.35)
         for position, values in zip(positions, drawn, strict=True):
             low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
@@ -98,9 +100,9 @@ def cost_distribution(costs: dict[tuple[str, str], np.ndarray]) -> Figure:
 def certain_share(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Figure:
     """Share of the features compared whose pair every optimal matching contains, per layer pair."""
     figure, (ax,) = new_figure(2.8, width=BESIDE)
-    rows = measures[(measures["measure"] == "certain_share") & (measures["strategy"] == "folded")]
+    rows = measures[(measures["measure"] == "certain_share") & (measures["strategy"] == MAIN)]
     values = rows.set_index(["a", "b"])["value"].reindex(pd.MultiIndex.from_tuples(pairs))
-    ax.bar(range(len(pairs)), values, color=STRATEGY_LINES["folded"].color, width=0.7)
+    ax.bar(range(len(pairs)), values, color=main_line().color, width=0.7)
     ax.set_ylim(0, 1)
     ax.set_ylabel("share of pairs proven certain", fontsize=TEXT_SIZE)
     label_pairs(ax, arrows(pairs))

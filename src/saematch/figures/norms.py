@@ -23,7 +23,6 @@ from saematch.figures.data import (
     suite_facts,
 )
 from saematch.figures.style import (
-    STRATEGY_LINES,
     TEXT_SIZE,
     WEIGHTS_LINE,
     arrows,
@@ -36,8 +35,10 @@ from saematch.figures.style import (
     from_zero,
     label_pairs,
     legend_below,
+    main_line,
     new_figure,
 )
+from saematch.matching.registry import MAIN
 from saematch.pipelines.evaluation.plan import corpus_slug, documents_name, stream_name
 from saematch.pipelines.evaluation.summary import corpora_of
 from saematch.store.freshness import is_current
@@ -78,8 +79,8 @@ def norms(run: "Run") -> Figure:
     none = thresholds["value"].isna().all()
     threshold = "these SAEs have no thresholds" if none else "mean threshold of live features"
     ratios = weights[weights["measure"] == "decoder_norm_ratio"]
-    matched = replace(STRATEGY_LINES["folded"], label="matched folded decoder norms")
-    draw_strategy(axes[2], ratios, "folded", pairs, line=matched)
+    matched = replace(main_line(), label="matched folded decoder norms")
+    draw_strategy(axes[2], ratios, MAIN, pairs, line=matched)
     axes[2].axhline(1, color="black", linewidth=0.8)
     for ax, words in zip(
         axes,

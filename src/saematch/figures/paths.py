@@ -14,7 +14,7 @@ from saematch.errors import UsageError
 from saematch.figures.captions import LINE, caption, label, lacking, signed, wrap, write_lines
 from saematch.figures.data import NotInRunError, run_command, suite_facts
 from saematch.figures.described import Described, described
-from saematch.figures.style import PAGE, SMALL, SMALLEST, STRATEGY_LINES, shortened
+from saematch.figures.style import PAGE, SMALL, SMALLEST, main_line, shortened
 from saematch.store.following import Step, followed_steps
 from saematch.store.named_feature import named_feature
 from saematch.text import plural
@@ -203,7 +203,7 @@ def _through(run: "Run", steps: Sequence[Sequence[Step]], key: str, feature: int
 
 def _draw_column(ax: Axes, column: _Column, aside: float, layout: Layout, words: Described) -> None:
     """One path: a box a layer, an arrow a step."""
-    color, width = STRATEGY_LINES["folded"].color, layout.width
+    color, width = main_line().color, layout.width
     for step in column.path:
         box, live = layout.boxes[step.key], step.status == "live"
         left, top = box.left + aside, box.top

@@ -25,7 +25,6 @@ from saematch.figures.data import (
 )
 from saematch.figures.style import (
     SMALLEST,
-    STRATEGY_LINES,
     TEXT_SIZE,
     TITLE,
     Line,
@@ -40,7 +39,9 @@ from saematch.figures.style import (
     new_figure,
     page_of,
     shortened,
+    strategy_lines,
 )
+from saematch.matching.registry import MAIN
 from saematch.text import plural
 
 if TYPE_CHECKING:
@@ -71,11 +72,11 @@ def pruned_by_corpus(run: "Run") -> Figure:
     figure, axes = new_figure(2.7 + below(pairs), columns=len(PANELS))
     missing: dict[str, list[str]] = {}
     for ax, (measure, words) in zip(axes, PANELS.items(), strict=True):
-        rows = _measured(run, measure, ["folded"])
+        rows = _measured(run, measure, [MAIN])
         for number, corpus in enumerate(names):
             mine = rows[rows["corpus"] == corpus]
             aside = dodge(number, len(names), len(pairs), len(PANELS))
-            draw_strategy(ax, mine, "folded", pairs, aside, corpus_line(number, corpus))
+            draw_strategy(ax, mine, MAIN, pairs, aside, corpus_line(number, corpus))
             missing[f"{words} on {corpus}"] = gaps(mine, pairs)
         label_pairs(ax, arrows(pairs))
         ax.set_ylabel(words, fontsize=TEXT_SIZE)
@@ -97,7 +98,7 @@ def pruned_by_strategy(run: "Run") -> Figure:
         for number, strategy in enumerate(ARMS):
             mine = rows[(rows["corpus"] == corpus) & (rows["strategy"] == strategy)]
             draw_strategy(ax, mine, strategy, pairs, dodge(number, len(ARMS), len(pairs), columns))
-            of = f"{PANELS[measure]} of {STRATEGY_LINES[strategy].label} on {corpus}"
+            of = f"{PANELS[measure]} of {strategy_lines()[strategy].label} on {corpus}"
             missing[of] = gaps(mine, pairs)
         label_pairs(ax, arrows(pairs))
 

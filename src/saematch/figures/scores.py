@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from matplotlib.figure import Figure
 
-from saematch.figures.captions import caption, label, not_measured
+from saematch.figures.captions import caption, label, not_measured, shared_partners
 from saematch.figures.data import (
     INTERVALS,
     NotInRunError,
@@ -22,7 +22,6 @@ from saematch.figures.data import (
 from saematch.figures.style import (
     CHANCE_LINE,
     PART_LINES,
-    STRATEGY_LINES,
     TEXT_SIZE,
     TITLE,
     Line,
@@ -36,7 +35,9 @@ from saematch.figures.style import (
     new_figure,
     page_of,
     shortened,
+    strategy_lines,
 )
+from saematch.matching.registry import MAIN, matchers
 from saematch.pipelines.evaluation.summary import features_said
 
 if TYPE_CHECKING:
@@ -45,15 +46,15 @@ if TYPE_CHECKING:
 SCORE = "matching_score"
 MEANING = (
     "Matching score: joint firings of matched features over firings of the earlier one. Chance: of "
-    "folded's pairs, their score if the two fired independently at the same rates."
+    f"{MAIN}'s pairs, their score if the two fired independently at the same rates."
 )
-SHARED = "cosine: the nearest by it, a partner that several features may share."
 
 
 def matching_score(run: "Run") -> Figure:
     """Figure 7 (right): matching score per layer pair, unfolded and folded, beside chance."""
     rows = on_text(run, SCORE)
-    lines = {name: STRATEGY_LINES[name] for name in ("folded", "unfolded", "cosine")}
+    looks = strategy_lines()
+    lines = {one.name: looks[one.name] for one in matchers() if one.in_runs and not one.control}
     found = {name: rows[rows["strategy"] == name] for name in lines}
     return _by_corpus(
         run, found, lines, "Matching score by layer (SAE Match, figure 7, right)"
@@ -71,7 +72,7 @@ def score_by_parts(run: "Run") -> Figure:
     found = {}
     for parts in lines:
         rows = on_text(run, SCORE, parts or slug)
-        found[parts] = rows[rows["strategy"] == "folded"]
+        found[parts] = rows[rows["strategy"] == MAIN]
     if all(rows.empty for parts, rows in found.items() if parts):
         needed = "matching scores by decoder alone and encoder alone"
         raise NotInRunError(run, needed, command(run, "evaluate", "--other-parts"))
@@ -88,7 +89,7 @@ def _by_corpus(
     if all(rows.empty for rows in found.values()):
         raise NotInRunError(run, "matching scores", command(run, "evaluate"))
     chance = on_text(run, "chance")
-    chance = chance[chance["strategy"] == "folded"]
+    chance = chance[chance["strategy"] == MAIN]
     figure, axes = new_figure(
         2.7 + below(pairs), columns=len(names), share=True, width=page_of(len(names))
     )
@@ -97,11 +98,11 @@ def _by_corpus(
         for number, (key, rows) in enumerate(found.items()):
             mine = rows[rows["corpus"] == corpus]
             aside = dodge(number, len(found) + 1, len(pairs), len(names))
-            draw_strategy(ax, mine, "folded", pairs, aside, lines[key])
+            draw_strategy(ax, mine, MAIN, pairs, aside, lines[key])
             missing[f"{lines[key].label} on {corpus}"] = gaps(mine, pairs)
         here = chance[chance["corpus"] == corpus]
         aside = dodge(len(found), len(found) + 1, len(pairs), len(names))
-        draw_strategy(ax, here, "folded", pairs, aside, CHANCE_LINE)
+        draw_strategy(ax, here, MAIN, pairs, aside, CHANCE_LINE)
         ax.set_title(label(shortened([corpus], TITLE)[0]), fontsize=TEXT_SIZE)
         label_pairs(ax, arrows(pairs))
     from_zero(axes[0])
@@ -117,7 +118,7 @@ def _by_corpus(
         "every strategy."
         if (counted := features_said(on_text(run, "features_compared")))
         else "",
-        SHARED if len(found.get("cosine", ())) else "",
+        shared_partners([name for name, rows in found.items() if len(rows)]),
         INTERVALS,
         not_measured(missing, len(pairs)),
     )

@@ -23,9 +23,9 @@ from saematch.figures.style import (
     PAGE,
     SMALL,
     SMALLEST,
-    STRATEGY_LINES,
     TEXT_SIZE,
     arrows,
+    main_line,
     plain_axes,
     shortened,
 )
@@ -143,7 +143,7 @@ def _beside(names: tuple[str, ...]) -> float:
 
 
 def _curve(ax: Axes, values: np.ndarray, chosen: list[int]) -> None:
-    ax.plot(np.arange(1, len(values) + 1), values, color=STRATEGY_LINES["folded"].color)
+    ax.plot(np.arange(1, len(values) + 1), values, color=main_line().color)
     ax.set_ylim(0, 1.05 * np.nanmax(values) if len(values) else 1)
     ax.margins(x=0.06)
     for number, rank in enumerate(chosen, start=1):

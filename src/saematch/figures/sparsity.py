@@ -26,7 +26,6 @@ from saematch.figures.pruning import LOWEST, PANELS, panels
 from saematch.figures.style import (
     CHANCE_LINE,
     SMALLEST,
-    STRATEGY_LINES,
     TEXT_SIZE,
     WEIGHTS_LINE,
     Line,
@@ -34,6 +33,7 @@ from saematch.figures.style import (
     draw_line,
     label_pairs,
     shortened,
+    strategy_lines,
 )
 from saematch.text import plural
 
@@ -92,8 +92,8 @@ def against_l0(run: "Run") -> Figure:
             # On a logarithmic axis points stand aside by a factor.
             aside = np.exp(dodge(number, len(ARMS), 1, columns) * max(span, CLOSE - 1))
             if ordered:
-                draw_line(ax, STRATEGY_LINES[strategy], x * aside, rows)
-            of = f"{PANELS[measure]} of {STRATEGY_LINES[strategy].label} on {corpus}"
+                draw_line(ax, strategy_lines()[strategy], x * aside, rows)
+            of = f"{PANELS[measure]} of {strategy_lines()[strategy].label} on {corpus}"
             missing[of] = gaps(rows.reset_index(), chosen)
         ax.set_xscale("log")
         ticks: list[int] = []

@@ -1,6 +1,6 @@
 """How all figures look: one colour, marker and dash a strategy, everywhere the same.
 
-Colours of strategies are Okabe and Ito's, which colour-blind readers can tell apart; those of corpora
+Colours of strategies are those that their matchers name (matching/matchers.py); those of corpora
 are Paul Tol's muted ones with hollow markers, so that a corpus is never taken for a strategy.  Markers
 and dashes carry every distinction once more, for greyscale.
 """
@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from saematch.figures.captions import label, plain, text_width
+from saematch.matching.registry import MAIN, compositions, ranked_matchers
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,9 @@ class Line:
     """Its markers are white inside: corpora."""
 
 
-STRATEGY_LINES = {
-    "folded": Line("folded (SAE Match)", "#0072B2", "o", "-"),
-    "unfolded": Line("unfolded", "#E69F00", "s", "--"),
-    "cosine": Line("cosine argmax", "#009E73", "^", "-."),
-    "naive": Line("naive (identity)", "#D55E00", "v", (0, (4, 1.5))),
-    "random": Line("random", "#7F7F7F", "x", ":"),
-    "composition": Line("composition", "#CC79A7", "D", (0, (1, 1))),
-    "correlation": Line("correlation argmax", "#56B4E9", "P", (0, (5, 1, 1, 1))),
+COMPOSITION_LINE = Line("composition", "#CC79A7", "D", (0, (1, 1)))
+"""Of the main strategy."""
+_INTERVENTION_LINES = {
     "reconstruct_previous": Line("reconstruct previous", "#000000", "<", "--"),
     "reconstruct_current": Line("reconstruct current", "#000000", ">", "-"),
     "layer_drop": Line("layer drop", "#555555", "d", ":"),
@@ -49,8 +45,8 @@ PART_LINES = {
     "decoder": Line("decoder only", "#5BA3D0", "^", "--"),
     "encoder": Line("encoder only", "#00304A", "s", ":"),
 }
-"""Shades of the colour of `folded`, which matches by all of them."""
-CHANCE_LINE = Line("chance (folded)", "#7F7F7F", "_", ":")
+"""Shades of the colour of the main strategy, which matches by all of them."""
+CHANCE_LINE = Line(f"chance ({MAIN})", "#7F7F7F", "_", ":")
 WEIGHTS_LINE = Line("the SAEs", "#000000", "o", "-")
 """What is a property of the SAEs, not of a matching."""
 _CORPUS_STYLES = (
@@ -91,6 +87,19 @@ TITLE = 26
 """The same, of a name above a panel."""
 FIRST = 8
 """Signs that a name keeps at its beginning, where the layers stand."""
+
+
+def strategy_lines() -> dict[str, Line]:
+    """How each strategy and intervention is drawn, in the order of legends."""
+    ways = {
+        one.name: Line(one.label, one.color, one.marker, one.dashes) for one in ranked_matchers()
+    }
+    return {**ways, compositions()[MAIN]: COMPOSITION_LINE, **_INTERVENTION_LINES}
+
+
+def main_line() -> Line:
+    """How the main strategy is drawn."""
+    return strategy_lines()[MAIN]
 
 
 def corpus_line(number: int, name: str) -> Line:
@@ -196,7 +205,7 @@ def draw_strategy(
     chosen = rows.set_index(["a", "b"])[["value", "low", "high"]]
     chosen = chosen.reindex(pd.MultiIndex.from_tuples(pairs))
     x = np.arange(len(pairs)) + offset
-    draw_line(ax, line or STRATEGY_LINES[strategy], x, chosen, breaks_of(pairs))
+    draw_line(ax, line or strategy_lines()[strategy], x, chosen, breaks_of(pairs))
 
 
 def breaks_of(pairs: Sequence[tuple[str, str]]) -> list[int]:

@@ -3,9 +3,9 @@
 1. Fold each SAE's thresholds into its weights (sae.py).
 2. Lay each feature's parts side by side: decoder row, encoder column, encoder bias, each times the
    square root of its weight.  The cost of a pair is the squared distance of two such rows.
-3. Find the pairs by the strategy; `folded` and `unfolded` solve the linear assignment problem of the
-   features that are not degenerate, in which a feature may stay unmatched where that has a price, and
-   then match what is left over.
+3. Find the pairs by the strategy's matcher (registry.py); `folded` and `unfolded` solve the linear
+   assignment problem of the features that are not degenerate, in which a feature may stay unmatched where
+   that has a price, and then match what is left over.
 4. Measure the pairs on folded weights, whatever found them.
 """
 
@@ -19,30 +19,15 @@ import torch
 
 from saematch.assignment import Assignment, Certified, Verification, verify
 from saematch.errors import UsageError
-from saematch.matching.matched import Matching, describe_gap
+from saematch.matching.found import Settings
+from saematch.matching.matched import Matching
 from saematch.matching.measuring import check_pair, folded, measured
 from saematch.matching.permutation import UNMATCHED
-from saematch.matching.pricing import Unmatched, prices
-from saematch.matching.strategies import (
-    Problem,
-    assign,
-    nearest_by_cosine,
-    proven_problem,
-    random_permutation,
-    rest_problem,
-    solved_sides,
-)
+from saematch.matching.pricing import Unmatched
+from saematch.matching.registry import MAIN, matcher, matchers
+from saematch.matching.strategies import Problem, proven_problem, rest_problem, solved_sides
 from saematch.sae import SAE, FoldedSAE
-from saematch.types import (
-    ASSIGNED,
-    DEGENERATE,
-    PARTS,
-    STRATEGIES,
-    Degenerate,
-    ScaleKind,
-    Strategy,
-    part_weights,
-)
+from saematch.types import DEGENERATE, PARTS, Degenerate, ScaleKind, part_weights
 
 
 @torch.no_grad()
@@ -51,7 +36,7 @@ def match(
     b: SAE | FoldedSAE,
     *,
     parts: Sequence[str] | Mapping[str, float] = PARTS,
-    strategy: Strategy = "folded",
+    strategy: str = MAIN,
     scale: ScaleKind | None = None,
     unmatched_cost: Unmatched | None = None,
     degenerate: Degenerate = "apart",
@@ -63,7 +48,8 @@ def match(
 
     `parts`: which parts enter the cost, or their weights.  `strategy`: `folded` (assignment on folded
     weights), `unfolded` (assignment on raw weights), `naive` (identity), `random` (one-to-one, by
-    `seed`), `cosine` (row-wise argmax of decoder cosine; not one-to-one).  `scale`: what to fold (see
+    `seed`), `cosine` (row-wise argmax of decoder cosine; not one-to-one), or a matcher that was
+    registered.  `scale`: what to fold (see
     `fold_thresholds`); a FoldedSAE is taken as it is.
 
     `unmatched_cost`: the price of leaving a feature of `a` without a partner, one number or [d_a], in
@@ -87,59 +73,28 @@ def match(
     if degenerate not in DEGENERATE:
         raise UsageError(f"expected degenerate to be apart or together, got {degenerate!r}")
     weights = part_weights(parts)
+    way = matcher(strategy)
     check_pair(a, b)
-    if strategy != "folded" and scale is None and _lacks_thresholds(a, b):
-        scale = "none"  # only the folded strategy needs a scale
+    if not way.needs_scale and scale is None and _lacks_thresholds(a, b):
+        scale = "none"
     folded_a, folded_b = folded(a, scale), folded(b, scale)
-    if unmatched_cost is not None and strategy not in ASSIGNED:
+    if unmatched_cost is not None and not way.assigns:
+        takes = " or ".join(one.name for one in matchers() if one.assigns)
         raise UsageError(
-            f"needed strategy {' or '.join(ASSIGNED)} with a price of staying unmatched, found "
-            f"'{strategy}'"
+            f"needed strategy {takes} with a price of staying unmatched, found '{strategy}'"
         )
-    assignment: Assignment | None = None
-    without_degenerate = None
-    margin = np.full(a.d_sae, np.nan)
-    notes: list[str] = []
-    price = None
-    if strategy in ASSIGNED:
-        solved_a, solved_b = solved_sides(folded_a, folded_b, strategy)
-        price = prices(unmatched_cost, solved_a, solved_b, weights)
-        duals = None if start is None else _starting_duals(start, a, b, weights, degenerate)
-        found = assign(solved_a, solved_b, weights, solver, price, duals, degenerate)
-        permutation, margin = found.permutation, found.margin
-        assignment, without_degenerate = found.proof, found.without_degenerate
-        notes += _notes(assignment, without_degenerate)
-        complete = strategy == "folded" and price is None
-        if complete and _folding_cannot_matter(folded_a, folded_b, weights, degenerate):
-            notes.append(
-                "one scalar threshold a SAE: folding cannot change a complete, square, decoder-only "
-                "matching"
-            )
-    elif strategy == "naive":
-        if a.d_sae != b.d_sae:
-            raise UsageError(
-                f"needed equal d_sae for the naive strategy, found {a.d_sae} and {b.d_sae}"
-            )
-        permutation = np.arange(a.d_sae)
-    elif strategy == "random":
-        permutation = random_permutation(a.d_sae, b.d_sae, seed)
-    elif strategy == "cosine":
-        permutation = nearest_by_cosine(folded_a.sae.W_dec, folded_b.sae.W_dec)
-    else:
-        raise UsageError(f"needed a strategy of {', '.join(STRATEGIES)}, found '{strategy}'")
-    return measured(
-        folded_a,
-        folded_b,
-        permutation,
-        weights,
-        strategy,
-        margin,
-        assignment,
-        tuple(notes),
-        price,
-        degenerate,
-        without_degenerate,
+    settings = Settings(
+        weights=weights,
+        unmatched_cost=unmatched_cost,
+        degenerate=degenerate,
+        solver=solver,
+        column_duals=_starting_duals(start, a, b, weights, degenerate)
+        if start is not None and way.assigns
+        else None,
+        seed=seed,
     )
+    found = way.match(folded_a, folded_b, settings)
+    return measured(folded_a, folded_b, found, weights, strategy, degenerate)
 
 
 def match_pairs(
@@ -189,7 +144,7 @@ def verify_matching(a: SAE | FoldedSAE, b: SAE | FoldedSAE, matching: Matching) 
             f"needed a matching with a proof to verify, found strategy '{matching.strategy}'"
         )
     pair = folded(a, matching.scale), folded(b, matching.scale)
-    solved = solved_sides(*pair, matching.strategy)
+    solved = solved_sides(*pair, matcher(matching.strategy).raw)
     problem = proven_problem(*solved, matching.parts, matching.unmatched_cost, matching.degenerate)
     proofs: list[tuple[Problem | None, Assignment | None]] = [(problem, matching.assignment)]
     if matching.degenerate == "together":
@@ -214,25 +169,6 @@ def verify_matching(a: SAE | FoldedSAE, b: SAE | FoldedSAE, matching: Matching) 
     return dataclasses.replace(whole, faults=faults, seconds=sum(one.seconds for one in checked))
 
 
-def _notes(assignment: Assignment | None, without_degenerate: Assignment | None) -> list[str]:
-    if assignment is None:
-        return ["one side has only degenerate features: they are matched, and nothing is proven"]
-    notes = []
-    if assignment.stopped is not None:
-        notes.append(
-            f"stopped at the {assignment.stopped}: pairs may be arbitrary, and features unmatched, only "
-            "because the search was cut off; the gap says how far from the optimum this can be"
-        )
-    if not assignment.optimal:
-        notes.append(f"not proven optimal: {describe_gap(assignment.gap)}")
-    if without_degenerate is not None and not without_degenerate.optimal:
-        notes.append(
-            "not proven optimal over the pairs without degenerate features, whose costs vanish in the "
-            f"total: {describe_gap(without_degenerate.gap)}"
-        )
-    return notes
-
-
 def _starting_duals(
     start: Matching,
     a: SAE | FoldedSAE,
@@ -251,13 +187,3 @@ def _starting_duals(
 
 def _lacks_thresholds(a: SAE | FoldedSAE, b: SAE | FoldedSAE) -> bool:
     return any(isinstance(sae, SAE) and not sae.has_thresholds for sae in (a, b))
-
-
-def _folding_cannot_matter(
-    a: FoldedSAE, b: FoldedSAE, weights: Mapping[str, float], degenerate: Degenerate
-) -> bool:
-    uniform = all(sae.uniform and sae.scale_kind == "threshold" for sae in (a, b))
-    square = a.d_sae == b.d_sae and (
-        degenerate == "together" or int(a.sae.degenerate.sum()) == int(b.sae.degenerate.sum())
-    )
-    return uniform and square and set(weights) == {"decoder"}

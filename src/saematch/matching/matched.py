@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 from saematch.assignment import OPTIMAL_GAP, Assignment
-from saematch.matching.permutation import UNMATCHED
+from saematch.matching.correspondence import Correspondence
+from saematch.matching.permutation import UNMATCHED, Permutation
 from saematch.notebook import curve, number, page
 from saematch.sae import SAE
 from saematch.text import plural
@@ -52,8 +53,8 @@ class Matching:
     """Weight of each part of the cost."""
     scale: ScaleKind
     """What was folded in for the measurements below."""
-    permutation: Int64[np.ndarray, " d_a"]
-    """`permutation[i] == j`; -1: unmatched."""
+    correspondence: Correspondence
+    """The partners of each feature, with weights.  What follows is of the strongest of them."""
     cost: Float64[np.ndarray, " d_a"]
     """Σ over parts of weight × squared distance: a sum, on folded weights."""
     mse_decoder: Float64[np.ndarray, " d_a"]
@@ -83,6 +84,11 @@ class Matching:
     without_degenerate: Assignment | None = None
     """`together`: a proof of its own for the features that are not degenerate and have no degenerate
     partner."""
+
+    @property
+    def permutation(self) -> Permutation:
+        """[d_a] `permutation[i] == j`: the partner of feature i, the strongest of several; -1: unmatched."""
+        return self.correspondence.permutation
 
     @property
     def gap(self) -> float | None:
@@ -148,7 +154,7 @@ class Matching:
     @property
     def unmatched_b(self) -> np.ndarray:
         """Features of B that nothing is matched to, ascending: those that are born at b."""
-        return np.setdiff1d(np.arange(self.b.d_sae), self.permutation[self.matched])
+        return np.setdiff1d(np.arange(self.b.d_sae), self.correspondence.partners)
 
     @property
     def shares(self) -> dict[str, float]:

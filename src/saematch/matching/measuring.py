@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saematch.assignment import Assignment
 from saematch.errors import UsageError
+from saematch.matching.correspondence import Correspondence
+from saematch.matching.found import Found
 from saematch.matching.matched import Matching, Side
-from saematch.matching.permutation import UNMATCHED, Permutation, check_permutation
+from saematch.matching.permutation import UNMATCHED, Permutation
 from saematch.sae import SAE, FoldedSAE, fold_thresholds
 from saematch.types import PARTS, Degenerate, ScaleKind, part_weights
 
@@ -21,23 +22,24 @@ ROWS_PER_BLOCK = 128
 def measure(
     a: SAE | FoldedSAE,
     b: SAE | FoldedSAE,
-    permutation: Permutation,
+    permutation: Permutation | Correspondence,
     *,
     parts: Sequence[str] | Mapping[str, float] = PARTS,
     strategy: str = "given",
     scale: ScaleKind | None = None,
 ) -> Matching:
-    """The Matching of a permutation found elsewhere, e.g. by composing adjacent ones."""
+    """The Matching of a permutation, or a map of several partners, found elsewhere, e.g. by composing
+    adjacent ones."""
     check_pair(a, b)
-    check_permutation(permutation, b.d_sae)
-    if len(permutation) != a.d_sae:
-        raise UsageError(f"needed a permutation of {a.d_sae} features, found {len(permutation)}")
-    permutation = permutation.astype(np.int64)
-    folded_a, folded_b = folded(a, scale), folded(b, scale)
-    margin = np.full(a.d_sae, np.nan)
-    return measured(
-        folded_a, folded_b, permutation, part_weights(parts), strategy, margin, None, ()
-    )
+    if not isinstance(permutation, Correspondence):
+        permutation = Correspondence.of_permutation(permutation, b.d_sae)
+    if (permutation.d_a, permutation.d_b) != (a.d_sae, b.d_sae):
+        raise UsageError(
+            f"expected a map of {a.d_sae} features to {b.d_sae}, got one of {permutation.d_a} to "
+            f"{permutation.d_b}"
+        )
+    sides = folded(a, scale), folded(b, scale)
+    return measured(*sides, Found(permutation), part_weights(parts), strategy)
 
 
 def check_pair(a: SAE | FoldedSAE, b: SAE | FoldedSAE) -> None:
@@ -58,17 +60,14 @@ def folded(sae: SAE | FoldedSAE, scale: ScaleKind | None) -> FoldedSAE:
 def measured(
     a: FoldedSAE,
     b: FoldedSAE,
-    permutation: Permutation,
+    found: Found,
     weights: Mapping[str, float],
     strategy: str,
-    margin: np.ndarray,
-    assignment: Assignment | None,
-    notes: tuple[str, ...],
-    unmatched_cost: float | np.ndarray | None = None,
     degenerate: Degenerate = "apart",
-    without_degenerate: Assignment | None = None,
 ) -> Matching:
-    """The Matching of a permutation, its pairs measured on folded weights."""
+    """The Matching of a map, the pairs of each feature and its strongest partner measured on folded
+    weights."""
+    permutation = found.correspondence.permutation
     indices = np.flatnonzero(permutation != UNMATCHED)
     matched = torch.from_numpy(indices)
     partner = torch.from_numpy(permutation[indices])
@@ -92,16 +91,16 @@ def measured(
         strategy=strategy,
         parts=weights,
         scale=a.scale_kind,
-        permutation=permutation,
+        correspondence=found.correspondence,
         cost=cost.numpy(),
         mse_decoder=decoder.numpy(),
         mse_encoder=encoder.numpy(),
         mse_bias=bias.numpy(),
         cosine=cosine.numpy(),
-        margin=margin,
-        assignment=assignment,
-        notes=notes,
-        unmatched_cost=unmatched_cost,
+        margin=np.full(a.d_sae, np.nan) if found.margin is None else found.margin,
+        assignment=found.proof,
+        notes=found.notes,
+        unmatched_cost=found.unmatched_cost,
         degenerate=degenerate,
-        without_degenerate=without_degenerate,
+        without_degenerate=found.without_degenerate,
     )

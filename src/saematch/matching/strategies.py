@@ -78,9 +78,9 @@ def _laid_out(
     return out
 
 
-def solved_sides(a: FoldedSAE, b: FoldedSAE, strategy: str) -> tuple[FoldedSAE, FoldedSAE]:
-    """The weights on which a strategy of `ASSIGNED` solves: as folded, or raw."""
-    if strategy == "folded":
+def solved_sides(a: FoldedSAE, b: FoldedSAE, raw: bool) -> tuple[FoldedSAE, FoldedSAE]:
+    """The weights on which an assignment problem is solved: as folded, or raw."""
+    if not raw:
         return a, b
     return fold_thresholds(a.sae, "none"), fold_thresholds(b.sae, "none")
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from saematch._io import files
 from saematch.errors import UsageError
 from saematch.matching.matched import Matching
+from saematch.matching.registry import compositions
 from saematch.pipelines.matching.measures import details_of
-from saematch.pipelines.matching.plan import COMPOSITIONS
 from saematch.store.freshness import is_current
 from saematch.store.matchings import matching_columns
 from saematch.store.reader import Run
@@ -46,7 +46,7 @@ def all_matchings(run: Run) -> "pd.DataFrame":
     frames = []
     _, details = decode(run.directory.read("evaluation/measures/weights.parquet"))
     for a, b in details["pairs"]:
-        for strategy in (*run.config.strategies, *COMPOSITIONS.values()):
+        for strategy in (*run.config.strategies, *compositions().values()):
             name = f"matchings/{strategy}/{run.config.slug}/{a}--{b}.parquet"
             if not is_current(run.directory, name):
                 continue

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from saematch.matching.registry import MAIN
 from saematch.pipelines.evaluation.summary import (
     MAIN_MEASURES,
     corpora_of,
@@ -60,9 +61,7 @@ def evaluations(run: "Run", adjacent: Sequence[tuple[str, str]]) -> list[dict[st
 
 
 def _pair(measures: Any, a: str, b: str) -> dict[str, Any]:
-    rows = measures[
-        (measures["a"] == a) & (measures["b"] == b) & (measures["strategy"] == "folded")
-    ]
+    rows = measures[(measures["a"] == a) & (measures["b"] == b) & (measures["strategy"] == MAIN)]
     spans: dict[str, Any] = dict.fromkeys(MAIN_MEASURES)
     for row in rows.to_dict("records"):
         spans[row["measure"]] = row["value"], row["low"], row["high"]

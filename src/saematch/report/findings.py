@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from saematch.evaluation.measuring import Values, interval
+from saematch.matching.matchers import FOLDED, NAIVE, UNFOLDED
 from saematch.pipelines.evaluation.results import Evaluated, difference
 from saematch.text import plural
 
@@ -86,13 +87,13 @@ def mse_order(main: Evaluated) -> Finding:
     )
     kept, gains, features = 0, [], []
     for a, b in main.adjacent:
-        values = [table.get((a, b, s)) for s in ("folded", "unfolded", "naive")]
+        values = [table.get((a, b, s)) for s in (FOLDED, UNFOLDED, NAIVE)]
         if any(value is None for value in values):
             return _open("a", claim, "strategies folded, unfolded and naive in saematch run")
         folded, unfolded, naive = map(float, values)  # pyright: ignore[reportArgumentType]
         kept += folded < unfolded < naive
         gains.append(1 - folded / unfolded)
-        features.append(int(compared[a, b, "folded"]))
+        features.append(int(compared[a, b, FOLDED]))
     effect = (
         f"in {kept} of {plural(len(gains), 'pair')}, on the same {min(features):,} to {max(features):,} "
         "live features of each; folded is lower than unfolded by this share, mean over pairs, least "
@@ -106,9 +107,7 @@ def mse_order(main: Evaluated) -> Finding:
 
 def score_of_folding(main: Evaluated) -> Finding:
     claim = "matching score: folded is at least unfolded"
-    gain = difference(
-        main.mean("matching_score", "folded"), main.mean("matching_score", "unfolded")
-    )
+    gain = difference(main.mean("matching_score", FOLDED), main.mean("matching_score", UNFOLDED))
     if gain is None:
         return _open("b", claim, "strategy unfolded")
     return directed("b", claim, "matching score, folded minus unfolded", gain, 1)
@@ -118,11 +117,11 @@ def first_layers(main: Evaluated, early: Evaluated | None) -> Finding:
     claim = "the first layers match worse"
     if early is None:
         return _open("c", claim, _EARLY)
-    gain = difference(early.mean("matching_score", "folded"), main.mean("matching_score", "folded"))
+    gain = difference(early.mean("matching_score", FOLDED), main.mean("matching_score", FOLDED))
     if gain is None or early.texts != main.texts:
         return _open("c", claim, "both runs evaluated by one model on the same documents")
-    scores = [_known(one.mean("matching_score", "folded"))[0] for one in (early, main)]
-    lifts = [_known(one.mean("lift", "folded"))[0] for one in (early, main)]
+    scores = [_known(one.mean("matching_score", FOLDED))[0] for one in (early, main)]
+    lifts = [_known(one.mean("lift", FOLDED))[0] for one in (early, main)]
     effect = (
         f"matching score of pairs {_span(early)} minus {_span(main)} ({scores[0]:.3f}, {scores[1]:.3f}; "
         f"lift {lifts[0]:.2f}, {lifts[1]:.2f}); that even L0 helps cannot be seen: {_evenness(early, main)}"
@@ -139,7 +138,7 @@ def _evenness(*runs: Evaluated) -> str:
 
 def pruning(main: Evaluated, early: Evaluated | None) -> list[Finding]:
     claim = "after the first third, encode-permute-decode costs little more loss than reconstruct-previous"
-    folded = main.mean("delta_loss", "folded")
+    folded = main.mean("delta_loss", FOLDED)
     previous = main.mean("delta_loss", "reconstruct_previous", "")
     if folded is None or previous is None:
         found = [_open("e", claim, "losses of folded and reconstruct_previous")]
@@ -154,7 +153,7 @@ def pruning(main: Evaluated, early: Evaluated | None) -> list[Finding]:
     if early is None:
         return [*found, _open("e, low", claim, _EARLY)]
     gain = difference(
-        early.mean("delta_loss", "folded"), early.mean("delta_loss", "reconstruct_previous", "")
+        early.mean("delta_loss", FOLDED), early.mean("delta_loss", "reconstruct_previous", "")
     )
     if gain is None:
         return [*found, _open("e, low", claim, "losses in the run of the first blocks")]
@@ -165,7 +164,7 @@ def pruning(main: Evaluated, early: Evaluated | None) -> list[Finding]:
 def parts(main: Evaluated) -> Finding:
     claim = "matching score: decoder alone is as good as all parts, encoder alone is much worse"
     whole, decoder, encoder = (
-        main.mean("matching_score", "folded", slug) for slug in (main.slug, "decoder", "encoder")
+        main.mean("matching_score", FOLDED, slug) for slug in (main.slug, "decoder", "encoder")
     )
     if whole is None or decoder is None or encoder is None:
         return _open("f", claim, "evaluation with other parts")
@@ -193,7 +192,7 @@ def sparsity(series: Evaluated | None) -> list[Finding]:
         return [_open(f"g{number}", claim, needs) for number, claim in enumerate(claims, start=1)]
     ordered = sorted(series.adjacent, key=lambda pair: series.l0(pair[0]))
     levels = [series.l0(a) for a, _ in ordered]
-    explained = [_known(series.mean("explained_variance", "folded", pairs=[p])) for p in ordered]
+    explained = [_known(series.mean("explained_variance", FOLDED, pairs=[p])) for p in ordered]
     best = np.argmax(np.stack(explained), axis=0)
     at = np.array(levels)[best]
     value, low, high = interval(at)
@@ -204,7 +203,7 @@ def sparsity(series: Evaluated | None) -> list[Finding]:
     stays = low is not None and high is not None and PEAK[0] <= low and high <= PEAK[1]
     verdict = HOLDS if inside and stays else FAILS
     found = [Finding("g1", claims[0], f"L0 of the peak; EV {said}", value, low, high, verdict)]
-    schemes = (("folded", series.slug), ("reconstruct_previous", ""), ("reconstruct_current", ""))
+    schemes = ((FOLDED, series.slug), ("reconstruct_previous", ""), ("reconstruct_current", ""))
     losses = {
         name: [_known(series.mean("delta_loss", name, slug, [p])) for p in ordered]
         for name, slug in schemes
@@ -219,8 +218,8 @@ def sparsity(series: Evaluated | None) -> list[Finding]:
     margins = [
         matched - other[n]
         for name, other in losses.items()
-        if name != "folded"
-        for n, matched in enumerate(losses["folded"])
+        if name != FOLDED
+        for n, matched in enumerate(losses[FOLDED])
     ]
     least = min(margins, key=lambda margin: margin[0])
     return [*found, directed("g3", claims[2], "least difference over L0s and schemes", least, 1)]

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from saematch.evaluation.measuring import Values, interval
+from saematch.matching.registry import MAIN
 from saematch.pipelines.evaluation.results import Evaluated
-from saematch.pipelines.evaluation.summary import ORDER, Span
+from saematch.pipelines.evaluation.summary import Span, listed
 
 if TYPE_CHECKING:
     from saematch.models import LanguageModel
@@ -28,7 +29,7 @@ class Line:
 def headline(main: Evaluated) -> list[Line]:
     """A line a strategy: means over adjacent pairs and corpora.  Of `random` the first draw."""
     lines = []
-    for strategy in ORDER:
+    for strategy in listed():
         found: dict[str, Span] = {}
         for measure in COLUMNS:
             if measure == "causal_agreement":
@@ -57,7 +58,7 @@ def reference(name: str, a: "SAE", b: "SAE", main: Evaluated, model: "LanguageMo
         corpora=list(main.about),
         documents=about["documents"],
         tokens=about["tokens"],
-        strategies=("folded",),
+        strategies=(MAIN,),
         parts=main.run.config.parts,
         scale=main.run.config.scale,  # pyright: ignore[reportArgumentType]
         quantiles=(),
@@ -74,7 +75,7 @@ def reference(name: str, a: "SAE", b: "SAE", main: Evaluated, model: "LanguageMo
         each: list[Values] = [
             values[measure]
             for one in measured
-            if measure in (values := one.values(pair, "folded", slug))
+            if measure in (values := one.values(pair, MAIN, slug))
         ]
         if each:
             found[measure] = interval(np.mean(each, axis=0))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from saematch.evaluation.measuring import Values, draw_weights
+from saematch.matching.matchers import FOLDED, UNFOLDED
 from saematch.pipelines.judging.sampling import COMPOSITION, EXACT
 from saematch.report.findings import OPEN, Finding, bounded, directed
 from saematch.semantics.judges.experiments import DIFFERENT, PAIR
@@ -90,15 +91,15 @@ def folding(run: "Run") -> Finding:
         strategy: rows.set_index(["a", "b", "feature"])["label"] == Label.SAME
         for strategy, rows in table.groupby("strategy")
     }
-    if not {"folded", "unfolded"} <= set(same):
+    if not {FOLDED, UNFOLDED} <= set(same):
         return _open(
             "i", claim, "strategies folded and unfolded in saematch judge --experiment layers"
         )
     both = (
-        same["folded"]
+        same[FOLDED]
         .astype(float)
         .to_frame("f")
-        .join(same["unfolded"].astype(float).rename("u"), how="inner")
+        .join(same[UNFOLDED].astype(float).rename("u"), how="inner")
     )
     gain = draw_weights(len(both), 0) @ (both["f"] - both["u"]).to_numpy() / len(both)
     effect = (

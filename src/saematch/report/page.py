@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saematch.matching.matched import describe_gap
+from saematch.matching.matchers import COSINE, FOLDED, NAIVE, RANDOM, UNFOLDED
+from saematch.matching.registry import MAIN, compositions, matcher
 from saematch.pipelines.evaluation.summary import spanned
 from saematch.report.evaluation import evaluations
 from saematch.report.semantics import has_descriptions, judgements
@@ -61,6 +63,8 @@ def context(run: "Run") -> dict[str, Any]:
         "manifest": run.manifest,
         "saes": run.manifest["saes"],
         "strategies": run.config.strategies,
+        "drawn": [name for name in run.config.strategies if matcher(name).seeded],
+        "shared": [name for name in run.config.strategies if not matcher(name).one_to_one],
         "pairs": [pair_row(measures, a, b, run.config.strategies) for a, b in adjacent],
         "order": ordering(measures, adjacent),
         "partial": any_unmatched(measures, adjacent),
@@ -80,14 +84,14 @@ def context(run: "Run") -> dict[str, Any]:
 
 
 def pair_row(measures: "pd.DataFrame", a: str, b: str, strategies: Sequence[str]) -> dict[str, Any]:
-    """One adjacent pair: the measures of `folded`, and the decoder MSE of every strategy."""
+    """One adjacent pair: the measures of the main strategy, and the decoder MSE of every strategy."""
     here = measures[(measures["a"] == a) & (measures["b"] == b) & (measures["corpus"] == "")]
     names = zip(here["strategy"], here["measure"], strict=True)
     values = dict(zip(names, here["value"], strict=True))
     return {
         "a": a,
         "b": b,
-        **{measure: value for (strategy, measure), value in values.items() if strategy == "folded"},
+        **{measure: value for (strategy, measure), value in values.items() if strategy == MAIN},
         "pw_mcc": values.get(("", "pw_mcc")),
         "pw_mcc_random": values.get(("", "pw_mcc_random")),
         "mse": {strategy: values.get((strategy, "mse_decoder")) for strategy in strategies},
@@ -95,9 +99,9 @@ def pair_row(measures: "pd.DataFrame", a: str, b: str, strategies: Sequence[str]
 
 
 def any_unmatched(measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]) -> bool:
-    """Whether `folded` leaves any feature of an adjacent pair without a partner."""
+    """Whether the main strategy leaves any feature of an adjacent pair without a partner."""
     names = ("unmatched_a", "unmatched_b")
-    rows = measures[(measures["strategy"] == "folded") & measures["measure"].isin(names)]
+    rows = measures[(measures["strategy"] == MAIN) & measures["measure"].isin(names)]
     return any(
         (row["a"], row["b"]) in pairs and row["value"] > 0 for row in rows.to_dict("records")
     )
@@ -123,13 +127,13 @@ def ordering(measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]) -> list
     found = [
         compare(lower, upper, lambda x, y: x["value"] < y["value"])
         for lower, upper in (
-            ("folded", "unfolded"),
-            ("unfolded", "naive"),
-            ("folded", "random"),
-            ("folded", "cosine"),
+            (FOLDED, UNFOLDED),
+            (UNFOLDED, NAIVE),
+            (FOLDED, RANDOM),
+            (FOLDED, COSINE),
         )
     ]
-    inside = compare("naive", "random", lambda x, y: y["low"] <= x["value"] <= y["high"])
+    inside = compare(NAIVE, RANDOM, lambda x, y: y["low"] <= x["value"] <= y["high"])
     return [row for row in (*found, {**inside, "inside": True}) if row["of"]]
 
 
@@ -143,8 +147,9 @@ def far_row(run: "Run", a: str, b: str) -> dict[str, Any]:
     exact = run.matching_table(a, b)
     same = (exact["status"] == "live") & (exact["partner"] >= 0)
     row: dict[str, Any] = {"a": a, "b": b}
-    if "composition" in names:
-        composed = run.matching_table(a, b, "composition")
+    composition = compositions()[MAIN]
+    if composition in names:
+        composed = run.matching_table(a, b, composition)
         same &= composed["partner"] >= 0
         row["composition"] = float(composed["mse_decoder"][same].mean())
         row["agreement"] = float((exact["partner"] == composed["partner"])[same].mean())

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from saematch.matching.matchers import COSINE
+from saematch.matching.registry import MAIN
 from saematch.store.freshness import current_names, is_current
 from saematch.store.judge_results import labels_of_pairs
 from saematch.store.names import PAIR_SOURCES, candidates_name, matching_name
@@ -161,10 +163,10 @@ class _Steps:
     def _by_direction(
         self, a: str, b: str, table: "pd.DataFrame", sources: "pd.Series"
     ) -> dict[int, Other]:
-        name = matching_name(a, b, "cosine", self._run.config.slug)
+        name = matching_name(a, b, COSINE, self._run.config.slug)
         if not is_current(self._run.directory, name):
             return {}
-        argmax = self._run.matching_table(a, b, "cosine")
+        argmax = self._run.matching_table(a, b, COSINE)
         other = (argmax["partner_status"] == "live") & (argmax["partner"] != table["partner"])
         argmax = argmax[other & argmax["feature"].isin(sources)]
         columns = (argmax[name].tolist() for name in ("feature", "partner", "cosine"))
@@ -185,7 +187,7 @@ def _firings_of_pairs(
     frames = []
     for name in current_names(run.directory, PAIR_SOURCES):
         table = decode(run.directory.read(name))[0].select([*pair, *counts, "strategy"]).to_pandas()
-        chosen = (table["strategy"] == "folded") & table["feature"].isin(wanted["feature"])
+        chosen = (table["strategy"] == MAIN) & table["feature"].isin(wanted["feature"])
         frames.append(table.loc[chosen, [*pair, *counts]])
     if not frames:
         return {}

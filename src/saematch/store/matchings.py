@@ -1,13 +1,26 @@
-"""A Matching as a table of the run directory, and back."""
+"""A Matching as tables of the run directory, and back.
+
+A table of matchings has one row a feature, with its strongest partner.  Where features have several partners,
+or one of another weight than 1, a table of correspondences has them all; the matching's table names its
+sha256, so that whatever is made from the one is made from the other.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from saematch.matching.correspondence import Correspondence
 from saematch.matching.matched import Matching, Side
-from saematch.store.schema import MATCHINGS, decode
+from saematch.store.directory import KeptFile
+from saematch.store.names import correspondence_name
+from saematch.store.schema import CORRESPONDENCES, MATCHINGS, decode
+from saematch.types import parts_slug
+
+SHA256 = "correspondence"
+"""Among a matching's details: the sha256 of the table with all its partners; absent where it has none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +53,10 @@ def matching_columns(matching: Matching) -> dict[str, np.ndarray]:
     return {name: frame[name].to_numpy() for name in MATCHINGS.names}
 
 
-def kept_matching(data: bytes) -> KeptMatching:
-    """The Matching of a table's bytes.  `mse_bias`, which tables do not keep, is NaN."""
-    table, details = decode(data)
+def kept_matching(file: KeptFile) -> KeptMatching:
+    """The Matching of a table, with all partners of its features.  `mse_bias`, which tables do not keep, is
+    NaN."""
+    table, details = decode(file.read())
     columns = {name: table[name].to_pandas().to_numpy() for name in table.column_names}
     status_b = np.full(details["d_b"], "live", dtype=object)
     for kind, features in details["not_live_b"].items():
@@ -56,7 +70,7 @@ def kept_matching(data: bytes) -> KeptMatching:
         strategy=details["strategy"],
         parts=details["parts"],
         scale=details["scale"],
-        permutation=columns["partner"],
+        correspondence=_correspondence(file, columns["partner"], details),
         cost=columns["cost"],
         mse_decoder=columns["mse_decoder"],
         mse_encoder=columns["mse_encoder"],
@@ -70,3 +84,32 @@ def kept_matching(data: bytes) -> KeptMatching:
         kept_certain=columns["certain"],
         kept_proof=details["proof"],
     )
+
+
+def encode_correspondence(correspondence: Correspondence, details: Mapping[str, Any] = {}) -> bytes:
+    """The table of all partners."""
+    frame = correspondence.to_frame()
+    sizes = {"d_a": correspondence.d_a, "d_b": correspondence.d_b}
+    columns = {name: frame[name].to_numpy() for name in CORRESPONDENCES.names}
+    return CORRESPONDENCES.encode(columns, {**details, **sizes})
+
+
+def kept_correspondence(file: KeptFile) -> tuple[Correspondence, dict[str, Any]]:
+    """The map in such a table, and what the table says beside its rows."""
+    table, details = decode(file.read())
+    features, partners, weights = (
+        table[name].to_numpy() for name in ("feature", "partner", "weight")
+    )
+    found = Correspondence.of_pairs(features, partners, weights, details["d_a"], details["d_b"])
+    return found, details
+
+
+def _correspondence(
+    file: KeptFile, partners: np.ndarray, details: Mapping[str, Any]
+) -> Correspondence:
+    if SHA256 not in details:
+        return Correspondence.of_permutation(partners, details["d_b"])
+    slug = parts_slug(details["parts"])
+    name = correspondence_name(details["a"], details["b"], details["strategy"], slug)
+    root = file.path.parents[len(PurePosixPath(file.name).parts) - 1]
+    return kept_correspondence(KeptFile(name, root / name, details[SHA256]))[0]

@@ -20,6 +20,7 @@ REPORT_NAME = "report.html"
 _SAMPLE = "sample.parquet"
 FROM_PLAN = (
     "matchings/",
+    "correspondences/",
     "candidates/",
     COMPARED,
     PATHS_NAME,
@@ -42,6 +43,11 @@ def key_in(name: str) -> str:
 def matching_name(a: str, b: str, strategy: str, slug: str) -> str:
     """Path of a matching's table in the run directory."""
     return f"matchings/{strategy}/{slug}/{a}--{b}.parquet"
+
+
+def correspondence_name(a: str, b: str, strategy: str, slug: str) -> str:
+    """Path of the table of all partners of features, where a matching has several or weighs them."""
+    return f"correspondences/{strategy}/{slug}/{a}--{b}.parquet"
 
 
 def compared_name(a: str, b: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saematch.errors import InputError, UsageError
+from saematch.matching.registry import MAIN
 from saematch.notebook import curve, number, page
 from saematch.store.directory import RunDirectory
 from saematch.store.tables import Tables
@@ -32,9 +33,7 @@ class Run(Tables):
     def _repr_html_(self) -> str:
         """Its adjacent pairs, and their mean decoder MSE."""
         measures = self.measures()
-        folded = measures[
-            (measures["strategy"] == "folded") & (measures["parts"] == self.config.slug)
-        ]
+        folded = measures[(measures["strategy"] == MAIN) & (measures["parts"] == self.config.slug)]
         texts = folded[folded["corpus"] != ""]
         values = {
             **_means(folded[folded["corpus"] == ""], ("mse_decoder", "certain_share")),

@@ -106,7 +106,12 @@ MATCHINGS = Table(
     "a feature of a",
     (
         Column("feature", INT, "", "feature of a"),
-        Column("partner", INT, "", "feature of b it is matched to; -1: unmatched"),
+        Column(
+            "partner",
+            INT,
+            "",
+            "feature of b it is matched to, the strongest of several; -1: unmatched",
+        ),
         Column("status", TEXT, "", f"of the feature: {_STATUS}"),
         Column("partner_status", TEXT, "", "the same of the partner; null: unmatched", True),
         Column(
@@ -141,6 +146,22 @@ MATCHINGS = Table(
             True,
         ),
         Column("certain", BOOL, "", "margin above the slack: in every optimal matching it is so"),
+    ),
+)
+
+CORRESPONDENCES = Table(
+    "correspondences/{strategy}/{parts}/{a}--{b}.parquet",
+    "a feature of a and one of its partners",
+    (
+        Column("feature", INT, "", "feature of a"),
+        Column("partner", INT, "", "feature of b"),
+        Column("rank", INT, "", "0 is the partner of greatest weight, by size"),
+        Column(
+            "weight",
+            FLOAT,
+            "",
+            "what an activation of the feature, on folded weights, is multiplied by to be the partner's",
+        ),
     ),
 )
 
@@ -315,7 +336,7 @@ COMPARED = Table("evaluation/compared/{a}--{b}.parquet", MEASURES.row, MEASURES.
 
 TABLES = (
     MATCHINGS, CANDIDATES, PATHS, MEASURES, MEASURE_SOURCE, COMPARED,
-    DOCUMENTS, STREAMS, ARMS, CAUSAL, PAIRS, PAIR_SOURCE,
+    DOCUMENTS, STREAMS, ARMS, CAUSAL, PAIRS, PAIR_SOURCE, CORRESPONDENCES,
 )  # fmt: skip
 
 WEIGHT_MEASURES: Mapping[str, tuple[str, str]] = {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from saematch.configs.run import RunConfig
 from saematch.errors import InputError, UsageError
+from saematch.matching.registry import MAIN
 from saematch.store.commands import run_again
 from saematch.store.directory import RunDirectory
 from saematch.store.freshness import current_names, is_current
@@ -19,6 +20,8 @@ from saematch.store.schema import decode
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from saematch.matching.correspondence import Correspondence
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,20 +67,24 @@ class Tables:
         """Pairs of SAEs that follow each other on a chain, in order of depth."""
         return tuple(pair for keys in self.chains for pair in pairwise(keys))
 
-    def matching_table(
-        self, a: str | int, b: str | int, strategy: str = "folded"
-    ) -> "pd.DataFrame":
+    def matching_table(self, a: str | int, b: str | int, strategy: str = MAIN) -> "pd.DataFrame":
         """The table of a pair's matching under the run's parts; `composition`: of far pairs.
 
         Raises UsageError naming the pairs or strategies there are.
         """
         return self._frame(self._matching_name(a, b, strategy))
 
-    def matching_details(
-        self, a: str | int, b: str | int, strategy: str = "folded"
-    ) -> dict[str, Any]:
+    def matching_details(self, a: str | int, b: str | int, strategy: str = MAIN) -> dict[str, Any]:
         """Proof, shares, notes and sizes of a pair's matching (docs/run-directory.md)."""
         return self._table(self._matching_name(a, b, strategy))[1]
+
+    def correspondence(self, a: str | int, b: str | int, strategy: str = MAIN) -> "Correspondence":
+        """All partners of a pair's features, with weights; raises as `matching_table`."""
+        from saematch.store.matchings import kept_matching
+
+        return kept_matching(
+            self.directory.kept(self._matching_name(a, b, strategy))
+        ).correspondence
 
     def candidates(self, a: str | int, b: str | int) -> "pd.DataFrame":
         """The nearest features of each feature of `a`; raises UsageError naming the pairs."""

@@ -14,6 +14,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from saematch.matching.registry import MAIN, matchers
 from saematch.text import plural, printable
 
 if TYPE_CHECKING:
@@ -166,10 +167,10 @@ def matchings(
         f"On folded weights ({found.scale}); raw: decoder MSE on the weights as shipped. Means over "
         f"{same}{plural(int(compared), 'feature')} of A: live, with a partner ({left_out:.0f} left out)."
     )
-    if "random" in rows:
-        low, high = rows["random"]["mse_decoder"][1:]
+    for drawn in (one.name for one in matchers() if one.seeded and one.name in rows):
+        low, high = rows[drawn]["mse_decoder"][1:]
         CONSOLE.print(
-            f"random: mean of 20 draws, decoder MSE from {number(low)} to {number(high)}."
+            f"{drawn}: mean of 20 draws, decoder MSE from {number(low)} to {number(high)}."
         )
     if found.assignment is not None:
         proof = "optimal to 1e-6" if found.optimal else "not proven optimal"
@@ -238,11 +239,11 @@ def run_summary(finished: "Run", out: Path) -> None:
             f"{a} → {b}",
             *(number(values.get((s, "mse_decoder"))) for s in strategies),
             f"{values[strategies[0], 'compared']:.0f}",
-            _short(values.get(("folded", "gap"))),
-            _percent(values.get(("folded", "certain_share"))),
+            _short(values.get((MAIN, "gap"))),
+            _percent(values.get((MAIN, "certain_share"))),
         )
     if finished.config.unmatched_cost is not None:
-        counts = measures[measures["strategy"] == "folded"].groupby("measure")["value"].sum()
+        counts = measures[measures["strategy"] == MAIN].groupby("measure")["value"].sum()
         CONSOLE.print(
             f"At a price of {finished.config.unmatched_cost}, over all pairs of SAEs: "
             f"{counts['unmatched_a']:.0f} of the features die, {counts['unmatched_b']:.0f} are born."

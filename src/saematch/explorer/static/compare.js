@@ -89,11 +89,12 @@ function partner(row, side) {
 export async function showCompare(place, asked, run) {
   place.append(make("h1", {}, "Compare strategies"));
   if (run.strategies.length < 2) {
-    place.append(make("p", {}, "This run has one strategy; saematch run makes the others by --strategies folded,unfolded,cosine."));
+    place.append(make("p", {}, "This run has one strategy; saematch run makes the others by --strategies."));
     return;
   }
   const answer = await ask("compare", asked);
-  const names = except => run.strategies.filter(one => one !== except).map(one => [one, one]);
+  const names = except => run.matchers.filter(one => one.name !== except).map(one => [one.name, one.label]);
+  const shared = run.matchers.filter(one => !one.one_to_one).map(one => one.label);
   const steps = run.chains.flatMap(chain => chain.slice(0, -1).map((key, place) => [key, `${key} → ${chain[place + 1]}`]));
   const measured = run.corpora.length > 0;
   const where = [["differ", "where they differ"],
@@ -121,7 +122,8 @@ export async function showCompare(place, asked, run) {
     [row.score_one, row.score_other, row.phi_one, row.phi_other].map(value => make("td", {}, short(value, 2))),
     answer.judged ? [make("td", {}, counted(row.judged)), [row.label_one, row.label_other].map(value => make("td", {}, short(value)))] : null))),
   make("p", {class: "quiet small"}, "Score: the share of a feature’s firings on which its partner fires too, mean over features. "
-    + "Cosine and correlation are not one-to-one, so many features may share a partner; always-on partners flatter the score, φ less so. "
+    + (shared.length ? `Not one-to-one, so that many features may share a partner: ${shared.join(", ")}. ` : "")
+    + "Always-on partners flatter the score, φ less so. "
     + (answer.judged ? "Label: mean over features whose partners by both were labelled in one experiment, 1 (DIFFERENT) to 3 (SAME)." : "")),
   make("h2", {}, "Features"), pagesOf("compare", answer, asked));
   if (!answer.features.length) return;

@@ -4,7 +4,7 @@ import {plural} from "./numbers.js";
 import {sameToken} from "./tokens.js";
 
 const RANGES = ["mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift", "fired"];
-const FOLDED = {certain: null, quantile: null, labels: null, phi: null, lift: null, phi_texts: null, lift_texts: null, fired: null,
+const OF_MAIN = {certain: null, quantile: null, labels: null, phi: null, lift: null, phi_texts: null, lift_texts: null, fired: null,
   partner_fired: null, joint_fired: null, doubts: null};
 
 export function embeddedAnswer(data, question, asked) {
@@ -22,10 +22,11 @@ export function embeddedAnswer(data, question, asked) {
 }
 
 function found(data, asked) {
-  const other = asked.strategy && asked.strategy !== "folded";
+  const main = data.main;
+  const other = asked.strategy && asked.strategy !== main;
   const step = row => (other ? {...row, ...row.steps[asked.strategy]} : row);
-  const shown = row => (other ? {...row, ...FOLDED} : row);
-  const rows = data.features.map(row => ({...step(row)})).filter(row => matches(row, asked, saidOf(data, row)));
+  const shown = row => (other ? {...row, ...OF_MAIN} : row);
+  const rows = data.features.map(row => ({...step(row)})).filter(row => matches(row, asked, saidOf(data, row), main));
   const sort = asked.sort || (asked.fires ? "share" : "layer");
   const order = asked.order || (sort === "share" ? "desc" : "asc");
   if (sort === "share") rows.forEach(row => { row.share = shareOf(row, asked.fires); });
@@ -39,7 +40,7 @@ function found(data, asked) {
   });
   const limit = Number(asked.limit || 50);
   const offset = Math.max(0, Math.min(Number(asked.offset || 0), Math.floor((rows.length - 1) / limit) * limit));
-  return {strategy: asked.strategy || "folded", total: rows.length, limit, offset, pending: [], problems: {},
+  return {strategy: asked.strategy || main, total: rows.length, limit, offset, pending: [], problems: {},
     features: rows.slice(offset, offset + limit).map(shown)};
 }
 
@@ -55,7 +56,8 @@ function saidOf(data, row) {
   return [row.description, ...told.map(one => one.text)].join("\n").toLowerCase();
 }
 
-function matches(row, asked, said) {
+function matches(row, asked, said, main) {
+  const own = row.steps[main];
   const holds = (tokens, wanted) => (tokens || []).some(token => sameToken(token, wanted));
   if (asked.text) {
     if (!asked.text.toLowerCase().split(/\s+/).filter(Boolean).every(word => said.includes(word))) return false;
@@ -66,16 +68,16 @@ function matches(row, asked, said) {
   if (asked.layer && !asked.layer.split(",").includes(row.key)) return false;
   if (asked.status && row.status !== asked.status) return false;
   if (asked.label && !(row.labels || []).includes(asked.label)) return false;
-  const fates = {live: row.live_pair, "left out": row.steps.folded.partner !== null && !row.live_pair,
-    dies: row.steps.folded.matched && row.steps.folded.partner === null, born: row.born};
+  const fates = {live: row.live_pair, "left out": own.partner !== null && !row.live_pair,
+    dies: own.matched && own.partner === null, born: row.born};
   if (asked.pairs && !fates[asked.pairs]) return false;
   const doubts = row.doubts || [];
   const doubted = {none: row.doubts !== null && !doubts.length, some: doubts.length > 0};
   if (asked.doubts && !(doubted[asked.doubts] ?? doubts.includes(asked.doubts))) return false;
-  if (asked.certain && (row.steps.folded.partner === null || row.certain !== (asked.certain === "yes"))) return false;
+  if (asked.certain && (own.partner === null || row.certain !== (asked.certain === "yes"))) return false;
   if (asked.differs) {
     const other = row.steps[asked.differs];
-    if (!other || !row.steps.folded.matched || other.partner === null || other.partner === row.steps.folded.partner) return false;
+    if (!other || !own.matched || other.partner === null || other.partner === own.partner) return false;
   }
   return RANGES.every(name => {
     const least = asked[`${name}_min`], most = asked[`${name}_max`], value = row[name];

@@ -49,7 +49,7 @@ function usualOrder(sort) {
 
 function searchForm(asked, run) {
   const layers = run.saes.map(sae => [sae.key, `layer ${sae.key}`]);
-  const others = run.strategies.filter(one => one !== "folded");
+  const others = run.strategies.filter(one => one !== run.main);
   const possible = ([name]) => run.corpora.length || !MEASURED.includes(name) || asked.sort === name;
   const sorts = [...(asked.fires ? [[SHARE, "share of the token"]] : []), ...SORTS.filter(possible)];
   const sort = asked.sort || usualSort(asked);
@@ -72,8 +72,8 @@ function searchForm(asked, run) {
         field("Step", choice("pairs", asked, [["live", "both live"], ["left out", "not both live"], ["dies", "dies"], ["born", "born here"]], "any")),
         field("Doubts", choice("doubts", asked, [["none", "none"], ["some", "some"], ...DOUBTS.map(kind => [kind, kind])], "any")),
         field("Pair is certain", choice("certain", asked, [["yes", "yes"], ["no", "no"]], "either")),
-        others.length ? field("Nearest by", choice("strategy", asked, run.strategies.map(one => [one, one]))) : null,
-        others.length ? field("Where folded differs from", choice("differs", asked, others.map(one => [one, one]), "–")) : null,
+        others.length ? field("Nearest by", choice("strategy", asked, run.matchers.map(one => [one.name, one.label]))) : null,
+        others.length ? field(`Where ${run.main} differs from`, choice("differs", asked, others.map(one => [one, one]), "–")) : null,
         RANGE_FIELDS.filter(possible).map(one => rangeField(one, asked)))));
   const go = () => {
     const given = Object.fromEntries(new FormData(form));
@@ -81,7 +81,7 @@ function searchForm(asked, run) {
     if (Boolean(given.fires) !== Boolean(asked.fires) && given.sort === usualSort(asked)) given.sort = given.order = "";
     if (given.order === usualOrder(given.sort || usualSort(given))) given.order = "";
     if (given.sort === usualSort(given)) given.sort = "";
-    if (given.strategy === "folded") given.strategy = "";
+    if (given.strategy === run.main) given.strategy = "";
     const named = (given.text ?? "").trim();
     const slash = named.lastIndexOf("/");
     // Also where there is no such layer: the answer names those there are.
@@ -172,8 +172,8 @@ export async function showFind(place, asked, run) {
     clear(results, make("p", {class: "notice doubt", role: "alert"}, error.message));
     return;
   }
-  const shared = ["cosine", "correlation"].includes(answer.strategy);
-  const by = answer.strategy === "folded" ? "" : `, by ${answer.strategy}`;
+  const shared = run.matchers.some(one => one.name === answer.strategy && !one.one_to_one);
+  const by = answer.strategy === run.main ? "" : `, by ${answer.strategy}`;
   const measured = run.corpora.length > 0 && !by;
   const notes = [];
   if (answer.pending.length) notes.push(make("p", {class: "notice", role: "status"},
@@ -193,7 +193,7 @@ export async function showFind(place, asked, run) {
       make("caption", {class: "quiet"}, `Nearest: the feature of the next layer ${shared ? "that is nearest, which others may share" : "under a one-to-one matching"}${by}.`
         + (by ? "" : " The bar: how many of the live pairs cost at most as much. Doubtful: follow the feature to read why."
           + (measured ? " φ of so many firings of the feature: of few it says little." : ""))
-        + (by && asked.doubts ? " Doubts are of the folded step." : "")),
+        + (by && asked.doubts ? ` Doubts are of the ${run.main} step.` : "")),
       make("thead", {}, make("tr", {}, ["feature", "described as", "density", "nearest", "MSE", "cosine", ...(measured ? ["φ"] : []), "margin"]
         .map(name => make("th", {scope: "col"}, name)))),
       make("tbody", {}, answer.features.map(row => resultRow(row, measured, asked.fires)))),

@@ -25,8 +25,8 @@ export async function showRuns(place, asked, run) {
     return;
   }
   place.append(chooser("runs", asked, [
-    ["one", "Strategy of the one", run.strategies.map(one => [one, one]), answer.one],
-    ["other", "Strategy of the other", run.second.strategies.map(one => [one, one]), answer.other],
+    ["one", "Strategy of the one", run.matchers.map(one => [one.name, one.label]), answer.one],
+    ["other", "Strategy of the other", run.second.matchers.map(one => [one.name, one.label]), answer.other],
     ["layer", "Layers", [["", "all"], ...answer.pairs.map(row => [row.a, `${row.a} → ${row.b}`])], asked.layer ?? ""]]));
   if (answer.settings.length) {
     place.append(make("details", {}, make("summary", {}, plural(answer.settings.length, "differing setting")),

@@ -14,9 +14,11 @@ from typing import Any, cast
 from saematch._io import files
 from saematch.evaluation import saved_sums as saved
 from saematch.evaluation.ablation import causal_agreement, sample
-from saematch.evaluation.arms import RANDOM, RIDGE, PairInputs, arms_of
+from saematch.evaluation.arms import PairInputs, arms_of
 from saematch.evaluation.collecting import Arm, Collected, collect
+from saematch.evaluation.names import RIDGE
 from saematch.matching.matched import Matching, same_features
+from saematch.matching.registry import MAIN, matcher
 from saematch.models import Corpus, Documents
 from saematch.pipelines.evaluation import plan
 from saematch.pipelines.evaluation import stages as evaluation
@@ -122,16 +124,26 @@ class CorpusEvaluation:
         for pair in of.pairs:
             mine: dict[str, Matching] = {}
             others: dict[str, Matching] = {}
+            drawn: list[str] = []
             for (a_b, strategy, parts), kept in self.matchings.items():
-                if a_b == pair and strategy != RANDOM:
-                    where = mine if parts == of.slug else others
-                    where[strategy if parts == of.slug else parts] = kept_matching(kept.read())
+                if a_b != pair:
+                    continue
+                if matcher(strategy).seeded:
+                    drawn.append(strategy)
+                elif parts == of.slug:
+                    mine[strategy] = kept_matching(kept)
+                else:
+                    others[parts] = kept_matching(kept)
             inputs = PairInputs(
                 of.model.saes[pair[0]], of.model.saes[pair[1]], of.slug, mine, others,
                 ridges.get(pair),
             )  # fmt: skip
             every = arms_of(
-                inputs, draws=config.random_draws, seed=config.seed, quantiles=config.quantiles
+                inputs,
+                drawn=drawn,
+                draws=config.random_draws,
+                seed=config.seed,
+                quantiles=config.quantiles,
             )
             arms[pair] = [arm for arm in every if (pair, arm.strategy, arm.parts) in wanted]
         return arms
@@ -195,7 +207,7 @@ class CorpusEvaluation:
             if of.held.is_finished(name, inputs):
                 continue
             of.tell(f"ablating {config.causal_pairs} feature pairs of {pair[0]}--{pair[1]}")
-            kept = {strategy: kept_matching(file.read()) for strategy, file in mine.items()}
+            kept = {strategy: kept_matching(file) for strategy, file in mine.items()}
             agreements = causal_agreement(
                 of.model.load(),
                 self._documents(),
@@ -203,7 +215,7 @@ class CorpusEvaluation:
                 of.model.saes[pair[1]].sae,
                 {strategy: one.permutation for strategy, one in kept.items()},
                 sample(
-                    kept["folded"],
+                    kept[MAIN],
                     same_features(kept.values()),
                     config.causal_pairs,
                     config.seed,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from saematch.configs.evaluation import EvaluationConfig
 from saematch.errors import UsageError
-from saematch.evaluation.arms import CORRELATION
+from saematch.matching.registry import MAIN
 from saematch.models import LanguageModel
 from saematch.pipelines.evaluation import plan
 from saematch.pipelines.evaluation import stages as evaluation
@@ -54,15 +54,15 @@ def evaluate(
 
 
 def _compare_parts(of: EvaluatedRun) -> None:
-    """`folded` by single parts."""
+    """The main strategy by single parts."""
     for other in plan.other_slugs(of.config, of.slug, of.run.config.parts):
         for a, b in of.pairs:
             parts = ((other, 1.0),)
             assert parts_slug(dict(parts)) == other
             scale = of.run.config.scale
             ends = of.members[a], of.members[b]
-            task = stages.MatchingTask(*ends, parts, scale, strategy="folded")
-            name = matching_name(a, b, "folded", other)
+            task = stages.MatchingTask(*ends, parts, scale, strategy=MAIN)
+            name = matching_name(a, b, MAIN, other)
             of.tell(f"matching {a}--{b} by {other}")
             make(of.held, Step(name, stages.match_pair, task))
 
@@ -75,8 +75,7 @@ def _measure_corpora(of: EvaluatedRun) -> None:
             f"needed corpora of different names, found {', '.join(of.config.corpora)}; rename a file"
         )
     fitting = Fitting(of, [rest for _, rest in texts])
-    if of.config.takes(CORRELATION):
-        fitting.correlate()
+    fitting.fit_maps()
     for number, (corpus, _) in enumerate(texts):
         CorpusEvaluation(of, corpus, fitting, ablate=number == 0).run()
 

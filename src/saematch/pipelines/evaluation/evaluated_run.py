@@ -5,7 +5,7 @@ from functools import cached_property
 
 from saematch.configs.evaluation import EvaluationConfig
 from saematch.errors import InputError, UsageError
-from saematch.evaluation.arms import CORRELATION
+from saematch.matching.registry import MAIN, matchers
 from saematch.models import LanguageModel
 from saematch.pipelines.checkpoints import examine
 from saematch.pipelines.evaluation import plan
@@ -69,6 +69,11 @@ class EvaluatedRun:
         used = {key for pair in self.pairs for key in pair}
         return [key for key in self.members if key in used]
 
+    @property
+    def fitted(self) -> list[str]:
+        """The strategies that are fitted to text."""
+        return [one.name for one in matchers() if one.needs_data and self.config.takes(one.name)]
+
     @cached_property
     def model(self) -> ModelOfRun:
         return ModelOfRun(
@@ -82,22 +87,22 @@ class EvaluatedRun:
         )
 
     def matchings(self) -> Matchings:
-        """What is to be measured; raises InputError where a pair has no folded matching."""
+        """What is to be measured; raises InputError where a pair lacks the main matching."""
         found: Matchings = {}
         others = plan.other_slugs(self.config, self.slug, self.run.config.parts)
         for pair in self.pairs:
-            for strategy in (*self.run.config.strategies, CORRELATION):
+            for strategy in (*self.run.config.strategies, *self.fitted):
                 name = matching_name(*pair, strategy, self.slug)
                 if self.config.takes(strategy) and self.held.record(name) is not None:
                     found[pair, strategy, self.slug] = self.held.kept(name)
-            if (pair, "folded", self.slug) not in found:
+            if (pair, MAIN, self.slug) not in found:
                 raise InputError(
-                    f"needed the folded matching of {pair[0]}--{pair[1]} in {self.held.path}, found none; "
+                    f"needed the {MAIN} matching of {pair[0]}--{pair[1]} in {self.held.path}, found none; "
                     "run saematch run again"
                 )
             for other in others:
-                name = matching_name(*pair, "folded", other)
-                found[pair, "folded", other] = self.held.kept(name)
+                name = matching_name(*pair, MAIN, other)
+                found[pair, MAIN, other] = self.held.kept(name)
         return found
 
     def note(self, *notes: str) -> None:

@@ -1,11 +1,10 @@
-"""What an evaluation fits to text: ridge maps, and the `correlation` matchings of a run."""
+"""What an evaluation fits to text: ridge maps, and the matchings of matchers that need data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from saematch.evaluation.arms import CORRELATION
 from saematch.evaluation.fitting import (
     TOKENS_PER_DIMENSION,
     fit,
@@ -13,15 +12,16 @@ from saematch.evaluation.fitting import (
     passes,
 )
 from saematch.evaluation.interventions import LinearMap
+from saematch.matching.correspondence import Correspondence
 from saematch.matching.measuring import measure
-from saematch.matching.permutation import Permutation
+from saematch.matching.registry import matcher
 from saematch.models import Corpus, load_corpus
-from saematch.pipelines.evaluation import plan
 from saematch.pipelines.evaluation.evaluated_run import EvaluatedRun
 from saematch.pipelines.evaluation.plan import Pair
 from saematch.pipelines.matching.measures import details_of
 from saematch.store.build import call_for, hash_of
-from saematch.store.matchings import matching_columns
+from saematch.store.matchings import encode_correspondence, matching_columns
+from saematch.store.names import correspondence_name, matching_name
 from saematch.store.schema import MATCHINGS
 
 USUAL_DOCUMENT_TOKENS = 400
@@ -54,42 +54,52 @@ class Fitting:
 
     def ridges(self, pairs: Sequence[Pair]) -> dict[Pair, LinearMap]:
         """Linear maps from the residual stream of a pair's first layer to its second's."""
-        return self._fit(pairs, ridge=True, correlation=False)[0] if pairs else {}
+        return self._fit(pairs, ridge=True)[0] if pairs else {}
 
-    def correlate(self) -> None:
-        """The `correlation` matchings, as tables beside those of the run."""
+    def fit_maps(self) -> None:
+        """The matchings by matchers that need data, as tables beside those of the run."""
+        for strategy in self.of.fitted:
+            self._fit_map(strategy)
+
+    def _fit_map(self, strategy: str) -> None:
         of = self.of
         hashes = {}
         for pair in of.pairs:
             ends = [of.members[key].identity for key in pair]
             hashes[pair] = hash_of(
-                stage="correlation", ends=ends, fitted_on=self.identity, scale=of.run.config.scale
+                stage=strategy, ends=ends, fitted_on=self.identity, scale=of.run.config.scale
             )
-        for pair in of.pairs:
-            call_for(of.held, plan.correlation_name(pair, of.slug), hashes[pair])
+        names = {pair: matching_name(*pair, strategy, of.slug) for pair in of.pairs}
+        for pair, name in names.items():
+            call_for(of.held, name, hashes[pair])
         missing = [
-            pair
-            for pair in of.pairs
-            if not of.held.is_finished(plan.correlation_name(pair, of.slug), hashes[pair])
+            pair for pair, name in names.items() if not of.held.is_finished(name, hashes[pair])
         ]
         if not missing:
             return
-        _, found = self._fit(missing, ridge=False, correlation=True)
-        for pair, permutation in found.items():
+        _, maps = self._fit(missing, strategies=[strategy])
+        for (pair, _), correspondence in maps.items():
             a, b = (of.members[key].folded(of.run.config.scale) for key in pair)
             parts = of.run.config.parts
-            matching = measure(a, b, permutation, parts=parts, strategy=CORRELATION)
-            data = MATCHINGS.encode(matching_columns(matching), details_of(matching))
-            of.held.keep(plan.correlation_name(pair, of.slug), data, hashes[pair])
+            matching = measure(a, b, correspondence, parts=parts, strategy=strategy)
+            partners = []
+            if matcher(strategy).several:
+                name = correspondence_name(*pair, strategy, of.slug)
+                call_for(of.held, name, hashes[pair])
+                of.held.keep(name, encode_correspondence(correspondence), hashes[pair])
+                partners = [of.held.kept(name)]
+            details = details_of(matching, *(file.sha256 for file in partners))
+            data = MATCHINGS.encode(matching_columns(matching), details)
+            of.held.keep(names[pair], data, hashes[pair], partners)
 
     def _fit(
-        self, pairs: Sequence[Pair], *, ridge: bool, correlation: bool
-    ) -> tuple[dict[Pair, LinearMap], dict[Pair, Permutation]]:
+        self, pairs: Sequence[Pair], *, ridge: bool = False, strategies: Sequence[str] = ()
+    ) -> tuple[dict[Pair, LinearMap], dict[tuple[Pair, str], Correspondence]]:
         of = self.of
         documents = fitting_documents(self.texts, of.model.load())
         keys = {key for pair in pairs for key in pair}
         saes = {key: of.model.saes[key].sae for key in of.keys if key in keys}
-        total = len(passes(pairs, saes, ridge=ridge, correlation=correlation)) * sum(
+        total = len(passes(pairs, saes, ridge=ridge, strategies=strategies)) * sum(
             len(some) for some in documents
         )
         read = 0
@@ -99,15 +109,15 @@ class Fitting:
             read += count
             of.tell(f"fitting to {read} of {total} other documents")
 
-        ridges, correlations, notes = fit(
+        ridges, maps, notes = fit(
             of.model.load(),
             documents,
             saes,
             pairs,
             of.config.batch_tokens,
             ridge=ridge,
-            correlation=correlation,
+            strategies=strategies,
             progress=tell,
         )
         of.note(*notes)
-        return ridges, correlations
+        return ridges, maps

@@ -10,18 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from saematch.configs.evaluation import EvaluationConfig
-from saematch.evaluation.arms import (
-    CORRELATION,
-    INTERVENTIONS,
-    RANDOM,
-    RIDGE,
-    UNFOLDED_REFOLDED,
-)
 from saematch.evaluation.collecting import Pair
+from saematch.evaluation.names import INTERVENTIONS, RIDGE, is_refolded, refolded
+from saematch.matching.registry import MAIN, matcher
 from saematch.pipelines.suite import Member
 from saematch.store.build import hash_of
 from saematch.store.directory import KeptFile
-from saematch.store.names import matching_name
 
 NO_PARTS = "any"
 """Folder of what was found without parts of a cost."""
@@ -46,7 +40,7 @@ class Unit:
     @property
     def counts_joint(self) -> bool:
         """Whether joint firings are counted: once for each map of features."""
-        return self.strategy != UNFOLDED_REFOLDED and not self.strategy.startswith("quantile")
+        return not is_refolded(self.strategy) and not self.strategy.startswith("quantile")
 
     @property
     def key(self) -> tuple[Pair, str, str]:
@@ -122,27 +116,29 @@ def units_of(
         for intervention in INTERVENTIONS:
             if not same_layer or intervention == "reconstruct_current":
                 add(intervention, "")
-        for (of, strategy, parts), kept in matchings.items():
-            if of == pair and strategy != RANDOM:
+        mine = [
+            (strategy, parts, kept)
+            for (of, strategy, parts), kept in matchings.items()
+            if of == pair
+        ]
+        for strategy, parts, kept in mine:
+            if not matcher(strategy).seeded:
                 add(strategy, parts, matching=kept, losses=parts == slug)
-                if strategy == "unfolded":
-                    add(UNFOLDED_REFOLDED, parts, matching=kept)
-        if any(of == pair and strategy == RANDOM for of, strategy, _ in matchings):
-            add(RANDOM, slug, draws=config.random_draws, seed=config.seed)
+                if matcher(strategy).raw:
+                    add(refolded(strategy), parts, matching=kept)
+        for strategy, _, _ in mine:
+            if matcher(strategy).seeded:
+                add(strategy, slug, draws=config.random_draws, seed=config.seed)
         if config.takes(RIDGE):
             add(RIDGE, "", fitted_on=fitted_on)
-        folded = matchings.get((pair, "folded", slug))
+        folded = matchings.get((pair, MAIN, slug))
         for q in config.quantiles if folded is not None else ():
             add(f"quantile({q:g})", slug, matching=folded, q=q)
     return found
 
 
 def other_slugs(config: EvaluationConfig, slug: str, parts: Mapping[str, float]) -> list[str]:
-    """Slugs of the single parts that `folded` is measured with too."""
+    """Slugs of the single parts that the main strategy is measured with too."""
     if not config.other_parts:
         return []
     return [part for part in ("decoder", "encoder") if part in parts and part != slug]
-
-
-def correlation_name(pair: Pair, slug: str) -> str:
-    return matching_name(*pair, CORRELATION, slug)

@@ -14,6 +14,7 @@ from saematch.errors import InputError, UsageError
 from saematch.evaluation.ablation import agreement_values
 from saematch.evaluation.measuring import Values
 from saematch.evaluation.tables import CorpusMeasures
+from saematch.matching.registry import is_matcher, matcher
 from saematch.pipelines.evaluation.plan import NO_PARTS, Pair, arm_name, corpus_slug, documents_name
 from saematch.pipelines.evaluation.stages import ArmFile, CorpusTask, agreements_of, corpus_measures
 from saematch.pipelines.evaluation.summary import corpora_of
@@ -155,7 +156,7 @@ class Evaluated:
                 assert name == arm_name(slug, strategy, parts, pair)
                 matching = matching_name(*pair, strategy, parts) if parts else None
                 draws = 1
-                if strategy == "random":
+                if is_matcher(strategy) and matcher(strategy).seeded:
                     table, _ = decode(self.run.directory.read(name))
                     draws, matching = 1 + max(table["draw"].to_pylist()), None
                 if matching not in record.depends:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from saematch.evaluation.ablation import Agreement, agreement_measures
-from saematch.evaluation.arms import RANDOM, RIDGE
 from saematch.evaluation.collecting import Arm, Collected, Pair, Row
 from saematch.evaluation.measuring import interval
+from saematch.evaluation.names import RIDGE
 from saematch.evaluation.tables import CorpusMeasures
-from saematch.matching.strategies import random_permutation
+from saematch.matching.registry import is_matcher, matcher
 from saematch.pipelines.matching.measures import as_columns
 from saematch.store.build import Output
 from saematch.store.directory import KeptFile
@@ -178,11 +178,11 @@ def corpus_measures(task: CorpusTask, read: Mapping[str, KeptFile]) -> CorpusMea
         rows = rows_of(read[one.name])
         for draw in range(one.draws):
             permutation = None
-            if one.strategy == RANDOM:
+            if is_matcher(one.strategy) and matcher(one.strategy).seeded:
                 d_a, d_b = (widths[key] for key in one.pair)
-                permutation = random_permutation(d_a, d_b, one.seed + draw)
+                permutation = matcher(one.strategy).draw(d_a, d_b, one.seed + draw).permutation
             elif one.matching is not None:
-                permutation = kept_matching(read[one.matching].read()).permutation
+                permutation = kept_matching(read[one.matching]).permutation
             mine = [row for row in rows if row["draw"] == draw]
             arm = Arm(one.strategy, one.parts, draw, _measured, permutation)
             arms.setdefault(one.pair, []).append((arm, mine))

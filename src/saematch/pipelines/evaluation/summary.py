@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from saematch.evaluation.names import INTERVENTIONS, RIDGE, refolded
+from saematch.matching.registry import MAIN, matchers, ranked_matchers
 from saematch.text import plural
 
 if TYPE_CHECKING:
@@ -21,12 +23,6 @@ MAIN_MEASURES: Mapping[str, tuple[str, str]] = {
     "causal_agreement": ("causal", "causal agreement"),
 }
 """Short and long names of the measures that stand in summaries."""
-ORDER = (
-    "layer_drop", "reconstruct_current", "reconstruct_previous", "ridge", "folded", "unfolded",
-    "unfolded_refolded", "cosine", "correlation", "naive", "random",
-)  # fmt: skip
-
-
 Span = tuple[float, float | None, float | None]
 
 
@@ -70,27 +66,36 @@ def documents_said(texts: int, documents: int) -> str:
     )
 
 
+def listed() -> list[str]:
+    """Everything that is measured of a pair, in the order in which it is listed."""
+    ways = ((one.name, refolded(one.name)) for one in ranked_matchers())
+    return [*INTERVENTIONS, RIDGE, *(name for some in ways for name in some)]
+
+
 def strategy_rows(measures: "pd.DataFrame") -> Iterator[tuple[str, dict[str, float]]]:
     """Means over pairs of SAEs of each measure, by strategy (and parts, where there are several), in
     a fixed order."""
-    main = measures[measures["strategy"] == "random"]["parts"]
+    drawn = [one.name for one in matchers() if one.seeded]
+    main = measures[measures["strategy"].isin(drawn)]["parts"]
     pairs = measures[measures["a"] != measures["b"]]
     grouped = pairs.groupby(["strategy", "parts", "measure"], sort=False)["value"].mean()
     means: dict[tuple[str, str], dict[str, float]] = {}
     for key, value in grouped.items():
         strategy, parts, measure = map(str, cast(tuple, key))
         means.setdefault((strategy, parts), {})[measure] = float(value)
-    slugs = [parts for strategy, parts in means if strategy == "folded"]
+    slugs = [parts for strategy, parts in means if strategy == MAIN]
     main_slug = str(main.iloc[0]) if len(main) else max(slugs, key=len, default="")
+
+    order = listed()
 
     def place(key: tuple[str, str]) -> tuple[int, bool, str]:
         strategy, parts = key
-        at = ORDER.index(strategy) if strategy in ORDER else len(ORDER)
+        at = order.index(strategy) if strategy in order else len(order)
         return at, parts != main_slug, strategy
 
     for strategy, parts in sorted(means, key=place):
-        other = strategy == "folded" and parts != main_slug
-        yield f"folded, {parts} only" if other else strategy, means[strategy, parts]
+        other = strategy == MAIN and parts != main_slug
+        yield f"{MAIN}, {parts} only" if other else strategy, means[strategy, parts]
 
 
 def spanned(span: Span | None, interval: bool = True) -> str:
@@ -107,7 +112,7 @@ def spanned(span: Span | None, interval: bool = True) -> str:
 def features_said(measures: "pd.DataFrame") -> str:
     """How many features of the earlier SAE the scores of strategies are over, from the rows of measures of
     one corpus or several; empty where none were measured."""
-    chosen = (measures["measure"] == "features_compared") & (measures["strategy"] == "folded")
+    chosen = (measures["measure"] == "features_compared") & (measures["strategy"] == MAIN)
     counts = measures["value"][chosen].dropna()
     if counts.empty:
         return ""

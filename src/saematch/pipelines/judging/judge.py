@@ -15,6 +15,7 @@ from typing import Any
 from saematch._io import files
 from saematch.configs.judging import JudgeConfig
 from saematch.errors import UsageError
+from saematch.matching.registry import MAIN
 from saematch.pipelines.evaluation.evaluated_run import members_of
 from saematch.pipelines.judging.preview import Intent, intent_of
 from saematch.pipelines.judging.sampling import (
@@ -24,7 +25,7 @@ from saematch.pipelines.judging.sampling import (
     pairs_for,
     with_texts,
 )
-from saematch.pipelines.matching.plan import composition_step, matching_step
+from saematch.pipelines.matching.plan import composition_steps, matching_steps
 from saematch.pipelines.suite import forget_loaded
 from saematch.semantics.judges.agreement import LEAST_CONTROLS, results, verdict
 from saematch.semantics.judges.embedding import EmbeddingJudge
@@ -239,16 +240,18 @@ class _Experiment:
             chain = next(keys for keys in self.of.chains if a in keys and b in keys)
             ends = members[a], members[b]
             self._tell(f"matching {a}--{b}")
-            make(self.held, matching_step(self.of.config, *ends, "folded"))
+            steps = matching_steps(self.of.config, *ends, MAIN)
             if chain.index(b) > chain.index(a) + 1:
-                make(self.held, composition_step(self.of.config, *ends, chain, "folded"))
+                steps += composition_steps(self.of.config, *ends, chain, MAIN)
+            for step in steps:
+                make(self.held, step)
 
     def _matching(self, pair: Pair, strategy: str) -> Any:
         name = matching_name(*pair, strategy, self.of.config.slug)
         if self.held.record(name) is None:
             return None
         self.drawn_from[name] = None
-        return kept_matching(self.held.read(name))
+        return kept_matching(self.held.kept(name))
 
     def _keep_results(
         self, rows: Sequence[Mapping[str, Any]], the_judge: Judge, journal: Journal
@@ -265,7 +268,7 @@ class _Experiment:
             },
         }
         sample = held.kept(sample_name(config.experiment))
-        reference = COMPOSITION if config.experiment == "persistence" else "folded"
+        reference = COMPOSITION if config.experiment == "persistence" else MAIN
         for name, about in judges.items():
             key = about["judge_key"]
             answers = answers_of(rows, key, journal)

@@ -13,6 +13,7 @@ import numpy as np
 from saematch.configs.judging import JudgeConfig
 from saematch.errors import InputError, UsageError
 from saematch.matching.matched import Matching
+from saematch.matching.registry import MAIN, compositions
 from saematch.semantics.descriptions.describing import half_source
 from saematch.semantics.descriptions.max_activating import HALVES
 from saematch.semantics.judges.experiments import (
@@ -39,7 +40,7 @@ MSE_STRATA = 10
 EXAMPLES = 8
 CALIBRATION_PAIRS = 200
 """Of each kind, that thresholds are set on."""
-EXACT, COMPOSITION = "exact", "composition"
+EXACT, COMPOSITION = "exact", compositions()[MAIN]
 
 
 def persistence_pairs(run: Run, config: JudgeConfig) -> list[Pair]:
@@ -85,7 +86,7 @@ def compared_features(run: Run, config: JudgeConfig, matching: MatchingOf) -> li
     found: list[Compared] = []
     for pair in pairs:
         found += _pairs(pair, config, matching, generator)
-    main = COMPOSITION if config.experiment == "persistence" else "folded"
+    main = COMPOSITION if config.experiment == "persistence" else MAIN
     found += also_swapped(found, main, config.swapped, generator)
     each = -(-config.controls // len(pairs))
     for pair in pairs:
@@ -108,7 +109,7 @@ def _calibration(run: Run, config: JudgeConfig, matching: MatchingOf) -> list[Co
 
 def _set_aside(pair: Pair, seed: int, matching: MatchingOf) -> tuple[_Ends, _Ends]:
     """Live features of both SAEs for calibration, and for controls; none is in both, in any pair."""
-    folded = matching(pair, "folded")
+    folded = matching(pair, MAIN)
     if folded is None:
         raise _no_matching(pair)
     (calibration_a, controls_a), (calibration_b, controls_b) = (
@@ -127,7 +128,7 @@ def _pairs(
     pair: Pair, config: JudgeConfig, matching: MatchingOf, generator: np.random.Generator
 ) -> list[Compared]:
     if config.experiment == "persistence":
-        named = {COMPOSITION: (COMPOSITION, "folded"), EXACT: ("folded",)}
+        named = {COMPOSITION: (COMPOSITION, MAIN), EXACT: (MAIN,)}
         ways = {
             name: next(one for way in some if (one := matching(pair, way)) is not None)
             for name, some in named.items()
@@ -137,22 +138,22 @@ def _pairs(
         live = start.permutation(np.flatnonzero(ways[EXACT].a.status == "live"))
         chosen = [(int(feature), 0) for feature in np.sort(live[: config.samples])]
         return partners_of(*pair, ways, chosen)
-    folded = matching(pair, "folded")
+    folded = matching(pair, MAIN)
     if folded is None:
         raise _no_matching(pair)
     if config.experiment == "layers":
-        others = {name: matching(pair, name) for name in config.strategies if name != "folded"}
-        ways = {"folded": folded} | {k: m for k, m in others.items() if m is not None}
+        others = {name: matching(pair, name) for name in config.strategies if name != MAIN}
+        ways = {MAIN: folded} | {k: m for k, m in others.items() if m is not None}
         return pairs_of(*pair, ways, config.samples, generator)
     count, strata = (
         (EXAMPLES, EXAMPLES) if config.experiment == "examples" else (config.samples, MSE_STRATA)
     )
-    return pairs_of(*pair, {"folded": folded}, count, generator, "mse_decoder", strata)
+    return pairs_of(*pair, {MAIN: folded}, count, generator, "mse_decoder", strata)
 
 
 def _no_matching(pair: Pair) -> InputError:
     return InputError(
-        f"needed the folded matching of {pair[0]}--{pair[1]}, found none; run saematch run again"
+        f"needed the {MAIN} matching of {pair[0]}--{pair[1]}, found none; run saematch run again"
     )
 
 

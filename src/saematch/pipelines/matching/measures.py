@@ -9,9 +9,10 @@ import numpy as np
 from saematch.matching.match import match
 from saematch.matching.matched import Matching, same_features
 from saematch.matching.measuring import measure
+from saematch.matching.registry import is_matcher, matcher
 from saematch.sae import FoldedSAE
+from saematch.store.matchings import SHA256
 from saematch.store.schema import MEASURES, WEIGHT_MEASURES
-from saematch.types import ASSIGNED
 
 COUNTS = ("pairs", "compared", "left_out", "unmatched_a", "unmatched_b")
 
@@ -30,21 +31,21 @@ def compared_measures(
     """The measures of one pair's matchings by strategy, their means over the same features of A.
 
     These are the `same_features` of all the matchings; how many there are, and how many of A's they
-    leave out, is among the measures.  `random`: the mean, least and greatest of `draws` draws from
-    `seed` on, of which the matching is the first.  `folded` and `unfolded` are measured on the weights
-    as shipped too.
+    leave out, is among the measures.  Of a matcher that is drawn by a seed: the mean, least and greatest of
+    `draws` draws from `seed` on, of which the matching is the first.  Solutions of an assignment problem are
+    measured on the weights as shipped too.
     """
     features = same_features(matchings.values())
     rows: dict[str, dict[str, Range]] = {}
     for strategy, found in matchings.items():
         measures = measures_of(found, features)
-        if strategy in ASSIGNED:
+        if is_matcher(strategy) and matcher(strategy).assigns:
             raw = measure(a.sae, b.sae, found.permutation, parts=found.parts, scale="none")
             measures["mse_decoder_raw"] = (mean_of(raw.mse_decoder, features), None, None)
-        if strategy == "random":
+        if is_matcher(strategy) and matcher(strategy).seeded:
             more = (
                 measures_of(
-                    match(a, b, parts=found.parts, strategy="random", seed=seed + n), features
+                    match(a, b, parts=found.parts, strategy=strategy, seed=seed + n), features
                 )
                 for n in range(1, draws)
             )
@@ -67,8 +68,11 @@ def measures_of(found: Matching, features: np.ndarray) -> dict[str, Range]:
     return {name: (_number(value), None, None) for name, value in values.items()}
 
 
-def details_of(found: Matching) -> dict[str, Any]:
-    """What a matching's table says beside its rows (docs/run-directory.md)."""
+def details_of(found: Matching, correspondence: str | None = None) -> dict[str, Any]:
+    """What a matching's table says beside its rows (docs/run-directory.md).
+
+    `correspondence`: the sha256 of the table with all partners.
+    """
     proof, rest = found.assignment, found.without_degenerate
     status = found.b.status
     return {
@@ -80,6 +84,7 @@ def details_of(found: Matching) -> dict[str, Any]:
         "d_b": found.b.d_sae,
         "d_model": found.d_model,
         "strategy": found.strategy,
+        **({} if correspondence is None else {SHA256: correspondence}),
         "parts": dict(found.parts),
         "scale": found.scale,
         "shares": found.shares,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from saematch.matching.registry import MAIN
 from saematch.pipelines.matching.measures import Range, as_columns, mean_of, measure_rows
 from saematch.pipelines.suite import Member
 from saematch.store.build import Output
@@ -69,14 +70,14 @@ def measure_growth(task: NormGrowthTask, files: Sequence[KeptFile]) -> Output:
     from saematch.types import parts_slug
 
     started = time.perf_counter()
-    found = kept_matching(files[0].read())
+    found = kept_matching(files[0])
     live = np.flatnonzero(found.live)
     norms_a, norms_b = (_decoder_norms(member, task.scale) for member in (task.a, task.b))
     ratios = np.log(norms_b[found.permutation[live]] / norms_a[live])
     ratio = math.exp(ratios.mean()) if len(live) else math.nan
     measures: dict[str, Range] = {"decoder_norm_ratio": (ratio, None, None)}
     slug = parts_slug(dict(found.parts))
-    rows = measure_rows(task.a.key, task.b.key, "folded", slug, measures)
+    rows = measure_rows(task.a.key, task.b.key, MAIN, slug, measures)
     data = MEASURE_SOURCE.encode(as_columns(rows))
     return Output(data, {"total": time.perf_counter() - started})
 

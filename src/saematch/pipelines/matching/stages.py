@@ -8,14 +8,17 @@ sees the same files.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
+from saematch.matching.correspondence import Correspondence
 from saematch.matching.match import match
+from saematch.matching.matched import Matching
 from saematch.matching.measuring import measure
 from saematch.matching.paths import chain
-from saematch.matching.permutation import Permutation, compose
+from saematch.matching.registry import matcher
 from saematch.pipelines.matching.candidates import nearest
 from saematch.pipelines.matching.measures import (
     Range,
@@ -27,7 +30,12 @@ from saematch.pipelines.matching.measures import (
 from saematch.pipelines.suite import Member
 from saematch.store.build import Output
 from saematch.store.directory import KeptFile
-from saematch.store.matchings import kept_matching, matching_columns
+from saematch.store.matchings import (
+    encode_correspondence,
+    kept_correspondence,
+    kept_matching,
+    matching_columns,
+)
 from saematch.store.schema import (
     CANDIDATES,
     COMPARED,
@@ -37,7 +45,7 @@ from saematch.store.schema import (
     PATHS,
     decode,
 )
-from saematch.types import ASSIGNED, parts_slug
+from saematch.types import parts_slug
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class PairTask:
 
 @dataclass(frozen=True)
 class MatchingTask(PairTask):
-    """Match the pair by a strategy; `random` by the draw of `seed`."""
+    """Match the pair by a strategy; one that is drawn by that of `seed`."""
 
     strategy: str
     seed: int = 0
@@ -72,15 +80,16 @@ class MatchingTask(PairTask):
 
     @property
     def identity(self) -> dict[str, Any]:
-        random = {"seed": self.seed} if self.strategy == "random" else {}
+        way = matcher(self.strategy)
+        drawn = {"seed": self.seed} if way.seeded else {}
         price = {} if self.unmatched_cost is None else {"unmatched_cost": self.unmatched_cost}
-        solved = {"degenerate": self.degenerate} if self.strategy in ASSIGNED else {}
-        return {**super().identity, "strategy": self.strategy, **random, **price, **solved}
+        solved = {"degenerate": self.degenerate} if way.assigns else {}
+        return {**super().identity, "strategy": self.strategy, **drawn, **price, **solved}
 
 
 @dataclass(frozen=True)
 class CompositionTask(PairTask):
-    """Measure the composition of adjacent permutations, whose files the stage reads in order."""
+    """Measure the composition of adjacent matchings, whose files the stage reads in order."""
 
     strategy: str
     """What the composition is called."""
@@ -166,35 +175,70 @@ class MergeTask:
 def match_pair(task: MatchingTask, files: Sequence[KeptFile]) -> Output:
     """`matchings/{strategy}/{parts}/{a}--{b}.parquet`, with its proof as its details."""
     started = time.perf_counter()
-    a, b = task.a.folded(task.scale), task.b.folded(task.scale)
-    strategy: Any = task.strategy
-    price: Any = task.unmatched_cost
-    degenerate: Any = task.degenerate
-    found = match(
-        a,
-        b,
-        parts=dict(task.parts),
-        strategy=strategy,
-        seed=task.seed,
-        unmatched_cost=price,
-        degenerate=degenerate,
-    )
+    found = _matched(task)
     data = MATCHINGS.encode(matching_columns(found), details_of(found))
     solving = dict(found.assignment.seconds) if found.assignment else {}
     return Output(data, {"total": time.perf_counter() - started, **solving})
 
 
-def compose_pair(task: CompositionTask, files: Sequence[KeptFile]) -> Output:
-    """`matchings/{composition}/{parts}/{a}--{b}.parquet`: adjacent permutations, composed."""
+def find_partners(task: MatchingTask, files: Sequence[KeptFile]) -> Output:
+    """`correspondences/{strategy}/{parts}/{a}--{b}.parquet` of a matcher of several partners."""
     started = time.perf_counter()
-    steps = [kept_matching(file.read()) for file in files]
-    permutation: Permutation = steps[0].permutation
-    for step in steps[1:]:
-        permutation = compose(permutation, step.permutation)
+    found = _matched(task)
+    data = encode_correspondence(found.correspondence, {"notes": list(found.notes)})
+    return Output(data, {"total": time.perf_counter() - started})
+
+
+def _matched(task: MatchingTask) -> Matching:
+    price: Any = task.unmatched_cost
+    degenerate: Any = task.degenerate
+    return match(
+        task.a.folded(task.scale),
+        task.b.folded(task.scale),
+        parts=dict(task.parts),
+        strategy=task.strategy,
+        seed=task.seed,
+        unmatched_cost=price,
+        degenerate=degenerate,
+    )
+
+
+def compose_pair(task: CompositionTask, files: Sequence[KeptFile]) -> Output:
+    """`matchings/{composition}/{parts}/{a}--{b}.parquet`: adjacent maps, composed."""
+    started = time.perf_counter()
+    composed, through = _composed(files)
     a, b = task.a.folded(task.scale), task.b.folded(task.scale)
-    found = measure(a, b, permutation, parts=dict(task.parts), strategy=task.strategy)
-    through = [step.b.key for step in steps[:-1]]
-    details = {**details_of(found), "through": through}
+    found = measure(a, b, composed, parts=dict(task.parts), strategy=task.strategy)
+    data = MATCHINGS.encode(matching_columns(found), {**details_of(found), **through})
+    return Output(data, {"total": time.perf_counter() - started})
+
+
+def compose_partners(task: CompositionTask, files: Sequence[KeptFile]) -> Output:
+    """`correspondences/{composition}/{parts}/{a}--{b}.parquet`: weights multiply along a way and add up over
+    ways."""
+    started = time.perf_counter()
+    composed, through = _composed(files)
+    return Output(
+        encode_correspondence(composed, through), {"total": time.perf_counter() - started}
+    )
+
+
+def _composed(files: Sequence[KeptFile]) -> tuple[Correspondence, dict[str, Any]]:
+    """Adjacent maps as one, and the keys that it passes through."""
+    steps = [kept_matching(file) for file in files]
+    composed = reduce(Correspondence.compose, (step.correspondence for step in steps))
+    return composed, {"through": [step.b.key for step in steps[:-1]]}
+
+
+def measure_partners(task: MatchingTask | CompositionTask, files: Sequence[KeptFile]) -> Output:
+    """The table of matchings that belongs to a table of correspondences, which the stage reads."""
+    started = time.perf_counter()
+    (file,) = files
+    correspondence, about = kept_correspondence(file)
+    a, b = task.a.folded(task.scale), task.b.folded(task.scale)
+    found = measure(a, b, correspondence, parts=dict(task.parts), strategy=task.strategy)
+    more = {name: about[name] for name in ("notes", "through") if name in about}
+    details = {**details_of(found, file.sha256), **more}
     data = MATCHINGS.encode(matching_columns(found), details)
     return Output(data, {"total": time.perf_counter() - started})
 
@@ -205,8 +249,8 @@ def compare_strategies(task: ComparisonTask, files: Sequence[KeptFile]) -> Outpu
     a, b = task.a.folded(task.scale), task.b.folded(task.scale)
     matchings = {}
     for file in files:
-        kept = kept_matching(file.read())
-        again = measure(a, b, kept.permutation, parts=kept.parts)  # tables do not keep mse_bias
+        kept = kept_matching(file)
+        again = measure(a, b, kept.correspondence, parts=kept.parts)  # tables do not keep mse_bias
         matchings[kept.strategy] = replace(kept, mse_bias=again.mse_bias)
     measures = compared_measures(a, b, matchings, seed=task.seed, draws=task.draws)
     slug = parts_slug(dict(task.parts))
@@ -259,7 +303,7 @@ def chain_paths(task: PathsTask, files: Sequence[KeptFile]) -> Output:
     for steps in task.steps:
         part = files[position : position + steps]
         position += steps
-        paths = chain([kept_matching(file.read()) for file in part])
+        paths = chain([kept_matching(file) for file in part])
         frame = paths.to_frame()
         frame["path"] += count
         count += len(paths)
