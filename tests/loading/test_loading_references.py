@@ -141,7 +141,7 @@ def test_dictionary_learning_and_llama_scope_suites(tmp_path: Path) -> None:
 
 
 def test_what_is_no_suite(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="presets"):
+    with pytest.raises(InputError, match="did you mean the preset gemma-scope-2b/table1"):
         load_suite("gemma-scope-2b/table2")
     with pytest.raises(InputError, match="no files"):
         load_suite(str(tmp_path))
