@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -24,9 +24,6 @@ from saematch import (
 from saematch.errors import MESSAGE_CHARACTERS, SaematchError, UsageError
 from saematch.files import os_error_in_words, user_path
 from saematch.text import printable, records, to_json
-
-if TYPE_CHECKING:
-    from saematch.run import Run
 
 app = typer.Typer(
     name="saematch",
@@ -271,7 +268,7 @@ def run(
     with display.progress(quiet=as_json) as progress:
         finished = run_suite(settings, out, progress)
     if as_json:
-        _print_json({"directory": str(out), "measures": _records(finished)})
+        _print_json({"directory": str(out), "measures": records(finished.measures())})
     else:
         display.run_summary(finished, out)
 
@@ -325,10 +322,6 @@ def export(
     else:
         for path in written:
             typer.echo(path)
-
-
-def _records(finished: "Run") -> list[dict[str, Any]]:
-    return records(finished.measures())
 
 
 def _print_json(value: Any) -> None:
