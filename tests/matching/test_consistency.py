@@ -1,14 +1,18 @@
 """PW-MCC: bounds, invariances, and every matching tried as the oracle."""
 
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
-from saematch import SAE, UsageError, pw_mcc
+from saematch import SAE, Certified, UsageError, pw_mcc
+from saematch.assignment.costs import SquaredDistances
+from saematch.assignment.problem import Problem
 
 
 def dictionary(d_sae: int, d_model: int, seed: int) -> SAE:
@@ -34,6 +38,33 @@ def test_agrees_with_brute_force(d_a: int, d_b: int, d_model: int, seed: int) ->
     choices = np.array(list(permutations(range(cosine.shape[1]), len(cosine))))
     best = cosine[np.arange(len(cosine)), choices].mean(axis=1).max()
     assert pw_mcc(a, b).value == pytest.approx(best, abs=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 60), st.integers(0, 40), st.integers(1, 20), st.integers(0, 10**6),
+    st.sampled_from(("float32", "bfloat16")), st.sampled_from(("compiled", "torch")),
+)  # fmt: skip
+def test_the_solver_up_to_sign_agrees_with_scipy_and_proves_it(
+    n: int, more: int, d: int, seed: int, precision: Any, scan: Any
+) -> None:
+    """Copies, negatives and zero rows among them: many equal costs."""
+    generator = torch.Generator().manual_seed(seed)
+    columns = torch.randn(n + more, d, generator=generator) + 2
+    rows = columns[torch.randint(n + more, (n,), generator=generator)]
+    rows = rows * torch.tensor([1.0, -1.0, 0.5, 0.0])[torch.randint(4, (n, 1), generator=generator)]
+    rows[::3] += torch.randn(rows[::3].shape, generator=generator)
+    a, b = rows.double(), columns.double()
+    costs = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * (a @ b.T).abs()
+    best = float(costs.numpy()[linear_sum_assignment(costs.numpy())].sum())
+    solver = Certified(precision=precision, scan=scan)
+    found = solver(Problem.of(SquaredDistances.of(rows, columns, up_to_sign=True)))
+    tiny = 1e-11 * found.factor_energy
+    assert found.primal == pytest.approx(best, rel=1e-10, abs=tiny)
+    assert found.slack <= 1e-9 * found.factor_energy
+    reduced = costs.numpy() - found.row_duals[:, None] - found.column_duals
+    assert reduced.min() >= -tiny
+    assert float(costs.numpy()[np.arange(n), found.columns].sum()) == pytest.approx(best, abs=tiny)
 
 
 def test_one_for_a_relabelled_rescaled_and_flipped_copy() -> None:

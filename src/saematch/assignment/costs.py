@@ -10,8 +10,13 @@ splits into a term a row and a term a column.
 Distances do not change when the same vector is taken off all factors, but these bounds do: an offset
 that all factors share is taken off in float64 before anything is rounded.  The costs of single pairs
 (`exact`) come from the factors as they were given.
+
+Up to sign, c_ij = min(‖a_i − b_j‖², ‖a_i + b_j‖²) = ‖a_i‖² + ‖b_j‖² − 2|a_i·b_j|.  An absolute value
+moves no two numbers further apart, so that every bound on a product holds for it as well; but an
+offset that is taken off would change these costs, so none is.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,30 +48,39 @@ class SquaredDistances:
     row_norms: Float64[Tensor, " n"]
     """Squared norms, the centre taken off."""
     column_norms: Float64[Tensor, " m"]
+    up_to_sign: bool = False
+    """Whether a factor and its negative count as one."""
 
     @classmethod
-    def of(cls, rows: Float[Tensor, "n d"], columns: Float[Tensor, "m d"]) -> "SquaredDistances":
-        centre = _offset(rows, columns)
+    def of(
+        cls, rows: Float[Tensor, "n d"], columns: Float[Tensor, "m d"], up_to_sign: bool = False
+    ) -> "SquaredDistances":
+        centre = None if up_to_sign else _offset(rows, columns)
         row_norms, column_norms = (squared_norms(one, centre) for one in (rows, columns))
-        return cls(rows, columns, centre, row_norms, column_norms)
+        return cls(rows, columns, centre, row_norms, column_norms, up_to_sign)
 
     def scaled(self, exponent: int) -> "SquaredDistances":
         """Factors times 2^exponent, which changes no mantissa; not copied where that is 1."""
         if exponent == 0:
             return self
-        return SquaredDistances(
-            scaled(self.rows, exponent),
-            scaled(self.columns, exponent),
-            None if self.centre is None else scaled(self.centre, exponent),
-            scaled(self.row_norms, 2 * exponent),
-            scaled(self.column_norms, 2 * exponent),
+        return dataclasses.replace(
+            self,
+            rows=scaled(self.rows, exponent),
+            columns=scaled(self.columns, exponent),
+            centre=None if self.centre is None else scaled(self.centre, exponent),
+            row_norms=scaled(self.row_norms, 2 * exponent),
+            column_norms=scaled(self.column_norms, 2 * exponent),
         )
 
     @property
     def transposed(self) -> "SquaredDistances":
         """The same costs with rows and columns changing places."""
-        return SquaredDistances(
-            self.columns, self.rows, self.centre, self.column_norms, self.row_norms
+        return dataclasses.replace(
+            self,
+            rows=self.columns,
+            columns=self.rows,
+            row_norms=self.column_norms,
+            column_norms=self.row_norms,
         )
 
     @property
@@ -112,7 +126,7 @@ class SquaredDistances:
         return 2.0 * (self.rows.shape[1] + 8) * torch.finfo(dtype).tiny
 
     def fill(self, start: int, stop: int, out: Float[Tensor, "b m"]) -> None:
-        """Write the costs of rows `start:stop` against all columns into `out`."""
+        """Write ‖a_i − b_j‖² of rows `start:stop` against all columns into `out`; not up to sign."""
         dtype = out.dtype
         torch.add(
             self.row_norms[start:stop, None].to(dtype), self.column_norms[None].to(dtype), out=out
@@ -137,9 +151,12 @@ class SquaredDistances:
         step = max(1, entries // max(1, self.rows.shape[1]))
         for start in range(0, len(i), step):
             part = slice(start, start + step)
-            difference = self.rows[i[part].to(device)].double()
-            difference -= self.columns[j[part].to(device)]
-            values[part] = difference.square_().sum(dim=1).cpu()
+            rows = self.rows[i[part].to(device)].double()
+            columns = self.columns[j[part].to(device)]
+            cost = (rows - columns).square_().sum(dim=1)
+            if self.up_to_sign:
+                cost = torch.minimum(cost, (rows + columns).square_().sum(dim=1))
+            values[part] = cost.cpu()
         return values
 
     @property

@@ -116,12 +116,15 @@ class Products:
         return self.rows.device
 
     def block(self, rows: slice | Int64[Tensor, " b"], out: Tensor | None = None) -> Tensor:
-        """Dot products [b, m] of some rows with all columns; float32 from bfloat16 on a GPU."""
+        """Dot products [b, m] of some rows with all columns, up to sign where the costs are; float32
+        from bfloat16 on a GPU."""
         some = self.rows[rows if isinstance(rows, slice) else rows.to(self.device)]
         with full_precision():
             if some.is_cuda and self.dtype == torch.bfloat16:
-                return torch.mm(some, self.columns.T, out_dtype=torch.float32)
-            return torch.mm(some, self.columns.T, out=out)
+                block = torch.mm(some, self.columns.T, out_dtype=torch.float32)
+            else:
+                block = torch.mm(some, self.columns.T, out=out)
+        return block.abs_() if self.costs.up_to_sign else block
 
     def row_terms(self, rows: slice | np.ndarray) -> Float64[np.ndarray, " b"]:
         norms = self.row_norms[rows]
@@ -142,7 +145,7 @@ class Products:
         for first in range(0, self.m, step):
             columns = self.costs.centred(self.costs.columns[first : first + step])
             torch.mm(some, columns.T, out=out[:, first : first + step])
-        return out
+        return out.abs_() if self.costs.up_to_sign else out
 
     def double_bounds(
         self, rows: np.ndarray, column_duals: Float64[np.ndarray, " m"]

@@ -138,13 +138,13 @@ def lowest_in_columns(
 
 @compiled(SUMS)
 @no_type_check
-def pair_costs(rows, columns, i, j, start, stop, out):
-    """‖rows[i] − columns[j]‖² in float64 of the pairs `start:stop`, by differences."""
+def pair_costs(rows, columns, sign, i, j, start, stop, out):
+    """‖rows[i] − sign · columns[j]‖² in float64 of the pairs `start:stop`, by differences."""
     d = rows.shape[1]
     for p in range(start, stop):
         a, b = rows[i[p]], columns[j[p]]
         total = 0.0
         for t in range(d):
-            difference = np.float64(a[t]) - np.float64(b[t])
+            difference = np.float64(a[t]) - sign * np.float64(b[t])
             total += difference * difference
         out[p] = total

@@ -230,8 +230,12 @@ def exact_costs(
         some = torch.from_numpy(i), torch.from_numpy(j.astype(np.int64))
         return products.costs.exact(*some).numpy()
     rows, columns = products.costs.rows.numpy(), products.costs.columns.numpy()
-    out = np.empty(len(i))
-    in_parallel(
-        lambda start, stop: scanning.pair_costs(rows, columns, i, j, start, stop, out), len(i), 256
-    )
-    return out
+
+    def costs(sign: float) -> Float64[np.ndarray, " k"]:
+        out = np.empty(len(i))
+        in_parallel(
+            lambda *part: scanning.pair_costs(rows, columns, sign, i, j, *part, out), len(i), 256
+        )
+        return out
+
+    return np.minimum(costs(1.0), costs(-1.0)) if products.costs.up_to_sign else costs(1.0)

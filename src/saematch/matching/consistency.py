@@ -9,12 +9,13 @@ unit rows, matched to A in the same way.
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from saematch.assignment.certified import Certified
+from saematch.assignment.costs import SquaredDistances
+from saematch.assignment.problem import Problem
 from saematch.errors import UsageError
 from saematch.matching.strategies import unit_rows
 from saematch.sae import SAE
@@ -62,7 +63,9 @@ def _random_like(rows: Float[Tensor, "n d_model"], seed: int) -> Float[Tensor, "
 
 
 def _mean_cosine(a: Float[Tensor, "n d_model"], b: Float[Tensor, "m d_model"]) -> float:
-    cosine = (a @ b.T).abs_().numpy()
-    # Not a squared distance, since the sign is dropped; so not a problem of `saematch.solve`.
-    pairs = linear_sum_assignment(cosine, maximize=True)
-    return float(cosine[pairs].mean(dtype=np.float64))
+    if len(a) > len(b):
+        a, b = b, a
+    # Of unit rows, ‖a ∓ b‖² = 2 − 2|cosine| at its least.
+    found = Certified()(Problem.of(SquaredDistances.of(a, b, up_to_sign=True)))
+    partners = b[torch.from_numpy(found.columns)]
+    return float((a.double() * partners.double()).sum(dim=1).abs().mean())
