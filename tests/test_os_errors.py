@@ -82,7 +82,7 @@ def test_readers(reader: str, kind: str, place) -> None:
 @pytest.mark.parametrize("kind", KINDS[:5])
 def test_where_a_run_is_to_be_written(kind: str, place) -> None:
     with (
-        pytest.raises(SaematchError, match=r"expected|needed"),
+        pytest.raises(SaematchError, match=r"expected|expected"),
         RunDirectory(place(kind)).holding(),
     ):
         pass

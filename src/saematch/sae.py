@@ -46,7 +46,7 @@ def check_finite(name: str, tensor: Tensor, where: str) -> None:
             f"expected plain numbers in '{name}' of {where}, got {tensor.layout}"
         )
     if not tensor.dtype.is_floating_point:
-        raise InputError(f"needed floating-point '{name}' in {where}, found {tensor.dtype}")
+        raise InputError(f"expected floating-point '{name}' in {where}, got {tensor.dtype}")
     if tensor.dtype.itemsize < 2:
         raise UnsupportedError(
             f"expected '{name}' of 16, 32 or 64 bits in {where}, got {tensor.dtype}; convert it to float32"
@@ -62,7 +62,7 @@ def check_finite(name: str, tensor: Tensor, where: str) -> None:
             value = float(block[tuple(index)])
             index[0] += number * rows
             raise InputError(
-                f"needed finite numbers in tensor '{name}' of {where}, found {value} at {index}"
+                f"expected finite numbers in tensor '{name}' of {where}, got {value} at {index}"
             )
 
 
@@ -123,12 +123,12 @@ class SAE:
         object.__setattr__(self, "conversions", tuple(self.conversions))
         if (self.activation == "jumprelu") != (self.threshold is not None):
             raise InputError(
-                f"needed a threshold for jumprelu and for nothing else, found activation "
+                f"expected a threshold for jumprelu and for nothing else, got activation "
                 f"'{self.activation}' and threshold {'given' if self.threshold is not None else 'missing'}"
             )
         if (self.activation == "topk") != (self.k is not None):
             raise InputError(
-                f"needed k for topk and for nothing else, found activation '{self.activation}' "
+                f"expected k for topk and for nothing else, got activation '{self.activation}' "
                 f"and k = {self.k}"
             )
         if self.activation not in ("jumprelu", "relu", "topk"):
@@ -156,14 +156,14 @@ class SAE:
                 continue
             if tuple(tensor.shape) != shape:
                 raise InputError(
-                    f"needed '{name}' of shape {list(shape)} in {where}, found {list(tensor.shape)}"
+                    f"expected '{name}' of shape {list(shape)} in {where}, got {list(tensor.shape)}"
                 )
             check_finite(name, tensor, where)
         if self.k is not None and not (type(self.k) is int and 0 < self.k <= d_sae):
-            raise InputError(f"needed k between 1 and {d_sae} in {where}, found {self.k}")
+            raise InputError(f"expected k between 1 and {d_sae} in {where}, got {self.k}")
         if self.firing is not None and tuple(self.firing.counts.shape) != (d_sae,):
             raise InputError(
-                f"needed 'counts' of shape {[d_sae]} in {where}, found {list(self.firing.counts.shape)}"
+                f"expected 'counts' of shape {[d_sae]} in {where}, got {list(self.firing.counts.shape)}"
             )
 
     def __repr__(self) -> str:
@@ -331,20 +331,20 @@ def fold_thresholds(
         values = torch.where(norms > 0, 1 / norms, torch.ones_like(norms))
     elif scale == "activation":
         if mean_activation is None:
-            raise UsageError("needed mean_activation [d_sae] for scale 'activation', found none")
+            raise UsageError("expected mean_activation [d_sae] for scale 'activation', got none")
         values = mean_activation.float()
     else:
         raise UsageError(
-            f"needed a scale of threshold, decoder_norm, activation or none, found '{scale}'"
+            f"expected a scale of threshold, decoder_norm, activation or none, got '{scale}'"
         )
     if values.shape != (sae.d_sae,):
-        raise UsageError(f"needed a scale of shape [{sae.d_sae}], found {list(values.shape)}")
+        raise UsageError(f"expected a scale of shape [{sae.d_sae}], got {list(values.shape)}")
     # A scale below 1e-38 has no float32 reciprocal to divide the encoder by.
     unusable = ~(torch.isfinite(values) & torch.isfinite(values.reciprocal()) & (values > 0))
     if unusable.any():
         first = int(unusable.nonzero()[0])
         raise InputError(
-            f"needed a positive {scale} for every feature, found {float(values[first]):g} at feature "
+            f"expected a positive {scale} for every feature, got {float(values[first]):g} at feature "
             f"{first} and {int(unusable.sum())} such of {sae.d_sae} "
             f"({sae.reference or 'in memory'}); try the scale decoder_norm"
         )

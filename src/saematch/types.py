@@ -19,10 +19,10 @@ def part_weights(parts: Sequence[str] | Mapping[str, float]) -> dict[str, float]
         parts = parts.split(",")
     weights = dict(parts) if isinstance(parts, Mapping) else dict.fromkeys(parts, 1.0)
     if not weights or len(weights) != len(parts) or not set(weights) <= set(PARTS):
-        raise UsageError(f"needed parts among {', '.join(PARTS)}, found {list(parts)}")
+        raise UsageError(f"expected parts among {', '.join(PARTS)}, got {list(parts)}")
     for part, weight in weights.items():
         if not (math.isfinite(weight) and weight > 0):
-            raise UsageError(f"needed a positive weight for part '{part}', found {weight}")
+            raise UsageError(f"expected a positive weight for part '{part}', got {weight}")
     return {part: float(weights[part]) for part in PARTS if part in weights}
 
 

@@ -413,8 +413,8 @@ def test_prices_far_above_every_cost_lose_nothing(price: float) -> None:
     [
         ({"shortlist": 0}, "shortlist from 1"),
         ({"memory_share": -1.0}, "memory_share above 0"),
-        ({"precision": "float16"}, "needed a precision of auto, float32, bfloat16"),
-        ({"scan": "x"}, "needed a scan of auto, compiled, torch"),
+        ({"precision": "float16"}, "expected a precision of auto, float32, bfloat16"),
+        ({"scan": "x"}, "expected a scan of auto, compiled, torch"),
     ],
 )
 def test_settings_that_there_are_not(settings: dict[str, Any], said: str) -> None:

@@ -150,7 +150,7 @@ def test_nothing_waits_for_a_hub_that_does_not_serve(
     offline = "1" if state == "offline" else "0"
     out, said = ask(tmp_path, cached, HF_ENDPOINT=url, HF_HUB_OFFLINE=offline)
     assert out.count("got") == (2 if cached else 0), out
-    assert out.count("no model: needed the language model 'me/saes'") == 1
+    assert out.count("no model: expected the language model 'me/saes'") == 1
     # The server hangs for a minute: far less says that nobody waited, on busy cores too.
     assert float(out.split()[-1]) < 30, out
     assert "Traceback" not in said

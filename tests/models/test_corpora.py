@@ -112,7 +112,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, data: bytes, said:
 def test_names_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="web, wiki, code, or a file or folder of text"):
         load_corpus("books", 3)
-    with pytest.raises(InputError, match="needed text files in"):
+    with pytest.raises(InputError, match="expected text files in"):
         load_corpus(str(tmp_path), 3)
 
 

@@ -99,7 +99,7 @@ def test_a_model_that_is_not_there_or_is_gated(monkeypatch, tmp_path) -> None:
     import transformers
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(InputError, match="needed a model of transformers in"):
+    with pytest.raises(InputError, match="expected a model of transformers in"):
         load_language_model(str(tmp_path))
 
     class GatedRepoError(Exception):
@@ -129,5 +129,5 @@ def test_a_saved_model_loads_by_path(tmp_path) -> None:
 @pytest.mark.parametrize("device", ["tpu", "cuda", "nonsense:0"])
 def test_a_device_that_is_not_there(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UsageError, match="needed a device of cpu or cuda"):
+    with pytest.raises(UsageError, match="expected a device of cpu or cuda"):
         load_language_model("smollm2", device=device)

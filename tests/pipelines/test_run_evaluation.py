@@ -278,7 +278,7 @@ def test_settings_that_cannot_be_used(model, suite, finished, tmp_path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "same.txt").write_text("Enough text to be read. " * 9)
     twice = tuple(str(tmp_path / name / "same.txt") for name in ("one", "two"))
-    with pytest.raises(UsageError, match="needed corpora of different names"):
+    with pytest.raises(UsageError, match="expected corpora of different names"):
         evaluate(finished, dataclasses.replace(SMALL, corpora=twice), model=model)
     empty = tmp_path / "empty.txt"
     empty.write_text(" \n")
@@ -292,7 +292,7 @@ def test_models_that_do_not_belong(suite, tmp_path) -> None:
     directory = matched(suite, tmp_path / "run")
     for other, said in (
         (tiny_model(width=16, blocks=7), "d_model 8"),
-        (tiny_model(width=8, blocks=4), "needed a block 4"),
+        (tiny_model(width=8, blocks=4), "expected a block 4"),
     ):
         with pytest.raises(InputError, match=said):
             evaluate(directory, SMALL, model=other)
@@ -355,7 +355,7 @@ def test_one_document_has_no_interval(model, suite, tmp_path) -> None:
     found = {one.name: one for one in findings(Evaluated(open_run(directory)))}
     assert found["b"].verdict == "does not hold"
     run(RunConfig(str(suite), random_draws=2, scale="none"), directory)
-    with pytest.raises(InputError, match="needed an evaluated run"):
+    with pytest.raises(InputError, match="expected an evaluated run"):
         Evaluated(open_run(directory))
 
 
@@ -454,7 +454,7 @@ def test_the_headline_has_every_strategy(evaluated: Evaluated) -> None:
 
 def test_findings_need_an_evaluated_run(suite: Path, tmp_path: Path) -> None:
     directory = matched(suite, tmp_path / "run")
-    with pytest.raises(InputError, match="needed an evaluated run"):
+    with pytest.raises(InputError, match="expected an evaluated run"):
         Evaluated(open_run(directory))
 
 

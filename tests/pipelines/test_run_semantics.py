@@ -446,9 +446,9 @@ def test_bad_input(directory: Path, chain_of_four: Path, tmp_path: Path) -> None
         judge(tmp_path / "plain", JudgeConfig(), Scripted())
     with pytest.raises(InputError, match="from neuronpedia, found activations"):
         judge(directory, JudgeConfig(descriptions="neuronpedia"), Scripted())
-    with pytest.raises(UsageError, match="needed pairs among"):
+    with pytest.raises(UsageError, match="expected pairs among"):
         judge(directory, JudgeConfig(pairs=(("3", "6"),)), Scripted())
-    with pytest.raises(UsageError, match="needed one of the layers"):
+    with pytest.raises(UsageError, match="expected one of the layers"):
         judge(directory, JudgeConfig("persistence", starts=("99",)), Scripted())
     with pytest.raises(UsageError, match="later ones"):
         judge(directory, JudgeConfig("persistence", starts=("6",)), Scripted())
@@ -457,12 +457,12 @@ def test_bad_input(directory: Path, chain_of_four: Path, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="no layers to start from for layers"):
         JudgeConfig(starts=("3",))
     for wrong in ({"experiment": "x"}, {"samples": 1}, {"controls": 0}, {"strategies": ("x",)}):
-        with pytest.raises(UsageError, match="needed"):
+        with pytest.raises(UsageError, match="expected"):
             JudgeConfig(**wrong)
     for wrong in ({"source": "x"}, {"documents": 0}, {"corpora": ()}):
-        with pytest.raises(UsageError, match="needed"):
+        with pytest.raises(UsageError, match="expected"):
             DescribeConfig(**wrong)
-    with pytest.raises(UsageError, match="needed results of"):
+    with pytest.raises(UsageError, match="expected results of"):
         judged_by(open_run(directory), "layers", "nobody")
     path = directory / JOURNAL
     path.parent.mkdir(exist_ok=True)

@@ -308,9 +308,9 @@ def test_unmet_needs_are_refused_in_words(
     code, said = stated(gemma, capsys, "--out", str(out), "--judge-model", "m")
     assert code == InputError.exit_code
     for words in (
-        "needed a CUDA device",
-        "needed the Hub (huggingface.co), found it out of reach",
-        "needed a key for https://api.openai.com/v1 in the environment variable OPENAI_API_KEY",
+        "expected a CUDA device",
+        "expected the Hub (huggingface.co), got it out of reach",
+        "expected a key for https://api.openai.com/v1 in the environment variable OPENAI_API_KEY",
         "Nothing was started; --anyway starts all the same",
     ):
         assert words in said
@@ -344,14 +344,14 @@ def test_files_and_endpoint_are_looked_at(
     others = ["--layers", "2", "3", "4", "--starts", "2"]
     code, said = stated(gemma, capsys, *gemma_files, *SMALL, *out, *others, recipe=recipe)
     assert code == InputError.exit_code
-    assert "needed layer_3/width_16k/average_l0_59/params.npz" in said
+    assert "expected layer_3/width_16k/average_l0_59/params.npz" in said
     endpoint = ["--judge-model", "m", "--base-url", "http://127.0.0.1:9/v1"]
     code, said = stated(gemma, capsys, *small, *endpoint, recipe=recipe)
-    assert "needed an answer from the judge's endpoint http://127.0.0.1:9/v1" in said
+    assert "expected an answer from the judge's endpoint http://127.0.0.1:9/v1" in said
     for flags, words in (
-        (["--layers", "0", "1"], "needed at least three --layers"),
-        (["--starts", "7"], "needed --starts among the layers 0, 1"),
-        (["--prompt-price", "1"], "needed both --prompt-price"),
+        (["--layers", "0", "1"], "expected at least three --layers"),
+        (["--starts", "7"], "expected --starts among the layers 0, 1"),
+        (["--prompt-price", "1"], "expected both --prompt-price"),
     ):
         code, said = stated(gemma, capsys, *small, *flags, recipe=recipe)
         assert (code, words in said) == (2, True), said

@@ -75,7 +75,7 @@ def test_pairs_of_ones_own_as_a_table() -> None:
 def test_bad_input() -> None:
     with pytest.raises(UsageError, match="without thresholds"):
         EmbeddingJudge().judge(CLOSE, lambda *_: None)
-    with pytest.raises(UsageError, match="needed controls"):
+    with pytest.raises(UsageError, match="expected controls"):
         Thresholds.between([], [0.5])
     with pytest.raises(InputError, match="no/such/model"):
         EmbeddingJudge("no/such/model").scores(CLOSE)

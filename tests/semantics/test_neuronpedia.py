@@ -411,7 +411,7 @@ def test_offline_reads_the_cache_alone(site: LocalNeuronpedia, tmp_path: Path) -
     assert site.asked == []
     with pytest.raises(InputError, match="without offline"):
         fetch(site, tmp_path / "empty", offline=True)
-    with pytest.raises(UsageError, match="needed a cache"):
+    with pytest.raises(UsageError, match="expected a cache"):
         fetch(site, offline=True)
 
 
@@ -533,7 +533,7 @@ def test_names_that_lead_elsewhere(name: str, tmp_path: Path) -> None:
         (NeuronpediaSource("m", name), "explanations"),
         (SOURCE, name),
     ):
-        with pytest.raises(UsageError, match="needed names of"):
+        with pytest.raises(UsageError, match="expected names of"):
             fetch_descriptions(source, D_SAE, tmp_path, folder=folder)
     with pytest.raises(UsageError):
         page_of(name, "x", 0)
@@ -596,7 +596,7 @@ def test_no_such_feature(site: LocalNeuronpedia) -> None:
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"explanations": "text"}', b"\xff"])
 def test_an_answer_that_is_no_feature(site: LocalNeuronpedia, body: bytes) -> None:
     site.put(feature_path(5), Answer(body))
-    with pytest.raises(InputError, match=r"needed the JSON of feature 5"):
+    with pytest.raises(InputError, match=r"expected the JSON of feature 5"):
         one(site, 5)
 
 

@@ -243,9 +243,9 @@ def test_an_id_in_the_checkpoints_own_config() -> None:
     "text", ["", "gemma-2-2b", "a/b/c", "../x", "a/..", "a b/c", "https://x/y"]
 )
 def test_texts_that_are_no_id(text: str) -> None:
-    with pytest.raises(UsageError, match="needed a Neuronpedia id"):
+    with pytest.raises(UsageError, match="expected a Neuronpedia id"):
         parse_id(text)
-    with pytest.raises(UsageError, match="needed a Neuronpedia id"):
+    with pytest.raises(UsageError, match="expected a Neuronpedia id"):
         source_of(sae_at("/x/mine", 4), source=text)
 
 

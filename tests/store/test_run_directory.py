@@ -211,7 +211,7 @@ def test_links_left_by_strangers_are_not_written_through(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "", "a/../../b"])
 def test_names_do_not_lead_out(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match="needed the name of a file"):
+    with pytest.raises(InputError, match="expected the name of a file"):
         RunDirectory(tmp_path).file(name)
 
 
@@ -224,5 +224,5 @@ def test_fsync_takes_files_and_folders(tmp_path: Path) -> None:
 
 
 def test_no_run_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="needed a run directory"):
+    with pytest.raises(InputError, match="expected a run directory"):
         open_run(tmp_path / "nothing")

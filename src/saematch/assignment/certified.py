@@ -91,18 +91,18 @@ class Certified:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise UsageError(
-                    f"needed a {name} of {', '.join(known)}, found '{getattr(self, name)}'"
+                    f"expected a {name} of {', '.join(known)}, got '{getattr(self, name)}'"
                 )
         if self.shortlist < 1 or not 0 < self.memory_share <= 1:
             raise UsageError(
-                f"needed a shortlist from 1 and a memory_share above 0 and up to 1, found "
+                f"expected a shortlist from 1 and a memory_share above 0 and up to 1, got "
                 f"{self.shortlist} and {self.memory_share}"
             )
         if (self.seconds is not None and not self.seconds >= 0) or (
             self.memory is not None and not self.memory > 0
         ):
             raise UsageError(
-                f"needed a time budget from 0 and a memory budget above 0, found {self.seconds} seconds "
+                f"expected a time budget from 0 and a memory budget above 0, got {self.seconds} seconds "
                 f"and {self.memory} bytes"
             )
 
@@ -325,7 +325,7 @@ class _Side:
                 )
                 if done == augmenting.INFEASIBLE:
                     raise UsageError(
-                        f"needed an assignment without the forbidden pairs, found none for row "
+                        f"no assignment avoids the forbidden pairs of row "
                         f"{count}; forbid fewer, or give a price of staying unmatched"
                     )
                 reached.append(ended[:count].copy())

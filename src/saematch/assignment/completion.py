@@ -49,7 +49,7 @@ def _swap(problem: Problem, i: int, j: int, column_of: np.ndarray, row_of: np.nd
     barred |= problem.forbidden.contains(others, np.full(len(others), j))
     if barred.all():
         raise UsageError(
-            f"needed a column for row {i} when the budget ended, found only forbidden ones; "
+            f"when the budget ended only forbidden columns were left for row {i}; "
             "try a larger budget"
         )
     other = others[int(np.argmin(barred))]

@@ -30,7 +30,7 @@ class Forbidden:
             return cls(np.empty(0, dtype=np.int64), n, m)
         if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
             raise UsageError(
-                f"needed forbidden pairs as integers [k, 2], found shape {list(pairs.shape)} of "
+                f"expected forbidden pairs as integers [k, 2], got shape {list(pairs.shape)} of "
                 f"{pairs.dtype}"
             )
         i, j = pairs.astype(np.int64).T
@@ -38,7 +38,7 @@ class Forbidden:
         if outside.any():
             first = int(outside.argmax())
             raise UsageError(
-                f"needed forbidden pairs of rows below {n} and columns below {m}, found "
+                f"expected forbidden pairs of rows below {n} and columns below {m}, got "
                 f"({i[first]}, {j[first]})"
             )
         return cls(np.unique(i * m + j), n, m)

@@ -38,7 +38,7 @@ class Problem:
         columns = _prices(column_prices, costs.m, np.inf if none_left else 0.0, "column_prices")
         if not none_left and np.isinf(columns).any():
             raise UsageError(
-                "needed finite column_prices where columns can be left over, found an infinite one"
+                "expected finite column_prices where columns can be left over, got an infinite one"
             )
         return cls(costs, rows, columns, forbidden or Forbidden.of(None, costs.n, costs.m))
 
@@ -65,7 +65,7 @@ def _prices(
         return np.full(count, usual)
     prices = np.asarray(given, dtype=np.float64)
     if prices.shape not in ((), (count,)):
-        raise UsageError(f"needed one of {name} or {count}, found shape {list(prices.shape)}")
+        raise UsageError(f"expected one of {name} or {count}, got shape {list(prices.shape)}")
     if np.isnan(prices).any() or np.isneginf(prices).any():
-        raise UsageError(f"needed {name} that are numbers or +inf, found NaN or -inf")
+        raise UsageError(f"expected {name} that are numbers or +inf, got NaN or -inf")
     return np.broadcast_to(prices, (count,)).copy()

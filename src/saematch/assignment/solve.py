@@ -53,11 +53,11 @@ def solve(
         raise UsageError(f"expected Certified() or None as solver, got {solver!r}; leave it out")
     device = solver.device or rows.device
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("needed a CUDA device, found none that torch can use; leave device out")
+        raise UsageError("expected a CUDA device, but torch can use none here; leave device out")
     rows, columns, beyond = _checked(rows, columns, device)
     costs = SquaredDistances.of(rows, columns)
     if not math.isfinite(costs.mean_scale):
-        raise UsageError("needed finite factors, found NaN or Inf")
+        raise UsageError("expected finite factors, got NaN or Inf")
     problem = Problem.of(
         costs,
         _unscaled(row_prices, 2 * beyond),
@@ -83,11 +83,11 @@ def _checked(
     """Factors on one device, and the power of two that was taken off those beyond float32's range."""
     if not 1 <= len(rows) <= len(columns):
         raise UsageError(
-            f"needed 1 ≤ rows ≤ columns, found {len(rows)} rows and {len(columns)} columns; "
+            f"expected 1 ≤ rows ≤ columns, got {len(rows)} rows and {len(columns)} columns; "
             "swap the sides and invert the result"
         )
     if not rows.shape[1]:
-        raise UsageError("needed factors of at least one dimension, found a width of 0")
+        raise UsageError("expected factors of at least one dimension, got a width of 0")
     rows, columns = rows.to(device), columns.to(device)
     beyond = 0
     if rows.dtype == torch.float64:
@@ -108,7 +108,7 @@ def _scaled_back(found: Assignment, exponent: int) -> Assignment:
             return math.ldexp(value, exponent)
         except OverflowError:
             raise UsageError(
-                "needed factors whose squared distances are within float64's range, found a total "
+                "expected factors whose squared distances are within float64's range, got a total "
                 f"of {value:g} · 2^{exponent}; scale the factors down"
             ) from None
 

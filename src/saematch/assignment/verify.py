@@ -127,14 +127,14 @@ def _malformed(problem: "_Problem", found: Assignment) -> tuple[str, ...]:
     }
     for name, (values, count) in sizes.items():
         if np.shape(values) != (count,):
-            return (f"needed {count} {name}, found {list(np.shape(values))}",)
+            return (f"expected {count} {name}, got {list(np.shape(values))}",)
     if not np.issubdtype(found.columns.dtype, np.integer):
-        return (f"needed whole numbers as columns, found {found.columns.dtype}",)
+        return (f"expected whole numbers as columns, got {found.columns.dtype}",)
     if (found.columns < -1).any() or (found.columns >= m).any():
-        return (f"needed {n} columns from -1 to {m - 1}, found others",)
+        return (f"expected {n} columns from -1 to {m - 1}, got some outside",)
     numbers = (found.primal, found.dual, *found.row_duals, *found.column_duals)
     if not np.isfinite(numbers).all() or np.isnan(found.margins).any():
-        return ("needed totals, duals and margins that are numbers, found NaN or infinity",)
+        return ("expected totals, duals and margins that are numbers, got NaN or infinity",)
     return ()
 
 

@@ -255,6 +255,6 @@ def _check_finite(
     if len(bad):
         number = batch.documents[bad[0]]
         raise InputError(
-            f"needed finite logits, found NaN or infinity from {model.name} in {model.dtype} on "
+            f"expected finite logits, got NaN or infinity from {model.name} in {model.dtype} on "
             f"document {number} of {documents.corpus}; try the dtype float32"
         )

@@ -16,22 +16,22 @@ def check_belongs(model: LanguageModel, saes: Sequence[SAE], any_model: bool = F
         what = sae.reference or f"the SAE of layer {sae.key}"
         if sae.d_model != model.d_model:
             raise InputError(
-                f"needed a model of d_model {sae.d_model} for {what}, found {model.d_model} in "
+                f"expected a model of d_model {sae.d_model} for {what}, got {model.d_model} in "
                 f"{model.name}; name the model that the SAEs were trained on"
             )
         if sae.layer >= model.n_blocks:
             raise InputError(
-                f"needed a block {sae.layer} for {what}, found {model.n_blocks} blocks in "
+                f"expected a block {sae.layer} for {what}, got {model.n_blocks} blocks in "
                 f"{model.name}; name the model that the SAEs were trained on"
             )
         if sae.centred:
             raise UnsupportedError(
-                f"needed SAEs of the model's own residual stream, found {what}, which was trained on "
+                f"expected SAEs of the model's own residual stream, got {what}, which was trained on "
                 "centred weights (TransformerLens); saematch evaluates uncentred models alone"
             )
         if sae.model_name and not any_model and not same_model(sae.model_name, model.name):
             raise InputError(
-                f"needed {sae.model_name}, on which {what} was trained, found {model.name}; "
+                f"expected {sae.model_name}, on which {what} was trained, got {model.name}; "
                 "name that model, or allow any model (any_model) if they are the same weights"
             )
         recorded = sae.metadata.get("model_weights_sha256")

@@ -103,7 +103,7 @@ def measure_pair(
     unknown = [one for one in strategies if one not in known]
     if unknown or MAIN not in strategies:
         raise UsageError(
-            f"needed strategies among {', '.join(known)}, {MAIN} with them, found "
+            f"expected strategies among {', '.join(known)}, {MAIN} with them, got "
             f"{', '.join(strategies)}"
         )
     folded_a, folded_b = fold(a, scale), fold(b, scale)
@@ -169,5 +169,5 @@ def _loaded(model: LanguageModel | str | None, sae: SAE) -> LanguageModel:
         return model
     name = model or sae.model_name
     if name is None:
-        raise UsageError("needed a language model, found that the SAE records none; give `model`")
+        raise UsageError("the SAE records no language model; give `model`")
     return load_language_model(name)

@@ -21,16 +21,16 @@ def choose_suite(
     Raises UsageError for layers without candidates and L0s that are not positive.
     """
     if not l0:
-        raise UsageError("needed at least one layer to choose SAEs for, found none")
+        raise UsageError("expected at least one layer to choose SAEs for, got none")
     layers = sorted(l0)
     for layer in layers:
         if not l0[layer]:
-            raise UsageError(f"needed at least one SAE at layer {layer}, found none")
+            raise UsageError(f"expected at least one SAE at layer {layer}, got none")
         for key, value in l0[layer].items():
             if not (math.isfinite(value) and value > 0):
-                raise UsageError(f"needed a positive mean L0 for {key}, found {value}")
+                raise UsageError(f"expected a positive mean L0 for {key}, got {value}")
     if target is not None and not (math.isfinite(target) and target > 0):
-        raise UsageError(f"needed a positive target of L0, found {target}")
+        raise UsageError(f"expected a positive target of L0, got {target}")
 
     def own(value: float) -> float:
         return 0.0 if target is None else math.log(value / target) ** 2

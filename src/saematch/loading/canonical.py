@@ -48,7 +48,7 @@ def draft_of(
     d_model, d_sae = W_enc.shape
     if d_model == 0 or d_sae == 0:
         raise InputError(
-            f"needed weights in '{names[0]}' of {where}, found shape {[d_model, d_sae]}"
+            f"expected weights in '{names[0]}' of {where}, got shape {[d_model, d_sae]}"
         )
     check_shape(names[1], b_enc, (d_sae,), where)
     check_shape(names[2], W_dec, (d_sae, d_model), where)
@@ -84,7 +84,7 @@ def fold_scale(
     scale_out = scale if scale_out is None else scale_out
     for value in (scale, scale_out):
         if not (0 < value < float("inf")):
-            raise InputError(f"needed a positive finite {name}, found {value}")
+            raise InputError(f"expected a positive finite {name}, got {value}")
     changes: dict[str, Any] = {
         "b_enc": (draft.b_enc.double() / scale).float(),
         "b_dec": (draft.b_dec.double() / scale_out).float(),

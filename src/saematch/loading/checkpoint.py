@@ -109,7 +109,7 @@ class LocalFolder(Folder):
             found += [(relative / name).as_posix() for name in sorted(files)]
             if len(found) > MAX_FILES:
                 raise InputError(
-                    f"needed a folder of SAEs, found more than {MAX_FILES} files below "
+                    f"expected a folder of SAEs, got more than {MAX_FILES} files below "
                     f"{self.path}; name the folder itself"
                 )
         return tuple(found)
@@ -117,7 +117,7 @@ class LocalFolder(Folder):
     def fetch(self, name: str) -> Path:
         path = self.path / name
         if not path.is_file():
-            raise InputError(f"needed the file {path}, found nothing there")
+            raise InputError(f"there is no file {path}")
         return path
 
     def above(self, name: str) -> Path | None:
@@ -172,7 +172,7 @@ class Checkpoint:
         """The JSON object in a file that must be there."""
         if not self.has(name):
             raise InputError(
-                f"needed '{name}' beside {self.location}, found: {', '.join(self.siblings[:8])}"
+                f"expected '{name}' beside {self.location}, got: {', '.join(self.siblings[:8])}"
             )
         return read_json(self.fetch(name))
 

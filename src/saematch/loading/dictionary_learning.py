@@ -87,7 +87,7 @@ def load(checkpoint: Checkpoint) -> SAE:
     dict_class = trainer["dict_class"] or _guess_class(tensors, where)
     if dict_class not in CLASSES:
         raise UnsupportedError(
-            f"needed a dictionary that has a canonical form ({', '.join(CLASSES)}), found "
+            f"expected a dictionary that has a canonical form ({', '.join(CLASSES)}), got "
             f"'{dict_class}' in {where}"
         )
     check_activation_tensors(tensors, ACTIVATION.get(dict_class, ()), dict_class, where)
@@ -126,7 +126,7 @@ def _guess_class(tensors: Mapping[str, Tensor], where: str) -> str:
     if "bias" in names:
         return "AutoEncoder"
     raise InputError(
-        f"needed config.json beside {where} to tell TopK from BatchTopK, found tensors: "
+        f"expected config.json beside {where} to tell TopK from BatchTopK, got tensors: "
         f"{', '.join(sorted(names))}"
     )
 
@@ -143,8 +143,8 @@ def _weights(tensors: Mapping[str, Tensor], b_dec_name: str, where: str) -> Draf
     d_model, d_sae = W_enc.shape
     if W_dec.shape != (d_sae, d_model):
         raise InputError(
-            f"needed '{W_dec_name}' to fit '{W_enc_name}' {list(tensors[W_enc_name].shape)} in "
-            f"{where}, found {list(tensors[W_dec_name].shape)}"
+            f"expected '{W_dec_name}' to fit '{W_enc_name}' {list(tensors[W_enc_name].shape)} in "
+            f"{where}, got {list(tensors[W_dec_name].shape)}"
         )
     b_enc = take(tensors, b_enc_name, where, shape=(d_sae,))
     b_dec = take(tensors, b_dec_name, where, shape=(d_model,))
@@ -188,13 +188,13 @@ def _activated(
     if dict_class == "AutoEncoderTopK":
         k = trainer["k"] if stored_k is None else stored_k
         if k is None:
-            raise InputError(f"needed a whole number 'k' in {where}, found none")
+            raise InputError(f"expected a whole number 'k' in {where}, got none")
         return replace(draft, activation="topk", k=k)
     if "BatchTopK" in dict_class:
         threshold = take(tensors, "threshold", where, dimensions=0)
         if float(threshold) < 0:
             raise InputError(
-                f"needed the threshold that BatchTopK training sets, found {float(threshold):g} in "
+                f"expected the threshold that BatchTopK training sets, got {float(threshold):g} in "
                 f"{where}, which means unset: training stopped too early to say what fires"
             )
         return draft.saying(

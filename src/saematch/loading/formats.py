@@ -48,7 +48,7 @@ def format_of(checkpoint: Checkpoint) -> CheckpointFormat:
         if known.recognises(checkpoint):
             return known
     raise InputError(
-        f"needed a checkpoint of a known format ({', '.join(f.name for f in FORMATS)}), found "
+        f"expected a checkpoint of a known format ({', '.join(f.name for f in FORMATS)}), got "
         f"{checkpoint.location} with tensors {', '.join(sorted(checkpoint.tensors)[:8]) or 'none'} "
         f"beside {', '.join(checkpoint.siblings[:8])}"
         f"{registry.hint_for(checkpoint.location, checkpoint.weights.rpartition('/')[2])}"

@@ -51,13 +51,13 @@ def load(checkpoint: Checkpoint) -> SAE:
     settings = read_settings(config, SCHEMA, f"config.json of {where}")
     if "affine_skip_connection" in tensors or tensors["w_dec"].ndim != 2:
         raise UnsupportedError(
-            f"needed a residual SAE, found a Gemma Scope 2 transcoder in {where}; "
+            f"expected a residual SAE, got a Gemma Scope 2 transcoder in {where}; "
             f"try the folders resid_post or resid_post_all"
         )
     architecture = settings["architecture"]
     if architecture.replace("_", "") != "jumprelu":
         raise UnsupportedError(
-            f"needed architecture 'jump_relu' in {where}, found '{architecture}'"
+            f"expected architecture 'jump_relu' in {where}, got '{architecture}'"
         )
     names = ("w_enc", "b_enc", "w_dec", "b_dec")
     W_enc = take(tensors, names[0], where, dimensions=2)

@@ -197,32 +197,32 @@ def _explained(repository: str, name: str | None, revision: str | None) -> Itera
         yield
     except errors.GatedRepoError as error:
         raise InputError(
-            f"needed {what}, found it gated: accept its licence at {page} and log in (hf auth "
+            f"{what} is gated: accept its licence at {page} and log in (hf auth "
             f"login, or HF_TOKEN)"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise InputError(
-            f"needed {what}, found no such repository, or a private or gated one: look at {page}, "
+            f"{what}: there is no such repository, or it is private or gated; look at {page}, "
             f"accept its licence there and log in (hf auth login, or HF_TOKEN)"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise InputError(
-            f"needed {what} at revision '{revision}', found no such revision; look at {page}"
+            f"{what} has no revision '{revision}'; look at {page}"
         ) from error
     except errors.LocalEntryNotFoundError as error:
         raise InputError(
-            f"needed {what}, found the Hub out of reach and no copy in the cache; connect, or give "
+            f"{what} is not in the cache and the Hub is out of reach; connect, or give "
             f"a local path"
         ) from error
     except errors.EntryNotFoundError as error:
         raise InputError(
-            f"needed the file '{name}' in {page}, found it is not there"
+            f"there is no file '{name}' in {page}"
             + _near(repository, name, revision)
         ) from error
     except errors.HfHubHTTPError as error:
         if _status(error) in (401, 403):
             raise InputError(
-                f"needed {what}, found access refused ({_status(error)}): accept the licence at "
+                f"access to {what} was refused ({_status(error)}): accept the licence at "
                 f"{page} and log in (hf auth login, or HF_TOKEN)"
             ) from error
         if _status(error) in BUSY:
@@ -233,12 +233,12 @@ def _explained(repository: str, name: str | None, revision: str | None) -> Itera
                 else "in some minutes"
             )
             raise InputError(
-                f"expected {what}, but the Hub answers {_status(error)} for now; try again {when}"
+                f"{what}: the Hub answers {_status(error)} for now; try again {when}"
             ) from error
-        raise InputError(f"needed {what}, found the Hub answers: {_line(error)}") from error
+        raise InputError(f"{what}: the Hub answers {_line(error)}") from error
     except ValueError as error:  # HTML with status 200 where JSON should be
         if isinstance(error, errors.HFValidationError):
-            raise InputError(f"needed owner/name of a repository, found '{repository}'") from error
+            raise InputError(f"expected owner/name of a repository, got '{repository}'") from error
         raise InputError(
             f"expected {what}, got an answer that is not the Hub's (a proxy's or a login's page?); "
             f"try from a network that reaches {_endpoint()}"
@@ -246,13 +246,13 @@ def _explained(repository: str, name: str | None, revision: str | None) -> Itera
     except OSError as error:
         # Offline mode, no network, no name server: all are OSErrors with a message of their own.
         raise InputError(
-            f"needed {what}, found the Hub out of reach ({_line(error)}); connect, or give a local "
+            f"{what}: the Hub is out of reach ({_line(error)}); connect, or give a local "
             f"path"
         ) from error
     except Exception as error:
         if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "requests", "httpcore"):
             raise InputError(
-                f"needed {what}, found the Hub out of reach ({_line(error)}); connect, or give a "
+                f"{what}: the Hub is out of reach ({_line(error)}); connect, or give a "
                 f"local path"
             ) from error
         raise

@@ -103,7 +103,7 @@ def load(checkpoint: Checkpoint) -> SAE:
         norms = read_settings(stated, NORMS, f"dataset_average_activation_norm of {where}")
         if norms["in"] is None:
             raise InputError(
-                f"needed dataset_average_activation_norm.in in hyperparams.json of {where}, found none"
+                f"expected dataset_average_activation_norm.in in hyperparams.json of {where}, got none"
             )
         scale_in = math.sqrt(d_model) / norms["in"]
         scale_out = math.sqrt(d_model) / (norms["out"] or norms["in"])
@@ -121,11 +121,11 @@ def load(checkpoint: Checkpoint) -> SAE:
     elif activation == "topk":
         k = config["top_k"]
         if k is None:
-            raise InputError(f"needed a whole 'top_k' in hyperparams.json of {where}, found none")
+            raise InputError(f"expected a whole 'top_k' in hyperparams.json of {where}, got none")
         draft = replace(draft, activation="topk", k=k)
     elif activation not in ("relu", "jumprelu"):
         raise UnsupportedError(
-            f"needed act_fn jumprelu, topk or relu in {where}, found '{activation}'"
+            f"expected act_fn jumprelu, topk or relu in {where}, got '{activation}'"
         )
     elif threshold > 0:
         raise InputError(
@@ -147,11 +147,11 @@ def load(checkpoint: Checkpoint) -> SAE:
 
 def _refuse(config: dict[str, Any], where: str) -> None:
     if config.get("use_glu_encoder"):
-        raise UnsupportedError(f"needed a linear encoder, found a gated (GLU) encoder in {where}")
+        raise UnsupportedError(f"expected a linear encoder, got a gated (GLU) encoder in {where}")
     norm = _norm_activation(config)
     if norm in ("token-wise", "batch-wise"):
         raise UnsupportedError(
-            f"needed one activation scale for all tokens, found '{norm}' rescaling in {where}: it "
+            f"expected one activation scale for all tokens, got '{norm}' rescaling in {where}: it "
             f"has no canonical form"
         )
     if norm not in ("dataset-wise", "inference"):

@@ -48,7 +48,7 @@ def locate(reference: str) -> Place:
     """The place a reference names; UsageError listing the kinds of reference for any other text."""
     reference = reference.strip()
     if not reference:
-        raise UsageError(f"needed a reference ({KINDS}), found an empty text")
+        raise UsageError(f"expected a reference ({KINDS}), got an empty text")
     if reference.startswith("hf://"):
         return _locate_hub(reference)
     if reference.startswith("bundled:"):
@@ -58,16 +58,16 @@ def locate(reference: str) -> Place:
         return _locate_local(path, reference)
     if _SCHEME.match(reference):
         raise UsageError(
-            f"needed a reference ({KINDS}), found the scheme '{reference.split(':')[0]}://'"
+            f"expected a reference ({KINDS}), got the scheme '{reference.split(':')[0]}://'"
         )
     if _DRIVE.match(reference):
-        raise UsageError(f"needed a reference ({KINDS}), found '{reference}', which is not there")
+        raise UsageError(f"expected a reference ({KINDS}), got '{reference}', which is not there")
     release, colon, sae_id = reference.partition(":")
     if colon and not reference.startswith((".", "/", "~")):
         line = registry.find(release, sae_id)
         return Place(line.checkpoint_folder(), reference, registered=line)
     raise InputError(
-        f"needed a reference ({KINDS}), found nothing at the path '{reference}'"
+        f"expected a reference ({KINDS}), but nothing is at the path '{reference}'"
         f"{_release_hint(reference)}"
     )
 
@@ -109,18 +109,18 @@ def checkpoint_at(place: Place, layer: int | None = None) -> Checkpoint:
         return replace(checkpoint, weights=here[0])
     if len(here) > 1:
         raise UsageError(
-            f"needed one SAE at {place.reference}, found {' and '.join(here)}; name the file"
+            f"expected one SAE at {place.reference}, got {' and '.join(here)}; name the file"
         )
     if found:
         inside = ", ".join(name for name, _ in found[:4])
         raise UsageError(
-            f"needed one SAE at {place.reference}, found a folder of {len(found)} ({inside}"
+            f"expected one SAE at {place.reference}, got a folder of {len(found)} ({inside}"
             f"{', …' if len(found) > 4 else ''}); name one, or load it as a suite"
         )
     names = place.folder.names
     raise InputError(
-        f"needed a checkpoint of a known format ({', '.join(f.name for f in FORMATS)}) at "
-        f"{place.reference}, found: {', '.join(names[:8]) or 'no files'}"
+        f"expected a checkpoint of a known format ({', '.join(f.name for f in FORMATS)}) at "
+        f"{place.reference}, got: {', '.join(names[:8]) or 'no files'}"
         f"{registry.hint_for(place.folder.location, names[0] if names else '')}"
     )
 
@@ -186,10 +186,10 @@ def _files_of(registered: registry.Registered) -> tuple[str, ...]:
 def _locate_hub(reference: str) -> Place:
     match = HUB_REFERENCE.fullmatch(reference)
     if not match:
-        raise UsageError(f"needed hf://owner/repo[@revision]/path, found '{reference}'")
+        raise UsageError(f"expected hf://owner/repo[@revision]/path, got '{reference}'")
     repository, revision, path = match[1], match[2], (match[3] or "").strip("/")
     if ".." in PurePosixPath(path).parts:
-        raise UsageError(f"needed a path inside {repository}, found '{path}'")
+        raise UsageError(f"expected a path inside {repository}, got '{path}'")
     whole = HubFolder(repository, "", revision)
     if not path or any(name.startswith(f"{path}/") for name in whole.names):
         return Place(HubFolder(repository, path, revision), reference)
@@ -199,7 +199,7 @@ def _locate_hub(reference: str) -> Place:
     if name not in folder.names:
         folder.fetch(name)
         raise InputError(
-            f"needed '{path}' in {repository}, found neither a file nor a folder of it"
+            f"{repository} has neither a file nor a folder '{path}'"
         )
     return _weights_at(folder, name, reference)
 
@@ -232,7 +232,7 @@ def _bundled(reference: str) -> Path:
     if not inside or ".." in PurePosixPath(inside).parts or not path.is_dir():
         present = sorted(p.parent.relative_to(root).as_posix() for p in root.rglob("cfg.json"))
         raise UsageError(
-            f"needed a bundled SAE or suite, found no '{inside}'; there are: "
+            f"expected a bundled SAE or suite, got no '{inside}'; there are: "
             f"{', '.join(present[:12]) or 'none'}"
         )
     return path

@@ -160,7 +160,7 @@ def find(release: str, sae_id: str) -> Registered:
     if sae_id not in by_id:
         close = difflib.get_close_matches(sae_id, by_id, n=4, cutoff=0.4)
         raise UsageError(
-            f"needed an SAE of release '{release}', found no id '{sae_id}'; "
+            f"expected an SAE of release '{release}', got no id '{sae_id}'; "
             f"near it: {', '.join(close or list(by_id)[:4])}"
         )
     return _registered(release, by_id[sae_id])
@@ -177,7 +177,7 @@ def find_all(release: str, pattern: str) -> tuple[Registered, ...]:
     if not chosen:
         examples = ", ".join(str(entry["id"]) for entry in _entry(release)["saes"][:3])
         raise UsageError(
-            f"needed ids of release '{release}' that fit '{pattern}', found none; ids are like "
+            f"expected ids of release '{release}' that fit '{pattern}', got none; ids are like "
             f"{examples}"
         )
     return tuple(chosen)
@@ -248,7 +248,7 @@ def load_through_saelens(registered: Registered, checkpoint: Checkpoint) -> SAE:
     except Exception as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"needed {registered.reference} through SAELens, found: {line[:200]}; its files are at "
+            f"expected {registered.reference} through SAELens, got: {line[:200]}; its files are at "
             f"https://huggingface.co/{registered.repository}"
         ) from error
     return convert_object(sae, checkpoint)
@@ -272,7 +272,7 @@ def _entry(release: str) -> dict[str, Any]:
     if release not in registry:
         close = difflib.get_close_matches(release, registry, n=4, cutoff=0.4)
         raise UsageError(
-            f"needed a release of SAELens's registry, found '{release}'; "
+            f"expected a release of SAELens's registry, got '{release}'; "
             f"near it: {', '.join(close) or 'none'}"
         )
     return registry[release]

@@ -203,7 +203,7 @@ def read_firing(checkpoint: Checkpoint) -> Firing | None:
     counts = tensors.get("counts")
     if counts is None or counts.ndim != 1 or counts.dtype not in (torch.int32, torch.int64):
         raise InputError(
-            f"needed integers 'counts' [d_sae] in {path}, found: "
+            f"expected integers 'counts' [d_sae] in {path}, got: "
             + (", ".join(f"{n} {t.dtype} {list(t.shape)}" for n, t in tensors.items()) or "nothing")
         )
     metadata = safetensors_metadata(path)
@@ -211,13 +211,13 @@ def read_firing(checkpoint: Checkpoint) -> Firing | None:
         tokens = int(metadata["tokens"])
     except (KeyError, ValueError) as error:
         raise InputError(
-            f"needed the number of 'tokens' in the metadata of {path}, found {metadata}"
+            f"expected the number of 'tokens' in the metadata of {path}, got {metadata}"
         ) from error
     if not len(counts):
         raise InputError(f"expected a count for each feature in {path}, got none")
     if tokens < 1 or bool((counts < 0).any()) or int(counts.max()) > tokens:
         raise InputError(
-            f"needed counts between 0 and {tokens} tokens in {path}, found "
+            f"expected counts between 0 and {tokens} tokens in {path}, got "
             f"{int(counts.min())} to {int(counts.max())}"
         )
     return Firing(counts=counts, tokens=tokens, corpus=metadata.get("corpus", "unnamed"))
@@ -258,24 +258,24 @@ def _refuse(
 ) -> None:
     known = ("standard", "jumprelu", "topk", *BATCH_TOPK)
     if "W_skip" in tensors:
-        raise UnsupportedError(f"needed a residual SAE, found a transcoder in {where}")
+        raise UnsupportedError(f"expected a residual SAE, got a transcoder in {where}")
     if architecture not in known:
         raise UnsupportedError(
-            f"needed an SAE that has a canonical form ({', '.join(known)}), found architecture "
+            f"expected an SAE that has a canonical form ({', '.join(known)}), got architecture "
             f"'{architecture}' in {where}"
         )
     activation = _activation(config)
     if activation not in ("relu", "topk"):
-        raise UnsupportedError(f"needed activation 'relu', found '{activation}' in {where}")
+        raise UnsupportedError(f"expected activation 'relu', got '{activation}' in {where}")
     scaling = config["normalize_activations"]
     if scaling in ("layer_norm", "constant_norm_rescale"):
         raise UnsupportedError(
-            f"needed one activation scale for all tokens, found '{scaling}' in {where}: rescaling "
+            f"expected one activation scale for all tokens, got '{scaling}' in {where}: rescaling "
             f"each token has no canonical form"
         )
     if config["reshape_activations"] != "none":
         raise UnsupportedError(
-            f"needed an SAE of the residual stream, found activations reshaped by "
+            f"expected an SAE of the residual stream, got activations reshaped by "
             f"'{config['reshape_activations']}' in {where}"
         )
 
@@ -333,7 +333,7 @@ def _k(config: Mapping[str, Any], where: str) -> int:
         )
     k = old["k"] if new is None else new
     if k is None:
-        raise InputError(f"needed a whole number 'k' in {cfg}, found none")
+        raise InputError(f"expected a whole number 'k' in {cfg}, got none")
     return k
 
 
@@ -349,8 +349,8 @@ def _with_gain(
         return draft
     if name == "scaling_factor" and not config["finetuning_scaling_factor"]:
         raise InputError(
-            f"needed finetuning_scaling_factor true in cfg.json of {where} for its '{name}' that "
-            f"is not all ones, found false"
+            f"expected finetuning_scaling_factor true in cfg.json of {where} for its '{name}' that "
+            f"is not all ones, got false"
         )
     return fold_feature_gain(draft, gain)
 
@@ -364,7 +364,7 @@ def _raw_units(
     if scaling == "covariance_whitening":
         if not whitening:
             raise UnsupportedError(
-                f"needed {WHITENING} beside {where} to undo covariance_whitening, found none"
+                f"expected {WHITENING} beside {where} to undo covariance_whitening, got none"
             )
         d_model = draft.W_dec.shape[1]
         square = (d_model, d_model)
@@ -376,11 +376,11 @@ def _raw_units(
         factor = config["norm_scaling_factor"]
         if factor is None:
             raise InputError(
-                f"needed the scale of expected_average_only_in ('norm_scaling_factor' in cfg.json "
-                f"or {SCALER}) beside {where}, found none; load it by release:sae_id"
+                f"expected the scale of expected_average_only_in ('norm_scaling_factor' in cfg.json "
+                f"or {SCALER}) beside {where}, got none; load it by release:sae_id"
             )
         return fold_scale(draft, factor, name="expected_average_only_in scale")
-    raise UnsupportedError(f"needed a known normalize_activations in {where}, found '{scaling}'")
+    raise UnsupportedError(f"expected a known normalize_activations in {where}, got '{scaling}'")
 
 
 def _says_centred(metadata: Mapping[str, Any]) -> bool:

@@ -51,7 +51,7 @@ def load(checkpoint: Checkpoint) -> SAE:
     layer = checkpoint.layer_read()
     settings = read_settings(config, SCHEMA, f"cfg.json of {where}")
     if "W_skip" in tensors:
-        raise UnsupportedError(f"needed a residual SAE, found a transcoder in {where}")
+        raise UnsupportedError(f"expected a residual SAE, got a transcoder in {where}")
     for name in ("embed_skip", "gram_lookup"):
         if settings[name]:
             raise UnsupportedError(
@@ -61,7 +61,7 @@ def load(checkpoint: Checkpoint) -> SAE:
     if activation != "topk" or settings["signed"]:
         found = "signed topk" if settings["signed"] else activation
         raise UnsupportedError(
-            f"needed activation 'topk' (after ReLU) in {where}, found '{found}', which has no "
+            f"expected activation 'topk' (after ReLU) in {where}, got '{found}', which has no "
             f"canonical form"
         )
     encoder = take(tensors, "encoder.weight", where, dimensions=2)
@@ -74,7 +74,7 @@ def load(checkpoint: Checkpoint) -> SAE:
     check_activation_tensors(tensors, (), "topk", where)
     k = settings["k"]
     if k is None:
-        raise InputError(f"needed a whole number 'k' in cfg.json of {where}, found none")
+        raise InputError(f"expected a whole number 'k' in cfg.json of {where}, got none")
     b_enc = take(tensors, "encoder.bias", where, shape=(d_sae,))
     W_dec = take(tensors, "W_dec", where, shape=(d_sae, d_model))
     b_dec = take(tensors, "b_dec", where, shape=(d_model,))

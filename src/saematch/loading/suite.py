@@ -66,7 +66,7 @@ class Suite:
             return alone[0]
         close = difflib.get_close_matches(str(key), self.keys, n=4, cutoff=0.3) or self.keys[:8]
         raise UsageError(
-            f"needed an SAE of suite {self.reference}, found no '{key}'; there are: "
+            f"expected an SAE of suite {self.reference}, got no '{key}'; there are: "
             f"{', '.join(close)}"
         )
 
@@ -164,7 +164,7 @@ def _registry_suite(reference: str, release: str, pattern: str) -> Suite:
 def _folder_suite(place: Place) -> Suite:
     if place.weights is not None or place.registered is not None:
         raise UsageError(
-            f"needed a suite (a folder of SAEs, a preset or 'release:'), found the single SAE "
+            f"expected a suite (a folder of SAEs, a preset or 'release:'), got the single SAE "
             f"{place.reference}"
         )
     listing = _Listing()
@@ -177,7 +177,7 @@ def _folder_suite(place: Place) -> Suite:
         names = place.folder.names
         hint = registry.hint_for(place.folder.location, names[0]) if names else ""
         raise InputError(
-            f"needed a folder of SAEs at {place.reference}, found: "
+            f"expected a folder of SAEs at {place.reference}, got: "
             f"{', '.join(names[:8]) or 'no files'}{hint}"
         )
     return _assemble(place.reference, listing)
@@ -202,7 +202,7 @@ def _assemble(reference: str, listing: _Listing) -> Suite:
         if counts[entry.key] > 1:
             twice = ", ".join(e.reference for e in entries if e.key == entry.key)
             raise InputError(
-                f"needed each layer once, or names that differ, in {reference}; found layer "
+                f"expected each layer once, or names that differ, in {reference}; got layer "
                 f"{entry.layer} twice: {twice}"
             )
     notes = (listing.note(),) if listing.left_out else ()
@@ -212,11 +212,11 @@ def _assemble(reference: str, listing: _Listing) -> Suite:
 def _select(suite: Suite, layers: Sequence[int]) -> Suite:
     twice = [layer for layer, count in Counter(layers).items() if count > 1]
     if twice:
-        raise UsageError(f"needed each layer once, found layer {twice[0]} twice in {list(layers)}")
+        raise UsageError(f"expected each layer once, got layer {twice[0]} twice in {list(layers)}")
     unknown = [layer for layer in layers if layer not in suite.layers]
     if unknown or not layers:
         raise UsageError(
-            f"needed layers of suite {suite.reference}, found {unknown or 'none'}; there are: "
+            f"expected layers of suite {suite.reference}, got {unknown or 'none'}; there are: "
             f"{', '.join(map(str, suite.layers))}"
         )
     kept = tuple(entry for entry in suite.entries if entry.layer in layers)

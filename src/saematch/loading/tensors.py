@@ -66,13 +66,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def container_of(path: Path) -> Container:
     """What kind of file the weights are in, by its bytes; InputError where it is none of them."""
     if not path.is_file():
-        raise InputError(f"needed the weights file {path}, found nothing there")
+        raise InputError(f"there is no weights file {path}")
     with _whole(path, "weights"):
         with path.open("rb") as file:
             head = file.read(9)
         size = path.stat().st_size
         if not head:
-            raise InputError(f"needed weights in {path}, found an empty file; fetch it again")
+            raise InputError(f"expected weights in {path}, got an empty file; fetch it again")
         if _is_zip(path):
             names = Archive(path).names
             return "npz" if names and all(name.endswith(".npy") for name in names) else "torch"
@@ -81,7 +81,7 @@ def container_of(path: Path) -> Container:
     if head[:1] == b"\x80":
         return "torch"
     raise InputError(
-        f"needed a safetensors, npz or torch weights file, found {path} of "
+        f"expected a safetensors, npz or torch weights file, got {path} of "
         f"{size} bytes that begins with {head[:8]!r}"
     )
 
@@ -90,14 +90,14 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON config; InputError where it is not one, or says one thing in two ways."""
     try:
         if not path.is_file():
-            raise InputError(f"needed the config {path}, found nothing there")
+            raise InputError(f"there is no config {path}")
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise InputError(f"needed a config, found {path} of {path.stat().st_size} bytes")
+            raise InputError(f"expected a config, got {path} of {path.stat().st_size} bytes")
         value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_twice)
     except (OSError, UnicodeError, ValueError, RecursionError) as error:
-        raise InputError(f"needed JSON in {path}, found: {error}") from error
+        raise InputError(f"expected JSON in {path}, got: {error}") from error
     if not isinstance(value, dict):
-        raise InputError(f"needed a JSON object in {path}, found a {type(value).__name__}")
+        raise InputError(f"expected a JSON object in {path}, got a {type(value).__name__}")
     return value
 
 
@@ -149,12 +149,12 @@ def take(
     """The tensor called `name`: finite, and with that many dimensions or that shape."""
     if name not in tensors:
         found = ", ".join(sorted(tensors)) or "none"
-        raise InputError(f"needed tensor '{name}' in {where}, found: {found}")
+        raise InputError(f"expected tensor '{name}' in {where}, got: {found}")
     tensor = tensors[name]
     if dimensions is not None and tensor.ndim != dimensions:
         raise InputError(
-            f"needed '{name}' with {dimensions} dimension(s) in {where}, "
-            f"found shape {list(tensor.shape)}"
+            f"expected '{name}' with {dimensions} dimension(s) in {where}, "
+            f"got shape {list(tensor.shape)}"
         )
     if shape is not None:
         check_shape(name, tensor, shape, where)
@@ -166,8 +166,8 @@ def check_shape(name: str, tensor: Tensor, expected: Sequence[int], where: str) 
     """InputError naming the tensor, the shape needed and the shape found."""
     if tuple(tensor.shape) != tuple(expected):
         raise InputError(
-            f"needed '{name}' of shape {list(expected)} in {where}, "
-            f"found {list(tensor.shape)}; the checkpoint does not fit together"
+            f"expected '{name}' of shape {list(expected)} in {where}, "
+            f"got {list(tensor.shape)}; the checkpoint does not fit together"
         )
 
 

@@ -36,10 +36,10 @@ class Consistency:
 def pw_mcc(a: SAE, b: SAE, seed: int = 0) -> Consistency:
     """PW-MCC of the decoders of two SAEs of one d_model.  Zero rows have no direction and stay out."""
     if a.d_model != b.d_model:
-        raise UsageError(f"needed two SAEs of one d_model, found {a.d_model} and {b.d_model}")
+        raise UsageError(f"expected two SAEs of one d_model, got {a.d_model} and {b.d_model}")
     rows_a, rows_b = _directions(a), _directions(b)
     if not len(rows_a) or not len(rows_b):
-        raise UsageError("needed decoder rows that are not zero, found none")
+        raise UsageError("expected decoder rows that are not zero, got none")
     return Consistency(
         value=_mean_cosine(rows_a, rows_b),
         random=_mean_cosine(rows_a, _random_like(rows_b, seed)),

@@ -81,7 +81,7 @@ def match(
     if unmatched_cost is not None and not way.assigns:
         takes = " or ".join(one.name for one in matchers() if one.assigns)
         raise UsageError(
-            f"needed strategy {takes} with a price of staying unmatched, found '{strategy}'"
+            f"expected strategy {takes} with an unmatched cost, got '{strategy}'"
         )
     settings = Settings(
         weights=weights,
@@ -117,11 +117,11 @@ def match_pairs(
     elif pairs == "all":
         pairs = combinations(range(len(sides)), 2)
     elif isinstance(pairs, str):
-        raise UsageError(f"needed pairs of positions, adjacent or all, found '{pairs}'")
+        raise UsageError(f"expected pairs of positions, adjacent or all, got '{pairs}'")
     for first, second in pairs:
         if not all(0 <= one < len(sides) for one in (first, second)):
             raise UsageError(
-                f"needed positions from 0 to {len(sides) - 1}, found {first}, {second} (not layers)"
+                f"expected positions from 0 to {len(sides) - 1}, got {first}, {second} (not layers)"
             )
         yield match(
             sides[first],
@@ -141,7 +141,7 @@ def verify_matching(a: SAE | FoldedSAE, b: SAE | FoldedSAE, matching: Matching) 
     """
     if matching.assignment is None:
         raise UsageError(
-            f"needed a matching with a proof to verify, found strategy '{matching.strategy}'"
+            f"expected a matching with a proof to verify, got strategy '{matching.strategy}'"
         )
     pair = folded(a, matching.scale), folded(b, matching.scale)
     solved = solved_sides(*pair, matcher(matching.strategy).raw)
@@ -179,8 +179,8 @@ def _starting_duals(
     same = (start.a.d_sae, start.b.d_sae, start.parts) == (a.d_sae, b.d_sae, weights)
     if not same or start.assignment is None or start.degenerate != degenerate:
         raise UsageError(
-            f"needed a start of the same pair, parts and way with degenerate features, with a proof, "
-            f"found {start!r}"
+            f"expected a start of the same pair, parts and way with degenerate features, with a proof, "
+            f"got {start!r}"
         )
     return start.assignment.column_duals
 

@@ -41,7 +41,7 @@ class Naive(Matcher):
 
         if a.d_sae != b.d_sae:
             raise UsageError(
-                f"needed equal d_sae for the {self.name} strategy, found {a.d_sae} and {b.d_sae}"
+                f"expected equal d_sae for the {self.name} strategy, got {a.d_sae} and {b.d_sae}"
             )
         return Found(Correspondence.of_permutation(np.arange(a.d_sae), b.d_sae))
 

@@ -45,10 +45,10 @@ def measure(
 def check_pair(a: SAE | FoldedSAE, b: SAE | FoldedSAE) -> None:
     for one in (a, b):
         if not isinstance(one, SAE | FoldedSAE):
-            raise UsageError(f"needed SAEs, found {one!r}; load_sae gives one from a reference")
+            raise UsageError(f"expected SAEs, got {one!r}; load_sae gives one from a reference")
     if a.d_model != b.d_model:
         raise UsageError(
-            f"needed two SAEs of one d_model, found {a.d_model} and {b.d_model}; "
+            f"expected two SAEs of one d_model, got {a.d_model} and {b.d_model}; "
             "they read different models"
         )
 

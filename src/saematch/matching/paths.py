@@ -76,7 +76,7 @@ class FeaturePaths:
         ]
         if len(matches) != 1:
             raise UsageError(
-                f"needed one of the layers {', '.join(self.keys)}, found '{key}'"
+                f"expected one of the layers {', '.join(self.keys)}, got '{key}'"
                 + (", which names several" if matches else "")
             )
         return matches[0]
@@ -90,7 +90,7 @@ class FeaturePaths:
         d_sae = self.sides[column].d_sae
         if not 0 <= feature < d_sae:
             raise UsageError(
-                f"needed a feature of layer {self.keys[column]} from 0 to {d_sae - 1}, found {feature}"
+                f"expected a feature of layer {self.keys[column]} from 0 to {d_sae - 1}, got {feature}"
             )
         return np.flatnonzero(self.features[:, column] == feature)
 
@@ -110,7 +110,7 @@ class FeaturePaths:
         """The composition of the steps from `start` to `stop`: equals `compose` of permutations."""
         first, last = self.position(start), self.position(stop)
         if first >= last:
-            raise UsageError(f"needed a later layer than {start}, found {stop}")
+            raise UsageError(f"expected a later layer than {start}, got {stop}")
         composed = np.full(self.sides[first].d_sae, UNMATCHED, dtype=np.int64)
         passing = self.features[:, first] != UNMATCHED
         composed[self.features[passing, first]] = self.features[passing, last]
@@ -161,11 +161,11 @@ def chain(matchings: Sequence[Matching]) -> FeaturePaths:
     Raises UsageError unless every matching starts where the one before it ends.
     """
     if not matchings:
-        raise UsageError("needed at least one matching to chain, found none")
+        raise UsageError("expected at least one matching to chain, got none")
     for before, after in itertools.pairwise(matchings):
         if (before.b.key, before.b.d_sae) != (after.a.key, after.a.d_sae):
             raise UsageError(
-                f"needed a matching that starts at {before.b.key} ({before.b.d_sae} features), found "
+                f"expected a matching that starts at {before.b.key} ({before.b.d_sae} features), got "
                 f"one that starts at {after.a.key} ({after.a.d_sae} features); "
                 "chain them in order of depth"
             )

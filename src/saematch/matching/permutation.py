@@ -19,14 +19,14 @@ def check_permutation(permutation: np.ndarray, d_b: int, name: str = "permutatio
     """Raise UsageError unless every entry is -1 or a feature of B (0 to d_b − 1)."""
     if permutation.ndim != 1 or permutation.dtype.kind not in "iu":
         raise UsageError(
-            f"needed a one-dimensional array of integers as {name}, found shape "
+            f"expected a one-dimensional array of integers as {name}, got shape "
             f"{list(permutation.shape)} of {permutation.dtype}"
         )
     outside = (permutation < UNMATCHED) | (permutation >= d_b)
     if outside.any():
         first = int(outside.argmax())
         raise UsageError(
-            f"needed entries from -1 to {d_b - 1} in {name}, found {permutation[first]} at {first}"
+            f"expected entries from -1 to {d_b - 1} in {name}, got {permutation[first]} at {first}"
         )
 
 
@@ -52,7 +52,7 @@ def inverse(permutation: Permutation, d_b: int) -> Permutation:
     if len(twice):
         j = int(permutation[twice[0]])
         raise UsageError(
-            f"needed a one-to-one map to invert, found features {int(twice[0])} and "
+            f"expected a one-to-one map to invert, got features {int(twice[0])} and "
             f"{int(inverted[j])} both matched to {j}; a row-wise argmax has no inverse"
         )
     return inverted
@@ -67,7 +67,7 @@ def permute_features(
     """
     check_permutation(permutation, d_b)
     if f.shape[-1] != len(permutation):
-        raise UsageError(f"needed activations of {len(permutation)} features, found {f.shape[-1]}")
+        raise UsageError(f"expected activations of {len(permutation)} features, got {f.shape[-1]}")
     indices = np.flatnonzero(permutation != UNMATCHED)
     matched = torch.from_numpy(indices)
     target = torch.from_numpy(permutation[indices].astype(np.int64))

@@ -30,7 +30,7 @@ def random_pair_costs(
     generator = np.random.default_rng(seed)
     live = [np.flatnonzero(np.array(side.sae.status, dtype=object) == "live") for side in (a, b)]
     if not all(len(features) for features in live):
-        raise UsageError("needed live features on both sides to draw random pairs from, found none")
+        raise UsageError("expected live features on both sides to draw random pairs from, got none")
     i, j = (generator.choice(features, RANDOM_PAIRS) for features in live)
     taken = features_of(a), features_of(b)
     i, j = (np.searchsorted(of, drawn) for of, drawn in zip(taken, (i, j), strict=True))
@@ -50,14 +50,14 @@ def prices(
     if isinstance(unmatched_cost, str):
         if unmatched_cost != "auto":
             raise UsageError(
-                f"needed a number or 'auto' as price of staying unmatched, found '{unmatched_cost}'"
+                f"expected a number or 'auto' as unmatched cost, got '{unmatched_cost}'"
             )
         return float(np.quantile(random_pair_costs(a, b, weights), AUTO_QUANTILE))
     given = np.asarray(unmatched_cost, dtype=np.float64)
     if given.shape not in ((), (a.d_sae,)):
         raise UsageError(
-            f"needed one price of staying unmatched or {a.d_sae}, found shape {list(given.shape)}"
+            f"expected one unmatched cost or {a.d_sae}, got shape {list(given.shape)}"
         )
     if not (given >= 0).all() or not np.isfinite(given).all():
-        raise UsageError("needed finite prices of staying unmatched from 0 on, found others")
+        raise UsageError("expected finite unmatched costs from 0 on, got negative or non-finite ones")
     return float(given) if given.ndim == 0 else given

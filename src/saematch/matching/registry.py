@@ -54,7 +54,7 @@ def is_matcher(name: str) -> bool:
 def matcher(name: str) -> Matcher:
     """The matcher of a name; raises UsageError naming those there are."""
     if name not in _registered:
-        raise UsageError(f"needed a strategy of {', '.join(_registered)}, found '{name}'")
+        raise UsageError(f"expected a strategy of {', '.join(_registered)}, got '{name}'")
     return _registered[name]
 
 

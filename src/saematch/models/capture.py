@@ -215,4 +215,4 @@ def _handing_on(form: Callable[[Tensor], Any], stream: Tensor | None) -> Callabl
 def _check(modules: Any, blocks: Sequence[int]) -> None:
     for block in blocks:
         if not EMBEDDING <= block < len(modules):
-            raise UsageError(f"needed blocks from 0 to {len(modules) - 1}, found block {block}")
+            raise UsageError(f"expected blocks from 0 to {len(modules) - 1}, got block {block}")

@@ -95,7 +95,7 @@ def load_corpus(name: str, count: int, seed: int = 0, offline: bool | None = Non
     path = user_path(name)
     if not path.exists():
         raise UsageError(
-            f"needed a corpus of {', '.join(CORPORA)}, or a file or folder of text, found '{name}'"
+            f"expected a corpus of {', '.join(CORPORA)}, or a file or folder of text, got '{name}'"
         )
     found: list[tuple[str, bool]] = []
     faults: list[str] = []
@@ -151,7 +151,7 @@ def _from_hub(name: str, count: int, seed: int) -> Corpus | None:
                 break
     except Exception as error:
         raise InputError(
-            f"needed {count} documents of {dataset} from the Hub, found: {str(error)[:200]}; "
+            f"expected {count} documents of {dataset} from the Hub, got: {str(error)[:200]}; "
             "try again, or set HF_HUB_OFFLINE=1 for the bundled stand-in"
         ) from error
     return Corpus(name, f"{dataset} (Hub), seeded sample", tuple(texts))
@@ -166,7 +166,7 @@ def _text_files(path: Path) -> list[Path]:
         if file.is_file() and (file.suffix in TEXT_SUFFIXES or _has_records(file))
     ]
     if not found:
-        raise InputError(f"needed text files in {path}, found none ({', '.join(TEXT_SUFFIXES)})")
+        raise InputError(f"expected text files in {path}, got none ({', '.join(TEXT_SUFFIXES)})")
     return found
 
 

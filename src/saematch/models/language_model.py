@@ -124,12 +124,12 @@ class LanguageModel:
             streams, logits = self.capture_and_predict(ids, [block])
             if not torch.isfinite(logits).all():
                 raise InputError(
-                    f"needed a model with finite logits, found NaN or infinity from {self.name} in "
+                    f"expected a model with finite logits, got NaN or infinity from {self.name} in "
                     f"{self.dtype}; try the dtype float32"
                 )
             if not torch.equal(self.predict_from(ids, block, streams[block]), logits):
                 raise UnsupportedError(
-                    f"needed a model whose later blocks read the residual stream alone, found that "
+                    f"expected a model whose later blocks read the residual stream alone, but "
                     f"replacing the output of block {block} by itself changes the logits of {self.name}"
                 )
 
@@ -155,7 +155,7 @@ def load_language_model(
     except ImportError:
         raise MissingDependencyError("transformers", "model", "a language model") from None
     if dtype not in ("float32", "bfloat16"):
-        raise UsageError(f"needed a dtype of float32 or bfloat16, found '{dtype}'")
+        raise UsageError(f"expected a dtype of float32 or bfloat16, got '{dtype}'")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _check_device(device)
     local = Path(name).exists()
@@ -217,7 +217,7 @@ def _set_attention(model: Any, attention: str | None) -> None:
         model.set_attn_implementation(attention)
     except (ValueError, ImportError) as error:
         raise UsageError(
-            f"needed an attention that transformers has here, such as eager or sdpa, found '{attention}' "
+            f"expected an attention that transformers has here, such as eager or sdpa, got '{attention}' "
             f"({_first_line(error)[:160]})"
         ) from error
 
@@ -227,7 +227,7 @@ def _check_device(device: str) -> None:
     if device.partition(":")[0] not in ("cpu", "cuda") or (
         device.startswith("cuda") and not torch.cuda.is_available()
     ):
-        raise UsageError(f"needed a device of cpu or cuda, found '{device}', and {there}; try cpu")
+        raise UsageError(f"expected a device of cpu or cuda, got '{device}', and {there}; try cpu")
 
 
 def _not_loaded(name: str, error: Exception) -> InputError:
@@ -237,13 +237,13 @@ def _not_loaded(name: str, error: Exception) -> InputError:
         "gated" in said.lower()
     ):
         return InputError(
-            f"needed access to {name}, found that its licence has not been accepted by this account; "
+            f"{name} is gated, and this account has not accepted its licence; "
             f"accept it at https://huggingface.co/{name} and sign in with: hf auth login"
         )
     if Path(name).exists():
-        return InputError(f"needed a model of transformers in {name}, found: {_first_line(error)}")
+        return InputError(f"transformers cannot load a model from {name}: {_first_line(error)}")
     return InputError(
-        f"needed the language model '{name}', found neither such a folder nor such a model within "
+        f"there is no folder '{name}', and no language model of that name within "
         f"reach ({_first_line(error)}); try a local path, or smollm2"
     )
 

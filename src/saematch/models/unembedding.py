@@ -38,7 +38,7 @@ def promoted_tokens(
     head = model.get_output_embeddings()
     if head is None:
         raise UnsupportedError(
-            f"needed a model with an unembedding, found none in {type(model).__name__}"
+            f"expected a model with an unembedding, got none in {type(model).__name__}"
         )
     norm = _final_norm(model)
     directions = directions.to(head.weight.device, head.weight.dtype)

@@ -101,7 +101,7 @@ class Asking:
             self.keep(number, reply)
             if self.failures >= FAILURES_IN_A_ROW:
                 raise SaematchError(
-                    f"needed replies from {self.chat.endpoint}, found {self.failures} failures in a "
+                    f"expected replies from {self.chat.endpoint}, got {self.failures} failures in a "
                     f"row, the last: {reply.failure}; what was answered is kept: run the same command "
                     "again when the endpoint is well"
                 )

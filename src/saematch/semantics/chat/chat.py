@@ -45,7 +45,7 @@ class Chat(Endpoint):
         from saematch.semantics.chat.asking import Asking, run_to_end
 
         if attempts < 1:
-            raise UsageError(f"needed attempts of 1 or more, found {attempts}")
+            raise UsageError(f"expected attempts of 1 or more, got {attempts}")
         if conversations:
             asking = Asking(self, conversations, keep, readable, attempts, schema)
             run_to_end(asking.run)

@@ -59,23 +59,23 @@ class Endpoint:
         _check_url(self.base_url)
         for name in ("concurrency", "max_tokens", "max_reply_characters"):
             if getattr(self, name) < 1:
-                raise UsageError(f"needed {name} of 1 or more, found {getattr(self, name)}")
+                raise UsageError(f"expected {name} of 1 or more, got {getattr(self, name)}")
         for name in ("retries", "max_calls", "max_cost"):
             if (getattr(self, name) or 0) < 0:
-                raise UsageError(f"needed {name} of 0 or more, found {getattr(self, name)}")
+                raise UsageError(f"expected {name} of 0 or more, got {getattr(self, name)}")
         if not self.timeout > 0:
-            raise UsageError(f"needed a timeout of more than 0 seconds, found {self.timeout}")
+            raise UsageError(f"expected a timeout of more than 0 seconds, got {self.timeout}")
         if not self.model.strip():
-            raise UsageError("needed the name of a model, found an empty one; try gpt-4o-mini")
+            raise UsageError("expected the name of a model, got an empty one; try gpt-4o-mini")
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
             # What was found is not repeated: it may be the key itself.
             raise UsageError(
-                "needed the name of an environment variable that holds the API key, found another "
+                "expected the name of an environment variable that holds the API key, got some other "
                 f"text; try {KEY_VARIABLE}"
             )
         if self.max_cost is not None and self.prices is None:
             raise UsageError(
-                "needed prices per million tokens for a budget in money, found none; "
+                "expected prices per million tokens for a budget in money, got none; "
                 "give both prices, or a budget in calls"
             )
         spent = Spending(self.prices, self.max_calls, self.max_cost)
@@ -100,13 +100,13 @@ class Endpoint:
         if not re.fullmatch(r"[!-~]*", found):
             # Such a key fits no HTTP header, and errors of those who try repeat it.
             raise UsageError(
-                f"needed an API key of printable ASCII characters in {self.key_variable}, found others "
-                "in it; copy the key again"
+                f"expected an API key of printable ASCII characters in {self.key_variable}, got other "
+                "characters; copy the key again"
             )
         if not found and self.host == urlsplit(OPENAI).hostname:
             raise UsageError(
-                f"needed an API key for {self.endpoint} in the environment variable "
-                f"{self.key_variable}, found none; try: export {self.key_variable}=..., or the base "
+                f"expected an API key for {self.endpoint} in the environment variable "
+                f"{self.key_variable}, got none; try: export {self.key_variable}=..., or the base "
                 "URL of another endpoint"
             )
         return found or NO_KEY
@@ -122,10 +122,10 @@ def _check_url(url: str) -> None:
     if secret:
         # Not repeated: what stands there is often a key.
         raise UsageError(
-            "needed a base URL without a user name, a password or a query, found one with; "
+            "expected a base URL without a user name, a password or a query, got one with; "
             "put the key into an environment variable and give that variable's name"
         )
     if not plain:
         raise UsageError(
-            "needed a base URL such as http://localhost:8000/v1, found one without http(s):// or a host"
+            "expected a base URL such as http://localhost:8000/v1, got one without http(s):// or a host"
         )

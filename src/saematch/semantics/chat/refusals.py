@@ -78,19 +78,19 @@ def end_of_it_all(chat: Endpoint, status: int, words: str) -> SaematchError | No
     if status in (401, 403):
         # Without its own words: endpoints repeat parts of the key.
         return UsageError(
-            f"needed an API key that {chat.endpoint} accepts in the environment variable "
-            f"{chat.key_variable}, found it refused ({status}); check that variable, the base URL, and "
+            f"{chat.endpoint} refused the API key in the environment variable "
+            f"{chat.key_variable} ({status}); check that variable, the base URL, and "
             f"that the key may use the model '{chat.model}'"
         )
     if status == 404:
         return UsageError(
-            f"needed the model '{chat.model}' at {chat.endpoint}/chat/completions, found no such model "
-            f"or address (404: {shown}); check the model's name and that the base URL ends as its endpoint "
+            f"there is no model '{chat.model}', or no such address, at {chat.endpoint}/chat/completions "
+            f"(404: {shown}); check the model's name and that the base URL ends as its endpoint "
             "wants it, often in /v1"
         )
     if status == 402 or (status == 429 and any(one in lower for one in NOTHING_TO_PAY_WITH)):
         return SaematchError(
-            f"needed credit at {chat.endpoint}, found none left ({status}: {shown}); what was "
+            f"no credit is left at {chat.endpoint} ({status}: {shown}); what was "
             "answered is kept: pay, and run the same command again"
         )
     return None

@@ -35,7 +35,7 @@ class Prices:
     def __post_init__(self) -> None:
         for value in (self.prompt, self.completion):
             if not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"needed prices of 0 or more per million tokens, found {value}")
+                raise UsageError(f"expected prices of 0 or more per million tokens, got {value}")
 
     def of(self, tokens: "Tokens") -> float:
         """What these tokens cost."""
@@ -138,6 +138,6 @@ class Spending:
             budget = f"a budget of more than {self.max_cost:g}"
             found = f"{self.cost:g} spent, which leaves too little for one more call"
         return BudgetError(
-            f"needed {budget}, found {found}; what was answered is kept: raise the budget and run the "
+            f"expected {budget}, got {found}; what was answered is kept: raise the budget and run the "
             "same command again to go on"
         )

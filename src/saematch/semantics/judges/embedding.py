@@ -56,7 +56,7 @@ class Thresholds:
 
         if not len(same) or not len(different):
             raise UsageError(
-                "needed controls to set the embedding judge's thresholds on, found "
+                "expected controls to set the embedding judge's thresholds on, got "
                 f"{len(same)} of 'same' and {len(different)} of 'different'"
             )
         scores = np.concatenate([same, different])
@@ -127,7 +127,7 @@ class EmbeddingJudge:
     def judge(self, questions: Sequence[Question], keep: Keep) -> None:
         """Raises UsageError where it was not calibrated."""
         if self.thresholds is None:
-            raise UsageError("needed a calibrated embedding judge, found one without thresholds")
+            raise UsageError("expected a calibrated embedding judge, got one without thresholds")
         started = time.monotonic()
         scores = self.scores(questions)
         each = (time.monotonic() - started) / max(1, len(questions))
@@ -159,7 +159,7 @@ class EmbeddingJudge:
         except Exception as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
             raise InputError(
-                f"needed a model of sentence-transformers named '{self.model}', found none within "
+                f"no model of sentence-transformers named '{self.model}' is within "
                 f"reach ({said}); try {OFFLINE}, or a path"
             ) from error
 

@@ -137,7 +137,7 @@ def also_swapped(
 def half_width_of_mean(count: int) -> float:
     """The most that a 95% interval of a mean label can reach to either side: labels are 1 to 3."""
     if count < 1:
-        raise UsageError("needed at least one pair to judge, found none")
+        raise UsageError("expected at least one pair to judge, got none")
     return float(HALF_WIDTH / np.sqrt(count))
 
 

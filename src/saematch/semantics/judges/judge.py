@@ -24,7 +24,7 @@ def judge(pairs: Sequence[Sequence[str]], judge: Judge) -> "pd.DataFrame":
 
     wrong = [pair for pair in pairs if len(pair) != 2 or not all(isinstance(t, str) for t in pair)]
     if wrong:
-        raise UsageError(f"needed pairs of two texts, found {str(wrong[0])[:80]}")
+        raise UsageError(f"expected pairs of two texts, got {str(wrong[0])[:80]}")
     questions = [Question(first, second) for first, second in pairs]
     found: dict[int, Judgement] = {}
     judge.judge(questions, found.__setitem__)

@@ -29,7 +29,7 @@ class LLMJudge:
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
-            raise UsageError(f"needed attempts of 1 or more, found {self.attempts}")
+            raise UsageError(f"expected attempts of 1 or more, got {self.attempts}")
 
     @property
     def name(self) -> str:

@@ -115,7 +115,7 @@ class Server:
             return retrying(self._attempt, url, read)
         except PassingError as error:
             raise InputError(
-                f"needed {url}, found {error}, {patience.attempts} times in a row; try again later"
+                f"{url}: {error}, {patience.attempts} times in a row; try again later"
             ) from error
 
     def _attempt(self, url: str, read: Callable[[bytes], T]) -> T | None:
@@ -144,10 +144,10 @@ class Server:
         if 300 <= status < 400:
             target = printable(response.headers.get("location", "nowhere"), 200)
             raise InputError(
-                f"needed {url}, found a redirect to {target}, which is not followed; if you trust "
+                f"{url} redirects to {target}, which is not followed; if you trust "
                 "that address, give it as base_url"
             )
-        raise InputError(f"needed {url}, found status {status}; look at the address in a browser")
+        raise InputError(f"{url} answered with status {status}; look at the address in a browser")
 
     def _limited(self, url: str, headers: Any) -> Exception:
         """The limit of calls: waited for where the server says that it ends soon."""
@@ -158,7 +158,7 @@ class Server:
             return PassingError(found, wait)
         when = f"in {wait:,.0f} s" if wait is not None else f"within the hour ({LIMIT})"
         return InputError(
-            f"needed {url}, found {found}; try again {when}, or take the bulk exports"
+            f"expected {url}, got {found}; try again {when}, or take the bulk exports"
         )
 
     def _bytes(self, url: str, response: Any) -> bytes:
@@ -192,13 +192,13 @@ def gunzip(data: bytes, largest: int, name: str) -> bytes:
 
 def _too_large(name: str, largest: int) -> InputError:
     return InputError(
-        f"needed at most {largest:,} bytes in {name}, found more; descriptions of one batch are never "
+        f"expected at most {largest:,} bytes in {name}, got more; descriptions of one batch are never "
         "so large: it is not what it says, or give a larger limit (largest=)"
     )
 
 
 def _no_address(base_url: str) -> UsageError:
-    return UsageError(f"needed an https address as base_url, found '{base_url[:80]}'")
+    return UsageError(f"expected an https address as base_url, got '{base_url[:80]}'")
 
 
 def _seconds(retry_after: str | None) -> float | None:

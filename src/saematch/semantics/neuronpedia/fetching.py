@@ -115,7 +115,7 @@ def fetch_descriptions(
     """
     _check_names(source.model, source.source, folder)
     if offline and cache is None:
-        raise UsageError("needed a cache to read without a network, found none; give cache=")
+        raise UsageError("expected a cache to read without a network, got none; give cache=")
     inside = f"{source.model}/{source.source}/{folder}"
     kept = None if cache is None else cache / source.model / source.source / folder
     with (
@@ -127,7 +127,7 @@ def fetch_descriptions(
     address = f"{base_url.rstrip('/')}/{inside}"
     if not found:
         raise InputError(
-            f"needed descriptions of {source.id}, found none "
+            f"expected descriptions of {source.id}, got none "
             + (f"in the cache {kept}; try without offline" if offline else f"at {address}")
             + f"; look at {SITE}/{source.id}, or describe the features from their activations"
         )
@@ -163,18 +163,18 @@ def fetch_one(
     """
     _check_names(model, source)
     if index < 0:
-        raise UsageError(f"needed a feature from 0 on, found {index}")
+        raise UsageError(f"expected a feature from 0 on, got {index}")
     name = f"feature {index} of {model}/{source}"
     with Server(base_url, patience, LARGEST_FEATURE) as server:
         data = server.get(f"api/feature/{model}/{source}/{index}", bytes)
     record = {} if data is None else read_object(data)
     if record is None or not isinstance(record.get("explanations") or [], list):
         raise InputError(
-            f"needed the JSON of {name}, found something else; look at {page_of(model, source, index)}"
+            f"expected JSON for {name}, got something else; look at {page_of(model, source, index)}"
         )
     if not record:
         raise InputError(
-            f"needed {name}, found no such feature at Neuronpedia; look at {SITE}/{model}/{source}"
+            f"there is no {name} at Neuronpedia; look at {SITE}/{model}/{source}"
         )
     explanations = [one for one in record.get("explanations") or [] if isinstance(one, dict)]
     found = [describe(index, one) for one in explanations]
@@ -199,7 +199,7 @@ class _Batches:
             except PassingError as error:
                 if self.server is None:
                     raise InputError(
-                        f"needed {path} whole, found {error}; try without offline"
+                        f"{path} is damaged ({error}); try without offline"
                     ) from error
                 self.damaged.append(number)
         if self.server is None:
@@ -232,7 +232,7 @@ def _read_all(batches: _Batches, d_sae: int, progress: Callable[[int], None]) ->
             if window[-1] - max(found, default=-1) > GAP:
                 return found
     raise InputError(
-        f"needed fewer than {LAST_BATCH:,} batches of descriptions, found more; is the base_url right?"
+        f"expected fewer than {LAST_BATCH:,} batches of descriptions, got more; is the base_url right?"
     )
 
 
@@ -261,7 +261,7 @@ def _check_names(*names: str) -> None:
     for name in names:
         if not NAME.fullmatch(name):
             raise UsageError(
-                f"needed names of letters, digits, '.', '_' and '-' for Neuronpedia, found '{name[:80]}'"
+                f"expected names of letters, digits, '.', '_' and '-' for Neuronpedia, got '{name[:80]}'"
             )
 
 
@@ -275,10 +275,10 @@ def _holding(kept: Path, patience: Patience) -> Iterator[None]:
             yield
     except locks.HeldError as error:
         raise InputError(
-            f"needed {kept} to keep descriptions in, found another process filling it for longer than "
+            f"another process has been filling the cache {kept} for longer than "
             f"{patience.longest_wait:g} s; wait for it to end, or give another cache"
         ) from error
     except OSError as error:
         raise InputError(
-            f"needed to lock {kept}, found: {error.strerror or error}; try a cache that you may write to"
+            f"could not lock {kept}: {error.strerror or error}; try a cache that you may write to"
         ) from error

@@ -43,7 +43,7 @@ def parse_batch(lines: bytes, name: str, d_sae: int, downloaded: bool) -> Batch:
             continue
         if not 0 <= feature < d_sae:
             raise InputError(
-                f"needed features 0 to {d_sae - 1:,}, found feature {feature:,} in {name}, line "
+                f"expected features 0 to {d_sae - 1:,}, got feature {feature:,} in {name}, line "
                 f"{number}: these descriptions are another SAE's; check the Neuronpedia id"
             )
         one = describe(feature, record)

@@ -55,7 +55,7 @@ def parse_id(text: str, *notes: str) -> NeuronpediaSource:
     model, _, source = text.strip().partition("/")
     if not (NAME.fullmatch(model) and NAME.fullmatch(source)):
         raise UsageError(
-            f"needed a Neuronpedia id (model/source), found '{text[:80]}'; try one like {EXAMPLE}"
+            f"expected a Neuronpedia id (model/source), got '{text[:80]}'; try one like {EXAMPLE}"
         )
     return NeuronpediaSource(model, source, notes=notes)
 
@@ -98,7 +98,7 @@ def source_of(
     if beside:
         return _beside(beside, sae, origin, allow_other_sae)
     raise InputError(
-        f"needed descriptions of {_called(sae, origin)} at Neuronpedia, found no id of it in "
+        f"expected descriptions of {_called(sae, origin)} at Neuronpedia, got no id of it in "
         f"SAELens's registry; describe the features from their activations, or pass its id to the Python "
         f"function source_of (source, like {EXAMPLE})"
     )
@@ -182,7 +182,7 @@ def _choose(
         of_config = [line for line in exact if line.neuronpedia == stated]
         if not of_config:
             raise InputError(
-                f"needed one checkpoint that {_called(sae, origin)} is, found "
+                f"expected one checkpoint that {_called(sae, origin)} is, got "
                 f"{len(exact)} whose path ends so: {_list(exact)}; describe the features from "
                 "their activations, or pass the id to the Python function source_of (source)"
             )
@@ -211,7 +211,7 @@ def _beside(
         raise _refused(canonical, sae, origin)
     if len(canonical) > 1:
         raise InputError(
-            f"needed one SAE whose descriptions stand in for those of {_called(sae, origin)}, found "
+            f"expected one SAE whose descriptions stand in for those of {_called(sae, origin)}, got "
             f"{len(canonical)}: {_list(canonical)}; describe the features from their activations, or "
             "pass the id to the Python function source_of (source)"
         )
@@ -227,7 +227,7 @@ def _refused(
     lines: Sequence[Registered], sae: SAE, origin: Origin | None, why: str | None = None
 ) -> InputError:
     return InputError(
-        f"needed descriptions of {_called(sae, origin)}, found those of {_list(lines)}"
+        f"expected descriptions of {_called(sae, origin)}, got those of {_list(lines)}"
         + (f" ({why})" if why else "")
         + "; load the checkpoint that they belong to, or take them all the same with "
         "allow_other_sae=True"
