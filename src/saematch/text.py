@@ -14,7 +14,7 @@ import codecs
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, no_type_check
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,18 +74,26 @@ def clean(text: str | bytes) -> str:
     return _UNWRITABLE.sub(REPLACEMENT, text)
 
 
-def cleaned(value: Any, depth: int = MOST_DEPTH) -> Any:
+@no_type_check  # the tests' shape checks would take most of their time here
+def cleaned(value: Any, depth: int = MOST_DEPTH, finite: bool = False) -> Any:
     """A value as JSON has it with every text and every key in it clean.
 
-    Raises ValueError for lists and objects within each other more than `depth` times.
+    `finite`: NaN and infinities as None.  Raises ValueError for lists and objects within each other more
+    than `depth` times.
     """
     if isinstance(value, str):
         return clean(value)
-    if isinstance(value, (dict, list, tuple)) and depth == 0:
+    if isinstance(value, float):
+        return None if finite and not math.isfinite(value) else value
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    if depth == 0:
         raise ValueError(f"nested more than {MOST_DEPTH} times")
     if isinstance(value, dict):
-        return {cleaned(key, depth - 1): cleaned(one, depth - 1) for key, one in value.items()}
-    return [cleaned(one, depth - 1) for one in value] if isinstance(value, (list, tuple)) else value
+        return {
+            cleaned(key, depth - 1): cleaned(one, depth - 1, finite) for key, one in value.items()
+        }
+    return [cleaned(one, depth - 1, finite) for one in value]
 
 
 def read_json(data: str | bytes) -> Any:
@@ -143,7 +151,7 @@ def to_json(
     `compact`: without blanks.
     """
     return json.dumps(
-        _finite(cleaned(value)),
+        cleaned(value, finite=True),
         indent=indent,
         sort_keys=sort_keys,
         separators=(",", ":") if compact else None,
@@ -166,14 +174,6 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in value]
     missing = value is None or str(value) in ("<NA>", "NaT", "nan")
     return None if missing and not isinstance(value, str) else value
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _decoded(data: bytes) -> str:

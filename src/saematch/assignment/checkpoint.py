@@ -32,14 +32,10 @@ def read(path: str | PathLike[str], problem: Problem) -> Float64[np.ndarray, " m
             duals = kept["column_duals"]
     except Exception as error:  # damaged bytes make numpy raise nearly anything
         raise InputError(
-            f"{path} is not a checkpoint of an assignment ({error}); "
-            "delete it to start again"
+            f"{path} is not a checkpoint of an assignment ({error}); delete it to start again"
         ) from None
     if not same or duals.shape != (problem.costs.m,) or not np.isfinite(duals).all():
-        raise InputError(
-            f"{path} is the checkpoint of another problem; "
-            "delete it to start again"
-        )
+        raise InputError(f"{path} is the checkpoint of another problem; delete it to start again")
     return duals
 
 

@@ -197,8 +197,7 @@ def _explained(repository: str, name: str | None, revision: str | None) -> Itera
         yield
     except errors.GatedRepoError as error:
         raise InputError(
-            f"{what} is gated: accept its licence at {page} and log in (hf auth "
-            f"login, or HF_TOKEN)"
+            f"{what} is gated: accept its licence at {page} and log in (hf auth login, or HF_TOKEN)"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise InputError(
@@ -206,18 +205,14 @@ def _explained(repository: str, name: str | None, revision: str | None) -> Itera
             f"accept its licence there and log in (hf auth login, or HF_TOKEN)"
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise InputError(
-            f"{what} has no revision '{revision}'; look at {page}"
-        ) from error
+        raise InputError(f"{what} has no revision '{revision}'; look at {page}") from error
     except errors.LocalEntryNotFoundError as error:
         raise InputError(
-            f"{what} is not in the cache and the Hub is out of reach; connect, or give "
-            f"a local path"
+            f"{what} is not in the cache and the Hub is out of reach; connect, or give a local path"
         ) from error
     except errors.EntryNotFoundError as error:
         raise InputError(
-            f"there is no file '{name}' in {page}"
-            + _near(repository, name, revision)
+            f"there is no file '{name}' in {page}" + _near(repository, name, revision)
         ) from error
     except errors.HfHubHTTPError as error:
         if _status(error) in (401, 403):
@@ -246,14 +241,12 @@ def _explained(repository: str, name: str | None, revision: str | None) -> Itera
     except OSError as error:
         # Offline mode, no network, no name server: all are OSErrors with a message of their own.
         raise InputError(
-            f"{what}: the Hub is out of reach ({_line(error)}); connect, or give a local "
-            f"path"
+            f"{what}: the Hub is out of reach ({_line(error)}); connect, or give a local path"
         ) from error
     except Exception as error:
         if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "requests", "httpcore"):
             raise InputError(
-                f"{what}: the Hub is out of reach ({_line(error)}); connect, or give a "
-                f"local path"
+                f"{what}: the Hub is out of reach ({_line(error)}); connect, or give a local path"
             ) from error
         raise
 

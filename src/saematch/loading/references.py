@@ -198,9 +198,7 @@ def _locate_hub(reference: str) -> Place:
     folder = HubFolder(repository, parent, revision)
     if name not in folder.names:
         folder.fetch(name)
-        raise InputError(
-            f"{repository} has neither a file nor a folder '{path}'"
-        )
+        raise InputError(f"{repository} has neither a file nor a folder '{path}'")
     return _weights_at(folder, name, reference)
 
 

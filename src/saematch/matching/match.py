@@ -80,9 +80,7 @@ def match(
     folded_a, folded_b = folded(a, scale), folded(b, scale)
     if unmatched_cost is not None and not way.assigns:
         takes = " or ".join(one.name for one in matchers() if one.assigns)
-        raise UsageError(
-            f"expected strategy {takes} with an unmatched cost, got '{strategy}'"
-        )
+        raise UsageError(f"expected strategy {takes} with an unmatched cost, got '{strategy}'")
     settings = Settings(
         weights=weights,
         unmatched_cost=unmatched_cost,

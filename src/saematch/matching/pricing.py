@@ -55,9 +55,9 @@ def prices(
         return float(np.quantile(random_pair_costs(a, b, weights), AUTO_QUANTILE))
     given = np.asarray(unmatched_cost, dtype=np.float64)
     if given.shape not in ((), (a.d_sae,)):
-        raise UsageError(
-            f"expected one unmatched cost or {a.d_sae}, got shape {list(given.shape)}"
-        )
+        raise UsageError(f"expected one unmatched cost or {a.d_sae}, got shape {list(given.shape)}")
     if not (given >= 0).all() or not np.isfinite(given).all():
-        raise UsageError("expected finite unmatched costs from 0 on, got negative or non-finite ones")
+        raise UsageError(
+            "expected finite unmatched costs from 0 on, got negative or non-finite ones"
+        )
     return float(given) if given.ndim == 0 else given

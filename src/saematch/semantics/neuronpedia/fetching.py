@@ -173,9 +173,7 @@ def fetch_one(
             f"expected JSON for {name}, got something else; look at {page_of(model, source, index)}"
         )
     if not record:
-        raise InputError(
-            f"there is no {name} at Neuronpedia; look at {SITE}/{model}/{source}"
-        )
+        raise InputError(f"there is no {name} at Neuronpedia; look at {SITE}/{model}/{source}")
     explanations = [one for one in record.get("explanations") or [] if isinstance(one, dict)]
     found = [describe(index, one) for one in explanations]
     return [one for one in found if one is not None]
@@ -198,9 +196,7 @@ class _Batches:
                 return gunzip(path.read_bytes(), self.largest, str(path)), False
             except PassingError as error:
                 if self.server is None:
-                    raise InputError(
-                        f"{path} is damaged ({error}); try without offline"
-                    ) from error
+                    raise InputError(f"{path} is damaged ({error}); try without offline") from error
                 self.damaged.append(number)
         if self.server is None:
             return None
