@@ -24,7 +24,7 @@ from saematch.store.commands import run_again
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/saematch"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES.remove(ROOT / "docs/results.md")  # says what was measured by commands of then
 GROUP: Any = typer.main.get_command(app)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")

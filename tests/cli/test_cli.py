@@ -60,7 +60,7 @@ def test_help_imports_nothing_heavy() -> None:
     program = (
         "import sys; sys.argv = ['saematch', '--help']\n"
         "from saematch.cli import main; main()\n"
-        "heavy = {'torch', 'numpy', 'pandas', 'transformers', 'sae_lens', 'matplotlib'}\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'pyarrow', 'duckdb', 'transformers', 'matplotlib'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -286,6 +286,22 @@ def test_errors_are_short_and_have_their_exit_code(
     assert len(err.strip().splitlines()) <= 2
     assert "Traceback" not in err
     assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (("judge", "DIR", "--sampels", "3"), "--samples; try: saematch judge --help"),
+        (("run", "--sutie", "x"), "--suite; try: saematch run --help"),
+        (("evalute", "DIR"), "'evaluate'"),
+    ],
+)
+def test_a_mistyped_flag_or_verb_names_the_nearest(
+    call: Call, arguments: tuple[str, ...], nearest: str
+) -> None:
+    code, _, err = call(*arguments)
+    assert code == 2
+    assert f"id you mean {nearest}" in err
 
 
 def test_debug_shows_the_traceback(call: Call) -> None:

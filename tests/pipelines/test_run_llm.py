@@ -154,7 +154,7 @@ def test_what_failed_is_asked_again(directory: Path) -> None:
 def test_bad_input(directory: Path) -> None:
     assert "--model" in call("judge", str(directory), "--judge", "llm", code=2)
     both = call("judge", str(directory), "--model", "m", "--by-hand", code=2)
-    assert "needed one judge" in both
+    assert "expected one judge" in both
     prices = call("judge", str(directory), "--model", "m", "--prompt-price", "1", code=2)
     assert "--completion-price" in prices
 

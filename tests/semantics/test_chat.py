@@ -582,7 +582,7 @@ def test_settings_that_cannot_be_are_refused_and_not_repeated(settings: dict[str
     with pytest.raises(UsageError) as raised:
         Chat(**{"model": "m", **settings})
     assert KEY not in str(raised.value)
-    assert "needed" in str(raised.value)
+    assert "expected" in str(raised.value)
 
 
 @pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf")])
