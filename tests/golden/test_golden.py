@@ -163,7 +163,7 @@ def test_exported(folder: Path, printed: dict[str, Any], check: Check) -> None:
 def test_help(check: Check) -> None:
     """The help of the command and of every verb."""
     whole = command("--help")
-    verbs = re.findall(r"^│ (\w\S*) ", whole.partition("Commands")[2], flags=re.MULTILINE)
+    verbs = re.findall(r"^  (\w+)  ", whole.partition("Commands:")[2], flags=re.MULTILINE)
     assert verbs
     lines = ["$ saematch --help", *whole.splitlines()]
     for verb in verbs:

@@ -20,7 +20,10 @@ def evaluate(
     config: EvaluationConfig,
     as_json: bool = False,
 ) -> None:
-    """Measure a run's matchings on its language model: explained variance, loss, joint firings."""
+    """Measure a run's matchings on its language model.
+
+    Explained variance, loss, and how often matched features activate together.
+    """
     from saematch.cli.display import terminal as display
     from saematch.cli.display.evaluation import evaluation_summary
     from saematch.pipelines.evaluation.evaluate import evaluate as evaluate_run
@@ -91,28 +94,35 @@ def quiet_libraries() -> None:
 def findings(
     directory: Directory,
     early: Annotated[
-        Path | None, typer.Option(help="An evaluated run over the first blocks, for (c) and (e).")
+        Path | None,
+        typer.Option(help="An evaluated run over the first blocks, for findings (c) and (e)."),
     ] = None,
     early_layers: Annotated[
         int | None,
-        typer.Option(help="The last of the first blocks, where the run itself has them."),
+        typer.Option(help="Last of the first blocks, if DIR itself covers them."),
     ] = None,
     l0_series: Annotated[
         Path | None,
-        typer.Option(help="An evaluated run over SAEs of several L0s at two layers, for (g)."),
+        typer.Option(
+            help="An evaluated run over SAEs of several L0s at two layers, for finding (g)."
+        ),
     ] = None,
     second_seed: Annotated[
-        str | None, typer.Option(help="An SAE of another seed of a layer of the run: a ceiling.")
+        str | None,
+        typer.Option(
+            help="An SAE of one of the run's layers, trained with another seed: a ceiling."
+        ),
     ] = None,
     untrained: Annotated[
-        str | None, typer.Option(help="An untrained SAE of a layer of the run: a floor.")
+        str | None, typer.Option(help="An untrained SAE of one of the run's layers: a floor.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="For the two SAEs: name, path or smollm2.")
+        str | None,
+        typer.Option(help="Language model for these two SAEs: name on the Hub, path or smollm2."),
     ] = None,
     as_json: bool = False,
 ) -> None:
-    """Say which findings of the SAE Match paper hold on an evaluated run, with the numbers."""
+    """Check the SAE Match paper's findings on an evaluated run."""
     from saematch._io import files
     from saematch.cli.display import terminal as display
     from saematch.cli.display.evaluation import findings_shown, findings_text

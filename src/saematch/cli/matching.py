@@ -19,7 +19,10 @@ OF_MATCH = ("parts", "scale", "unmatched_cost", "degenerate")
 
 @verb
 def demo(out: Out = Path("saematch-demo"), as_json: bool = False) -> None:
-    """Run the whole main job on the bundled suite of real SAEs (SmolLM2-135M, blocks 12 to 19)."""
+    """Run everything on the bundled suite of real SAEs.
+
+    They are of SmolLM2-135M, blocks 12 to 19; it takes some minutes on two cores.
+    """
     from saematch.cli import evaluation, semantics
     from saematch.cli.display import terminal as display
 
@@ -32,13 +35,16 @@ def demo(out: Out = Path("saematch-demo"), as_json: bool = False) -> None:
 
 @verb
 def inspect(
-    reference: Annotated[str, typer.Argument(help="An SAE, e.g. bundled:smollm2-135m/12.")],
+    reference: Annotated[
+        str, typer.Argument(metavar="REF", help="An SAE, e.g. bundled:smollm2-135m/12.")
+    ],
     layer: Annotated[
-        int | None, typer.Option(help="The layer, where neither config nor path says it.")
+        int | None,
+        typer.Option(help="The SAE's layer, if neither its config nor its path says it."),
     ] = None,
     as_json: bool = False,
 ) -> None:
-    """Show what is in a checkpoint, and what loading it converts."""
+    """Show what a checkpoint holds and what loading converts."""
     from saematch.cli.display import terminal as display
     from saematch.loading import inspect_sae
 
@@ -59,27 +65,33 @@ def match(
         bool, typer.Option("--fold/--no-fold", help="Fold thresholds into the weights first.")
     ] = True,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Show every data-free strategy side by side.")
+        bool, typer.Option("--compare", help="Compare all strategies that need no text.")
     ] = False,
     price_curve: Annotated[
-        bool, typer.Option("--price-curve", help="Show the share matched against the price.")
+        bool,
+        typer.Option(
+            "--price-curve", help="Show the share of features matched at each unmatched cost."
+        ),
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check the proof from scratch: every pair, in float64.")
+        bool,
+        typer.Option("--verify", help="Check the proof from scratch, over every pair, in float64."),
     ] = False,
     time_budget: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Stop the solver then, with the best pairs so far."),
+        typer.Option(
+            metavar="SECONDS", help="Stop the solver after so long and keep the best pairs found."
+        ),
     ] = None,
     memory_budget: Annotated[
-        float | None, typer.Option(metavar="GIB", help="What the solver may take.")
+        float | None, typer.Option(metavar="GIB", help="Memory that the solver may use.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the pairs to FILE.parquet.")
     ] = None,
     as_json: bool = False,
 ) -> None:
-    """Match the features of two SAEs, with a proof of how good the matching is."""
+    """Match two SAEs' features and prove how good the pairs are."""
     from saematch.assignment import Certified
     from saematch.cli.display import terminal as display
     from saematch.loading import load_sae
@@ -156,11 +168,14 @@ def run(
     given: Annotated[dict[str, Any], Given(RunConfig)],
     out: Out = Path("saematch-run"),
     config: Annotated[
-        Path | None, typer.Option(help="A run.toml with the same settings; flags win over it.")
+        Path | None, typer.Option(help="A TOML file of the same settings; flags override it.")
     ] = None,
     as_json: bool = False,
 ) -> None:
-    """Match a whole suite layer by layer; write the run directory and its report."""
+    """Match a suite of SAEs layer by layer; write a run directory.
+
+    It holds tables, a manifest and report.html.
+    """
     from saematch.cli.display import terminal as display
     from saematch.pipelines.matching.run import run as run_suite
     from saematch.rendering.report import write_report

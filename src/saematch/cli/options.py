@@ -24,6 +24,7 @@ app = typer.Typer(
     name="saematch",
     help="Follow the features of sparse autoencoders through the layers of a neural network.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # its tables cut long words off
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -110,20 +111,19 @@ def _options(given: Given, own: set[str]) -> dict[str, inspect.Parameter]:
         option = typer.Option(
             flags,
             metavar=setting.metavar,
-            help=_help(setting, default, given.otherwise),
-            show_default=not given.otherwise,
+            help=setting.help,
+            show_default=_default(setting, default, given.otherwise),
         )
         hint = Annotated[kind if default is not None else kind | None, option]
         options[name] = inspect.Parameter(name, _KIND, annotation=hint, default=default)
     return options
 
 
-def _help(setting: Setting, default: Any, otherwise: str) -> str:
-    """The help, with what a flag left out means where typer does not say it."""
-    unset = setting.unset if default is None else str(default) if otherwise else ""
-    if otherwise and not isinstance(default, bool):
-        unset = f"{otherwise}, else {unset}"
-    return f"{setting.help}  Default: {unset}." if unset else setting.help
+def _default(setting: Setting, default: Any, otherwise: str) -> bool | str:
+    """What a flag left out means, in words where its value does not say it."""
+    if otherwise:
+        return f"{otherwise}, else {setting.unset if default is None else default}"
+    return setting.unset or True
 
 
 def print_json(value: Any) -> None:

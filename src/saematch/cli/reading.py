@@ -20,11 +20,18 @@ PATHS = 100
 def figures(
     directory: Directory,
     only: Annotated[
-        str | None, typer.Option(help="Numbers in the paper or names, e.g. 3,5 or mse,paths.")
+        str | None,
+        typer.Option(
+            help="Figures by number in the paper or by name, e.g. 3,5 or mse,paths.",
+            show_default="all",
+        ),
     ] = None,
     as_json: bool = False,
 ) -> None:
-    """Draw the SAE Match paper's figures from a run's tables, as SVG and PNG."""
+    """Draw the SAE Match paper's figures from a run's tables.
+
+    Each as SVG and PNG, with its caption.
+    """
     from saematch.cli.display import terminal as display
     from saematch.cli.display.figures import figures_drawn
     from saematch.rendering.figures import draw_figures
@@ -55,10 +62,10 @@ def explore(
     directory: Directory,
     other: Annotated[
         Path | None,
-        typer.Argument(metavar="[OTHER]", help="A second run of the same SAEs to compare with."),
+        typer.Argument(metavar="OTHER", help="A second run of the same SAEs to compare with."),
     ] = None,
     port: Annotated[
-        int, typer.Option(help="On 127.0.0.1; 0: any that is free.", min=0, max=65535)
+        int, typer.Option(help="Port on 127.0.0.1; 0: any free one.", min=0, max=65535)
     ] = 8321,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
@@ -66,23 +73,24 @@ def explore(
     export: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.html", help="Write one file that opens without a server, and stop."
+            metavar="FILE.html", help="Write one page that opens without a server, then stop."
         ),
     ] = None,
     features: Annotated[
-        str, typer.Option(help="Whose paths that file holds, e.g. 12/345,14/7.")
+        str, typer.Option(help="Features whose paths the exported page holds, e.g. 12/345,14/7.")
     ] = "",
     paths: Annotated[
         int | None,
         typer.Option(
-            help=f"Where none is named: how many of least mean cost. Default: {PATHS}.",
+            help="Without --features: how many paths it holds, those of least mean cost.",
+            show_default=str(PATHS),
             min=1,
             max=5000,
         ),
     ] = None,
     as_json: bool = False,
 ) -> None:
-    """Find and follow features in a web page over a run (on this machine alone)."""
+    """Find and follow a run's features in a local web page."""
     from saematch.cli.display import terminal as display
     from saematch.explorer.explorer import Explorer
     from saematch.explorer.one_file import export_page
@@ -140,10 +148,10 @@ def paths(
 def export(
     directory: Directory,
     file_format: Annotated[
-        Literal["csv", "parquet", "json"], typer.Option("--format", help="Of the files.")
+        Literal["csv", "parquet", "json"], typer.Option("--format", help="Format of the files.")
     ] = "csv",
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where to; default: DIR-export.")
+        Path | None, typer.Option("--out", help="Folder to write to.", show_default="DIR-export")
     ] = None,
     as_json: bool = False,
 ) -> None:

@@ -105,7 +105,9 @@ def _values(kind: Any, info: OptionInfo) -> str:
 def _default(one: inspect.Parameter, info: OptionInfo) -> str:
     if one.default is inspect.Parameter.empty:
         return "required"
-    if not info.show_default or one.default is None or one.default is False or one.default == "":
+    if isinstance(info.show_default, str):
+        return info.show_default
+    if one.default is None or one.default is False:
         return ""
     return f"`{'on' if one.default is True else one.default}`"
 

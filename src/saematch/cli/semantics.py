@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 
 BY_HAND = 50
 """Pairs that a person is asked about in one sitting."""
-KEPT = "as the sample was drawn before"
+KEPT = "that of the earlier sample"
 Experiment = Annotated[dict[str, Any], Given(JudgeConfig, only=("experiment",))]
 ChatSettings = Annotated[dict[str, Any], Given(Endpoint)]
 PromptPrice = Annotated[
     float | None,
-    typer.Option(help="Money per million tokens read, to show and bound what it costs."),
+    typer.Option(help="Price of a million prompt tokens, to estimate and limit the cost."),
 ]
-CompletionPrice = Annotated[float | None, typer.Option(help="The same of tokens written.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Ask without asking you first.")]
+CompletionPrice = Annotated[
+    float | None, typer.Option(help="Price of a million completion tokens.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start without asking you to confirm.")]
 
 
 @verb
@@ -36,7 +38,10 @@ def describe(
     config: DescribeConfig,
     as_json: bool = False,
 ) -> None:
-    """Describe the features of a run: what they fire on, where, what they promote."""
+    """Describe a run's features by what they activate on.
+
+    Max-activating examples, top logits, and descriptions made of them or downloaded.
+    """
     from saematch.cli.display import terminal as display
     from saematch.cli.display.semantics import described_json, described_summary
     from saematch.pipelines.describing.describe import describe as describe_run
@@ -56,7 +61,7 @@ def describe(
 def explain(
     directory: Directory,
     model: Annotated[
-        str, typer.Option(help="The language model that describes, as its endpoint names it.")
+        str, typer.Option(help="The language model that writes, as its endpoint names it.")
     ],
     which: Experiment,
     sample: Annotated[
@@ -69,13 +74,14 @@ def explain(
         bool,
         typer.Option(
             "--for-embedding",
-            help="Also the features that the embedding judge sets its thresholds on: some hundreds more.",
+            help="Also describe the features that the embedding judge sets its thresholds on: some hundreds "
+            "more.",
         ),
     ] = False,
     yes: Yes = False,
     as_json: bool = False,
 ) -> None:
-    """Let a language model describe the features that an experiment will ask a judge about."""
+    """Let a language model describe the features to be judged."""
     from saematch.cli.display import terminal as display
     from saematch.cli.display.semantics import described_json, described_summary, explaining_shown
     from saematch.pipelines.describing.explain import MODEL, explain_features
@@ -108,7 +114,8 @@ def judge(
         Literal["embedding", "llm", "human"] | None,
         typer.Option(
             help="embedding: sentence embeddings; llm: a language model, named by --model; human: you, in "
-            "this terminal.  Default: llm with --model, else embedding."
+            "this terminal.",
+            show_default="llm with --model, else embedding",
         ),
     ] = None,
     model: Annotated[
@@ -129,16 +136,19 @@ def judge(
         bool,
         typer.Option(
             "--redraw",
-            help="Draw another sample in place of the one that other judges had; their results are then "
-            "of what they answered of it.",
+            help="Draw a new sample, in place of the one that other judges were asked about; their results "
+            "then cover only what they answered of it.",
         ),
     ] = False,
     at_most: Annotated[
-        int | None, typer.Option(help="Questions to ask in this call; default: all.")
+        int | None, typer.Option(help="Questions to ask in this call.", show_default="all")
     ] = None,
     as_json: bool = False,
 ) -> None:
-    """Ask a judge whether matched features mean the same, controls mixed in."""
+    """Ask a judge whether matched features mean the same.
+
+    Controls are mixed in, so that the judge is judged too.
+    """
     from saematch.cli.display import terminal as display
     from saematch.cli.display.semantics import intent_shown, judged_json, judged_summary
     from saematch.pipelines.judging.judge import judge as judge_run

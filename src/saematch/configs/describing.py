@@ -12,24 +12,24 @@ class DescribeConfig(ModelSettings):
 
     source: str = setting(
         "auto",
-        "auto: what ships with the SAEs, else from activations.",
+        "auto: what ships with the SAEs, else activations.",
         choices=("auto", "activations", "neuronpedia"),
     )
     documents: int = setting(100, "Documents of each corpus.", least=1)
-    tokens: int = setting(256, "Tokens each is cut to, BOS included.", least=3)
+    tokens: int = setting(256, "Tokens of each document, BOS included.", least=3)
     contexts: int = setting(
-        5, "Contexts kept of a feature, from either half of the documents.", least=1
+        5, "Max-activating examples of each feature from each half of the documents.", least=1
     )
-    seed: int = setting(0, "Of the documents' order.", least=0)
+    seed: int = setting(0, "Seed of the order of the documents.", least=0)
     offline: bool = setting(
-        False, "Bundled stand-ins of the corpora, downloads of before; no network."
+        False, "Use bundled stand-ins for the corpora and earlier downloads; no network."
     )
     allow_other_sae: bool = setting(
-        False, "Take Neuronpedia's descriptions of another SAE of the layer."
+        False, "Accept Neuronpedia's descriptions of another SAE of the same layer."
     )
     neuronpedia_url: str | None = setting(
         None,
-        "A mirror of Neuronpedia's exports, up to and with /v1.",
+        "A mirror of Neuronpedia's exports, up to and including /v1.",
         unset="Neuronpedia's own",
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 from saematch.configs.model import ModelSettings
 from saematch.configs.run import parse_pairs
 from saematch.evaluation.names import RIDGE
+from saematch.matching.matchers import RANDOM
 from saematch.matching.registry import MAIN, matchers
 from saematch.settings import parse_names, setting, unusable
 
@@ -36,36 +37,36 @@ class EvaluationConfig(ModelSettings):
 
     documents: int = setting(12, "Documents of each corpus; the paper takes 100.", least=1)
     tokens: int = setting(
-        256, "Tokens each is cut to, BOS included; the paper takes 1024.", least=3
+        256, "Tokens of each document, BOS included; the paper takes 1024.", least=3
     )
     strategies: tuple[str, ...] | None = setting(
         None,
-        f"Of the run's, and {','.join(_FITTED)} (need text to fit); {MAIN} is always among them.",
+        f"The run's, and {','.join(_FITTED)}, which are fitted to text; {MAIN} is always measured.",
         unset="all",
         parse=parse_strategies,
     )
     pairs: tuple[tuple[str, str], ...] | None = setting(
-        None, "Layer pairs, 12,13 or 12,13;13,14.", unset="all", parse=parse_pairs
+        None, "Layer pairs, e.g. 12,13 or 12,13;13,14.", unset="all", parse=parse_pairs
     )
     quantiles: tuple[float, ...] = setting(
         (),
-        "Shares of pairs to mix in by MSE (eq. 6), e.g. 0,0.25,0.5,0.75,1.",
+        "Shares of pairs, by MSE, to decode with the matched feature (eq. 6), e.g. 0,0.5,1.",
         parse=parse_quantiles,
     )
     causal_pairs: int = setting(
         12, "Feature pairs to ablate for each layer pair, on the first corpus; 0: none.", least=0
     )
     causal_tokens: int = setting(
-        64, "Tokens that documents are cut to where features are ablated.", least=3, flag=False
+        64, "Tokens of each document where features are ablated.", least=3, flag=False
     )
     other_parts: bool = setting(
-        True, "Measure decoder-only and encoder-only matchings too, without losses."
+        True, "Also measure decoder-only and encoder-only matchings, without losses."
     )
     random_draws: int = setting(
-        20, "Draws of random; the loss is taken of the first.", least=1, flag=False
+        20, f"Draws of the {RANDOM} strategy; the loss is that of the first.", least=1, flag=False
     )
-    seed: int = setting(0, "Of documents, draws, intervals, ablations.", least=0)
-    offline: bool = setting(False, "Bundled stand-ins of the corpora; do not try the Hub.")
+    seed: int = setting(0, "Seed of documents, draws, intervals and ablations.", least=0)
+    offline: bool = setting(False, "Use bundled stand-ins for the corpora; do not contact the Hub.")
 
     def takes(self, strategy: str) -> bool:
         """Whether a strategy is to be measured; `folded` always is."""

@@ -24,8 +24,9 @@ class JudgeConfig(Config):
 
     experiment: str = setting(
         "layers",
-        "layers: every two layers, by strategy; mse: by decoder MSE; persistence: from a layer to each "
-        "later one, matched directly and step by step; examples: from low to high MSE.",
+        "layers: strategies compared at every pair of layers; mse: pairs from low to high decoder MSE; "
+        "persistence: from some layers to each later one, matched directly and step by step; examples: a "
+        "few pairs to read.",
         choices=EXPERIMENTS,
     )
     descriptions: str = setting(
@@ -33,20 +34,22 @@ class JudgeConfig(Config):
         "Whose descriptions are compared.",
         choices=("activations", "model", "neuronpedia"),
     )
-    samples: int = setting(100, f"Features of each pair of layers, from {STRATA}.", least=STRATA)
+    samples: int = setting(
+        100, f"Features to ask about for each pair of layers, at least {STRATA}.", least=STRATA
+    )
     controls: int = setting(
         100,
-        "Controls of each kind, from 1: a feature against itself, and against one drawn at random.",
+        "Controls of each kind: a feature against itself, and against one drawn at random.",
         least=1,
     )
     strategies: tuple[str, ...] = setting(
         usual_for_judges,
-        f"Compared by layers, where the run has them; {MAIN} is always among them.",
+        f"Strategies that layers compares, if the run has them; {MAIN} is always among them.",
         parse=parse_strategies,
     )
     pairs: tuple[tuple[str, str], ...] | None = setting(
         None,
-        "Layer pairs, 12,13 or 12,13;13,14.",
+        "Layer pairs, e.g. 12,13 or 12,13;13,14.",
         unset="all for layers, three along the depth for mse, the last for examples",
         parse=parse_pairs,
     )
@@ -58,7 +61,7 @@ class JudgeConfig(Config):
     )
     swapped: float = 0.2
     """Share of the folded pairs that are asked the other way round too."""
-    seed: int = setting(0, "Of the sample.", least=0)
+    seed: int = setting(0, "Seed of the sample.", least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,17 +10,21 @@ class ModelSettings(Config):
     """What every stage's config says of its model and of the text that it reads."""
 
     model: str | None = setting(
-        None, "Name on the Hub, path, or smollm2.", unset="what the SAEs record"
+        None, "Language model: name on the Hub, path or smollm2.", unset="the one the SAEs record"
     )
-    device: str | None = setting(None, "cpu or cuda.", unset="cuda where there is one")
-    dtype: str = setting("float32", "Of the language model.", choices=("float32", "bfloat16"))
+    device: str | None = setting(None, "cpu or cuda.", unset="cuda if available")
+    dtype: str = setting(
+        "float32", "Precision of the language model.", choices=("float32", "bfloat16")
+    )
     attention: str | None = setting(
-        None, "Attention implementation of transformers, e.g. sdpa.", unset="transformers chooses"
+        None,
+        "Attention implementation of transformers, e.g. sdpa.",
+        unset="what transformers chooses",
     )
-    any_model: bool = setting(False, "Take a model of another name than SAEs record.")
-    batch_tokens: int = setting(2048, "Padded tokens in one pass of the model.", least=1)
+    any_model: bool = setting(False, "Accept a model of another name than the SAEs record.")
+    batch_tokens: int = setting(2048, "Tokens in one pass of the model, padding included.", least=1)
     corpora: tuple[str, ...] = setting(
         ("web", "wiki", "code"),
-        "Among web,wiki,code, or files and folders of your own text.",
+        "Text: any of web,wiki,code, or files and folders of your own.",
         parse=parse_names,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from saematch._io.files import os_error_in_words, user_path
 from saematch.errors import UsageError
+from saematch.matching.matchers import RANDOM, UNFOLDED
 from saematch.matching.registry import MAIN, data_free, usual_in_runs
 from saematch.settings import (
     Config,
@@ -134,10 +135,10 @@ class RunConfig(Config):
     """The settings of `saematch run`; raises UsageError where one cannot be used."""
 
     suite: str = setting(
-        MISSING, "A suite, e.g. bundled:smollm2-135m or a folder of SAEs.", parse=parse_suite
+        MISSING, "The SAEs, e.g. bundled:smollm2-135m or a folder of SAEs.", parse=parse_suite
     )
     layers: tuple[int, ...] | None = setting(
-        None, "Layers to take: 12-19 or 12,14.", unset="all", parse=parse_layers
+        None, "Layers to match, e.g. 12-19 or 12,14.", unset="all", parse=parse_layers
     )
     strategies: tuple[str, ...] = setting(
         usual_in_runs,
@@ -146,7 +147,7 @@ class RunConfig(Config):
     )
     parts: Mapping[str, float] = setting(
         lambda: dict.fromkeys(PARTS, 1.0),
-        "Parts of the cost, with weights where not 1: decoder,encoder@0.5,bias.",
+        "Parts of the cost, with a weight where it is not 1: decoder,encoder@0.5,bias.",
         parse=parse_parts,
     )
     scale: str | None = setting(
@@ -157,9 +158,9 @@ class RunConfig(Config):
     )
     unmatched_cost: float | str | None = setting(
         None,
-        "Price of leaving a feature unmatched, in the units of the folded cost; auto: what 1 in 100 random "
-        "live pairs stays below.  A number is for folded alone, auto for unfolded too.",
-        unset="every feature of the smaller side has a partner",
+        "Cost of leaving a feature unmatched, in the units of the folded cost, or auto: the lowest 1% of "
+        f"costs of random live pairs.  A number applies to {MAIN} alone, auto to {UNFOLDED} too.",
+        unset="every feature of the smaller SAE gets a partner",
         metavar="NUMBER|auto",
         parse=parse_unmatched_cost,
     )
@@ -170,15 +171,17 @@ class RunConfig(Config):
         choices=DEGENERATE,
     )
     far: tuple[tuple[str, str], ...] = setting(
-        (), "Distant pairs to match exactly too: 12,14 or 12,14;13,16.", parse=parse_pairs
+        (),
+        "Non-adjacent pairs of layers to match too, e.g. 12,14 or 12,14;13,16.",
+        parse=parse_pairs,
     )
     random_draws: int = setting(
         20,
-        "Draws of the random strategy, which its mean, least and greatest are taken over.",
+        f"Draws of the {RANDOM} strategy, for its mean, least and greatest value.",
         least=1,
     )
-    seed: int = setting(0, "Seed of the random strategy; draw n has seed + n.", least=0)
-    candidates: int = setting(5, "Nearest live features kept for each feature.", least=1)
+    seed: int = setting(0, f"Seed of the {RANDOM} strategy; draw n has seed + n.", least=0)
+    candidates: int = setting(5, "Nearest live features to list for each feature.", least=1)
 
     @property
     def slug(self) -> str:

@@ -30,38 +30,35 @@ class Endpoint(Config):
     model: str
     base_url: str = setting(
         OPENAI,
-        "Endpoint that speaks OpenAI's protocol, up to and with /v1, e.g. http://localhost:8000/v1; without "
-        "a user name, a password or a query.",
+        "Endpoint that speaks OpenAI's protocol, up to and including /v1, e.g. http://localhost:8000/v1; "
+        "without a user name, a password or a query.",
     )
     key_variable: str = setting(
         KEY_VARIABLE, "Environment variable that holds the API key; never the key itself."
     )
-    concurrency: int = setting(16, "Calls under way at once.", least=1)
-    timeout: float = setting(
-        60.0, "Seconds for a reply to begin, and as many again for it to be complete."
-    )
+    concurrency: int = setting(16, "Calls at the same time.", least=1)
+    timeout: float = setting(60.0, "Seconds for a reply to begin, and as many again for it to end.")
     retries: int = setting(
         4,
-        "Of a request that is refused for a while (429, 5xx) or does not get through, with growing pauses.",
+        "Retries, with growing pauses, of a request that is refused for a while (429, 5xx) or does not get "
+        "through.",
         least=0,
         flag=False,
     )
     prices: Prices | None = None
-    max_calls: int | None = setting(None, "Budget in calls.", unset="none", least=0)
+    max_calls: int | None = setting(None, "Limit on the number of calls.", unset="none", least=0)
     max_cost: float | None = setting(
-        None, "Budget in money; needs both prices.", unset="none", least=0
+        None, "Limit on the cost; needs both prices.", unset="none", least=0
     )
     max_tokens: int = setting(
-        500, "Of one reply; a model that thinks first needs some thousands.", least=1
+        500, "Tokens of one reply; a model that reasons first needs a few thousand.", least=1
     )
     max_reply_characters: int = setting(
-        20_000, "Of a reply, no more is read or kept.", least=1, flag=False
+        20_000, "Characters of one reply; no more is read or kept.", least=1, flag=False
     )
     temperature: float | None = 0.0
     """None leaves it to the endpoint, as does an endpoint that refuses every value."""
-    stream: bool = setting(
-        False, "Let replies come in pieces, so that an endless one can be left early."
-    )
+    stream: bool = setting(False, "Stream replies, so that an endless one can be cut off.")
     spent: Spending = field(init=False, repr=False, compare=False)
     """Calls, tokens and money so far."""
     refused: set[str] = field(init=False, repr=False, compare=False, default_factory=set)
