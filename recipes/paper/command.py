@@ -1,9 +1,7 @@
 """The command line of a recipe: flags to settings, needs first, then the stages."""
 
 import argparse
-import dataclasses
 import sys
-import types
 import typing
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,13 +15,14 @@ from paper.steps import Reproduction
 from paper.summary import NAME, not_drawn
 from saematch.cli.evaluation import quiet_libraries
 from saematch.errors import SaematchError, UsageError
+from saematch.settings import flag_of, kind_of, settings_of
 
 
 def main(recipe: Recipe, says: str | None, arguments: Sequence[str] | None = None) -> int:
     """Check the needs and repeat the paper; the exit code, as of `saematch`."""
     given = parser(says).parse_args(arguments)
     checks_only, anyway = given.check, given.anyway
-    values = {field.name: getattr(given, field.name) for field in dataclasses.fields(Settings)}
+    values = {name: getattr(given, name) for name in settings_of(Settings)}
     for name, value in values.items():
         values[name] = tuple(value) if isinstance(value, list) else value
     try:
@@ -85,21 +84,18 @@ def parser(says: str | None) -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         description=says, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for field in dataclasses.fields(Settings):
-        flag, says_so = "--" + field.name.replace("_", "-"), field.metadata["says"]
-        kind: Any = field.type
-        if isinstance(kind, types.UnionType):
-            kind = next(one for one in typing.get_args(kind) if one is not type(None))
-        options: dict[str, Any] = {"default": field.default, "help": says_so}
+    for name, (field, said) in settings_of(Settings).items():
+        kind = kind_of(field)
+        options: dict[str, Any] = {"default": field.default, "help": said.help}
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         elif typing.get_origin(kind) is tuple:
             options |= {"type": typing.get_args(kind)[0], "nargs": "+", "metavar": "N"}
         else:
-            options |= {"type": kind, "required": field.name == "out"}
+            options |= {"type": kind, "required": name == "out"}
         if not (field.default in (None, "") or isinstance(field.default, bool)):
             options["help"] += f" (default: {_plain(field.default)})"
-        found.add_argument(flag, **options)
+        found.add_argument(flag_of(name), **options)
     found.add_argument("--check", action="store_true", help="check the needs, and start nothing")
     found.add_argument("--anyway", action="store_true", help="start though needs are not met")
     return found

@@ -2,54 +2,49 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from saematch.errors import UsageError
 from saematch.matching.registry import usual_in_runs
-
-
-def choice(default: Any, says: str) -> Any:
-    """A setting with its default and what `--help` says of it."""
-    return field(default=default, metadata={"says": says})
+from saematch.settings import setting
 
 
 @dataclass(frozen=True)
 class Settings:
     """Every flag of a recipe; the defaults are the paper's settings where it names any."""
 
-    out: str = choice("", "folder for everything that is made")
-    saes: str | None = choice(None, "folder with the SAEs as on the Hub; default: the Hub")
-    model: str | None = choice(None, "name or path of the language model; default: the paper's")
-    layers: tuple[int, ...] | None = choice(None, "layers to take; default: all")
-    starts: tuple[int, ...] = choice((10, 12, 20), "layers that figure 8 starts from")
-    first_third: int | None = choice(None, "last layer of the first third; default: by depth")
-    documents: int = choice(100, "documents of each corpus")
-    tokens: int = choice(1024, "tokens that each is cut to, BOS included")
-    described_tokens: int = choice(256, "the same where features are described")
-    offline: bool = choice(
+    out: str = setting("", "folder for everything that is made")
+    saes: str | None = setting(None, "folder with the SAEs as on the Hub; default: the Hub")
+    model: str | None = setting(None, "name or path of the language model; default: the paper's")
+    layers: tuple[int, ...] | None = setting(None, "layers to take; default: all")
+    starts: tuple[int, ...] = setting((10, 12, 20), "layers that figure 8 starts from")
+    first_third: int | None = setting(None, "last layer of the first third; default: by depth")
+    documents: int = setting(100, "documents of each corpus")
+    tokens: int = setting(1024, "tokens that each is cut to, BOS included")
+    described_tokens: int = setting(256, "the same where features are described")
+    offline: bool = setting(
         False, "bundled stand-ins for the corpora; the Hub is not asked for text"
     )
-    quantiles: tuple[float, ...] = choice((0.0, 0.25, 0.5, 0.75, 1.0), "MSE quantiles mixed in")
-    ablated: int = choice(12, "feature pairs that are ablated for each pair of SAEs")
-    random_draws: int = choice(20, "draws of random matchings")
-    random_draws_on_text: int = choice(5, "of them measured on text")
-    device: str | None = choice(None, "cpu or cuda; default: cuda where there is one")
-    dtype: str = choice("bfloat16", "of the language model: bfloat16 or float32")
-    batch_tokens: int = choice(2048, "tokens in one pass of the language model")
-    neuronpedia: bool = choice(True, "take Neuronpedia's descriptions")
-    neuronpedia_url: str | None = choice(None, "a mirror of its exports, up to and with /v1")
-    judge_model: str | None = choice(None, "language model that judges; default: embeddings judge")
-    base_url: str | None = choice(None, "its endpoint, which speaks OpenAI's protocol")
-    key_variable: str = choice("OPENAI_API_KEY", "environment variable that holds its key")
-    concurrency: int = choice(16, "calls under way at once")
-    prompt_price: float | None = choice(None, "money per million tokens that it reads")
-    completion_price: float | None = choice(None, "money per million tokens that it writes")
-    max_calls: int | None = choice(None, "budget in calls")
-    max_cost: float | None = choice(None, "budget in money; needs both prices")
-    embedding_model: str = choice("minilm", "of the judge without a language model")
-    samples: int = choice(100, "features of each pair of layers that are judged")
-    controls: int = choice(100, "controls of each kind")
-    seed: int = choice(0, "of every sample, draw and order")
+    quantiles: tuple[float, ...] = setting((0.0, 0.25, 0.5, 0.75, 1.0), "MSE quantiles mixed in")
+    ablated: int = setting(12, "feature pairs that are ablated for each pair of SAEs")
+    random_draws: int = setting(20, "draws of random matchings")
+    random_draws_on_text: int = setting(5, "of them measured on text")
+    device: str | None = setting(None, "cpu or cuda; default: cuda where there is one")
+    dtype: str = setting("bfloat16", "of the language model: bfloat16 or float32")
+    batch_tokens: int = setting(2048, "tokens in one pass of the language model")
+    neuronpedia: bool = setting(True, "take Neuronpedia's descriptions")
+    neuronpedia_url: str | None = setting(None, "a mirror of its exports, up to and with /v1")
+    judge_model: str | None = setting(None, "language model that judges; default: embeddings judge")
+    base_url: str | None = setting(None, "its endpoint, which speaks OpenAI's protocol")
+    key_variable: str = setting("OPENAI_API_KEY", "environment variable that holds its key")
+    concurrency: int = setting(16, "calls under way at once")
+    prompt_price: float | None = setting(None, "money per million tokens that it reads")
+    completion_price: float | None = setting(None, "money per million tokens that it writes")
+    max_calls: int | None = setting(None, "budget in calls")
+    max_cost: float | None = setting(None, "budget in money; needs both prices")
+    embedding_model: str = setting("minilm", "of the judge without a language model")
+    samples: int = setting(100, "features of each pair of layers that are judged")
+    controls: int = setting(100, "controls of each kind")
+    seed: int = setting(0, "of every sample, draw and order")
 
 
 @dataclass(frozen=True)

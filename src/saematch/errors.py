@@ -41,15 +41,17 @@ class UnsupportedError(InputError):
 
 
 class MissingDependencyError(SaematchError):
-    """An optional package is not installed; the message names the extra that brings it.
+    """A package is not installed; the message says how to install it.
 
+    `extra`: the one that brings the package; empty where saematch itself should have brought it.
     `also`: a command that is needed too, where the extra does not bring the package itself.
     """
 
     def __init__(self, package: str, extra: str, purpose: str, also: str = "") -> None:
+        what = f"'saematch[{extra}]'" if extra else package
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed; "
-            f"try: pip install 'saematch[{extra}]'{also and f' && {also}'}"
+            f"try: pip install {what}{also and f' && {also}'}"
         )
 
 

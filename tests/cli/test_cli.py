@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,11 +17,12 @@ from rich.console import Console
 from tiny_suites import write_sae, write_suite
 
 from saematch import load_sae, match
-from saematch.cli import main
+from saematch.cli import app, main
 from saematch.cli.display import terminal as display
 from saematch.pipelines import open_run
 
 Call = Callable[..., tuple[int, str, str]]
+GROUP: Any = typer.main.get_command(app)
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +62,26 @@ def test_help_imports_nothing_heavy() -> None:
     program = (
         "import sys; sys.argv = ['saematch', '--help']\n"
         "from saematch.cli import main; main()\n"
-        "heavy = {'torch', 'numpy', 'pandas', 'transformers', 'sae_lens', 'matplotlib'}\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'pyarrow', 'duckdb', 'transformers', 'matplotlib'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for verb in ("demo", "inspect", "match", "run", "evaluate", "findings", "paths", "export"):
         assert verb in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["", *GROUP.commands])
+def test_help_fits_80_columns_and_no_word_is_cut(
+    call: Call, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = call(*filter(None, (verb, "--help")))
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    assert "..." not in out.replace("[ARGS]...", "")
+    assert verb or all(name in out for name in GROUP.commands)
 
 
 def test_inspect_shows_what_is_there(call: Call, suite: Path) -> None:
@@ -286,6 +301,22 @@ def test_errors_are_short_and_have_their_exit_code(
     assert len(err.strip().splitlines()) <= 2
     assert "Traceback" not in err
     assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (("judge", "DIR", "--sampels", "3"), "--samples; try: saematch judge --help"),
+        (("run", "--sutie", "x"), "--suite; try: saematch run --help"),
+        (("evalute", "DIR"), "'evaluate'"),
+    ],
+)
+def test_a_mistyped_flag_or_verb_names_the_nearest(
+    call: Call, arguments: tuple[str, ...], nearest: str
+) -> None:
+    code, _, err = call(*arguments)
+    assert code == 2
+    assert f"id you mean {nearest}" in err
 
 
 def test_debug_shows_the_traceback(call: Call) -> None:

@@ -77,14 +77,14 @@ def test_flags() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({}, "needed a suite"),
+        ({}, "expected a suite"),
         ({"suite": 3}, "suite"),
-        ({"suite": "s", "layer": 3}, "found 'layer'"),
+        ({"suite": "s", "layer": 3}, "got 'layer'"),
         ({"suite": "s", "layers": "12-"}, "12-19"),
         ({"suite": "s", "layers": [1.5]}, "12-19"),
         ({"suite": "s", "layers": "15-12"}, "12-19"),
         ({"suite": "s", "strategies": ["magic"]}, "magic"),
-        ({"suite": "s", "strategies": ["cosine"]}, "needed 'folded'"),
+        ({"suite": "s", "strategies": ["cosine"]}, "expected 'folded'"),
         ({"suite": "s", "parts": "decoder,nose"}, "nose"),
         ({"suite": "s", "parts": {"decoder": "much"}}, "much"),
         ({"suite": "s", "parts": "decoder@-1"}, "positive"),
@@ -123,7 +123,10 @@ def test_what_cannot_be_used_is_said(values: dict[str, Any], words: str) -> None
         ),
         ("layers = {from = 3}", "layers such as 12-19 or 12,14, got a table: {from = 3}"),
         ("scale = ['none', true]", "decoder_norm, none, got a list: ['none', true]"),
-        ("degenerate = 3", "expected degenerate to be apart or together, got a whole number: 3"),
+        (
+            "degenerate = 3",
+            "expected degenerate to be one of apart, together, got a whole number: 3",
+        ),
         (
             "parts = {bias = 'a'}",
             "expected the weight of 'bias' in parts to be a number, got a text: 'a'",

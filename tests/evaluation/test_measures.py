@@ -1,5 +1,7 @@
 """Every measure and intervention against a straight re-computation in float64 on a tiny model."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from saematch.matching.correlation import CorrelationSums
 from saematch.matching.permutation import UNMATCHED
 from saematch.matching.strategies import random_permutation
 from saematch.models import Corpus, Documents
+from saematch.store.schema import DATA_MEASURES
 
 TEXTS = (
     "The committee met in the town hall.",
@@ -187,6 +190,13 @@ def test_every_measure_of_matching(whole, strategy: str) -> None:
     for name, value in expected.items():
         assert values[strategy, name][0] == pytest.approx(value), name
     assert values["", "l0"][0] in (pytest.approx(a.sum() / n), pytest.approx(b.sum() / n))
+
+
+def test_every_measure_says_its_unit_and_meaning(whole) -> None:
+    said = re.compile("|".join(re.sub(r"\{\w+\}", ".+", name) for name in DATA_MEASURES))
+    names = {name for _, name in measured(whole[0])}
+    assert len(names) > 20
+    assert [name for name in names if not said.fullmatch(name)] == []
 
 
 def test_random_is_the_mean_least_and_greatest_of_its_draws(whole) -> None:

@@ -43,7 +43,7 @@ def figure(request: pytest.FixtureRequest, whole: Path) -> Figure:
 def test_every_figure_is_whole(figure: Figure) -> None:
     stays_inside(figure)
     title, words = caption_of(figure)
-    assert "SAE Match, figure" in title
+    assert title
     assert words.startswith("suite: blocks 3 to 6, 4 SAEs, 16 features each.")
     element = ElementTree.fromstring(to_svg(figure))
     assert element.tag == f"{SVG}svg"
@@ -252,6 +252,13 @@ def test_help_does_not_wait_for_figures() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--only" in done.stdout
+
+
+def test_a_title_names_the_paper_and_the_number(whole: Path) -> None:
+    for one in FIGURES:
+        if one.numbers and one.name in EVERYWHERE:
+            title, _ = caption_of(draw(open_run(whole), one.name))
+            assert "SAE Match, figure" in title, one.name
 
 
 def test_the_document_lists_every_figure() -> None:

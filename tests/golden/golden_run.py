@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 
 ROOT = Path(__file__).parents[2]
 PRINTED = "printed.json"
-COLUMNS = 100
+COLUMNS = 80
 """Width of the terminal that help is printed for."""
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",

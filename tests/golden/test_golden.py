@@ -142,6 +142,11 @@ def test_figures(directory: Path, printed: dict[str, Any], check: Check) -> None
     check("figures.json", now, lambda was, is_: values.tree_differences("figures", was, is_))
 
 
+def test_every_verb_prints_json_and_nothing_else(printed: dict[str, Any]) -> None:
+    """`printed` was parsed whole; of `demo`, which takes minutes, what it calls is in it."""
+    assert {name.split()[0] for name in printed} == {*verbs()} - {"demo"}
+
+
 def test_json(printed: dict[str, Any], check: Check) -> None:
     """What --json prints: of some verbs all values, of others the keys."""
     now = {
@@ -162,14 +167,19 @@ def test_exported(folder: Path, printed: dict[str, Any], check: Check) -> None:
 
 def test_help(check: Check) -> None:
     """The help of the command and of every verb."""
-    whole = command("--help")
-    verbs = re.findall(r"^│ (\w\S*) ", whole.partition("Commands")[2], flags=re.MULTILINE)
-    assert verbs
-    lines = ["$ saematch --help", *whole.splitlines()]
-    for verb in verbs:
+    lines = ["$ saematch --help", *command("--help").splitlines()]
+    for verb in verbs():
         lines += [f"$ saematch {verb} --help", *command(verb, "--help").splitlines()]
     lines = [line.rstrip() for line in lines]
     check("help.txt", lines, lambda was, now: values.line_differences("help", was, now))
+
+
+def verbs() -> list[str]:
+    """Of the command line, by its help."""
+    listed = command("--help").partition("Commands:")[2]
+    found = re.findall(r"^  (\w+)  ", listed, flags=re.MULTILINE)
+    assert found
+    return found
 
 
 def test_public_names(check: Check) -> None:

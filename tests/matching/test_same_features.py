@@ -160,7 +160,7 @@ def test_samples_ask_every_strategy_about_the_same_features() -> None:
     a, b = sae(0, 12, {2}), sae(1, 17, {0, 1, 3, 5, 8, 13})
     matchings = matchings_of(a, b)
     same = set(np.flatnonzero(by_hand(matchings, a)).tolist())
-    asked = pairs_of("1", "2", matchings, 100, np.random.default_rng(0))
+    asked = pairs_of("1", "2", matchings, 100, np.random.default_rng(0), 4)
     strategies = {
         name: {one.feature for one in asked if one.strategy == name} for name in matchings
     }

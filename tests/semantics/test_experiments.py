@@ -45,7 +45,7 @@ def test_strata_give_equal_numbers_and_are_ordered(
 
 
 def test_every_strategy_is_asked_about_the_same_features() -> None:
-    found = pairs_of("1", "2", MATCHINGS, 20, np.random.default_rng(0))
+    found = pairs_of("1", "2", MATCHINGS, 20, np.random.default_rng(0), 4)
     chosen = {s: [one.feature for one in found if one.strategy == s] for s in MATCHINGS}
     assert chosen["folded"] == chosen["cosine"]
     assert len(chosen["folded"]) == 20

@@ -1,5 +1,9 @@
-"""The command line of saematch: parse, call, print."""
+"""The command line of saematch: parse, call, print.
 
-from saematch.cli.commands import app, main
+A verb is a function with `options.verb`, one file a group of them; its flags are the settings of its config.
+Heavy modules are imported inside the verbs, so that `saematch --help` answers at once.
+"""
+
+from saematch.cli.entry import app, main
 
 __all__ = ["app", "main"]

@@ -1,60 +1,72 @@
 """What `saematch evaluate` does, as one value."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from saematch.configs.model import ModelSettings
-from saematch.errors import UsageError
+from saematch.configs.run import parse_pairs
 from saematch.evaluation.names import RIDGE
+from saematch.matching.matchers import RANDOM
 from saematch.matching.registry import MAIN, matchers
+from saematch.settings import parse_names, setting, unusable
+
+
+def parse_strategies(value: Any, name: str) -> tuple[str, ...]:
+    """Names of matchers, those that are fitted to text among them, and of the ridge map."""
+    return parse_names(value, name, (*(one.name for one in matchers()), RIDGE))
+
+
+def parse_quantiles(value: Any, name: str) -> tuple[float, ...]:
+    """Numbers from 0 to 1 from `0,0.5` or a sequence, each once."""
+    items = value.split(",") if isinstance(value, str) else value
+    try:
+        numbers = tuple(dict.fromkeys(float(one) for one in items))
+    except (TypeError, ValueError):
+        numbers = (-1.0,)
+    if not all(0 <= one <= 1 for one in numbers):
+        raise unusable(name, "numbers from 0 to 1, with commas between them", value)
+    return numbers
+
+
+_FITTED = (*(one.name for one in matchers() if one.needs_data), RIDGE)
 
 
 @dataclass(frozen=True)
 class EvaluationConfig(ModelSettings):
     """The settings of `saematch evaluate`; raises UsageError where one cannot be used."""
 
-    corpora: tuple[str, ...] = ("web", "wiki", "code")
-    """`web`, `wiki`, `code`, or files and folders of text."""
-    documents: int = 12
-    """Documents of each corpus; the paper takes 100."""
-    tokens: int = 256
-    """Tokens that each is cut to, BOS included; the paper takes 1,024."""
-    strategies: tuple[str, ...] | None = None
-    """Of the run's and `correlation` and `ridge`; none: all of them.  `folded` is always among them."""
-    pairs: tuple[tuple[str, str], ...] | None = None
-    """Pairs of SAEs by key or layer; none: all of the run."""
-    quantiles: tuple[float, ...] = ()
-    """Shares of pairs, by MSE, that go through the matched decoder (SAE Match, eq. 6)."""
-    causal_pairs: int = 12
-    """Feature pairs that are ablated for each pair of SAEs, on the first corpus; 0: none."""
-    causal_tokens: int = 64
-    """Tokens that documents are cut to where features are ablated."""
-    other_parts: bool = True
-    """Whether `folded` of the decoder alone and of the encoder alone is measured too (without losses)."""
-    random_draws: int = 20
-    """Draws of `random`; the loss is taken of the first."""
-    seed: int = 0
-    """Of the documents' order, the draws, the bootstrap and the features that are ablated."""
-    offline: bool = False
-    """Take the bundled stand-ins of `web`, `wiki` and `code` without trying the Hub."""
-
-    def __post_init__(self) -> None:
-        least = {
-            "documents": 1, "tokens": 3, "causal_pairs": 0, "causal_tokens": 3, "random_draws": 1,
-            "batch_tokens": 1, "seed": 0,
-        }  # fmt: skip
-        for name, lowest in least.items():
-            if getattr(self, name) < lowest:
-                raise UsageError(f"needed {name} from {lowest}, found {getattr(self, name)}")
-        known = (*(one.name for one in matchers()), RIDGE)
-        for strategy in self.strategies or ():
-            if strategy not in known:
-                raise UsageError(f"needed strategies among {', '.join(known)}, found '{strategy}'")
-        object.__setattr__(self, "quantiles", tuple(dict.fromkeys(self.quantiles)))
-        if not self.corpora:
-            raise UsageError("needed at least one corpus, found none; try web")
-        for q in self.quantiles:
-            if not 0 <= q <= 1:
-                raise UsageError(f"needed quantiles from 0 to 1, found {q:g}")
+    documents: int = setting(12, "Documents of each corpus; the paper takes 100.", least=1)
+    tokens: int = setting(
+        256, "Tokens of each document, BOS included; the paper takes 1024.", least=3
+    )
+    strategies: tuple[str, ...] | None = setting(
+        None,
+        f"The run's, and {','.join(_FITTED)}, which are fitted to text; {MAIN} is always measured.",
+        unset="all",
+        parse=parse_strategies,
+    )
+    pairs: tuple[tuple[str, str], ...] | None = setting(
+        None, "Layer pairs, e.g. 12,13 or 12,13;13,14.", unset="all", parse=parse_pairs
+    )
+    quantiles: tuple[float, ...] = setting(
+        (),
+        "Shares of pairs, by MSE, to decode with the matched feature (eq. 6), e.g. 0,0.5,1.",
+        parse=parse_quantiles,
+    )
+    causal_pairs: int = setting(
+        12, "Feature pairs to ablate for each layer pair, on the first corpus; 0: none.", least=0
+    )
+    causal_tokens: int = setting(
+        64, "Tokens of each document where features are ablated.", least=3, flag=False
+    )
+    other_parts: bool = setting(
+        True, "Also measure decoder-only and encoder-only matchings, without losses."
+    )
+    random_draws: int = setting(
+        20, f"Draws of the {RANDOM} strategy; the loss is that of the first.", least=1, flag=False
+    )
+    seed: int = setting(0, "Seed of documents, draws, intervals and ablations.", least=0)
+    offline: bool = setting(False, "Use bundled stand-ins for the corpora; do not contact the Hub.")
 
     def takes(self, strategy: str) -> bool:
         """Whether a strategy is to be measured; `folded` always is."""

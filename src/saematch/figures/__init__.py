@@ -6,6 +6,15 @@
 `matching.py` and `evaluation.py` also draw the report's figures, from tables.
 """
 
+from saematch.errors import MissingDependencyError
+
+try:
+    import matplotlib  # noqa: F401
+except ModuleNotFoundError:
+    raise MissingDependencyError(
+        "matplotlib", "", "drawing figures (the report has some)"
+    ) from None
+
 from saematch.figures.captions import caption_of
 from saematch.figures.data import NotInRunError
 from saematch.figures.evaluation import measured_by_pair

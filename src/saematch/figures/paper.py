@@ -19,7 +19,7 @@ class PaperFigure:
     """One figure: what it shows, what it needs, what makes that."""
 
     numbers: tuple[str, ...]
-    """In the paper; 13 is 11 on another suite, as 19 is 18."""
+    """In the paper; 13 is 11 on another suite, as 19 is 18.  None: a figure that it has not."""
     name: str
     """Of its files and for `--only`."""
     draw: Callable[["Run"], Figure]
@@ -31,8 +31,8 @@ class PaperFigure:
 
     @property
     def number(self) -> str:
-        """As people say it: '4 and 7 left'."""
-        return " and ".join(self.numbers)
+        """As people say it: '4 and 7 left'; '-' without one."""
+        return " and ".join(self.numbers) or "-"
 
     def is_called(self, wanted: str) -> bool:
         """Whether this is its name or (one of) its numbers; `7` is both halves."""

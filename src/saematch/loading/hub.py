@@ -189,6 +189,7 @@ def _cached_files(repository: str, revision: str | None) -> tuple[str, ...]:
 @contextmanager
 def _explained(repository: str, name: str | None, revision: str | None) -> Iterator[None]:
     """Turns the Hub's errors into one or two lines that say what to do."""
+    _huggingface_hub()  # or say what to install
     from huggingface_hub import errors
 
     page = f"https://huggingface.co/{repository}"

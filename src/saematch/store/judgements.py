@@ -10,6 +10,7 @@ from saematch.semantics.judges.agreement import Answer, ResultRow, kappa
 from saematch.semantics.judges.experiments import CALIBRATION
 from saematch.semantics.judges.journal import Journal
 from saematch.semantics.judges.protocol import Judge, Judgement, Outcome, Question
+from saematch.settings import config_from
 from saematch.store.directory import RunDirectory
 from saematch.store.names import JUDGING, experiments_of, sample_name
 from saematch.store.schema import decode
@@ -22,7 +23,7 @@ def kept_config(held: RunDirectory, experiment: str) -> JudgeConfig | None:
     name = sample_name(experiment)
     if held.record(name) is None:
         return None
-    return JudgeConfig.of_plain(decode(held.read(name))[1]["config"])
+    return config_from(JudgeConfig, decode(held.read(name))[1]["config"])
 
 
 def same_judge(identity: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

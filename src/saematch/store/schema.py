@@ -1,6 +1,6 @@
 """The tables of a run directory: columns, types, units and meaning, as data.
 
-docs/run-directory.md says the same in words; a test holds the two together.
+docs/reference/tables.md and measures.md are made of them (`saematch.cli.reference`).
 """
 
 import io

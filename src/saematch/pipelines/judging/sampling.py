@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from saematch.configs.judging import JudgeConfig
+from saematch.configs.judging import STRATA, JudgeConfig
 from saematch.errors import InputError, UsageError
 from saematch.matching.matched import Matching
 from saematch.matching.registry import MAIN, compositions
@@ -144,11 +144,11 @@ def _pairs(
     if config.experiment == "layers":
         others = {name: matching(pair, name) for name in config.strategies if name != MAIN}
         ways = {MAIN: folded} | {k: m for k, m in others.items() if m is not None}
-        return pairs_of(*pair, ways, config.samples, generator)
+        return pairs_of(*pair, ways, config.samples, generator, STRATA)
     count, strata = (
         (EXAMPLES, EXAMPLES) if config.experiment == "examples" else (config.samples, MSE_STRATA)
     )
-    return pairs_of(*pair, {MAIN: folded}, count, generator, "mse_decoder", strata)
+    return pairs_of(*pair, {MAIN: folded}, count, generator, strata, "mse_decoder")
 
 
 def _no_matching(pair: Pair) -> InputError:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from saematch.errors import UsageError
 from saematch.semantics.chat.spending import Prices, Spending
+from saematch.settings import Config, setting
 
 OPENAI = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -20,49 +21,52 @@ NO_KEY = "none"
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class Endpoint(Config):
     """A model behind an endpoint, and the limits of asking it.
 
     Raises UsageError for settings that cannot be.
     """
 
     model: str
-    base_url: str = OPENAI
-    """Up to and with `/v1`; without a user name, a password or a query."""
-    key_variable: str = KEY_VARIABLE
-    """The NAME of the environment variable that holds the API key."""
-    concurrency: int = 16
-    """Calls under way at once, at most."""
-    timeout: float = 60.0
-    """Seconds for a reply to begin, and as many again for it to be complete."""
-    retries: int = 4
-    """Of a request that is refused for a while (429, 5xx) or does not get through, with growing pauses."""
+    base_url: str = setting(
+        OPENAI,
+        "Endpoint that speaks OpenAI's protocol, up to and including /v1, e.g. http://localhost:8000/v1; "
+        "without a user name, a password or a query.",
+    )
+    key_variable: str = setting(
+        KEY_VARIABLE, "Environment variable that holds the API key; never the key itself."
+    )
+    concurrency: int = setting(16, "Calls at the same time.", least=1)
+    timeout: float = setting(60.0, "Seconds for a reply to begin, and as many again for it to end.")
+    retries: int = setting(
+        4,
+        "Retries, with growing pauses, of a request that is refused for a while (429, 5xx) or does not get "
+        "through.",
+        least=0,
+        flag=False,
+    )
     prices: Prices | None = None
-    max_calls: int | None = None
-    """A budget, for as long as this object lives."""
-    max_cost: float | None = None
-    """The same in money; needs `prices`."""
-    max_tokens: int = 500
-    """Of one reply; a model that thinks before it answers needs some thousands."""
-    max_reply_characters: int = 20_000
-    """Of a reply, no more is read or kept."""
+    max_calls: int | None = setting(None, "Limit on the number of calls.", unset="none", least=0)
+    max_cost: float | None = setting(
+        None, "Limit on the cost; needs both prices.", unset="none", least=0
+    )
+    max_tokens: int = setting(
+        500, "Tokens of one reply; a model that reasons first needs a few thousand.", least=1
+    )
+    max_reply_characters: int = setting(
+        20_000, "Characters of one reply; no more is read or kept.", least=1, flag=False
+    )
     temperature: float | None = 0.0
     """None leaves it to the endpoint, as does an endpoint that refuses every value."""
-    stream: bool = False
-    """Let replies come in pieces, so that an endless one can be left early."""
+    stream: bool = setting(False, "Stream replies, so that an endless one can be cut off.")
     spent: Spending = field(init=False, repr=False, compare=False)
     """Calls, tokens and money so far."""
     refused: set[str] = field(init=False, repr=False, compare=False, default_factory=set)
     """Parameters that this endpoint was found not to know; they are left out from then on."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_url(self.base_url)
-        for name in ("concurrency", "max_tokens", "max_reply_characters"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"expected {name} of 1 or more, got {getattr(self, name)}")
-        for name in ("retries", "max_calls", "max_cost"):
-            if (getattr(self, name) or 0) < 0:
-                raise UsageError(f"expected {name} of 0 or more, got {getattr(self, name)}")
         if not self.timeout > 0:
             raise UsageError(f"expected a timeout of more than 0 seconds, got {self.timeout}")
         if not self.model.strip():

@@ -19,7 +19,6 @@ PAIR = "pair"
 SAME, DIFFERENT = "same", "different"
 CALIBRATION = "calibration-"
 """Before the kind of control that thresholds are set on; its features are in no other control."""
-STRATA = 4
 HALF_WIDTH = 1.96
 """Standard errors on either side of a mean that make a 95% interval."""
 
@@ -71,10 +70,10 @@ def pairs_of(
     matchings: Mapping[str, "Matching"],
     count: int,
     generator: np.random.Generator,
+    strata: int,
     by: str = "cost",
-    strata: int = STRATA,
 ) -> list[Compared]:
-    """Features by strata of `by` of the first matching, and each strategy's partners of them.
+    """Features by `strata` strata of `by` of the first matching, and each strategy's partners of them.
 
     `matchings`: by strategy.  Several are asked about `same_features`, whether or not their partners are
     live; one alone is asked about its live pairs.

@@ -1,0 +1,131 @@
+"""Verbs from functions: a parameter that is a config becomes that config's flags."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+
+import typer
+
+from saematch.settings import (
+    Config,
+    Setting,
+    as_text,
+    config_from,
+    default_of,
+    flag_of,
+    kind_of,
+    settings_of,
+)
+from saematch.text import to_json
+
+app = typer.Typer(
+    name="saematch",
+    help="Follow the features of sparse autoencoders through the layers of a neural network.",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # its tables cut long words off
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+Verb = TypeVar("Verb", bound=Callable[..., None])
+_JSON = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
+
+
+@dataclass(frozen=True)
+class Given:
+    """The flags of a config that were given, by name: `Annotated[dict[str, Any], Given(RunConfig)]`."""
+
+    config: type[Config]
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    otherwise: str = ""
+    """What stands in for a flag that is left out, before its default."""
+
+
+def verb(function: Verb) -> Verb:
+    """Add a function to the command line.
+
+    A parameter whose type is a config gets the config that its flags make; one with `Given` the flags that
+    were given.  A parameter of the function's own takes the place of the setting of its name.  Every verb has
+    --json, which `as_json` is told of.
+    """
+    hints: dict[str, Any] = get_type_hints(function, include_extras=True)
+    parameters = {"context": inspect.Parameter("context", _KIND, annotation=typer.Context)}
+    configs: dict[str, tuple[type[Config] | None, set[str]]] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint = _JSON if name == "as_json" else hints[name]
+        config = hint if isinstance(hint, type) and issubclass(hint, Config) else None
+        wanted = [one for one in get_args(hint) if isinstance(one, Given)]
+        given = Given(config) if config is not None else wanted[0] if wanted else None
+        if given is None:
+            parameters[name] = parameter.replace(annotation=hint, kind=_KIND)
+            continue
+        options = _options(given, set(hints))
+        parameters |= options
+        configs[name] = config, set(options)
+
+    def call(**values: Any) -> None:
+        context = values.pop("context")
+        for name, (config, options) in configs.items():
+            taken = {one: values.pop(one) for one in options}
+            given = {key: one for key, one in taken.items() if _was_given(context, key)}
+            values[name] = given if config is None else config_from(config, given)
+        function(**values)
+
+    last = parameters.pop("as_json")
+    parameters["as_json"] = last.replace(default=False)
+    call.__signature__ = inspect.Signature([*parameters.values()])  # type: ignore[attr-defined]
+    call.__annotations__ = {name: one.annotation for name, one in parameters.items()}
+    app.command(function.__name__, help=inspect.getdoc(function))(call)
+    return function
+
+
+_KIND = inspect.Parameter.KEYWORD_ONLY
+
+
+def _was_given(context: Any, name: str) -> bool:
+    """Whether a flag stood on the command line; `context` is of typer or of click, by its version."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _options(given: Given, own: set[str]) -> dict[str, inspect.Parameter]:
+    """A keyword of `call` for each flag of a config, as typer reads them."""
+    options = {}
+    for name, (field, setting) in settings_of(given.config).items():
+        wanted = setting.flag and name not in own | set(given.without)
+        if not wanted or (given.only and name not in given.only):
+            continue
+        default, kind = default_of(field), kind_of(field)
+        flags = flag_of(name)
+        if setting.parse is not None:
+            kind, default = str, None if default is None else as_text(default) or None
+        elif setting.choices:
+            kind = Literal[setting.choices]
+        elif default is True:
+            flags += f"/{flag_of('no_' + name)}"
+        option = typer.Option(
+            flags,
+            metavar=setting.metavar,
+            help=setting.help,
+            show_default=_default(setting, default, given.otherwise),
+        )
+        hint = Annotated[kind if default is not None else kind | None, option]
+        options[name] = inspect.Parameter(name, _KIND, annotation=hint, default=default)
+    return options
+
+
+def _default(setting: Setting, default: Any, otherwise: str) -> bool | str:
+    """What a flag left out means, in words where its value does not say it."""
+    if otherwise:
+        return f"{otherwise}, else {setting.unset if default is None else default}"
+    return setting.unset or True
+
+
+def print_json(value: Any) -> None:
+    """What a verb prints with --json."""
+    typer.echo(to_json(value, indent=1))

@@ -1,0 +1,169 @@
+"""The verbs that read a run: figures, explore, paths, export."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from saematch.cli.options import Directory, print_json, verb
+from saematch.errors import InputError, UsageError
+from saematch.settings import parse_names
+from saematch.text import plural, records, to_json
+
+PATHS = 100
+"""How many an exported page holds where nothing is said."""
+
+
+@verb
+def figures(
+    directory: Directory,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Figures by number in the paper or by name, e.g. 3,5 or mse,paths.",
+            show_default="all",
+        ),
+    ] = None,
+    as_json: bool = False,
+) -> None:
+    """Draw the SAE Match paper's figures from a run's tables.
+
+    Each as SVG and PNG, with its caption.
+    """
+    from saematch.cli.display import terminal as display
+    from saematch.cli.display.figures import figures_drawn
+    from saematch.rendering.figures import draw_figures
+
+    names = (one.strip() for one in (only or "").split(","))
+    # A list without a name, such as '', is no wish for all of them.
+    wanted = () if only is None else tuple(filter(None, names)) or (only,)
+    with display.progress(quiet=as_json) as progress:
+        drawn = draw_figures(directory, wanted, progress)
+    if as_json:
+        value = [
+            {**dataclasses.asdict(one), "files": [str(directory / name) for name in one.files]}
+            for one in drawn
+        ]
+        print_json(value)
+    else:
+        figures_drawn(drawn, Path(directory))
+    kept_back = [one.name for one in drawn if one.altered]
+    if kept_back:
+        raise InputError(
+            f"needed every file as it was written, found some altered; not drawn: {', '.join(kept_back)}; "
+            "mend what is named there, and run the same command again"
+        )
+
+
+@verb
+def explore(
+    directory: Directory,
+    other: Annotated[
+        Path | None,
+        typer.Argument(metavar="OTHER", help="A second run of the same SAEs to compare with."),
+    ] = None,
+    port: Annotated[
+        int, typer.Option(help="Port on 127.0.0.1; 0: any free one.", min=0, max=65535)
+    ] = 8321,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
+    ] = True,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html", help="Write one page that opens without a server, then stop."
+        ),
+    ] = None,
+    features: Annotated[
+        str, typer.Option(help="Features whose paths the exported page holds, e.g. 12/345,14/7.")
+    ] = "",
+    paths: Annotated[
+        int | None,
+        typer.Option(
+            help="Without --features: how many paths it holds, those of least mean cost.",
+            show_default=str(PATHS),
+            min=1,
+            max=5000,
+        ),
+    ] = None,
+    as_json: bool = False,
+) -> None:
+    """Find and follow a run's features in a local web page."""
+    from saematch.cli.display import terminal as display
+    from saematch.explorer.explorer import Explorer
+    from saematch.explorer.one_file import export_page
+    from saematch.explorer.server import serve
+
+    def tell(address: str) -> None:
+        shown = f"{address}  (on this machine only; Ctrl-C stops it)"
+        typer.echo(to_json({"address": address}) if as_json else shown)
+
+    if export is None and (features or paths):
+        given = "--features" if features else "--paths"
+        raise UsageError(
+            f"needed --export FILE.html with {given}, found none; the page itself has every feature"
+        )
+    wanted = parse_names(features, "features") if features else ()
+    explorer = Explorer(directory, other)
+    try:
+        if export is None:
+            serve(explorer, port, browser, tell)
+            return
+        with display.progress(quiet=as_json) as progress:
+            written = export_page(explorer, export, wanted, paths or PATHS, progress)
+    finally:
+        explorer.close()
+    if as_json:
+        print_json({**dataclasses.asdict(written), "path": str(written.path)})
+    else:
+        typer.echo(
+            f"{written.path}: {plural(written.paths, 'path')}, "
+            f"{plural(written.features, 'feature')}, "
+            f"{written.bytes / 1e6:.1f} MB"
+        )
+
+
+@verb
+def paths(
+    directory: Directory,
+    feature: Annotated[str, typer.Option(help="A feature as LAYER/INDEX, e.g. 12/345.")],
+    as_json: bool = False,
+) -> None:
+    """Follow one feature through the layers."""
+    from saematch.cli.display import terminal as display
+    from saematch.store.named_feature import named_feature
+    from saematch.store.reader import open_run
+
+    key, index = named_feature(feature)
+    steps = open_run(directory).follow(key, index)
+    if as_json:
+        print_json(records(steps))
+    else:
+        display.path(steps, key, index)
+
+
+@verb
+def export(
+    directory: Directory,
+    file_format: Annotated[
+        Literal["csv", "parquet", "json"], typer.Option("--format", help="Format of the files.")
+    ] = "csv",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write to.", show_default="DIR-export")
+    ] = None,
+    as_json: bool = False,
+) -> None:
+    """Write a run's tables as CSV, Parquet or JSON."""
+    from saematch.pipelines.exporting import export as export_run
+    from saematch.store.reader import open_run
+
+    opened = open_run(directory)
+    destination = out or Path(f"{os.path.abspath(opened.path)}-export")
+    written = export_run(opened, file_format, destination)
+    if as_json:
+        print_json([str(path) for path in written])
+    else:
+        for path in written:
+            typer.echo(path)
