@@ -1,5 +1,6 @@
 """The index of an SAE: the same however it is cut, in memory that does not grow."""
 
+import shutil
 import sqlite3
 from pathlib import Path
 from threading import Thread
@@ -9,9 +10,11 @@ import pytest
 from explored_runs import SHAPE, Shape, client_of, write_run
 
 from saematch.explorer import index_file
+from saematch.explorer.catalogue import MADE_BY
 from saematch.explorer.database import Database, OutOfMemoryError
 from saematch.explorer.explorer import Explorer
 from saematch.explorer.rows import read_rows
+from saematch.store import build
 
 
 def indexed(run: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Explorer:
@@ -128,3 +131,32 @@ def test_a_cache_that_cannot_be_written_leaves_nothing_behind(
     assert explorer.ask("features", {"layer": "1"})["features"]
     explorer.close()
     assert not explorer.database.temporary.exists()
+
+
+@pytest.mark.parametrize("part", MADE_BY)
+def test_other_code_makes_other_indexes(
+    part: str, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No number is raised by hand: a changed source is enough, of each file that decides an index."""
+    package = Path(build.__file__).parents[1]
+    copy = tmp_path / "saematch"
+    for path in {path for one in MADE_BY for path in package.glob(one)}:
+        target = copy / path.relative_to(package)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    monkeypatch.setattr(build, "__file__", str(copy / "store" / "build.py"))
+
+    def wanted() -> dict[str, str]:
+        explorer = indexed(synthetic, tmp_path / "cache", monkeypatch)
+        try:
+            return {key: path.name for key, path in explorer.first.wanted().items()}
+        finally:
+            explorer.close()
+
+    before = wanted()
+    assert wanted() == before
+    changed = next(iter(copy.glob(part)))
+    changed.write_text(changed.read_text() + "\n# another rule\n")
+    after = wanted()
+    assert after.keys() == before.keys()
+    assert not set(after.values()) & set(before.values())

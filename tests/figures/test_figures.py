@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -14,7 +16,7 @@ from semantic_tables import describe, fire, judge, keep, result
 
 from saematch.configs.run import parse_parts
 from saematch.errors import UsageError
-from saematch.figures import FIGURES, NotInRunError, caption_of, draw, norms
+from saematch.figures import FIGURES, NotInRunError, caption_of, draw
 from saematch.figures.data import adjacent, run_command
 from saematch.figures.described import described
 from saematch.figures.labels import judged_shares, mse_by_label, persistence
@@ -23,6 +25,7 @@ from saematch.figures.paths import asked, followed
 from saematch.figures.sorted_pairs import sorted_pairs
 from saematch.figures.style import LABEL_FILLS, draw_strategy, new_figure, strategy_lines
 from saematch.pipelines import Run, RunConfig, open_run
+from saematch.store.directory import RunDirectory
 from saematch.store.schema_semantics import RESULTS
 
 CORPORA = ("code", "web")
@@ -80,15 +83,17 @@ def test_mse_is_the_tables(run: Run) -> None:
 
 def test_norms_leave_outlying_tokens_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = stream_norms(run, "web")["3"][0]
-    whole = norms.read
+    whole = RunDirectory.table
 
-    def with_outliers(of: Run, name: str) -> tuple[pd.DataFrame, dict[str, object]]:
+    def with_outliers(of: RunDirectory, name: str) -> tuple[pa.Table, dict[str, object]]:
         table, about = whole(of, name)
-        if "stream_square" not in table:  # the documents, for the draws
+        if "stream_square" not in table.column_names:  # the documents, for the draws
             return table, about
-        return table.assign(stream_square=table["stream_square"] * 1e6), about
+        place = table.column_names.index("stream_square")
+        greater = pc.multiply(table["stream_square"], 1e6)
+        return table.set_column(place, "stream_square", greater), about
 
-    monkeypatch.setattr(norms, "read", with_outliers)
+    monkeypatch.setattr(RunDirectory, "table", with_outliers)
     assert stream_norms(run, "web")["3"][0] == expected
 
 

@@ -30,9 +30,9 @@ from saematch.report.judge_findings import judged_findings
 from saematch.report.page import context
 from saematch.semantics.judges.protocol import Judgement, Keep, Label, Outcome, Question
 from saematch.store.descriptions import described
-from saematch.store.freshness import current_names, is_current
-from saematch.store.judge_results import judged, labels_of_pairs
-from saematch.store.names import BY_KEY, FROM_PLAN
+from saematch.store.directory import RunDirectory
+from saematch.store.judge_results import answered_experiments, judged, labels_of_pairs
+from saematch.store.names import BY_KEY, FROM_PLAN, JUDGEMENTS_NAME, sample_name
 
 EXPERIMENTS = ("layers", "mse", "persistence")
 FIGURES = {
@@ -150,10 +150,10 @@ def test_other_settings_show_nothing_of_the_old(folder: Path, change: str) -> No
     assert all_matchings(changed).equals(all_matchings(fresh))
     prefixes = ("matchings/", "candidates/", "paths", "evaluation/compared/")
     for prefix in prefixes:
-        names = current_names(fresh.directory, prefix)
+        names = fresh.directory.current_names(prefix)
         for name in names:
             assert changed.directory.read(name) == fresh.directory.read(name)
-        for name in set(current_names(changed.directory, prefix)) - set(names):
+        for name in set(changed.directory.current_names(prefix)) - set(names):
             # What evaluate or judge made for the settings that are still the same.
             assert change == "layers"
             assert "6" not in Path(name).stem.split("--")
@@ -167,6 +167,19 @@ def test_fewer_strategies_keep_what_was_judged_of_those_that_are_left(folder: Pa
     assert not changed["figures 4 and 7 left"]
     assert not changed["corpora"]
     assert set(changed["explorer, judges"]) == {"mse", "persistence"}
+    # The answers of the experiments that are left stand on every surface, though `layers` is stale.
+    assert changed["labels"]
+    assert len(changed["explorer, samples"]) == 2
+    assert RunFiles(folder / "run").sha256(JUDGEMENTS_NAME) is not None
+
+
+def test_answers_to_another_sample_are_no_answers_to_this_one(folder: Path) -> None:
+    """A kill after a sample was drawn again, and before its answers were kept."""
+    with RunDirectory(folder / "run").holding() as held:
+        name = sample_name("mse")
+        table = held.read(name)
+        held.keep(name, table + b" ", held.kept(name).sha256)
+    assert answered_experiments(RunDirectory(folder / "run")) == ["layers", "persistence"]
 
 
 def test_a_run_that_was_stopped_shows_nothing_of_the_settings_before(folder: Path) -> None:
@@ -203,7 +216,7 @@ def test_another_sae_in_its_place_is_not_described_by_what_was_said_of_the_old(
     assert {key for key, _ in described(changed)} == {"3", "5", "6"}
     assert set(described_in_figures(changed).texts) == {"3", "5", "6"}
     for name in ("features/4.parquet", "contexts/4.parquet", "descriptions/activations--4.parquet"):
-        assert not is_current(changed.directory, name)
+        assert not changed.directory.is_current(name)
         assert RunFiles(changed.path).sha256(name) is None
     assert not judged(changed)
 
@@ -212,5 +225,5 @@ def test_a_layer_that_was_left_out_is_not_described(folder: Path) -> None:
     changed = run(settings_of(folder, layers="3,4,5"), folder / "run")
     assert "6" not in {key for key, _ in described(changed)}
     for prefix in (*BY_KEY, *FROM_PLAN):
-        names = current_names(changed.directory, prefix)
+        names = changed.directory.current_names(prefix)
         assert not [name for name in names if "6" in Path(name).stem.split("--")]

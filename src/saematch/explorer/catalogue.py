@@ -2,7 +2,8 @@
 
 The Parquet file answers questions about all features; beside it the rows of single ones (rows.py).
 
-1. An index's name is the sha256 of what it is made from, by the manifest: another file, another index.
+1. An index's name is the sha256 of what it is made from, by the manifest, and of the code that makes it:
+   another file, or other code, another index.
 2. A file that is altered or no such table is left out, and the index made from the rest; `RunFiles.wrong`
    names it.  Once it is mended the whole index is made.
 3. It appears whole (written beside its place, then renamed), so several explorers may share the folder.
@@ -30,10 +31,19 @@ from saematch.explorer.index_file import is_whole, write_index
 from saematch.explorer.rows import rows_file
 from saematch.explorer.run_files import RunFiles
 from saematch.explorer.sources import Sources, sources_of
+from saematch.store.build import code_of
 from saematch.store.schema import canonical_json
 
-INDEX_VERSION = 7
-"""Raised whenever the query of an index changes."""
+MADE_BY = (
+    "explorer/catalogue_query.py",
+    "explorer/labels.py",
+    "explorer/index_file.py",
+    "explorer/rows.py",
+    "semantics/judges/protocol.py",
+    "store/schema*.py",
+    "store/warnings.py",
+)
+"""The source of an index: where it changes, indexes are made again."""
 RETRY_SECONDS = 3.0
 """How long an index that could not be made is left alone."""
 KEPT_SECONDS = 30 * 24 * 3600
@@ -65,6 +75,7 @@ class Catalogue:
         self.run = run
         self._database = database
         self._folder = folder
+        self._code = code_of(*MADE_BY)
         self._problems: dict[str, tuple[float, Path, str]] = {}
         self._partial: dict[str, tuple[Path, Path]] = {}
         self._worker: threading.Thread | None = None
@@ -230,7 +241,7 @@ class Catalogue:
 
     def _path(self, key: str, sources: Sources) -> Path:
         decides = {
-            "version": INDEX_VERSION,
+            "code": self._code,
             "key": key,
             "width": self.run.width(key),
             "following": sources.following,

@@ -13,13 +13,12 @@ from saematch.explorer.rows import read_rows
 from saematch.explorer.run_files import RunFiles
 from saematch.explorer.selection import check_names, parse_feature, whole_number
 from saematch.matching.matchers import COSINE
+from saematch.store.judge_results import answered_experiments
 from saematch.store.names import (
     JUDGEMENTS_NAME,
-    JUDGING,
     candidates_name,
     contexts_name,
     descriptions_name,
-    experiments_of,
     sample_name,
 )
 
@@ -160,7 +159,7 @@ def judgements_of(
 ) -> dict[int, dict[str, Any]]:
     """The same of several features of one SAE, by feature."""
     run = catalogue.run
-    samples = [sample_name(one) for one in experiments_of(run.names(JUDGING))]
+    samples = [sample_name(one) for one in answered_experiments(run.directory)]
     said: dict[int, list[dict[str, Any]]] = {}
     if run.sha256(JUDGEMENTS_NAME) is not None and samples:
         [own] = catalogue.of([key])

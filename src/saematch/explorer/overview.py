@@ -17,7 +17,7 @@ def overview(catalogue: Catalogue) -> dict[str, Any]:
     ready = catalogue.ready()
     left_out = catalogue.problems
     return {
-        "suite": str(run.settings["suite"]),
+        "suite": str(run.config.suite),
         "directory": str(run.path),
         "saes": [{"key": key, "features": run.width(key)} for key in catalogue.wanted()],
         "chains": [list(chain) for chain in run.chains],
@@ -49,7 +49,7 @@ def overview(catalogue: Catalogue) -> dict[str, Any]:
 
 def strategies_of(run: RunFiles) -> list[str]:
     """Strategies that have matched at least one pair, by the run's parts."""
-    return [one for one in strategies() if run.names(f"matchings/{one}/{run.slug}/")]
+    return [one for one in strategies() if run.names(f"matchings/{one}/{run.config.slug}/")]
 
 
 def missing(run: RunFiles) -> list[dict[str, str]]:
@@ -61,7 +61,9 @@ def missing(run: RunFiles) -> list[dict[str, str]]:
 
     def lacks(what: str, verb: str) -> None:
         again = verb == "run"
-        command = run_again(run.path, run.settings) if again else on_directory(run.path, verb)
+        command = (
+            run_again(run.path, run.manifest["config"]) if again else on_directory(run.path, verb)
+        )
         found.append({"what": what, "makes": verb, "command": command})
 
     if not matched:

@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from saematch._io import files
 from saematch.errors import InputError, SaematchError, UsageError
 from saematch.matching.registry import MAIN
 from saematch.pipelines.suite import chains
-from saematch.store.descriptions import SHOWN_FIRST
+from saematch.store.descriptions import shown_descriptions
 from saematch.store.directory import RunDirectory
-from saematch.store.freshness import current_names, is_current
-from saematch.store.judge_results import Judged, best_judge
+from saematch.store.judge_results import Judged, answered_experiments, best_judge
 from saematch.store.manifest import MANIFEST, altered_error
 from saematch.store.names import (
     DESCRIPTIONS,
@@ -27,12 +25,9 @@ from saematch.store.names import (
     JUDGING,
     PAIR_SOURCES,
     PATHS_NAME,
-    experiments_of,
     matching_name,
-    split_descriptions_name,
 )
-from saematch.store.reader import Run
-from saematch.types import parts_slug
+from saematch.store.tables import Tables
 
 READ = (
     PATHS_NAME, "matchings/", "candidates/", "features/", DESCRIPTIONS, "contexts/", JUDGING,
@@ -69,13 +64,13 @@ class Place:
     name: str
 
 
-class RunFiles:
+class RunFiles(Tables):
     """A run directory, for reading only; safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
         """Raises InputError where there is no run at `path` or its manifest was altered."""
         # Not `resolve`, which fails in a way of its own where links lead to each other.
-        self.path = Path(os.path.realpath(files.user_path(path)))
+        self._directory = RunDirectory(os.path.realpath(files.user_path(path)))
         self.read_at = self.path
         """Where its files are found by who reads them (`Database.let_in`)."""
         self._lock = threading.Lock()
@@ -83,7 +78,6 @@ class RunFiles:
         self._missing: dict[str, str] = {}
         self._stamp: files.Stamp | None = None
         """Of the manifest that was read; None also where it may have changed within a tick of its clock."""
-        self._directory = RunDirectory(self.path)
         self._judges: tuple[Any, dict[str, Judged]] | None = None
         self.refresh()
 
@@ -119,37 +113,19 @@ class RunFiles:
             # The same manifest stays the same object: what is made of it is kept by that.
             if directory.manifest != self._directory.manifest:
                 self._directory = directory
+                vars(self).pop("config", None)  # read from the manifest before
             settled = stamp is not None and stamp.is_settled(looked)
             self._stamp = stamp if settled else None
 
     @property
-    def manifest(self) -> Mapping[str, Any]:
-        return self._directory.manifest
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What it was run with; not parsed, since that would load the packages that compute."""
-        return self.manifest["config"]
-
-    @property
-    def slug(self) -> str:
-        """Parts and weights of the cost, as the folder of a matching is called."""
-        return parts_slug(self.settings["parts"])
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Keys of the SAEs, in order of depth."""
-        return tuple(self.manifest["saes"])
+    def directory(self) -> RunDirectory:
+        """As its manifest says that it is now."""
+        return self._directory
 
     @property
     def chains(self) -> tuple[tuple[str, ...], ...]:
         """Keys of SAEs that are matched one to the next, in order of depth: known before the paths are."""
         return self._chains
-
-    @property
-    def adjacent(self) -> list[tuple[str, str]]:
-        """Pairs of SAEs that follow each other on a chain."""
-        return [pair for chain in self.chains for pair in pairwise(chain)]
 
     def width(self, key: str) -> int:
         """The number of features of an SAE."""
@@ -163,14 +139,11 @@ class RunFiles:
 
     def matching(self, a: str, b: str, strategy: str = MAIN) -> str:
         """The name of a matching by the run's parts."""
-        return matching_name(a, b, strategy, self.slug)
+        return matching_name(a, b, strategy, self.config.slug)
 
     def descriptions(self, key: str) -> list[tuple[str, str]]:
-        """Sources of an SAE's descriptions and their files, those that are preferred first; what was
-        made from half of the documents, which only judges need, is left out."""
-        found = ((*split_descriptions_name(name), name) for name in self.names(DESCRIPTIONS))
-        of_key = {source: name for source, of, name in found if of == key}
-        return [(source, of_key[source]) for source in SHOWN_FIRST if source in of_key]
+        """Sources of an SAE's descriptions and their files, the preferred first."""
+        return shown_descriptions(self.directory, key)
 
     @property
     def pair_sources(self) -> dict[str, str]:
@@ -185,10 +158,10 @@ class RunFiles:
         if self._judges is not None and self._judges[0] is directory:
             return self._judges[1]
         found, whole = {}, True
-        for experiment in experiments_of(self.names(JUDGING)):
+        for experiment in answered_experiments(directory):
             name = f"{JUDGING}{experiment}/"
             try:
-                best = best_judge(Run(directory), experiment)
+                best = best_judge(self, experiment)
                 if best is not None and best.verdict:
                     found[experiment] = best
                 self._missing.pop(name, None)
@@ -202,15 +175,12 @@ class RunFiles:
 
     def names(self, prefix: str) -> list[str]:
         """Current tables whose names start so (store/freshness.py)."""
-        names = current_names(self._directory, prefix)
+        names = self.directory.current_names(prefix)
         return [name for name in names if name.endswith(".parquet")]
 
     def sha256(self, name: str) -> str | None:
         """What the manifest says of a file; None where there is none that is current."""
-        if not is_current(self._directory, name):
-            return None
-        record = self._directory.record(name)
-        return None if record is None else record.sha256
+        return self.directory.kept(name).sha256 if self.directory.is_current(name) else None
 
     def file(self, name: str) -> str:
         """The path of a finished file whose bytes are those that were written.
@@ -296,5 +266,5 @@ def _chains(saes: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
 
 
 def _pair_sources(directory: RunDirectory) -> dict[str, str]:
-    there = current_names(directory, PAIR_SOURCES)
+    there = directory.current_names(PAIR_SOURCES)
     return {name.removeprefix(PAIR_SOURCES).removesuffix(".parquet"): name for name in there}

@@ -123,9 +123,10 @@ def _compared(place: int, one: str, other: str) -> str:
 
 
 def _differing_settings(one: RunFiles, other: RunFiles) -> list[dict[str, Any]]:
-    names = dict.fromkeys((*one.settings, *other.settings))
+    ours, theirs = one.manifest["config"], other.manifest["config"]
+    names = dict.fromkeys((*ours, *theirs))
     return [
-        {"setting": name, "one": one.settings.get(name), "other": other.settings.get(name)}
+        {"setting": name, "one": ours.get(name), "other": theirs.get(name)}
         for name in names
-        if one.settings.get(name) != other.settings.get(name)
+        if ours.get(name) != theirs.get(name)
     ]

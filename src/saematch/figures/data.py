@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -12,8 +12,6 @@ from saematch.matching.matchers import UNFOLDED
 from saematch.matching.registry import MAIN
 from saematch.pipelines.evaluation.summary import corpora_of, documents_said, texts_of
 from saematch.store.commands import on_directory, run_again
-from saematch.store.freshness import current_names
-from saematch.store.schema import decode
 from saematch.text import plural
 from saematch.types import PARTS, parts_slug
 
@@ -124,17 +122,6 @@ def gaps(rows: pd.DataFrame, pairs: Sequence[Pair]) -> list[str]:
     rows = rows[rows["value"].notna()]
     known = set(zip(rows["a"], rows["b"], strict=True))
     return [f"{a}→{b}" for a, b in pairs if (a, b) not in known]
-
-
-def read(run: "Run", name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A table of the run by its name, and what it says beside its rows."""
-    table, details = decode(run.directory.read(name))
-    return table.to_pandas(), details
-
-
-def current(run: "Run", prefix: str) -> list[str]:
-    """The current tables whose names start so (currency.py)."""
-    return current_names(run.directory, prefix)
 
 
 def live_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from saematch.figures.captions import plain
-from saematch.figures.data import current, read
-from saematch.store.descriptions import SHOWN_FIRST
+from saematch.store.descriptions import descriptions_of, shown_descriptions
+from saematch.store.names import features_name
 
 if TYPE_CHECKING:
     from saematch.store.reader import Run
@@ -47,21 +47,13 @@ def described(run: "Run") -> Described:
     """The run's descriptions; of an SAE without any, the tokens that its features fire on."""
     texts: dict[str, dict[int, str]] = {}
     sources: dict[str, None] = {}
-    descriptions = {
-        tuple(name.split("/")[-1].removesuffix(".parquet").split("--", 1)): name
-        for name in current(run, "descriptions/")
-    }
-    features = set(current(run, "features/"))
     for key in run.keys:
-        source = next((one for one in SHOWN_FIRST if (one, key) in descriptions), None)
-        if source is not None:
-            table, _ = read(run, descriptions[source, key])
-            first = table.drop_duplicates("feature")
-            texts[key] = dict(zip(first["feature"], map(plain, first["text"]), strict=True))
+        source = next((source for source, _ in shown_descriptions(run.directory, key)), None)
+        if source is not None and (found := descriptions_of(run, source, key)) is not None:
+            texts[key] = {feature: plain(text) for feature, text in found.texts.items()}
             sources[source] = None
-        elif f"features/{key}.parquet" in features:
-            table, _ = read(run, f"features/{key}.parquet")
-            texts[key] = _fires_on(table)
+        elif run.directory.is_current(features_name(key)):
+            texts[key] = _fires_on(run.directory.table(features_name(key))[0].to_pandas())
             sources[FIRES_ON] = None
     return Described(texts, tuple(sources))
 

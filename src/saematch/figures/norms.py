@@ -18,7 +18,6 @@ from saematch.figures.data import (
     command,
     corpora,
     corpora_facts,
-    read,
     run_command,
     suite_facts,
 )
@@ -41,7 +40,6 @@ from saematch.figures.style import (
 from saematch.matching.registry import MAIN
 from saematch.pipelines.evaluation.plan import corpus_slug, documents_name, stream_name
 from saematch.pipelines.evaluation.summary import corpora_of
-from saematch.store.freshness import is_current
 
 if TYPE_CHECKING:
     from saematch.store.reader import Run
@@ -114,16 +112,16 @@ def stream_norms(run: "Run", corpus: str) -> dict[str, Values]:
     """Root mean square norm of the residual stream by SAE on a corpus: as it is, then of every
     bootstrap draw of texts (the draws of the corpus's other measures)."""
     slug = corpus_slug(corpus)
-    documents, _ = read(run, documents_name(slug))
+    documents = run.directory.table(documents_name(slug))[0].to_pandas()
     weights = document_weights(
         documents["text"].to_numpy(), corpus, corpora_of(run)[corpus]["seed"]
     )
     found = {}
     for key in run.keys:
         name = stream_name(slug, key)
-        if not is_current(run.directory, name):
+        if not run.directory.is_current(name):
             continue
-        table, _ = read(run, name)
+        table = run.directory.table(name)[0].to_pandas()
         sums = (weights @ table[f"typical_{of}"].to_numpy() for of in ("stream_square", "tokens"))
         square, tokens = sums
         with np.errstate(divide="ignore", invalid="ignore"):

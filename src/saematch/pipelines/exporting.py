@@ -8,10 +8,10 @@ from saematch.errors import UsageError
 from saematch.matching.matched import Matching
 from saematch.matching.registry import compositions
 from saematch.pipelines.matching.measures import details_of
-from saematch.store.freshness import is_current
 from saematch.store.matchings import matching_columns
+from saematch.store.names import matching_name
 from saematch.store.reader import Run
-from saematch.store.schema import MATCHINGS, decode
+from saematch.store.schema import MATCHINGS
 from saematch.text import csv_cell, records, to_json
 
 if TYPE_CHECKING:
@@ -44,13 +44,11 @@ def all_matchings(run: Run) -> "pd.DataFrame":
     import pandas as pd
 
     frames = []
-    _, details = decode(run.directory.read("evaluation/measures/weights.parquet"))
-    for a, b in details["pairs"]:
+    for a, b in run.pairs:
         for strategy in (*run.config.strategies, *compositions().values()):
-            name = f"matchings/{strategy}/{run.config.slug}/{a}--{b}.parquet"
-            if not is_current(run.directory, name):
+            if not run.directory.is_current(matching_name(a, b, strategy, run.config.slug)):
                 continue
-            frame = decode(run.directory.read(name))[0].to_pandas()
+            frame = run.matching_table(a, b, strategy)
             for column, value in reversed(
                 [("a", a), ("b", b), ("strategy", strategy), ("parts", run.config.slug)]
             ):

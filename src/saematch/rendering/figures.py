@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from saematch._io import files
 from saematch.errors import InputError
-from saematch.store.build import Progress
+from saematch.store.build import Progress, code_of
 from saematch.store.directory import KeptFile, RunDirectory
 from saematch.store.names import FIGURES, REPORT_NAME
 from saematch.store.reader import Run, holding_run, open_run
@@ -118,16 +118,10 @@ def _inputs(held: RunDirectory, name: str, reads: Sequence[KeptFile]) -> str:
 
     decides = {
         "figure": name,
-        "code": _code(),
+        "code": code_of("figures/*.py"),
         "matplotlib": matplotlib.__version__,
         "config": held.manifest["config"],
         "saes": held.manifest["saes"],
         "reads": [[file.name, file.sha256] for file in reads],
     }
     return files.sha256(canonical_json(decides).encode())
-
-
-def _code() -> list[str]:
-    """sha256 of the files that draw: figures of another version are drawn anew."""
-    folder = Path(__file__).parents[1] / "figures"
-    return [files.sha256_of_file(part) for part in sorted(folder.glob("*.py"))]

@@ -7,6 +7,7 @@ from pathlib import Path
 from saematch._io import files
 from saematch.errors import SaematchError
 from saematch.report.page import render_report
+from saematch.store.build import code_of
 from saematch.store.directory import RunDirectory
 from saematch.store.manifest import made_with
 from saematch.store.names import FIGURES, REPORT_NAME
@@ -55,8 +56,5 @@ def _write(held: RunDirectory) -> bool:
 
 
 def report_code() -> list[str]:
-    """sha256 of the files that make the page: a page of another version is rendered anew."""
-    package = Path(__file__).parents[1]
-    of_steps = (package / "store" / name for name in ("following.py", "warnings.py"))
-    parts = sorted([*(package / "report").glob("*.*"), *of_steps])
-    return [files.sha256_of_file(part) for part in parts]
+    """sha256 of the files that make the page: a page of another version is rendered again."""
+    return code_of("report/*.*", "store/following.py", "store/warnings.py")

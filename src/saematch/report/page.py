@@ -18,8 +18,8 @@ from saematch.report.evaluation import evaluations
 from saematch.report.semantics import has_descriptions, judgements
 from saematch.store.commands import run_again
 from saematch.store.following import Step, followed_steps
-from saematch.store.freshness import current_names
 from saematch.store.manifest import made_with
+from saematch.store.names import matching_name
 from saematch.text import plural, to_json
 
 if TYPE_CHECKING:
@@ -139,16 +139,11 @@ def ordering(measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]) -> list
 
 def far_row(run: "Run", a: str, b: str) -> dict[str, Any]:
     """Exact matching of a distant pair and the composition of the steps between, on the same features."""
-    names = {
-        path.split("/")[1]
-        for path in current_names(run.directory, "matchings/")
-        if path.endswith(f"/{run.config.slug}/{a}--{b}.parquet")
-    }
     exact = run.matching_table(a, b)
     same = (exact["status"] == "live") & (exact["partner"] >= 0)
     row: dict[str, Any] = {"a": a, "b": b}
     composition = compositions()[MAIN]
-    if composition in names:
+    if run.directory.is_current(matching_name(a, b, composition, run.config.slug)):
         composed = run.matching_table(a, b, composition)
         same &= composed["partner"] >= 0
         row["composition"] = float(composed["mse_decoder"][same].mean())
@@ -163,11 +158,12 @@ def figures(
     from markupsafe import Markup
 
     from saematch.figures import certain_share, cost_distribution, mse_by_pair, to_svg
+    from saematch.figures.data import live_rows
 
     costs = {}
     for a, b in pairs:
         table = run.matching_table(a, b)
-        costs[a, b] = table["cost"][_live(table)].to_numpy()
+        costs[a, b] = live_rows(table)["cost"].to_numpy()
     drawn = {
         "mse": mse_by_pair(measures, pairs),
         "costs": cost_distribution(costs),
@@ -248,7 +244,3 @@ def cheaper(quantile: float) -> str:
 
 def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
-
-
-def _live(table: "pd.DataFrame") -> "pd.Series":
-    return (table["status"] == "live") & (table["partner_status"] == "live")

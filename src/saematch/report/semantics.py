@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from saematch.semantics.judges.experiments import PAIR
 from saematch.store.descriptions import descriptions_of
-from saematch.store.freshness import current_names
 from saematch.store.judge_results import Judged, judged, labelled_sample
 from saematch.store.names import DESCRIPTIONS
 
@@ -18,7 +17,7 @@ CONTROLS = ("control: same", "control: different")
 
 
 def has_descriptions(run: "Run") -> bool:
-    return bool(current_names(run.directory, DESCRIPTIONS))
+    return bool(run.directory.current_names(DESCRIPTIONS))
 
 
 def judgements(run: "Run") -> list[dict[str, Any]]:

@@ -1,11 +1,13 @@
 """How outputs of a run directory are made: one step an output, made again only where what decides it changed.
 
 A step names its stage, a function of a picklable task and of the files it reads.  Its output is finished when
-it is there, unaltered, and was made from inputs of the same hash.
+it is there, unaltered, and was made from inputs of the same hash.  What is drawn or indexed from tables is
+made again too when the code that makes it changes (`code_of`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from saematch import __version__
@@ -26,25 +28,40 @@ class Output:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
+Stage = Callable[[Any, Sequence[KeptFile]], Output]
+"""Makes an output from a task and the files that it reads."""
+_STAGES: dict[Stage, str] = {}
+
+
+def stage(name: str) -> Callable[[Stage], Stage]:
+    """Let a function be a stage.  Its name is hashed with the inputs of all it makes: pinned here, so that to
+    rename the function makes no run directory stale."""
+
+    def pin(function: Stage) -> Stage:
+        assert name not in _STAGES.values(), name
+        _STAGES[function] = name
+        return function
+
+    return pin
+
+
 @dataclass(frozen=True)
 class Step:
     """One output and how it is made; picklable."""
 
     name: str
     """Path of the output in the run directory."""
-    stage: Callable[[Any, Sequence[KeptFile]], Output]
+    stage: Stage
     task: Any
     reads: tuple[str, ...] = ()
     """Outputs of earlier steps that the stage reads, in its order."""
 
 
-Execute = Callable[[Callable[[Any, Sequence[KeptFile]], Output], Any, Sequence[KeptFile]], Output]
+Execute = Callable[[Stage, Any, Sequence[KeptFile]], Output]
 """(stage, task, files) -> what the stage returns."""
 
 
-def execute_here(
-    stage: Callable[[Any, Sequence[KeptFile]], Output], task: Any, files: Sequence[KeptFile]
-) -> Output:
+def execute_here(stage: Stage, task: Any, files: Sequence[KeptFile]) -> Output:
     """Call the stage in this process."""
     return stage(task, files)
 
@@ -77,7 +94,7 @@ def call_for(held: RunDirectory, name: str, inputs: str) -> None:
 def hash_of_inputs(step: Step, reads: Sequence[KeptFile]) -> str:
     """sha256 of everything that decides a step's output."""
     return hash_of(
-        stage=step.stage.__name__,
+        stage=_STAGES[step.stage],
         task=step.task.identity,
         reads=[[file.name, file.sha256] for file in reads],
     )
@@ -88,3 +105,15 @@ def hash_of(**decides: Any) -> str:
     return files.sha256(
         canonical_json({"schema": SCHEMA_VERSION, "saematch": __version__, **decides}).encode()
     )
+
+
+def code_of(*parts: str) -> list[str]:
+    """sha256 of source files of the package, named by path or pattern (`report/*.*`): hashed with the inputs
+    of what they make, so that this is made again when they change."""
+    package = Path(__file__).parents[1]
+    found = []
+    for part in parts:
+        paths = sorted(path for path in package.glob(part) if path.is_file())
+        assert paths, f"{part} names no file of the package"  # a file that moved is not hashed
+        found += [files.sha256_of_file(path) for path in paths]
+    return found

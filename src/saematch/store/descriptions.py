@@ -6,9 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from saematch.semantics.descriptions.description import Description, first_texts
-from saematch.store.freshness import current_names, is_current
+from saematch.store.directory import RunDirectory
 from saematch.store.names import DESCRIPTIONS, descriptions_name, split_descriptions_name
-from saematch.store.schema import decode
 
 if TYPE_CHECKING:
     from saematch.store.tables import Tables
@@ -48,17 +47,24 @@ class Described:
 def descriptions_of(run: "Tables", source: str, key: str) -> Described | None:
     """The current descriptions of an SAE from a source (freshness.py); None where there are none."""
     name = descriptions_name(source, key)
-    if not is_current(run.directory, name):
+    if not run.directory.is_current(name):
         return None
-    table, about = decode(run.directory.read(name))
+    table, about = run.directory.table(name)
     return Described(tuple(Description(**row) for row in table.to_pylist()), about)
+
+
+def shown_descriptions(directory: RunDirectory, key: str) -> list[tuple[str, str]]:
+    """Sources of an SAE's current descriptions and their files, the preferred first; what was made from half
+    of the documents, which only judges need, is left out."""
+    found = ((source, descriptions_name(source, key)) for source in SHOWN_FIRST)
+    return [(source, name) for source, name in found if directory.is_current(name)]
 
 
 def described(run: "Tables") -> dict[tuple[str, str], Described]:
     """All there are, by key and source, in order of depth."""
     found = {}
     for key in run.keys:
-        for name in current_names(run.directory, DESCRIPTIONS):
+        for name in run.directory.current_names(DESCRIPTIONS):
             source, of = split_descriptions_name(name)
             if of == key:
                 one = descriptions_of(run, source, key)

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saematch._io import files
 from saematch.errors import InputError, UsageError
 from saematch.store import locking
+from saematch.store.commands import makes
+from saematch.store.freshness import is_current
 from saematch.store.manifest import (
     MANIFEST,
     AlteredError,
@@ -30,9 +32,11 @@ from saematch.store.manifest import (
     packages_name,
     record_of,
 )
+from saematch.store.names import SAE
+from saematch.store.schema import decode
 
-SAE = "sae:"
-"""Before the key of an SAE among what an output was made from."""
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 KNOWN_NAMES = {
     MANIFEST,
@@ -75,6 +79,10 @@ class KeptFile:
         if files.sha256(data) != self.sha256:
             raise altered_error(self.path)
         return data
+
+    def table(self) -> "tuple[pa.Table, dict[str, Any]]":
+        """Its rows, and what it says beside them; raises as `read`."""
+        return decode(self.read())
 
 
 def sae_file(directory: Path, key: str, sha256: str) -> KeptFile:
@@ -135,6 +143,27 @@ class RunDirectory:
     def names(self, prefix: str = "") -> list[str]:
         """The finished outputs whose names start so, sorted."""
         return sorted(name for name in self.manifest["outputs"] if name.startswith(prefix))
+
+    def is_current(self, name: str) -> bool:
+        """Whether an output is there and of the run as it is now (freshness.py)."""
+        return is_current(self.manifest, name)
+
+    def current_names(self, prefix: str = "") -> list[str]:
+        """The current outputs whose names start so, sorted."""
+        return [name for name in self.names(prefix) if self.is_current(name)]
+
+    def table(self, name: str) -> "tuple[pa.Table, dict[str, Any]]":
+        """The rows of a table, and what it says beside them.
+
+        Raises InputError where it is not finished, not current, or altered.
+        """
+        if self.record(name) is not None and not self.is_current(name):
+            raise InputError(
+                f"expected {self.file(name)} of the run's present settings, got one of other settings or "
+                "of files that were made again since; try: "
+                f"{makes(self.path, name, self.manifest['config'])}"
+            )
+        return decode(self.read(name))
 
     def kept(self, name: str) -> KeptFile:
         """A finished output; raises InputError where it is not finished."""

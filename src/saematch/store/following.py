@@ -9,10 +9,9 @@ import numpy as np
 
 from saematch.matching.matchers import COSINE
 from saematch.matching.registry import MAIN
-from saematch.store.freshness import current_names, is_current
 from saematch.store.judge_results import labels_of_pairs
 from saematch.store.names import PAIR_SOURCES, candidates_name, matching_name
-from saematch.store.schema import CANDIDATES, decode
+from saematch.store.schema import CANDIDATES
 from saematch.store.warnings import Doubt, Other, Pair
 
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ class _Steps:
         """In order of cost; none where the run is not finished."""
         import pandas as pd
 
-        if not is_current(self._run.directory, candidates_name(a, b)):
+        if not self._run.directory.is_current(candidates_name(a, b)):
             return pd.DataFrame({name: [] for name in CANDIDATES.names}).astype({"feature": int})
         return self._run.candidates(a, b)
 
@@ -164,7 +163,7 @@ class _Steps:
         self, a: str, b: str, table: "pd.DataFrame", sources: "pd.Series"
     ) -> dict[int, Other]:
         name = matching_name(a, b, COSINE, self._run.config.slug)
-        if not is_current(self._run.directory, name):
+        if not self._run.directory.is_current(name):
             return {}
         argmax = self._run.matching_table(a, b, COSINE)
         other = (argmax["partner_status"] == "live") & (argmax["partner"] != table["partner"])
@@ -185,8 +184,8 @@ def _firings_of_pairs(
 
     pair, counts = ["a", "b", "feature", "partner"], ["firings", "partner_firings", "joint_firings"]
     frames = []
-    for name in current_names(run.directory, PAIR_SOURCES):
-        table = decode(run.directory.read(name))[0].select([*pair, *counts, "strategy"]).to_pandas()
+    for name in run.directory.current_names(PAIR_SOURCES):
+        table = run.directory.table(name)[0].select([*pair, *counts, "strategy"]).to_pandas()
         chosen = (table["strategy"] == MAIN) & table["feature"].isin(wanted["feature"])
         frames.append(table.loc[chosen, [*pair, *counts]])
     if not frames:

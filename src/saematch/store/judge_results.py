@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from saematch.errors import UsageError
 from saematch.semantics.judges.experiments import PAIR
 from saematch.semantics.judges.protocol import Judge
-from saematch.store.freshness import is_current
+from saematch.store.directory import RunDirectory
 from saematch.store.names import JUDGEMENTS_NAME, JUDGING, experiments_of, results_name, sample_name
-from saematch.store.schema import decode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,12 +80,22 @@ class Judged:
 def judged(run: "Tables", of: str = "") -> list[Judged]:
     """All results, or those of one experiment, by experiment and judge."""
     found = []
-    for name in run.directory.names(f"{JUDGING}{of}/" if of else JUDGING):
+    for name in run.directory.current_names(f"{JUDGING}{of}/" if of else JUDGING):
         experiment, file = name.removeprefix(JUDGING).split("/")
-        if name == sample_name(experiment):
-            continue
-        if is_current(run.directory, name):
+        if name != sample_name(experiment):
             found.append(_read(run, experiment, file.removesuffix(".parquet")))
+    return found
+
+
+def answered_experiments(directory: RunDirectory) -> list[str]:
+    """Experiments whose sample is current, and no other than the one that the answers were given to."""
+    answers = directory.record(JUDGEMENTS_NAME)
+    given_to = {} if answers is None else answers.depends
+    found = []
+    for experiment in experiments_of(directory.current_names(JUDGING)):
+        sample = directory.kept(sample_name(experiment))
+        if given_to.get(sample.name, sample.sha256) == sample.sha256:
+            found.append(experiment)
     return found
 
 
@@ -103,7 +112,7 @@ def best_judge(run: "Tables", experiment: str) -> Judged | None:
 
 def judged_by(run: "Tables", experiment: str, judge: str) -> Judged:
     """One of them; raises UsageError naming what there is."""
-    if not is_current(run.directory, results_name(experiment, judge)):
+    if not run.directory.is_current(results_name(experiment, judge)):
         there = ", ".join(f"{one.judge} in {one.experiment}" for one in judged(run))
         raise UsageError(
             f"needed results of {judge} in {experiment}, found {there or 'none'}; "
@@ -117,13 +126,13 @@ def name_in(run: "Tables", experiment: str, judge: Judge) -> str | None:
     from saematch.store.judgements import name_of, results_about  # with what draws samples: heavy
 
     name = name_of(results_about(run.directory, experiment), judge)
-    return name if is_current(run.directory, results_name(experiment, name)) else None
+    return name if run.directory.is_current(results_name(experiment, name)) else None
 
 
 def labelled_sample(run: "Tables", experiment: str, judge: str) -> "pd.DataFrame":
     """The questions of an experiment with what a judge said: columns of both tables, a row an answer."""
-    sample = decode(run.directory.read(sample_name(experiment)))[0].to_pandas()
-    answers = decode(run.directory.read(JUDGEMENTS_NAME))[0].to_pandas()
+    sample = run.directory.table(sample_name(experiment))[0].to_pandas()
+    answers = run.directory.table(JUDGEMENTS_NAME)[0].to_pandas()
     mine = answers[(answers["experiment"] == experiment) & (answers["judge"] == judge)]
     return sample.merge(mine.drop(columns="experiment"), on="question", validate="one_to_one")
 
@@ -139,7 +148,7 @@ def labels_of_pairs(run: "Tables") -> dict[tuple[str, str, int, int], tuple[str,
     """What the judges that stand, one an experiment, and tell their controls apart call two features: labels
     in alphabetical order, by (a, b, feature of a, feature of b)."""
     found: dict[tuple[str, str, int, int], set[str]] = {}
-    for experiment in experiments_of(run.directory.names(JUDGING)):
+    for experiment in answered_experiments(run.directory):
         judge = best_judge(run, experiment)
         if judge is None or not judge.tells:
             continue
@@ -151,7 +160,7 @@ def labels_of_pairs(run: "Tables") -> dict[tuple[str, str, int, int], tuple[str,
 
 
 def _read(run: "Tables", experiment: str, judge: str) -> Judged:
-    table, about = decode(run.directory.read(results_name(experiment, judge)))
+    table, about = run.directory.table(results_name(experiment, judge))
     return Judged(experiment, judge, table, about)
 
 

@@ -13,7 +13,6 @@ from saematch.semantics.judges.protocol import Judge, Judgement, Outcome, Questi
 from saematch.settings import config_from
 from saematch.store.directory import RunDirectory
 from saematch.store.names import JUDGING, experiments_of, sample_name
-from saematch.store.schema import decode
 from saematch.store.schema_semantics import JUDGEMENTS, RESULTS
 from saematch.text import printable
 
@@ -23,7 +22,7 @@ def kept_config(held: RunDirectory, experiment: str) -> JudgeConfig | None:
     name = sample_name(experiment)
     if held.record(name) is None:
         return None
-    return config_from(JudgeConfig, decode(held.read(name))[1]["config"])
+    return config_from(JudgeConfig, held.kept(name).table()[1]["config"])
 
 
 def same_judge(identity: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -40,7 +39,7 @@ def results_about(held: RunDirectory, experiment: str) -> dict[str, dict[str, An
     found = {}
     for name in held.names(f"{JUDGING}{experiment}/"):
         if name != sample_name(experiment):
-            about = decode(held.read(name))[1]
+            about = held.kept(name).table()[1]
             found[about["judge"]] = {k: about[k] for k in ("judge", "identity", "judge_key")}
     return found
 
@@ -132,7 +131,7 @@ def encode_judgements(held: RunDirectory, journal: Journal) -> bytes:
     """`judgements.parquet`: every experiment's questions with every judge's answers."""
     rows: dict[str, list[Any]] = {name: [] for name in JUDGEMENTS.names}
     for experiment in experiments_of(held.names(JUDGING)):
-        sample = decode(held.read(sample_name(experiment)))[0].to_pylist()
+        sample = held.kept(sample_name(experiment)).table()[0].to_pylist()
         for judge, about in sorted(results_about(held, experiment).items()):
             key = about["judge_key"]
             for row in sample:

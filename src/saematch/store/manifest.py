@@ -16,6 +16,7 @@ sha256           of all the above
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -87,7 +88,7 @@ def decode_manifest(data: bytes, path: Path) -> dict[str, Any]:
     return content
 
 
-def record_of(content: dict[str, Any], name: str) -> Record | None:
+def record_of(content: Mapping[str, Any], name: str) -> Record | None:
     """What the manifest says of an output; None where it is not (or no longer) finished."""
     found = content["outputs"].get(name)
     return None if found is None else Record(**found)

@@ -16,7 +16,7 @@ from saematch.matching.correspondence import Correspondence
 from saematch.matching.matched import Matching, Side
 from saematch.store.directory import KeptFile
 from saematch.store.names import correspondence_name
-from saematch.store.schema import CORRESPONDENCES, MATCHINGS, decode
+from saematch.store.schema import CORRESPONDENCES, MATCHINGS
 from saematch.types import parts_slug
 
 SHA256 = "correspondence"
@@ -56,7 +56,7 @@ def matching_columns(matching: Matching) -> dict[str, np.ndarray]:
 def kept_matching(file: KeptFile) -> KeptMatching:
     """The Matching of a table, with all partners of its features.  `mse_bias`, which tables do not keep, is
     NaN."""
-    table, details = decode(file.read())
+    table, details = file.table()
     columns = {name: table[name].to_pandas().to_numpy() for name in table.column_names}
     status_b = np.full(details["d_b"], "live", dtype=object)
     for kind, features in details["not_live_b"].items():
@@ -96,7 +96,7 @@ def encode_correspondence(correspondence: Correspondence, details: Mapping[str, 
 
 def kept_correspondence(file: KeptFile) -> tuple[Correspondence, dict[str, Any]]:
     """The map in such a table, and what the table says beside its rows."""
-    table, details = decode(file.read())
+    table, details = file.table()
     features, partners, weights = (
         table[name].to_numpy() for name in ("feature", "partner", "weight")
     )

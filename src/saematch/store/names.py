@@ -5,6 +5,8 @@ Apart from those who make the files, so that readers need not load what computes
 
 from collections.abc import Sequence
 
+SAE = "sae:"
+"""Before the key of an SAE among what an output was made from."""
 PATHS_NAME = "paths.parquet"
 SOURCES = "evaluation/measures/"
 MEASURES_NAME = "evaluation/measures.parquet"

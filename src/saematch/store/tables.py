@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saematch.configs.run import RunConfig
-from saematch.errors import InputError, UsageError
+from saematch.errors import UsageError
 from saematch.matching.registry import MAIN
-from saematch.store.commands import run_again
 from saematch.store.directory import RunDirectory
-from saematch.store.freshness import current_names, is_current
-from saematch.store.names import MEASURES_NAME, PATHS_NAME, candidates_name, matching_name
-from saematch.store.schema import decode
+from saematch.store.names import (
+    MEASURES_NAME,
+    PATHS_NAME,
+    WEIGHTS_NAME,
+    candidates_name,
+    matching_name,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,14 +55,14 @@ class Tables:
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """Adjacent pairs first, in order of depth, then far ones."""
-        _, details = self._table("evaluation/measures/weights.parquet")
+        _, details = self.directory.table(WEIGHTS_NAME)
         return tuple((a, b) for a, b in details["pairs"])
 
     @property
     def chains(self) -> tuple[tuple[str, ...], ...]:
         """Keys of the SAEs that paths go through, in order of depth; several where a layer has
         several SAEs."""
-        _, details = self._table(PATHS_NAME)
+        _, details = self.directory.table(PATHS_NAME)
         return tuple(tuple(keys) for keys in details["chains"])
 
     @property
@@ -76,7 +79,7 @@ class Tables:
 
     def matching_details(self, a: str | int, b: str | int, strategy: str = MAIN) -> dict[str, Any]:
         """Proof, shares, notes and sizes of a pair's matching (docs/run-directory.md)."""
-        return self._table(self._matching_name(a, b, strategy))[1]
+        return self.directory.table(self._matching_name(a, b, strategy))[1]
 
     def correspondence(self, a: str | int, b: str | int, strategy: str = MAIN) -> "Correspondence":
         """All partners of a pair's features, with weights; raises as `matching_table`."""
@@ -90,7 +93,7 @@ class Tables:
         """The nearest features of each feature of `a`; raises UsageError naming the pairs."""
         first, second = self.key(a), self.key(b)
         name = candidates_name(first, second)
-        if not is_current(self.directory, name):
+        if not self.directory.is_current(name):
             raise self._no_pair(first, second, "candidates/")
         return self._frame(name)
 
@@ -120,11 +123,11 @@ class Tables:
         first, second = self.key(a), self.key(b)
         slug = self.config.slug
         name = matching_name(first, second, strategy, slug)
-        if is_current(self.directory, name):
+        if self.directory.is_current(name):
             return name
         folder = f"matchings/{strategy}/{slug}/"
-        if not current_names(self.directory, folder):
-            there = {found.split("/")[1] for found in current_names(self.directory, "matchings/")}
+        if not self.directory.current_names(folder):
+            there = {found.split("/")[1] for found in self.directory.current_names("matchings/")}
             raise UsageError(
                 f"needed a strategy of {', '.join(sorted(there)) or 'a finished run'}, found "
                 f"'{strategy}'"
@@ -132,21 +135,12 @@ class Tables:
         raise self._no_pair(first, second, folder)
 
     def _no_pair(self, a: str, b: str, folder: str) -> UsageError:
-        names = current_names(self.directory, folder)
+        names = self.directory.current_names(folder)
         there = [name.removeprefix(folder).removesuffix(".parquet") for name in names]
         return UsageError(
             f"needed one of the pairs {', '.join(there) or '(none is finished)'}, found {a}--{b}; "
             "pairs further apart are matched by far (in the command line --far)"
         )
 
-    def _table(self, name: str) -> tuple[Any, dict[str, Any]]:
-        if self.directory.record(name) is not None and not is_current(self.directory, name):
-            raise InputError(
-                f"expected {self.directory.file(name)} of the run's present settings, got one of other "
-                "settings or of files that were made again since; try: "
-                f"{run_again(self.path, self.manifest['config'])}"
-            )
-        return decode(self.directory.read(name))
-
     def _frame(self, name: str) -> "pd.DataFrame":
-        return self._table(name)[0].to_pandas()
+        return self.directory.table(name)[0].to_pandas()

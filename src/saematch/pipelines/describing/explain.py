@@ -30,11 +30,9 @@ from saematch.semantics.judges.journal import Journal, key_of
 from saematch.semantics.judges.protocol import Judgement, Outcome, Question
 from saematch.store.build import Progress, hash_of
 from saematch.store.directory import RunDirectory
-from saematch.store.freshness import is_current
 from saematch.store.judgements import check_some_read
 from saematch.store.names import contexts_name, descriptions_name
 from saematch.store.reader import Run, holding_run, open_run
-from saematch.store.schema import decode
 from saematch.store.schema_semantics import DESCRIPTIONS
 
 MODEL = "model"
@@ -125,7 +123,7 @@ def _requests(held: RunDirectory, wanted: list[tuple[str, int]]) -> Iterator[_Re
                 f"saematch describe {held.path} --source activations"
             )
         features = {feature for of, feature in wanted if of == key}
-        rows = decode(held.read(name))[0].to_pandas()
+        rows = held.table(name)[0].to_pandas()
         rows = rows[rows["feature"].isin(features)].sort_values(["feature", "half", "rank"])
         for (feature, half), group in rows.groupby(["feature", "half"]):  # pyright: ignore
             contexts = [
@@ -182,9 +180,9 @@ def _kept_before(
     found: dict[tuple[int, int], Description] = {}
     for half in range(HALVES):
         name = descriptions_name(half_source(MODEL, half), key)
-        if not is_current(held, name):
+        if not held.is_current(name):
             continue  # none, or of contexts that changed since
-        table, about = decode(held.read(name))
+        table, about = held.table(name)
         if about.get("explainer") == explainer:
             for row in table.to_pylist():
                 found[half, row["feature"]] = Description(**{**row, "source": MODEL})

@@ -28,7 +28,6 @@ from saematch.pipelines.evaluation.plan import Pair, Unit
 from saematch.store.build import Step, hash_of, make
 from saematch.store.matchings import kept_matching
 from saematch.store.names import SOURCES, pair_source_name
-from saematch.store.schema import decode
 
 UNFINISHED = "evaluation/unfinished"
 
@@ -284,4 +283,4 @@ class CorpusEvaluation:
         name = f"{SOURCES}corpus-{self.slug}.parquet"
         if self.of.held.record(name) is None:
             return self.of.notes
-        return cast("list[str]", decode(self.of.held.read(name))[1].get("notes", []))
+        return cast("list[str]", self.of.held.kept(name).table()[1].get("notes", []))

@@ -25,7 +25,6 @@ from saematch.pipelines.matching import stages
 from saematch.pipelines.matching.run import merge_measures
 from saematch.pipelines.suite import forget_loaded
 from saematch.store.build import Progress, Step, make
-from saematch.store.freshness import is_current
 from saematch.store.names import PAIR_SOURCES, PAIRS_NAME, matching_name
 from saematch.store.reader import Run, holding_run, open_run
 from saematch.types import parts_slug
@@ -81,6 +80,6 @@ def _measure_corpora(of: EvaluatedRun) -> None:
 
 
 def _merge(of: EvaluatedRun) -> None:
-    names = tuple(name for name in of.held.names(PAIR_SOURCES) if is_current(of.held, name))
+    names = tuple(of.held.current_names(PAIR_SOURCES))
     make(of.held, Step(PAIRS_NAME, evaluation.merge_pairs, evaluation.MergePairsTask(), names))
     merge_measures(of.held)

@@ -20,7 +20,6 @@ from saematch.pipelines.evaluation.stages import ArmFile, CorpusTask, agreements
 from saematch.pipelines.evaluation.summary import corpora_of
 from saematch.store.names import SOURCES, matching_name
 from saematch.store.reader import Run
-from saematch.store.schema import decode
 
 
 class Evaluated:
@@ -157,7 +156,7 @@ class Evaluated:
                 matching = matching_name(*pair, strategy, parts) if parts else None
                 draws = 1
                 if is_matcher(strategy) and matcher(strategy).seeded:
-                    table, _ = decode(self.run.directory.read(name))
+                    table, _ = self.run.directory.table(name)
                     draws, matching = 1 + max(table["draw"].to_pylist()), None
                 if matching not in record.depends:
                     matching = None

@@ -13,7 +13,7 @@ from saematch.evaluation.names import RIDGE
 from saematch.evaluation.tables import CorpusMeasures
 from saematch.matching.registry import is_matcher, matcher
 from saematch.pipelines.matching.measures import as_columns
-from saematch.store.build import Output
+from saematch.store.build import Output, stage
 from saematch.store.directory import KeptFile
 from saematch.store.matchings import kept_matching
 from saematch.store.schema import (
@@ -25,7 +25,6 @@ from saematch.store.schema import (
     PAIRS,
     STREAMS,
     Table,
-    decode,
 )
 
 
@@ -75,6 +74,7 @@ class CorpusTask:
         }
 
 
+@stage("measure_corpus")
 def measure_corpus(task: CorpusTask, files: Sequence[KeptFile]) -> Output:
     """`evaluation/measures/corpus-{corpus}.parquet`."""
     read = {file.name: file for file in files}
@@ -92,6 +92,7 @@ def measure_corpus(task: CorpusTask, files: Sequence[KeptFile]) -> Output:
     return Output(MEASURE_SOURCE.encode(as_columns(rows), dict(task.about)))
 
 
+@stage("measure_pairs")
 def measure_pairs(task: CorpusTask, files: Sequence[KeptFile]) -> Output:
     """`evaluation/pairs/{corpus}.parquet`."""
     read = {file.name: file for file in files}
@@ -118,11 +119,12 @@ class MergePairsTask:
         return {}
 
 
+@stage("merge_pairs")
 def merge_pairs(task: MergePairsTask, files: Sequence[KeptFile]) -> Output:
     """`evaluation/pairs.parquet`."""
     import pyarrow as pa
 
-    tables = [decode(file.read())[0] for file in files]
+    tables = [file.table()[0] for file in files]
     merged = pa.concat_tables(tables)
     return Output(PAIRS.encode({name: merged[name].to_numpy() for name in PAIRS.names}))
 
@@ -159,7 +161,7 @@ def _encode(table: Table, rows: Sequence[Row]) -> bytes:
 
 def rows_of(file: KeptFile) -> list[Row]:
     """The rows of a table of sums, lists as arrays."""
-    table, _ = decode(file.read())
+    table, _ = file.table()
     rows = table.to_pylist()
     for row in rows:
         for name, value in row.items():
@@ -201,6 +203,6 @@ def agreements_of(task: CorpusTask, read: Mapping[str, KeptFile]) -> dict[Pair, 
     """Ablated feature pairs by pair of SAEs."""
     found = {}
     for pair, name in task.causal:
-        table, _ = decode(read[name].read())
+        table, _ = read[name].table()
         found[pair] = [Agreement(**row) for row in table.to_pylist()]
     return {pair: some for pair, some in found.items() if some}

@@ -35,12 +35,10 @@ def evaluated(run: "Run") -> "pd.DataFrame":
 def corpora_of(run: "Run") -> dict[str, dict[str, Any]]:
     """What each corpus's table says beside its rows, by the corpus's name; tables of matchings that were
     made anew since are left out."""
-    from saematch.store.freshness import current_names
-    from saematch.store.schema import decode
 
     found = {}
-    for name in current_names(run.directory, "evaluation/measures/corpus-"):
-        about = decode(run.directory.read(name))[1]
+    for name in run.directory.current_names("evaluation/measures/corpus-"):
+        about = run.directory.table(name)[1]
         found[about["corpus"]] = about
     return found
 
@@ -48,9 +46,8 @@ def corpora_of(run: "Run") -> dict[str, dict[str, Any]]:
 def texts_of(run: "Run", corpus: str) -> int:
     """How many texts a corpus's documents are of: what intervals resample."""
     from saematch.pipelines.evaluation.plan import corpus_slug, documents_name
-    from saematch.store.schema import decode
 
-    table, _ = decode(run.directory.read(documents_name(corpus_slug(corpus))))
+    table, _ = run.directory.table(documents_name(corpus_slug(corpus)))
     return len(set(table["text"].to_pylist()))
 
 

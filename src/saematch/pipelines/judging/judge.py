@@ -34,7 +34,6 @@ from saematch.semantics.judges.journal import Journal, key_of
 from saematch.semantics.judges.protocol import Judge, Judgement, Question
 from saematch.store.build import Progress, hash_of, make
 from saematch.store.directory import RunDirectory
-from saematch.store.freshness import is_current
 from saematch.store.judgements import (
     answers_of,
     check_some_read,
@@ -230,7 +229,7 @@ class _Experiment:
         record = self.held.record(name)
         # The same questions may come from other tables now: results stand as long as these do.
         known = record is not None and record.depends.keys() == self.drawn_from.keys()
-        if not (known and self.held.is_finished(name, inputs) and is_current(self.held, name)):
+        if not (known and self.held.is_finished(name, inputs) and self.held.is_current(name)):
             self.held.keep(name, data, inputs, [self.held.kept(one) for one in self.drawn_from])
 
     def _match_directly(self, pairs: Sequence[Pair]) -> None:

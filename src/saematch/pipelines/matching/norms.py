@@ -15,7 +15,7 @@ import numpy as np
 from saematch.matching.registry import MAIN
 from saematch.pipelines.matching.measures import Range, as_columns, mean_of, measure_rows
 from saematch.pipelines.suite import Member
-from saematch.store.build import Output
+from saematch.store.build import Output, stage
 from saematch.store.directory import KeptFile
 from saematch.store.matchings import kept_matching
 from saematch.store.schema import MEASURE_SOURCE
@@ -48,6 +48,7 @@ class NormGrowthTask:
         return {"a": self.a.identity, "b": self.b.identity, "scale": self.scale}
 
 
+@stage("measure_norms")
 def measure_norms(task: NormsTask, files: Sequence[KeptFile]) -> Output:
     """`evaluation/measures/norms-{key}.parquet`."""
     started = time.perf_counter()
@@ -65,6 +66,7 @@ def measure_norms(task: NormsTask, files: Sequence[KeptFile]) -> Output:
     return Output(data, {"total": time.perf_counter() - started})
 
 
+@stage("measure_growth")
 def measure_growth(task: NormGrowthTask, files: Sequence[KeptFile]) -> Output:
     """`evaluation/measures/norms-{a}--{b}.parquet`."""
     from saematch.types import parts_slug

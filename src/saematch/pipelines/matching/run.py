@@ -22,10 +22,8 @@ from saematch.pipelines.matching.stages import MergeTask, merge_sources
 from saematch.pipelines.suite import chains, far_pairs, forget_loaded
 from saematch.store.build import Execute, Progress, Step, execute_here, hash_of_inputs, make
 from saematch.store.directory import RunDirectory
-from saematch.store.freshness import current_names
 from saematch.store.names import FROM_PLAN, MEASURES_NAME, SOURCES, WEIGHTS_NAME, weight_sources
 from saematch.store.reader import Run, open_run
-from saematch.store.schema import decode
 
 
 def run(
@@ -115,8 +113,8 @@ def merge_measures(held: RunDirectory, execute: Execute = execute_here) -> bool:
     whatever later stages keep there, as long as every file it was made from is still the one
     recorded.  A run of an earlier saematch may lack a source from weights until it is run again.
     """
-    _, details = decode(held.read(WEIGHTS_NAME))
-    sources = current_names(held, SOURCES)
+    _, details = held.table(WEIGHTS_NAME)
+    sources = held.current_names(SOURCES)
     ours = [name for name in weight_sources(details["pairs"]) if name in sources]
     others = [name for name in sources if not name.startswith(FROM_PLAN)]
     return make(held, Step(MEASURES_NAME, merge_sources, MergeTask(), (*ours, *others)), execute)

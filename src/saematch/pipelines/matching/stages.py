@@ -28,7 +28,7 @@ from saematch.pipelines.matching.measures import (
     measure_rows,
 )
 from saematch.pipelines.suite import Member
-from saematch.store.build import Output
+from saematch.store.build import Output, stage
 from saematch.store.directory import KeptFile
 from saematch.store.matchings import (
     encode_correspondence,
@@ -43,7 +43,6 @@ from saematch.store.schema import (
     MEASURE_SOURCE,
     MEASURES,
     PATHS,
-    decode,
 )
 from saematch.types import parts_slug
 
@@ -172,6 +171,7 @@ class MergeTask:
         return {}
 
 
+@stage("match_pair")
 def match_pair(task: MatchingTask, files: Sequence[KeptFile]) -> Output:
     """`matchings/{strategy}/{parts}/{a}--{b}.parquet`, with its proof as its details."""
     started = time.perf_counter()
@@ -181,6 +181,7 @@ def match_pair(task: MatchingTask, files: Sequence[KeptFile]) -> Output:
     return Output(data, {"total": time.perf_counter() - started, **solving})
 
 
+@stage("find_partners")
 def find_partners(task: MatchingTask, files: Sequence[KeptFile]) -> Output:
     """`correspondences/{strategy}/{parts}/{a}--{b}.parquet` of a matcher of several partners."""
     started = time.perf_counter()
@@ -203,6 +204,7 @@ def _matched(task: MatchingTask) -> Matching:
     )
 
 
+@stage("compose_pair")
 def compose_pair(task: CompositionTask, files: Sequence[KeptFile]) -> Output:
     """`matchings/{composition}/{parts}/{a}--{b}.parquet`: adjacent maps, composed."""
     started = time.perf_counter()
@@ -213,6 +215,7 @@ def compose_pair(task: CompositionTask, files: Sequence[KeptFile]) -> Output:
     return Output(data, {"total": time.perf_counter() - started})
 
 
+@stage("compose_partners")
 def compose_partners(task: CompositionTask, files: Sequence[KeptFile]) -> Output:
     """`correspondences/{composition}/{parts}/{a}--{b}.parquet`: weights multiply along a way and add up over
     ways."""
@@ -230,6 +233,7 @@ def _composed(files: Sequence[KeptFile]) -> tuple[Correspondence, dict[str, Any]
     return composed, {"through": [step.b.key for step in steps[:-1]]}
 
 
+@stage("measure_partners")
 def measure_partners(task: MatchingTask | CompositionTask, files: Sequence[KeptFile]) -> Output:
     """The table of matchings that belongs to a table of correspondences, which the stage reads."""
     started = time.perf_counter()
@@ -243,6 +247,7 @@ def measure_partners(task: MatchingTask | CompositionTask, files: Sequence[KeptF
     return Output(data, {"total": time.perf_counter() - started})
 
 
+@stage("compare_strategies")
 def compare_strategies(task: ComparisonTask, files: Sequence[KeptFile]) -> Output:
     """`evaluation/compared/{a}--{b}.parquet`: measures of the pair's matchings over the same features."""
     started = time.perf_counter()
@@ -262,6 +267,7 @@ def compare_strategies(task: ComparisonTask, files: Sequence[KeptFile]) -> Outpu
     return Output(COMPARED.encode(as_columns(rows)), {"total": time.perf_counter() - started})
 
 
+@stage("find_candidates")
 def find_candidates(task: CandidatesTask, files: Sequence[KeptFile]) -> Output:
     """`candidates/{a}--{b}.parquet`: the nearest live features by folded cost."""
     started = time.perf_counter()
@@ -279,6 +285,7 @@ def find_candidates(task: CandidatesTask, files: Sequence[KeptFile]) -> Output:
     return Output(CANDIDATES.encode(columns, details), {"total": time.perf_counter() - started})
 
 
+@stage("measure_consistency")
 def measure_consistency(task: ConsistencyTask, files: Sequence[KeptFile]) -> Output:
     """`evaluation/measures/consistency-{a}--{b}.parquet`: PW-MCC and its baseline."""
     from saematch.matching.consistency import pw_mcc
@@ -294,6 +301,7 @@ def measure_consistency(task: ConsistencyTask, files: Sequence[KeptFile]) -> Out
     return Output(data, {"total": time.perf_counter() - started})
 
 
+@stage("chain_paths")
 def chain_paths(task: PathsTask, files: Sequence[KeptFile]) -> Output:
     """`paths.parquet`: every chain of matchings as paths, numbered through."""
     started = time.perf_counter()
@@ -317,12 +325,14 @@ def chain_paths(task: PathsTask, files: Sequence[KeptFile]) -> Output:
     return Output(data, {"total": time.perf_counter() - started})
 
 
+@stage("collect_measures")
 def collect_measures(task: WeightsTask, files: Sequence[KeptFile]) -> Output:
     """`evaluation/measures/weights.parquet`: the measures of all pairs' matchings."""
     details = {"pairs": [list(pair) for pair in task.pairs]}
     return Output(MEASURE_SOURCE.encode(_rows_of(files), details))
 
 
+@stage("merge_sources")
 def merge_sources(task: MergeTask, files: Sequence[KeptFile]) -> Output:
     """`evaluation/measures.parquet`: every source's rows, in the order of the files."""
     return Output(MEASURES.encode(_rows_of(files), {"sources": [file.name for file in files]}))
@@ -332,7 +342,7 @@ def _rows_of(files: Sequence[KeptFile]) -> dict[str, list[Any]]:
     """The rows of tables of measures as columns, in the order of the files."""
     columns: dict[str, list[Any]] = {name: [] for name in MEASURES.names}
     for file in files:
-        table, _ = decode(file.read())
+        table, _ = file.table()
         for name in MEASURES.names:
             columns[name] += table[name].to_pylist()
     return columns
