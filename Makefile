@@ -1,4 +1,4 @@
-# make setup | demo | test | test-all | lint | clean.  Everything lives in .venv.
+# make setup | demo | test | test-all | lint | check-wheels | clean.  Everything lives in .venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,7 @@ DEMO := demo-run
 # Test files at a time: two cores are what these need.
 JOBS ?= 2
 
-.PHONY: setup demo test test-all lint clean browser
+.PHONY: setup demo test test-all lint check-wheels clean browser
 
 setup: $(VENV)/.installed
 
@@ -39,6 +39,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# Nothing is compiled: a wheel of every package, for each Python that is supported.
+check-wheels: setup
+	$(BIN)/python benchmarks/wheels.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist src/*.egg-info
