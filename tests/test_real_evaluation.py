@@ -82,7 +82,7 @@ def test_findings_by_the_command_line(directory: Path) -> None:
     ("arguments", "code", "said"),
     [
         (("--corpora", "nowhere"), 2, "web, wiki, code, or a file or folder"),
-        (("--pairs", "12,19"), 2, "needed one of the layers"),
+        (("--pairs", "12,19"), 2, "expected one of the layers"),
         (("--quantiles", "half"), 2, "found 'half'"),
         (("--model", "/nowhere/model"), 3, "needed the language model '/nowhere/model'"),
     ],

@@ -448,7 +448,7 @@ def test_bad_input(directory: Path, chain_of_four: Path, tmp_path: Path) -> None
         judge(directory, JudgeConfig(descriptions="neuronpedia"), Scripted())
     with pytest.raises(UsageError, match="needed pairs among"):
         judge(directory, JudgeConfig(pairs=(("3", "6"),)), Scripted())
-    with pytest.raises(UsageError, match="needed one of the layers"):
+    with pytest.raises(UsageError, match="expected one of the layers"):
         judge(directory, JudgeConfig("persistence", starts=("99",)), Scripted())
     with pytest.raises(UsageError, match="later ones"):
         judge(directory, JudgeConfig("persistence", starts=("6",)), Scripted())
