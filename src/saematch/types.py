@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from operator import index
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from saematch.errors import UsageError
 
@@ -13,6 +13,15 @@ ScaleKind = Literal["threshold", "decoder_norm", "activation", "none"]
 Degenerate = Literal["apart", "together"]
 """How features of status degenerate are matched: after the others, or in one problem with them."""
 DEGENERATE: tuple[Degenerate, ...] = ("apart", "together")
+
+
+class Interval(NamedTuple):
+    """A value, and the ends of its 95% interval, or the least and the greatest of several draws; None: it has
+    none."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
 def part_weights(parts: Sequence[str] | Mapping[str, float]) -> dict[str, float]:
