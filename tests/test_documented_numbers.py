@@ -11,7 +11,7 @@ from saematch.assignment import certified
 from saematch.configs.describing import DescribeConfig
 from saematch.configs.evaluation import EvaluationConfig
 from saematch.configs.judging import JudgeConfig
-from saematch.evaluation import activations, fitting, measuring
+from saematch.evaluation import activations, fitting
 from saematch.explorer import catalogue, catalogue_query, database, server
 from saematch.figures import pruning, style
 from saematch.loading import archives, presets, reach, tensors
@@ -63,7 +63,7 @@ def stated() -> Iterator[tuple[str, str]]:
     yield "definitions.md", f"its margin is below 1/{1 / doubts.NEAR_TIE:.0f} of its cost"
     yield "definitions.md", f"both features fire at least {words[doubts.APART]} times"
     yield "definitions.md", f"norm exceeds {activations.OUTLYING:.0f} times the median"
-    yield "definitions.md", f"from {measuring.DRAWS:,} seeded bootstrap draws of texts"
+    yield "definitions.md", f"from {stats.DRAWS:,} seeded bootstrap draws of texts"
     yield (
         "definitions.md",
         f"at least {fitting.TOKENS_PER_DIMENSION} · d_model tokens; penalty {fitting.RIDGE} of",
@@ -79,7 +79,7 @@ def stated() -> Iterator[tuple[str, str]]:
     yield "semantics.md", f"{words[verdicts.LEAST_CONTROLS].capitalize()} controls of each kind"
     yield "semantics.md", f"over {words[sampling.MSE_STRATA]} strata of decoder MSE"
     yield "semantics.md", f"{words[sampling.EXAMPLES]} pairs of one layer pair"
-    yield "semantics.md", f"Intervals: {measuring.DRAWS:,} bootstrap draws"
+    yield "semantics.md", f"Intervals: {stats.DRAWS:,} bootstrap draws"
     yield "explorer.md", f"in at most {database.MEMORY.removesuffix('MB')} MB of its own"
     yield "explorer.md", f"the first {catalogue_query.MOST_TEXT:,} characters of a description"
     yield "explorer.md", f"{words[database.AT_ONCE]} are answered at the same time"

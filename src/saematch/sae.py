@@ -12,7 +12,6 @@ which every feature of a JumpReLU SAE fires at 1:
     W_enc' = W_enc / s (columns)   b_enc' = b_enc / s   W_dec' = s · W_dec (rows)   θ' = θ / s
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from saematch.errors import InputError, UnsupportedError, UsageError
 from saematch.text import cleaned
-from saematch.types import ScaleKind
+from saematch.types import ScaleKind, suite_key
 
 Activation = Literal["jumprelu", "relu", "topk"]
 
@@ -64,11 +63,6 @@ def check_finite(name: str, tensor: Tensor, where: str) -> None:
             raise InputError(
                 f"expected finite numbers in tensor '{name}' of {where}, got {value} at {index}"
             )
-
-
-def suite_key(layer: int, name: str) -> str:
-    """`layer`, or `layer.name` with whatever a file's name should not hold as an underscore."""
-    return f"{layer}.{re.sub(r'[^A-Za-z0-9._+-]', '_', name)}" if name else str(layer)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
-"""The words of the method as types: parts of a feature, scales; plain Python."""
+"""The words of the method as types: parts of a feature, scales, SAEs and features by name; plain Python."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Literal
+import re
+from collections.abc import Collection, Mapping, Sequence
+from operator import index
+from typing import Literal, NamedTuple
 
 from saematch.errors import UsageError
 
@@ -11,6 +13,15 @@ ScaleKind = Literal["threshold", "decoder_norm", "activation", "none"]
 Degenerate = Literal["apart", "together"]
 """How features of status degenerate are matched: after the others, or in one problem with them."""
 DEGENERATE: tuple[Degenerate, ...] = ("apart", "together")
+
+
+class Interval(NamedTuple):
+    """A value, and the ends of its 95% interval, or the least and the greatest of several draws; None: it has
+    none."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
 def part_weights(parts: Sequence[str] | Mapping[str, float]) -> dict[str, float]:
@@ -32,3 +43,48 @@ def parts_slug(parts: Mapping[str, float]) -> str:
         part if weight == 1 else f"{part}@{int(weight) if weight == int(weight) else weight!r}"
         for part, weight in ((part, parts[part]) for part in PARTS if part in parts)
     )
+
+
+def suite_key(layer: int, name: str) -> str:
+    """`layer`, or `layer.name` with whatever a file's name should not hold as an underscore."""
+    return f"{layer}.{re.sub(r'[^A-Za-z0-9._+-]', '_', name)}" if name else str(layer)
+
+
+def find_key(named: str | int, keys: Collection[str]) -> str:
+    """The one of `keys` (of `suite_key`) that is `named` so or has that layer; raises UsageError."""
+    wanted = str(named).strip()
+    found = [key for key in keys if key == wanted] or [
+        key for key in keys if key.split(".")[0] == wanted
+    ]
+    if len(found) != 1:
+        raise UsageError(
+            f"expected one of the layers {', '.join(keys)}, got '{wanted[:80]}'"
+            + (", which names several" if found else "")
+        )
+    return found[0]
+
+
+def find_feature(named: object, widths: Mapping[str, int]) -> tuple[str, int]:
+    """Key and index of a feature named as `12/345` or (12, 345); raises UsageError for one that is not there.
+
+    `widths`: the number of features by key.
+    """
+    try:
+        if isinstance(named, str):
+            layer, digits = (part.strip() for part in named.rsplit("/", 1))
+            if not (layer and digits.isascii() and digits.isdecimal() and len(digits) <= 9):
+                raise ValueError(digits)
+            number = int(digits)
+        else:
+            layer, number = named  # pyright: ignore
+            number = index(number)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"expected a feature as LAYER/INDEX, e.g. 12/345, got {named!r:.80}"
+        ) from None
+    key = find_key(layer, widths)
+    if not 0 <= number < widths[key]:
+        raise UsageError(
+            f"expected a feature of layer {key} from 0 to {widths[key] - 1}, got {number}"
+        )
+    return key, number

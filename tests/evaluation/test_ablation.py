@@ -10,8 +10,8 @@ from tiny_models import WIDTH, tiny_model
 
 from saematch import match
 from saematch.evaluation.ablation import agreement_measures, causal_agreement, sample
-from saematch.evaluation.measuring import interval
 from saematch.models import Corpus, Documents
+from saematch.stats import interval
 
 MODEL = tiny_model()
 A, B = (make_sae(24, WIDTH, seed, layer=layer) for layer, seed in ((1, 1), (2, 2)))

@@ -19,6 +19,7 @@ from saematch.store.following import followed_steps
 from saematch.store.reader import open_run
 from saematch.store.schema import decode
 from saematch.store.schema_semantics import RESULTS
+from saematch.store.warnings import Doubt
 
 Ask = Callable[..., dict[str, Any]]
 
@@ -81,6 +82,24 @@ def test_doubts_are_those_of_the_report(ask: Ask, synthetic: Path) -> None:
         "DIFFERENT",
     ):
         assert any(kind in doubt for doubt in said), kind
+
+
+def test_the_index_has_the_doubts_of_every_step(ask: Ask, synthetic: Path) -> None:
+    of_run = {
+        (before.key, before.feature): [str(kind) for kind in step.kinds]
+        for steps in followed_steps(open_run(synthetic)).values()
+        for before, step in pairwise(steps)
+    }
+    rows, total = [], 1
+    while len(rows) < total:
+        page = ask("features", limit=200, offset=len(rows))
+        total = page["total"]
+        rows += page["features"]
+    of_index = {
+        (row["key"], row["feature"]): row["doubts"] for row in rows if row["doubts"] is not None
+    }
+    assert of_index == of_run
+    assert {kind for kinds in of_run.values() for kind in kinds} == {str(kind) for kind in Doubt}
 
 
 def test_contexts_are_the_strongest(ask: Ask, synthetic: Path) -> None:

@@ -79,7 +79,7 @@ def test_no_parameter_reaches_sql_as_text(question: str, name: str, client: Test
         assert reply.status_code in (200, 400), (attack, reply.text)
         assert "passwd" not in reply.text.replace(attack, "")
         if reply.status_code == 400:
-            assert "needed" in reply.json()["error"]
+            assert reply.json()["error"].startswith(("needed", "expected"))
         elif (
             question == "features"
             and attack.strip()

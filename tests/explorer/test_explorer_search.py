@@ -182,12 +182,16 @@ def test_a_page_that_is_not_there_is_the_last(ask: Ask) -> None:
     assert len(answer["features"]) == answer["total"] - answer["offset"]
 
 
-def test_a_feature_is_found_by_its_name(ask: Ask, by_strategy: dict[str, pd.DataFrame]) -> None:
+def test_a_feature_is_found_by_its_name(
+    ask: Ask, client: TestClient, by_strategy: dict[str, pd.DataFrame]
+) -> None:
     check(
         ask("features", feature="2/7"), selected(by_strategy["folded"], {"feature": "2/7"}), 50, 0
     )
     assert ask("features", feature="2/7", layer="1")["total"] == 0
-    assert ask("features", feature="2/999999999")["total"] == 0
+    reply = client.get("/api/features", params={"feature": "2/999999999"})
+    assert reply.status_code == 400
+    assert "a feature of layer 2 from 0 to" in reply.json()["error"]
 
 
 def test_pages_together_are_the_whole(ask: Ask) -> None:

@@ -101,14 +101,14 @@ def test_through_finds_every_path_of_a_feature() -> None:
 
 def test_position_by_key_or_layer() -> None:
     a, b, c = (make_sae(seed=n, layer=layer, name=name) for n, (layer, name) in enumerate(
-        [(3, "wide/x"), (4, ""), (4, "other")]
+        [(3, "wide/x"), (4, "one"), (4, "other")]
     ))  # fmt: skip
     paths = chain([match(a, b), match(b, c)])
     assert paths.position("3.wide_x") == paths.position(3) == paths.position("3") == 0
     assert paths.position("4.other") == 2
     with pytest.raises(UsageError, match="names several"):
         paths.position(4)
-    with pytest.raises(UsageError, match=r"3\.wide_x, 4, 4\.other, found '7'"):
+    with pytest.raises(UsageError, match=r"3\.wide_x, 4\.one, 4\.other, got '7'"):
         paths.position(7)
 
 

@@ -13,9 +13,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from saematch.errors import InputError
-from saematch.evaluation.measuring import document_weights, interval
 from saematch.models import Corpus, Documents, load_corpus
 from saematch.models.tokens import control_tokens, token_ids
+from saematch.stats import document_weights, interval
 
 CONTROLS = ["<s>", "</s>", "<bos>", "<eos>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
 MARK = "<\uff5cUser\uff5c>"

@@ -122,9 +122,9 @@ def test_follow(finished: Run) -> None:
 
 
 def test_what_is_not_there_is_said(finished: Run) -> None:
-    with pytest.raises(UsageError, match="3, 4, 5, found '9'"):
+    with pytest.raises(UsageError, match="3, 4, 5, got '9'"):
         finished.follow("9", 0)
-    with pytest.raises(UsageError, match="from 0 to 15, found 16"):
+    with pytest.raises(UsageError, match="from 0 to 15, got 16"):
         finished.follow("3", 16)
     with pytest.raises(UsageError, match=r"3--4, 3--5, 4--5, found 5--3"):
         finished.matching_table("5", "3")

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from saematch.semantics.judges.agreement import Answer, auc, kappa, results, verdict
+from saematch.semantics.judges.agreement import Answer, results, verdict
 from saematch.semantics.judges.experiments import DIFFERENT, PAIR, SAME
 from saematch.semantics.judges.protocol import Judgement, Label, Outcome
+from saematch.stats import auc, kappa
 
 RATINGS = st.sampled_from([1.0, 2.0, 3.0])
 LABELS = st.sampled_from(list(Label))
@@ -40,7 +41,7 @@ def test_auc(same: list[float], different: list[float]) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(LABELS, LABELS), min_size=2, max_size=30))
 def test_kappa(pairs: list[tuple[Label, Label]]) -> None:
-    value, _, _ = kappa(pairs, 0)
+    value, _, _ = kappa(pairs, list(Label), 0)
     if len({label for pair in pairs for label in pair}) == 1:
         assert np.isnan(value)
     else:

@@ -1,5 +1,6 @@
 """The tables are as documented: the files have the schema, and docs/run-directory.md names them."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -17,6 +18,8 @@ from saematch.store.reader import Run
 from saematch.store.schema import SCHEMA_VERSION, TABLES, WEIGHT_MEASURES
 from saematch.store.schema_semantics import SEMANTIC_TABLES
 
+COLUMNS = {3: "927e75712eaa4db2967db95b547311c1c452c207e0e3396d184a388ad8093ce0"}
+"""sha256 of the columns of every table, by the version of the schema."""
 DOCUMENT = Path(__file__).parents[2] / "docs" / "run-directory.md"
 
 
@@ -44,6 +47,19 @@ def test_files_have_exactly_the_schema(finished: Run) -> None:
     manifest = json.loads((finished.path / "manifest.json").read_text())
     assert set(manifest) == {*empty_manifest(), "sha256"}
     assert manifest["saes"]["3"]["model_weights_sha256"] == "ab" * 32
+
+
+def test_the_schema_has_a_new_version_when_its_columns_change() -> None:
+    columns = {
+        table.path: [[one.name, str(one.type), one.nullable, one.unit] for one in table.columns]
+        for table in (*TABLES, *SEMANTIC_TABLES)
+    }
+    found = hashlib.sha256(json.dumps(columns, sort_keys=True).encode()).hexdigest()
+    assert COLUMNS.get(SCHEMA_VERSION) == found, (
+        "expected the columns that the schema's version was given for, got others; raise SCHEMA_VERSION, so "
+        "that directories of the old columns are refused, and put its hash here (where the words of a unit "
+        "changed, but not the unit, the hash alone)"
+    )
 
 
 def test_the_document_names_what_is_there() -> None:

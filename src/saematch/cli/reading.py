@@ -133,11 +133,11 @@ def paths(
 ) -> None:
     """Follow one feature through the layers."""
     from saematch.cli.display import terminal as display
-    from saematch.store.named_feature import named_feature
     from saematch.store.reader import open_run
 
-    key, index = named_feature(feature)
-    steps = open_run(directory).follow(key, index)
+    opened = open_run(directory)
+    key, index = opened.feature(feature)
+    steps = opened.follow(key, index)
     if as_json:
         print_json(records(steps))
     else:

@@ -19,12 +19,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saematch.evaluation.activations import SparseActivations, encode_sparse
-from saematch.evaluation.measuring import DRAWS, Values
 from saematch.matching.matched import Matching
 from saematch.matching.permutation import UNMATCHED, Permutation
 from saematch.matching.registry import MAIN
 from saematch.models import Documents, LanguageModel
 from saematch.sae import SAE
+from saematch.stats import DRAWS, Values
 
 ROWS_AT_A_TIME = 16
 """Ablations in one pass."""

@@ -5,63 +5,22 @@ quantiles of a bootstrap over texts (all pieces of a text together), whose draws
 arm of a pair, so that differences between arms are paired.
 """
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
 from saematch.evaluation.collecting import Row
 from saematch.matching.permutation import UNMATCHED, Permutation
+from saematch.stats import Values
 
-DRAWS = 2000
 ENTRIES = 1 << 23
 """Draws × features worked on at a time."""
 DENSITY_EDGES = (1e-3, 1e-2, 1e-1)
 """Features are grouped by the share of tokens they fire on: up to each of these, and beyond."""
 COMPARED = ("explained_variance", "delta_loss", "matching_score", "lift", "phi")
 """Measures whose difference from `folded` is given too."""
-
-Values = Float64[np.ndarray, " draws"]
-"""A measure of the documents as they are, then of every bootstrap draw."""
-
-
-def draw_weights(
-    units: int, seed: int | tuple[int, ...], draws: int = DRAWS
-) -> Float64[np.ndarray, "draws units"]:
-    """How often each independent unit (a text, a question) counts: once each, then in every bootstrap draw.
-
-    One unit says nothing of how units differ: its draws are not numbers.
-    """
-    if units == 1:
-        return np.concatenate([np.ones((1, 1)), np.full((draws, 1), np.nan)])
-    generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(units, np.full(units, 1 / units), size=draws)
-    return np.concatenate([np.ones((1, units)), drawn])
-
-
-def document_weights(
-    text_of: Sequence[Any] | np.ndarray, corpus: str, seed: int
-) -> Float64[np.ndarray, "draws documents"]:
-    """How often each document of a corpus counts in every draw: as often as its text (`text_of`).
-
-    Pieces of one text are alike, so that texts are what is drawn.
-    """
-    texts, place = np.unique(np.asarray(text_of), return_inverse=True)
-    # Of its own for every corpus: texts of different corpora have nothing to do with each other.
-    return draw_weights(len(texts), (seed, zlib.crc32(corpus.encode())))[:, place]
-
-
-def interval(values: Values) -> tuple[float, float | None, float | None]:
-    """The value, and the ends of its 95% interval where the draws give one."""
-    value = float(values[0])
-    known = values[1:][np.isfinite(values[1:])]
-    if not np.isfinite(value) or not len(known):
-        return value, None, None
-    low, high = np.quantile(known, (0.025, 0.975))
-    return value, float(low), float(high)
 
 
 def variance(rows: Sequence[Row], name: str, weights: np.ndarray, prefix: str = "") -> Values:
@@ -206,12 +165,3 @@ def differences(
         for name in COMPARED
         if name in values and name in from_values
     }
-
-
-def spread_of_draws(draws: Sequence[Mapping[str, Values]]) -> dict[str, tuple[float, float, float]]:
-    """Mean, least and greatest of measures over the draws of a random strategy."""
-    found: dict[str, tuple[float, float, float]] = {}
-    for name in dict.fromkeys(name for draw in draws for name in draw):
-        values: Any = np.array([draw[name][0] for draw in draws if name in draw])
-        found[name] = float(values.mean()), float(values.min()), float(values.max())
-    return found

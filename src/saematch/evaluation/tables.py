@@ -8,25 +8,22 @@ import numpy as np
 from saematch.evaluation.collecting import Arm, Collected, Pair, Row
 from saematch.evaluation.measuring import (
     Firings,
-    Values,
     differences,
-    document_weights,
-    interval,
     matching_measures,
     pair_table,
     reconstruction_measures,
-    spread_of_draws,
     stream_measures,
 )
 from saematch.matching.permutation import UNMATCHED
 from saematch.matching.registry import MAIN, is_matcher, matcher
+from saematch.stats import Values, document_weights, interval, spread
+from saematch.types import Interval
 
-MeasureRow = tuple[
-    str, str, str, str, str, str, float, float | None, float | None, int, int
-]  # as MEASURES of the run directory: a, b, corpus, strategy, parts, measure, value, low, high, …
 MEASURE_COLUMNS = (
     "a", "b", "corpus", "strategy", "parts", "measure", "value", "low", "high", "documents", "tokens",
 )  # fmt: skip
+MeasureRow = tuple[Any, ...]
+"""Values of these columns, which are those of MEASURES of the run directory."""
 
 
 class CorpusMeasures:
@@ -96,8 +93,9 @@ class CorpusMeasures:
             if main is not None and found is not main:
                 yield from self._rows(pair, arm.strategy, arm.parts, differences(found, main))
         for (strategy, parts), found in draws.items():
-            for name, span in spread_of_draws(found).items():
-                yield self._row(pair, strategy, parts, name, span)
+            for name in dict.fromkeys(name for draw in found for name in draw):
+                of_draws = spread([draw[name][0] for draw in found if name in draw])
+                yield self._row(pair, strategy, parts, name, of_draws)
 
     def _values(
         self, pair: Pair, arm: Arm, rows: list[Row], weights: np.ndarray
@@ -119,13 +117,6 @@ class CorpusMeasures:
         for name, value in values.items():
             yield self._row(pair, strategy, parts, name, interval(value))
 
-    def _row(
-        self,
-        pair: Pair,
-        strategy: str,
-        parts: str,
-        name: str,
-        span: tuple[float, float | None, float | None],
-    ) -> MeasureRow:
+    def _row(self, pair: Pair, strategy: str, parts: str, name: str, span: Interval) -> MeasureRow:
         count, tokens = len(self.tokens), int(self.tokens.sum())
         return (*pair, self.corpus, strategy, parts, name, *span, count, tokens)

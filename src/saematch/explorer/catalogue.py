@@ -123,6 +123,10 @@ class Catalogue:
             key: str((partial | found)[key]) for key in wanted if key in partial or key in found
         }
 
+    def widths(self) -> dict[str, int]:
+        """The number of features of every SAE on a chain."""
+        return {key: self.run.width(key) for key in self.wanted()}
+
     def of(self, keys: Sequence[str]) -> list[str]:
         """The indexes of these SAEs, made now where they are not; raises InputError naming what is
         wrong."""

@@ -16,7 +16,7 @@ from saematch.matching.registry import MAIN, is_matcher, matchers
 from saematch.semantics.judges.protocol import Label
 from saematch.store.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PATHS, Table
 from saematch.store.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES, JUDGEMENTS, SAMPLE
-from saematch.store.warnings import APART, BY_DIRECTION, DEAR_QUANTILE, NEAR_TIE, Doubt
+from saematch.store.warnings import RULES
 
 STEP_COLUMNS = ("partner", "cost", "mse", "cosine", "margin", "matched", "both_live")
 """What is kept of a step under each of them.  `matched`: whether the run has this matching; without it
@@ -125,7 +125,8 @@ def catalogue_query(
         contexts=table("contexts"),
         labelled=labels_query(whole("samples", ", filename = true"), whole("judgements")),
         others=",\n".join(others), joins="\n".join(joins), texts=_texts(descriptions, values),
-        fires=_searched("list_concat(fires_on, peaks)"), promotes=_searched("promotes"), doubts=_doubts(),
+        fires=_searched("list_concat(fires_on, peaks)"), promotes=_searched("promotes"),
+        doubts=_doubts(), cosine=COSINE, different=Label.DIFFERENT,
     ), values  # fmt: skip
 
 
@@ -174,23 +175,9 @@ def _searched(column: str) -> str:
     return f"{SEPARATOR} || array_to_string({tokens}, {SEPARATOR}) || {SEPARATOR}"
 
 
-_DOUBTS = {
-    Doubt.NOT_LIVE: "status <> 'live' OR partner_status <> 'live'",
-    Doubt.DEAR: f"quantile > {DEAR_QUANTILE}",
-    Doubt.NEARER: "live_pair AND nearer IS NOT NULL",
-    Doubt.DIRECTION: f"live_pair AND {COSINE}_both_live AND {COSINE}_partner <> partner "
-    f"AND {COSINE}_partner IS DISTINCT FROM nearer AND {COSINE}_cosine - cosine > {BY_DIRECTION}",
-    Doubt.UNCERTAIN: "NOT certain",
-    Doubt.TIE: f"live_pair AND certain AND margin < {NEAR_TIE} * cost",
-    Doubt.NEVER: f"live_pair AND least(fired, partner_fired) >= {APART} AND joint_fired = 0",
-    Doubt.DIFFERENT: f"told = ['{Label.DIFFERENT}']",
-}
-"""Which steps have a doubt of each kind (store/warnings.py)."""
-
-
 def _doubts() -> str:
     """The kinds of doubt of a step; NULL where there is no step."""
-    kinds = ", ".join(f"CASE WHEN {holds} THEN '{kind}' END" for kind, holds in _DOUBTS.items())
+    kinds = ", ".join(f"CASE WHEN {holds} THEN '{kind}' END" for kind, holds in RULES.items())
     return (
         f"CASE WHEN matched AND partner IS NOT NULL "
         f"THEN list_filter([{kinds}], lambda kind: kind IS NOT NULL) END"
@@ -255,7 +242,11 @@ peaked AS (
 ),
 described AS ({texts}),
 labelled AS (SELECT * FROM ({labelled}) WHERE a = $key AND b = $next)
-SELECT *, {doubts} AS doubts FROM (SELECT CAST($key AS VARCHAR) AS key, base.feature, path.path,
+SELECT * EXCLUDE (beside_cosine, different), {doubts} AS doubts FROM (SELECT *,
+  CASE WHEN {cosine}_both_live AND {cosine}_partner <> partner AND {cosine}_partner IS DISTINCT FROM nearer
+    THEN {cosine}_cosine END AS beside_cosine,
+  coalesce(told = ['{different}'], false) AS different
+FROM (SELECT CAST($key AS VARCHAR) AS key, base.feature, path.path,
   coalesce(path.status, step.status, before.status) AS status,
   coalesce(path.born, false) AS born, coalesce(path.dies, false) AS dies,
   nullif(CAST($next AS VARCHAR), '') AS next, step.partner, step.cost, step.mse_decoder AS mse,
@@ -283,6 +274,6 @@ LEFT JOIN {features} AS features ON features.feature = base.feature
 LEFT JOIN peaked ON peaked.feature = base.feature
 LEFT JOIN described ON described.feature = base.feature
 LEFT JOIN labelled ON labelled.feature = base.feature AND labelled.partner = step.partner
-{joins})
+{joins}))
 ORDER BY feature
 """

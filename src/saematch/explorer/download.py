@@ -44,7 +44,7 @@ def take(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -> 
     formula."""
     kind = one_of(asked, "format", tuple(FORMATS), "csv")
     chosen = {name: value for name, value in asked.items() if name not in ("format", *PAGING[2:])}
-    selection = parse_selection(chosen, tuple(catalogue.wanted()))
+    selection = parse_selection(chosen, catalogue.widths())
     files = catalogue.of(selection.keys)
     options, media_type = FORMATS[kind]
     columns = tuple(_column(name, selection.strategy, kind) for name in TAKEN_COLUMNS)

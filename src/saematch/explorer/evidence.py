@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from saematch.errors import InputError, UsageError
+from saematch.errors import InputError
 from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.database import Database
 from saematch.explorer.rows import read_rows
 from saematch.explorer.run_files import RunFiles
-from saematch.explorer.selection import check_names, parse_feature, whole_number
+from saematch.explorer.selection import check_names, whole_number
 from saematch.matching.matchers import COSINE
 from saematch.store.judge_results import answered_experiments
 from saematch.store.names import (
@@ -21,6 +21,7 @@ from saematch.store.names import (
     descriptions_name,
     sample_name,
 )
+from saematch.types import find_feature
 
 MOST_CONTEXTS = 20
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -228,8 +229,4 @@ def _by_feature(rows: Iterable[dict[str, Any]]) -> dict[int, list[dict[str, Any]
 
 
 def _feature(catalogue: Catalogue, asked: Mapping[str, str]) -> tuple[str, int]:
-    key, feature = parse_feature(asked.get("feature", ""), tuple(catalogue.wanted()))
-    width = catalogue.run.width(key)
-    if feature >= width:
-        raise UsageError(f"needed a feature of layer {key} from 0 to {width - 1}, found {feature}")
-    return key, feature
+    return find_feature(asked.get("feature", ""), catalogue.widths())

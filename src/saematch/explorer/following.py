@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from saematch.errors import InputError, UsageError
+from saematch.errors import InputError
 from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.catalogue_query import FIRED_COLUMNS, step_column
 from saematch.explorer.database import Database
 from saematch.explorer.rows import read_rows
-from saematch.explorer.selection import check_names, parse_feature
+from saematch.explorer.selection import check_names
 from saematch.matching.matchers import COSINE
 from saematch.store.warnings import Other, Pair
+from saematch.types import find_feature
 
 FEATURE_COLUMNS = (
     "key", "feature", "status", "description", "source", "fires_on", "fires_on_share", "amid", "promotes",
@@ -31,12 +32,8 @@ def follow(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -
     `known`: whether it really does, as `[before, after]`, or a matching is missing.
     """
     check_names(asked, ("feature",))
-    keys = tuple(catalogue.wanted())
-    key, feature = parse_feature(asked.get("feature", ""), keys)
+    key, feature = find_feature(asked.get("feature", ""), catalogue.widths())
     chain = next(chain for chain in catalogue.run.chains if key in chain)
-    width = catalogue.run.width(key)
-    if feature >= width:
-        raise UsageError(f"needed a feature of layer {key} from 0 to {width - 1}, found {feature}")
     asked_for = _row(catalogue, key, feature)
     if asked_for["path"] is None:
         rows, here = _walked(catalogue, database, chain, asked_for)

@@ -20,7 +20,7 @@ OWN_COLUMNS = (
 def find(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -> dict[str, Any]:
     """A page of features.  Layers whose index is still being made are named under `pending`; at least
     the first is looked in."""
-    selection = parse_selection(asked, tuple(catalogue.wanted()))
+    selection = parse_selection(asked, catalogue.widths())
     ready = catalogue.ready()
     if not any(key in ready for key in selection.keys):
         ready = catalogue.any_of(selection.keys)

@@ -10,6 +10,7 @@ from saematch.explorer.catalogue_query import SEPARATOR, STEP_COLUMNS, step_colu
 from saematch.matching.registry import MAIN
 from saematch.semantics.judges.protocol import Label
 from saematch.store.warnings import Doubt
+from saematch.types import find_feature, find_key
 
 MOST_CHARACTERS = 300
 """Of one value in an address."""
@@ -66,18 +67,18 @@ class Selection:
         return " AND ".join(f"({one})" for one in self.conditions) or "true"
 
 
-def parse_selection(asked: Mapping[str, str], keys: Sequence[str]) -> Selection:
+def parse_selection(asked: Mapping[str, str], widths: Mapping[str, int]) -> Selection:
     """The selection that an address asks for; raises UsageError for what it cannot mean.
 
-    `keys`: of the SAEs there are, in order of depth.
+    `widths`: the number of features of the SAEs there are by key, in order of depth.
     """
     check_names(asked, (*FILTERS, *PAGING))
     given = {name: value for name, value in asked.items() if value.strip()}
     strategy = one_of(given, "strategy", strategies(), MAIN)
-    chosen = parse_keys(given.get("layer", ""), keys)
+    chosen = parse_keys(given.get("layer", ""), tuple(widths))
     conditions, values = [], {}
     if "feature" in given:
-        key, index = parse_feature(given["feature"], keys)
+        key, index = find_feature(given["feature"], widths)
         chosen = tuple(one for one in chosen if one == key)
         conditions.append("feature = $feature")
         values["feature"] = index
@@ -138,7 +139,7 @@ def parse_selection(asked: Mapping[str, str], keys: Sequence[str]) -> Selection:
     else:
         column = _column(sort, strategy)
         order = f"sorted {direction} NULLS LAST, list_position($all_keys, key), feature"
-    values["all_keys"] = list(keys)
+    values["all_keys"] = list(widths)
     return Selection(
         chosen, strategy, tuple(conditions), values, column, order,
         whole_number(given, "limit", 50, 1, MOST_ROWS), whole_number(given, "offset", 0, 0, 1 << 40),
@@ -174,23 +175,8 @@ def one_of(
 
 def parse_keys(text: str, keys: Sequence[str]) -> tuple[str, ...]:
     """SAEs named as `12,13`, in order of depth; all of them for ''."""
-    wanted = {one.strip() for one in text.split(",") if one.strip()}
-    unknown = sorted(wanted - set(keys))
-    if unknown:
-        raise UsageError(f"needed layers among {', '.join(keys)}, found '{unknown[0][:80]}'")
+    wanted = {find_key(one, keys) for one in text.split(",") if one.strip()}
     return tuple(key for key in keys if key in wanted or not wanted)
-
-
-def parse_feature(text: str, keys: Sequence[str]) -> tuple[str, int]:
-    """A feature named as `12/345`; raises UsageError for any other text."""
-    key, separator, index = text.strip().rpartition("/")
-    if not separator or key not in keys or not (index.isascii() and index.isdecimal()):
-        raise UsageError(
-            f"needed a feature as LAYER/INDEX with a layer among {', '.join(keys)}, found '{text[:80]}'"
-        )
-    if len(index) > 9:
-        raise UsageError(f"needed a feature of at most nine digits, found {index[:80]}")
-    return key, int(index)
 
 
 def number(asked: Mapping[str, str], name: str) -> float:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from saematch.evaluation.measuring import Values, document_weights, interval
 from saematch.figures.captions import caption, not_measured
 from saematch.figures.data import (
     INTERVALS,
@@ -40,6 +39,8 @@ from saematch.figures.style import (
 from saematch.matching.registry import MAIN
 from saematch.pipelines.evaluation.plan import corpus_slug, documents_name, stream_name
 from saematch.pipelines.evaluation.summary import corpora_of
+from saematch.stats import Values, document_weights, interval
+from saematch.types import Interval
 
 if TYPE_CHECKING:
     from saematch.store.reader import Run
@@ -136,5 +137,5 @@ def _growth(before: Values | None, after: Values | None) -> Values | None:
 
 
 def _spans(values: Sequence[Values | None]) -> pd.DataFrame:
-    spans = [(np.nan, None, None) if one is None else interval(one) for one in values]
+    spans = [Interval(np.nan) if one is None else interval(one) for one in values]
     return pd.DataFrame(spans, columns=["value", "low", "high"]).astype(float)

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import index
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +15,6 @@ from saematch.figures.data import NotInRunError, run_command, suite_facts
 from saematch.figures.described import Described, described
 from saematch.figures.style import PAGE, SMALL, SMALLEST, main_line, shortened
 from saematch.store.following import Step, followed_steps
-from saematch.store.named_feature import named_feature
 from saematch.text import plural
 
 if TYPE_CHECKING:
@@ -81,10 +79,10 @@ def followed(run: "Run", features: Sequence[str | tuple[str | int, SupportsIndex
     at four quantiles of their cost.  Raises UsageError for what is no feature, or one that no path goes
     through, NotInRunError where none goes through all layers.
     """
-    wanted = [asked(one) for one in ([features] if isinstance(features, str) else features)]
+    wanted = [run.feature(one) for one in ([features] if isinstance(features, str) else features)]
     steps = list(followed_steps(run).values())
     if wanted:
-        chosen = [_through(run, steps, key, feature) for key, feature in wanted]
+        chosen = [_through(steps, key, feature) for key, feature in wanted]
         said = "Paths of chosen features, above each its total cost."
     else:
         chosen, said = _examples(run, steps)
@@ -175,28 +173,14 @@ def _examples(run: "Run", steps: Sequence[Sequence[Step]]) -> tuple[list[_Column
     )
 
 
-def asked(feature: Any) -> tuple[str, int]:
-    """Layer and number of a feature that is named either way; raises UsageError for anything else."""
-    if isinstance(feature, str):
-        return named_feature(feature)
-    try:
-        layer, number = feature
-        return str(layer), index(number)
-    except (TypeError, ValueError):
-        raise UsageError(
-            f"needed features as '12/345' or ('12', 345), found {feature!r:.80}"
-        ) from None
-
-
 def _cost(path: Sequence[Step]) -> float:
     return sum(step.cost or 0.0 for step in path)
 
 
-def _through(run: "Run", steps: Sequence[Sequence[Step]], key: str, feature: int) -> _Column:
-    wanted = run.key(key), feature
+def _through(steps: Sequence[Sequence[Step]], key: str, feature: int) -> _Column:
     for path in steps:
-        if any((step.key, step.feature) == wanted for step in path):
-            name = label(f"{shortened([wanted[0]])[0]}/{feature}")
+        if any((step.key, step.feature) == (key, feature) for step in path):
+            name = label(f"{shortened([key])[0]}/{feature}")
             return _Column(path, f"through {name},\ntotal cost {_cost(path):.3g}")
     raise UsageError(f"needed a feature that a path goes through, found {key}/{feature}")
 

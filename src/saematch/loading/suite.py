@@ -16,7 +16,8 @@ from saematch.loading.checkpoint import Checkpoint, weights_in
 from saematch.loading.presets import PRESETS, Preset
 from saematch.loading.references import Place, load_sae, locate
 from saematch.loading.site import Site, without_layer
-from saematch.sae import SAE, suite_key
+from saematch.sae import SAE
+from saematch.types import suite_key
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from saematch.errors import UsageError
 from saematch.matching.matched import Matching, Side
 from saematch.matching.permutation import UNMATCHED, Permutation
 from saematch.notebook import curve, page
+from saematch.types import find_feature, find_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,15 +72,7 @@ class FeaturePaths:
 
     def position(self, key: str | int) -> int:
         """The column of a layer; raises UsageError naming the layers there are."""
-        matches = [
-            n for n, side in enumerate(self.sides) if str(key) in (side.key, str(side.layer))
-        ]
-        if len(matches) != 1:
-            raise UsageError(
-                f"expected one of the layers {', '.join(self.keys)}, got '{key}'"
-                + (", which names several" if matches else "")
-            )
-        return matches[0]
+        return self.keys.index(find_key(key, self.keys))
 
     def through(self, key: str | int, feature: int) -> np.ndarray:
         """The numbers of the paths that pass through a feature, ascending.
@@ -87,11 +80,8 @@ class FeaturePaths:
         One for one-to-one matchings; none or several for others.
         """
         column = self.position(key)
-        d_sae = self.sides[column].d_sae
-        if not 0 <= feature < d_sae:
-            raise UsageError(
-                f"expected a feature of layer {self.keys[column]} from 0 to {d_sae - 1}, got {feature}"
-            )
+        widths = {side.key: side.d_sae for side in self.sides}
+        _, feature = find_feature((self.keys[column], feature), widths)
         return np.flatnonzero(self.features[:, column] == feature)
 
     def status(self, path: int, column: int) -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from saematch.errors import UsageError
+from saematch.types import find_key
 
 if TYPE_CHECKING:
     from saematch.loading import SuiteEntry
@@ -124,22 +125,8 @@ def far_pairs(
     order = {entry.key: (entry.layer, entry.name) for entry in entries}
     pairs = []
     for first, second in wanted:
-        pair = sorted((find_key(first, entries), find_key(second, entries)), key=order.__getitem__)
+        pair = sorted((find_key(first, order), find_key(second, order)), key=order.__getitem__)
         if pair[0] == pair[1]:
             raise UsageError(f"needed two different SAEs for a far pair, found {first} twice")
         pairs.append((pair[0], pair[1]))
     return [pair for pair in dict.fromkeys(pairs) if pair not in adjacent]
-
-
-def find_key(wanted: str, entries: "Sequence[SuiteEntry]") -> str:
-    """The key of the one SAE of that key or layer; raises UsageError naming those there are."""
-    keys = [entry.key for entry in entries]
-    if wanted in keys:
-        return wanted
-    found = [entry.key for entry in entries if str(entry.layer) == wanted]
-    if len(found) != 1:
-        raise UsageError(
-            f"needed one of the layers {', '.join(keys)}, found '{wanted}'"
-            + (", which names several" if found else "")
-        )
-    return found[0]

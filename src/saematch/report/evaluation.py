@@ -16,6 +16,7 @@ from saematch.pipelines.evaluation.summary import (
     strategy_rows,
     texts_of,
 )
+from saematch.types import Interval
 
 if TYPE_CHECKING:
     from saematch.store.reader import Run
@@ -52,7 +53,7 @@ def evaluations(run: "Run", adjacent: Sequence[tuple[str, str]]) -> list[dict[st
                 "pairs": [_pair(main, *pair) for pair in pairs],
                 "labels": [short for short, _ in MAIN_MEASURES.values()],
                 "strategies": [
-                    (name, [spanned((values.get(m, np.nan), None, None)) for m in MAIN_MEASURES])
+                    (name, [spanned(Interval(values.get(m, np.nan))) for m in MAIN_MEASURES])
                     for name, values in strategy_rows(here)
                 ],
             }
@@ -64,5 +65,5 @@ def _pair(measures: Any, a: str, b: str) -> dict[str, Any]:
     rows = measures[(measures["a"] == a) & (measures["b"] == b) & (measures["strategy"] == MAIN)]
     spans: dict[str, Any] = dict.fromkeys(MAIN_MEASURES)
     for row in rows.to_dict("records"):
-        spans[row["measure"]] = row["value"], row["low"], row["high"]
+        spans[row["measure"]] = Interval(row["value"], row["low"], row["high"])
     return {"a": a, "b": b, **spans}

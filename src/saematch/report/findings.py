@@ -10,9 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from saematch.evaluation.measuring import Values, interval
 from saematch.matching.matchers import FOLDED, NAIVE, UNFOLDED
 from saematch.pipelines.evaluation.results import Evaluated, difference
+from saematch.stats import Values, interval
 from saematch.text import plural
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not measurable here"

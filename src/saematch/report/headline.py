@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from saematch.evaluation.measuring import Values, interval
 from saematch.matching.registry import MAIN
 from saematch.pipelines.evaluation.results import Evaluated
-from saematch.pipelines.evaluation.summary import Span, listed
+from saematch.pipelines.evaluation.summary import listed
+from saematch.stats import Values, interval
+from saematch.types import Interval
 
 if TYPE_CHECKING:
     from saematch.models import LanguageModel
@@ -22,7 +23,7 @@ class Line:
     """One strategy or reference."""
 
     name: str
-    measures: dict[str, Span]
+    measures: dict[str, Interval]
     """By name, of those in `COLUMNS` that were measured: the value and its 95% interval."""
 
 
@@ -30,7 +31,7 @@ def headline(main: Evaluated) -> list[Line]:
     """A line a strategy: means over adjacent pairs and corpora.  Of `random` the first draw."""
     lines = []
     for strategy in listed():
-        found: dict[str, Span] = {}
+        found: dict[str, Interval] = {}
         for measure in COLUMNS:
             if measure == "causal_agreement":
                 values = main.agreements.get(strategy)
@@ -70,7 +71,7 @@ def reference(name: str, a: "SAE", b: "SAE", main: Evaluated, model: "LanguageMo
     )
     pair = keys_of(a, b)
     slug = "+".join(part for part in main.run.config.parts)
-    found: dict[str, Span] = {}
+    found: dict[str, Interval] = {}
     for measure in COLUMNS:
         each: list[Values] = [
             values[measure]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from saematch.evaluation.measuring import Values, draw_weights
 from saematch.matching.matchers import FOLDED, UNFOLDED
 from saematch.pipelines.judging.sampling import COMPOSITION, EXACT
 from saematch.report.findings import OPEN, Finding, bounded, directed
 from saematch.semantics.judges.experiments import DIFFERENT, PAIR
 from saematch.semantics.judges.protocol import Label
+from saematch.stats import Values, draw_weights
 from saematch.store.judge_results import Judged, best_judge, labelled_pairs, labelled_sample
 from saematch.text import plural
 

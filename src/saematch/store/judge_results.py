@@ -10,6 +10,7 @@ from saematch.semantics.judges.experiments import PAIR
 from saematch.semantics.judges.protocol import Judge
 from saematch.store.directory import RunDirectory
 from saematch.store.names import JUDGEMENTS_NAME, JUDGING, experiments_of, results_name, sample_name
+from saematch.types import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +48,7 @@ class Judged:
     def verdict(self) -> str:
         return str(self.about["verdict"])
 
-    def span(
-        self, measure: str, strategy: str = "", a: str = "", b: str = ""
-    ) -> tuple[float, float | None, float | None] | None:
+    def span(self, measure: str, strategy: str = "", a: str = "", b: str = "") -> Interval | None:
         """A measure with its interval; None where it was not measured."""
         table = self.results
         row = table[
@@ -61,7 +60,7 @@ class Judged:
         if row.empty:
             return None
         value, low, high = (row[name].iloc[0] for name in ("value", "low", "high"))
-        return float(value), _known(low), _known(high)
+        return Interval(float(value), _known(low), _known(high))
 
     @property
     def strategies(self) -> tuple[str, ...]:

@@ -6,11 +6,12 @@ from typing import Any
 
 from saematch.configs.judging import JudgeConfig
 from saematch.errors import SaematchError
-from saematch.semantics.judges.agreement import Answer, ResultRow, kappa
+from saematch.semantics.judges.agreement import Answer, ResultRow
 from saematch.semantics.judges.experiments import CALIBRATION
 from saematch.semantics.judges.journal import Journal
-from saematch.semantics.judges.protocol import Judge, Judgement, Outcome, Question
+from saematch.semantics.judges.protocol import Judge, Judgement, Label, Outcome, Question
 from saematch.settings import config_from
+from saematch.stats import kappa
 from saematch.store.directory import RunDirectory
 from saematch.store.names import JUDGING, experiments_of, sample_name
 from saematch.store.schema_semantics import JUDGEMENTS, RESULTS
@@ -103,7 +104,9 @@ def kappas(
             if x is not None and y is not None and x.label is not None and y.label is not None
         ]
         if labels:
-            found.append(("", "", "", f"kappa_{name}", *kappa(labels, seed), len(labels)))
+            found.append(
+                ("", "", "", f"kappa_{name}", *kappa(labels, list(Label), seed), len(labels))
+            )
     return found
 
 

@@ -69,12 +69,7 @@ class Run(Tables):
 
         from saematch.store.following import steps_through
 
-        key = self.key(layer_key)
-        d_sae = self.manifest["saes"][key]["d_sae"]
-        if not 0 <= feature < d_sae:
-            raise UsageError(
-                f"needed a feature of layer {key} from 0 to {d_sae - 1}, found {feature}"
-            )
+        key, feature = self.feature((layer_key, feature))
         steps = steps_through(self, key, feature)
         if not steps:
             raise UsageError(

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from saematch.text import cleaned, to_json
 
 SCHEMA_VERSION = 3
-"""Raised by one whenever a column, its type, its unit or its meaning changes."""
+"""Raised by one whenever a column, its type, its unit or its meaning changes: a test pins its columns."""
 
 DETAILS_KEY = b"saematch"
 """Key of the Parquet file metadata under which a table keeps what is not per row, as JSON."""

@@ -20,6 +20,7 @@ from saematch.store.names import (
     candidates_name,
     matching_name,
 )
+from saematch.types import find_feature, find_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,17 +108,14 @@ class Tables:
 
     def key(self, layer_key: str | int) -> str:
         """The key of an SAE from its key or layer; raises UsageError naming those there are."""
-        wanted = str(layer_key)
-        saes = self.manifest["saes"]
-        if wanted in saes:
-            return wanted
-        found = [key for key, sae in saes.items() if str(sae["layer"]) == wanted]
-        if len(found) != 1:
-            raise UsageError(
-                f"needed one of the layers {', '.join(saes)}, found '{wanted}'"
-                + (", which names several" if found else "")
-            )
-        return found[0]
+        return find_key(layer_key, self.keys)
+
+    def feature(self, named: object) -> tuple[str, int]:
+        """Key and index of a feature named as `12/345` or (12, 345); raises UsageError for one that is not
+        there."""
+        return find_feature(
+            named, {key: sae["d_sae"] for key, sae in self.manifest["saes"].items()}
+        )
 
     def _matching_name(self, a: str | int, b: str | int, strategy: str) -> str:
         first, second = self.key(a), self.key(b)

@@ -4,12 +4,15 @@ Squared distance alone says little of a single pair: a feature of small norm, de
 to everything.  So another feature counts against a step only if it is live and nearer by more than cost.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from saematch.semantics.judges.protocol import Label
 
+LIVE = "live"
 DEAR_QUANTILE = 0.9
 """Steps that cost more than this share of the live pairs are doubted."""
 NEAR_TIE = 1e-3
@@ -31,6 +34,25 @@ class Doubt(StrEnum):
     TIE = "near tie"
     NEVER = "never together"
     DIFFERENT = "judged different"
+
+
+RULES = {
+    Doubt.NOT_LIVE: "status != 'live' or partner_status != 'live'",
+    Doubt.DEAR: f"live_pair and quantile > {DEAR_QUANTILE}",
+    Doubt.NEARER: "live_pair and nearer_cost < cost",
+    Doubt.DIRECTION: f"live_pair and beside_cosine - cosine > {BY_DIRECTION}",
+    Doubt.UNCERTAIN: "not certain",
+    Doubt.TIE: f"live_pair and certain and margin < {NEAR_TIE} * cost",
+    Doubt.NEVER: f"live_pair and fired >= {APART} and partner_fired >= {APART} and joint_fired == 0",
+    Doubt.DIFFERENT: "different",
+}
+"""Which pairs are doubted, in the order in which reasons are told.  Python and SQL read the expressions
+alike, since the explorer's index finds the kinds of all pairs by SQL.  A value that is not known makes a
+comparison false.
+
+nearer_cost: of `Pair.nearer`; beside_cosine: of `Pair.by_direction`, where that is not `nearer` too;
+different: whether DIFFERENT is all that the judges say."""
+_COMPILED = {kind: compile(rule, f"<{kind}>", "eval") for kind, rule in RULES.items()}
 
 
 @dataclass(frozen=True)
@@ -67,62 +89,76 @@ class Pair:
     """What the judges that stand, and tell their controls apart, call the two."""
 
     @property
-    def is_live(self) -> bool:
-        return self.statuses == ("live", "live")
-
-    @property
     def doubts(self) -> list[tuple[Doubt, str]]:
         """Why to doubt the pair, each in words; empty where nothing speaks against it."""
-        return [*self._of_statuses(), *self._of_distance(), *self._of_proof(), *self._of_use()]
+        values = self._values
+        return [
+            (kind, self._words(kind)) for kind, rule in _COMPILED.items() if eval(rule, {}, values)
+        ]
 
-    def _of_statuses(self) -> list[tuple[Doubt, str]]:
-        found = zip(self.names, self.statuses, strict=True)
-        dead = [f"{name} is {status}" for name, status in found if status not in ("live", None)]
-        return [(Doubt.NOT_LIVE, "; ".join(dead))] if dead else []
-
-    def _of_distance(self) -> list[tuple[Doubt, str]]:
-        if not self.is_live or self.cost is None or self.cosine is None:
-            return []  # to be dead says it all
-        found = []
-        if self.quantile is not None and self.quantile > DEAR_QUANTILE:
-            found.append((Doubt.DEAR, "among the dearest tenth of the live pairs"))
-        layer = self.names[1].rpartition("/")[0]
+    @property
+    def _values(self) -> dict[str, Any]:
+        """What the rules ask for."""
         nearer, beside = self.nearer, self.by_direction
-        if nearer is not None and nearer.cost is not None:
-            words = (
-                f"{layer}/{nearer.feature} is nearer (cost {nearer.cost:.4g} against {self.cost:.4g}, "
-                f"cosine {nearer.cosine:.3f} against {self.cosine:.3f}), but was given to another"
-            )
-            found.append((Doubt.NEARER, words))
-        if (
-            beside is not None
-            and beside.cosine - self.cosine > BY_DIRECTION
-            and (nearer is None or beside.feature != nearer.feature)
-        ):
-            words = (
-                f"{layer}/{beside.feature} is nearer by direction (cosine {beside.cosine:.2f} against "
-                f"{self.cosine:.2f})"
-            )
-            found.append((Doubt.DIRECTION, words))
-        return found
+        if nearer is not None and beside is not None and nearer.feature == beside.feature:
+            beside = None
+        fired = self.firings or (math.nan,) * 3
+        known = {
+            "quantile": self.quantile,
+            "cost": self.cost,
+            "cosine": self.cosine,
+            "margin": self.margin,
+            "nearer_cost": nearer and nearer.cost,
+            "beside_cosine": beside and beside.cosine,
+        }
+        return {
+            **{name: math.nan if value is None else value for name, value in known.items()},
+            **dict(
+                zip(
+                    ("status", "partner_status"),
+                    (one or LIVE for one in self.statuses),
+                    strict=True,
+                )
+            ),
+            **dict(zip(("fired", "partner_fired", "joint_fired"), fired, strict=True)),
+            "live_pair": self.statuses == (LIVE, LIVE),
+            "certain": self.certain or self.cost is None,
+            "different": tuple(self.labels) == (str(Label.DIFFERENT),),
+        }
 
-    def _of_proof(self) -> list[tuple[Doubt, str]]:
-        if self.cost is None:
-            return []
-        if not self.certain:
-            return [(Doubt.UNCERTAIN, "an equally good matching may pair it otherwise")]
-        if self.is_live and self.margin is not None and self.margin < NEAR_TIE * self.cost:
-            words = f"a near tie: a matching without the pair may cost only {self.margin:.2g} more"
-            return [(Doubt.TIE, words)]
-        return []
-
-    def _of_use(self) -> list[tuple[Doubt, str]]:
-        found = []
-        if self.is_live and self.firings is not None:
-            one, other, both = self.firings
-            if min(one, other) >= APART and both == 0:
-                words = f"the two never fire together ({one:,} and {other:,} firings)"
-                found.append((Doubt.NEVER, words))
-        if tuple(self.labels) == (str(Label.DIFFERENT),):
-            found.append((Doubt.DIFFERENT, "judged DIFFERENT"))
-        return found
+    def _words(self, kind: Doubt) -> str:
+        layer = self.names[1].rpartition("/")[0]
+        match kind:
+            case Doubt.NOT_LIVE:
+                found = zip(self.names, self.statuses, strict=True)
+                return "; ".join(
+                    f"{name} is {status}" for name, status in found if status not in (LIVE, None)
+                )
+            case Doubt.DEAR:
+                return "among the dearest tenth of the live pairs"
+            case Doubt.NEARER:
+                nearer = self.nearer
+                assert nearer is not None
+                return (
+                    f"{layer}/{nearer.feature} is nearer (cost {nearer.cost:.4g} against {self.cost:.4g}, "
+                    f"cosine {nearer.cosine:.3f} against {self.cosine:.3f}), but was given to another"
+                )
+            case Doubt.DIRECTION:
+                beside = self.by_direction
+                assert beside is not None
+                return (
+                    f"{layer}/{beside.feature} is nearer by direction (cosine {beside.cosine:.2f} against "
+                    f"{self.cosine:.2f})"
+                )
+            case Doubt.UNCERTAIN:
+                return "an equally good matching may pair it otherwise"
+            case Doubt.TIE:
+                return (
+                    f"a near tie: a matching without the pair may cost only {self.margin:.2g} more"
+                )
+            case Doubt.NEVER:
+                assert self.firings is not None
+                one, other, _ = self.firings
+                return f"the two never fire together ({one:,} and {other:,} firings)"
+            case Doubt.DIFFERENT:
+                return "judged DIFFERENT"

@@ -17,6 +17,7 @@ from saematch.pipelines.evaluation.summary import (
 )
 from saematch.report.headline import COLUMNS
 from saematch.text import plural
+from saematch.types import Interval
 
 if TYPE_CHECKING:
     from saematch.pipelines.evaluation.results import Evaluated
@@ -120,5 +121,5 @@ def _texts(main: "Evaluated", corpus: str) -> str:
     return "no interval: one text" if texts == 1 else f"{texts} texts"
 
 
-def _span(one: "Finding") -> Any:
-    return None if one.value is None else (one.value, one.low, one.high)
+def _span(one: "Finding") -> Interval | None:
+    return None if one.value is None else Interval(one.value, one.low, one.high)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from saematch.assignment import Verification
     from saematch.loading import Inspection
     from saematch.matching.matched import Matching
-    from saematch.pipelines.matching.measures import Range
     from saematch.store.build import Progress as Tell
     from saematch.store.reader import Run
+    from saematch.types import Interval
 
 
 def _harmless(text: str) -> str:
@@ -144,12 +144,12 @@ def inspection(found: "Inspection") -> None:
 
 
 def matchings(
-    found: "Matching", rows: "Mapping[str, Mapping[str, Range]]", output: Path | None
+    found: "Matching", rows: "Mapping[str, Mapping[str, Interval]]", output: Path | None
 ) -> None:
     """One matching's proof and, beside it, the other strategies on the same pair."""
     table = new_table("strategy", "MSE dec", "raw", "MSE enc", "cosine", "cost", "certain")
     for strategy, measures in rows.items():
-        values = {name: value for name, (value, _, _) in measures.items()}
+        values = {name: one.value for name, one in measures.items()}
         table.add_row(
             strategy,
             number(values["mse_decoder"]),
@@ -161,14 +161,14 @@ def matchings(
         )
     CONSOLE.print(styled((found.a.reference, "bold"), " → ", (found.b.reference, "bold")))
     CONSOLE.print(table)
-    compared, left_out = (rows[found.strategy][name][0] for name in ("compared", "left_out"))
+    compared, left_out = (rows[found.strategy][name].value for name in ("compared", "left_out"))
     same = "the same " if len(rows) > 1 else ""
     CONSOLE.print(
         f"On folded weights ({found.scale}); raw: decoder MSE on the weights as shipped. Means over "
         f"{same}{plural(int(compared), 'feature')} of A: live, with a partner ({left_out:.0f} left out)."
     )
     for drawn in (one.name for one in matchers() if one.seeded and one.name in rows):
-        low, high = rows[drawn]["mse_decoder"][1:]
+        _, low, high = rows[drawn]["mse_decoder"]
         CONSOLE.print(
             f"{drawn}: mean of 20 draws, decoder MSE from {number(low)} to {number(high)}."
         )

@@ -11,7 +11,7 @@ from saematch.pipelines.checkpoints import examine
 from saematch.pipelines.evaluation import plan
 from saematch.pipelines.evaluation.plan import Pair
 from saematch.pipelines.model import ModelOfRun
-from saematch.pipelines.suite import Member, find_key
+from saematch.pipelines.suite import Member
 from saematch.store.build import Progress
 from saematch.store.directory import KeptFile, RunDirectory
 from saematch.store.names import matching_name
@@ -114,12 +114,9 @@ class EvaluatedRun:
 
     def _pairs(self) -> list[Pair]:
         adjacent = self.run.adjacent
-        entries = [member.entry for member in self.members.values()]
         if self.config.pairs is None:
             return [*adjacent, *(pair for pair in self.run.pairs if pair not in adjacent)]
-        wanted: list[Pair] = [
-            (find_key(a, entries), find_key(b, entries)) for a, b in self.config.pairs
-        ]
+        wanted: list[Pair] = [(self.run.key(a), self.run.key(b)) for a, b in self.config.pairs]
         for a, b in wanted:
             if (a, b) not in self.run.pairs:
                 there = ", ".join(f"{x},{y}" for x, y in self.run.pairs)

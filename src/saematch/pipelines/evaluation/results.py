@@ -12,12 +12,12 @@ import numpy as np
 
 from saematch.errors import InputError, UsageError
 from saematch.evaluation.ablation import agreement_values
-from saematch.evaluation.measuring import Values
 from saematch.evaluation.tables import CorpusMeasures
 from saematch.matching.registry import is_matcher, matcher
 from saematch.pipelines.evaluation.plan import NO_PARTS, Pair, arm_name, corpus_slug, documents_name
 from saematch.pipelines.evaluation.stages import ArmFile, CorpusTask, agreements_of, corpus_measures
 from saematch.pipelines.evaluation.summary import corpora_of
+from saematch.stats import Values
 from saematch.store.names import SOURCES, matching_name
 from saematch.store.reader import Run
 

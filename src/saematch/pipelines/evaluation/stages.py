@@ -8,11 +8,11 @@ import numpy as np
 
 from saematch.evaluation.ablation import Agreement, agreement_measures
 from saematch.evaluation.collecting import Arm, Collected, Pair, Row
-from saematch.evaluation.measuring import interval
 from saematch.evaluation.names import RIDGE
 from saematch.evaluation.tables import CorpusMeasures
 from saematch.matching.registry import is_matcher, matcher
 from saematch.pipelines.matching.measures import as_columns
+from saematch.stats import interval
 from saematch.store.build import Output, stage
 from saematch.store.directory import KeptFile
 from saematch.store.matchings import kept_matching

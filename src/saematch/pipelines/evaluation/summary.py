@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from saematch.evaluation.names import INTERVENTIONS, RIDGE, refolded
 from saematch.matching.registry import MAIN, matchers, ranked_matchers
 from saematch.text import plural
+from saematch.types import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,6 @@ MAIN_MEASURES: Mapping[str, tuple[str, str]] = {
     "causal_agreement": ("causal", "causal agreement"),
 }
 """Short and long names of the measures that stand in summaries."""
-Span = tuple[float, float | None, float | None]
 
 
 def evaluated(run: "Run") -> "pd.DataFrame":
@@ -95,9 +95,9 @@ def strategy_rows(measures: "pd.DataFrame") -> Iterator[tuple[str, dict[str, flo
         yield f"{MAIN}, {parts} only" if other else strategy, means[strategy, parts]
 
 
-def spanned(span: Span | None, interval: bool = True) -> str:
+def spanned(span: Interval | None, interval: bool = True) -> str:
     """A value to three places, its interval in brackets; a dash where there is none."""
-    if span is None or not math.isfinite(span[0]):
+    if span is None or not math.isfinite(span.value):
         return "–"
     value, low, high = span
     text = f"{value:.3f}"

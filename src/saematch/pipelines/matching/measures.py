@@ -11,13 +11,12 @@ from saematch.matching.matched import Matching, same_features
 from saematch.matching.measuring import measure
 from saematch.matching.registry import is_matcher, matcher
 from saematch.sae import FoldedSAE
+from saematch.stats import spread
 from saematch.store.matchings import SHA256
 from saematch.store.schema import MEASURES, WEIGHT_MEASURES
+from saematch.types import Interval
 
 COUNTS = ("pairs", "compared", "left_out", "unmatched_a", "unmatched_b")
-
-Range = tuple[float, float | None, float | None]
-"""A measure's value, and the lower and upper end of its range where it has one."""
 
 
 def compared_measures(
@@ -27,7 +26,7 @@ def compared_measures(
     *,
     seed: int = 0,
     draws: int = 20,
-) -> dict[str, dict[str, Range]]:
+) -> dict[str, dict[str, Interval]]:
     """The measures of one pair's matchings by strategy, their means over the same features of A.
 
     These are the `same_features` of all the matchings; how many there are, and how many of A's they
@@ -36,12 +35,12 @@ def compared_measures(
     measured on the weights as shipped too.
     """
     features = same_features(matchings.values())
-    rows: dict[str, dict[str, Range]] = {}
+    rows: dict[str, dict[str, Interval]] = {}
     for strategy, found in matchings.items():
         measures = measures_of(found, features)
         if is_matcher(strategy) and matcher(strategy).assigns:
             raw = measure(a.sae, b.sae, found.permutation, parts=found.parts, scale="none")
-            measures["mse_decoder_raw"] = (mean_of(raw.mse_decoder, features), None, None)
+            measures["mse_decoder_raw"] = Interval(mean_of(raw.mse_decoder, features))
         if is_matcher(strategy) and matcher(strategy).seeded:
             more = (
                 measures_of(
@@ -50,12 +49,12 @@ def compared_measures(
                 for n in range(1, draws)
             )
             all_draws = [measures, *more]
-            measures = {name: spread([one[name][0] for one in all_draws]) for name in measures}
+            measures = {name: spread([one[name].value for one in all_draws]) for name in measures}
         rows[strategy] = measures
     return rows
 
 
-def measures_of(found: Matching, features: np.ndarray) -> dict[str, Range]:
+def measures_of(found: Matching, features: np.ndarray) -> dict[str, Interval]:
     """The measures of a matching by name, means over `features` ([d_a] bool); the names are those of
     `WEIGHT_MEASURES`."""
     summary = found.summary(features)
@@ -65,7 +64,7 @@ def measures_of(found: Matching, features: np.ndarray) -> dict[str, Range]:
     values |= {name: float(summary[name]) for name in COUNTS}
     if found.gap is not None:
         values |= {"gap": found.gap, "slack": found.slack, "certain_share": summary["certain"]}
-    return {name: (_number(value), None, None) for name, value in values.items()}
+    return {name: Interval(_number(value)) for name, value in values.items()}
 
 
 def details_of(found: Matching, correspondence: str | None = None) -> dict[str, Any]:
@@ -111,7 +110,7 @@ def details_of(found: Matching, correspondence: str | None = None) -> dict[str, 
 
 
 def measure_rows(
-    a: str, b: str, strategy: str, parts: str, measures: Mapping[str, Sequence[float | None]]
+    a: str, b: str, strategy: str, parts: str, measures: Mapping[str, Interval]
 ) -> list[tuple[Any, ...]]:
     """Rows of the table of measures for one matching that needed no data."""
     ordered = [name for name in WEIGHT_MEASURES if name in measures]
@@ -119,7 +118,7 @@ def measure_rows(
     return [(a, b, "", strategy, parts, name, *measures[name], 0, 0) for name in ordered]
 
 
-def measure_records(rows: Mapping[str, Mapping[str, Range]]) -> list[dict[str, Any]]:
+def measure_records(rows: Mapping[str, Mapping[str, Interval]]) -> list[dict[str, Any]]:
     """Measures by strategy as one record each; a range adds `NAME_low` and `NAME_high`."""
     records = []
     for strategy, measures in rows.items():
@@ -134,11 +133,6 @@ def measure_records(rows: Mapping[str, Mapping[str, Range]]) -> list[dict[str, A
 def as_columns(rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
     """Rows of the table of measures as its columns."""
     return {name: [row[n] for row in rows] for n, name in enumerate(MEASURES.names)}
-
-
-def spread(values: Sequence[float]) -> Range:
-    """Mean, least and greatest."""
-    return float(np.mean(values)), float(np.min(values)), float(np.max(values))
 
 
 def mean_of(values: np.ndarray, chosen: np.ndarray) -> float:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from saematch.matching.registry import MAIN
-from saematch.pipelines.matching.measures import Range, as_columns, mean_of, measure_rows
+from saematch.pipelines.matching.measures import as_columns, mean_of, measure_rows
 from saematch.pipelines.suite import Member
 from saematch.store.build import Output, stage
 from saematch.store.directory import KeptFile
 from saematch.store.matchings import kept_matching
 from saematch.store.schema import MEASURE_SOURCE
+from saematch.types import Interval, parts_slug
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ def measure_norms(task: NormsTask, files: Sequence[KeptFile]) -> Output:
     threshold = math.nan
     if sae.threshold is not None:
         threshold = mean_of(sae.threshold.double().numpy(), live)
-    measures: dict[str, Range] = {
-        "threshold": (threshold, None, None),
-        "decoder_norm": (mean_of(_decoder_norms(task.member, task.scale), live), None, None),
+    measures: dict[str, Interval] = {
+        "threshold": Interval(threshold),
+        "decoder_norm": Interval(mean_of(_decoder_norms(task.member, task.scale), live)),
     }
     key = task.member.key
     data = MEASURE_SOURCE.encode(as_columns(measure_rows(key, key, "", "", measures)))
@@ -69,15 +70,13 @@ def measure_norms(task: NormsTask, files: Sequence[KeptFile]) -> Output:
 @stage("measure_growth")
 def measure_growth(task: NormGrowthTask, files: Sequence[KeptFile]) -> Output:
     """`evaluation/measures/norms-{a}--{b}.parquet`."""
-    from saematch.types import parts_slug
-
     started = time.perf_counter()
     found = kept_matching(files[0])
     live = np.flatnonzero(found.live)
     norms_a, norms_b = (_decoder_norms(member, task.scale) for member in (task.a, task.b))
     ratios = np.log(norms_b[found.permutation[live]] / norms_a[live])
     ratio = math.exp(ratios.mean()) if len(live) else math.nan
-    measures: dict[str, Range] = {"decoder_norm_ratio": (ratio, None, None)}
+    measures: dict[str, Interval] = {"decoder_norm_ratio": Interval(ratio)}
     slug = parts_slug(dict(found.parts))
     rows = measure_rows(task.a.key, task.b.key, MAIN, slug, measures)
     data = MEASURE_SOURCE.encode(as_columns(rows))

@@ -21,7 +21,6 @@ from saematch.matching.paths import chain
 from saematch.matching.registry import matcher
 from saematch.pipelines.matching.candidates import nearest
 from saematch.pipelines.matching.measures import (
-    Range,
     as_columns,
     compared_measures,
     details_of,
@@ -44,7 +43,7 @@ from saematch.store.schema import (
     MEASURES,
     PATHS,
 )
-from saematch.types import parts_slug
+from saematch.types import Interval, parts_slug
 
 
 @dataclass(frozen=True)
@@ -292,9 +291,9 @@ def measure_consistency(task: ConsistencyTask, files: Sequence[KeptFile]) -> Out
 
     started = time.perf_counter()
     found = pw_mcc(task.a.load(), task.b.load(), seed=task.seed)
-    measures: dict[str, Range] = {
-        "pw_mcc": (found.value, None, None),
-        "pw_mcc_random": (found.random, None, None),
+    measures: dict[str, Interval] = {
+        "pw_mcc": Interval(found.value),
+        "pw_mcc_random": Interval(found.random),
     }
     rows = measure_rows(task.a.key, task.b.key, "", "", measures)
     data = MEASURE_SOURCE.encode(as_columns(rows), {"pairs_matched": found.pairs})

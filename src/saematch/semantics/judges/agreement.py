@@ -6,19 +6,16 @@ questions.  Strategies are compared on the features that were judged under every
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from saematch.evaluation.measuring import draw_weights, interval
 from saematch.semantics.judges.experiments import CALIBRATION, DIFFERENT, PAIR, SAME
 from saematch.semantics.judges.protocol import Judgement, Label, Outcome
+from saematch.stats import auc, mean_interval
 from saematch.text import plural
 
-Span = tuple[float, float | None, float | None]
-"""A value and its 95% interval."""
-ResultRow = tuple[str, str, str, str, float, float | None, float | None, int]
+ResultRow = tuple[Any, ...]
 """strategy, a, b, measure, value, low, high, judged."""
 CONTROLS = {SAME: "control: same", DIFFERENT: "control: different"}
 """What stands for a strategy in the rows of controls."""
@@ -110,16 +107,16 @@ def quality(answers: Sequence[Answer], seed: int) -> list[ResultRow]:
     both = _both_ways(rated)
     if both:
         shift = np.array([x.label.value_in_means - y.label.value_in_means for x, y in both])  # pyright: ignore[reportOptionalMemberAccess]
-        rows.append(("", "", "", "order_bias", *mean_span(shift, seed), len(both)))
-        rows.append(("", "", "", "order_changed", *mean_span(shift != 0, seed), len(both)))
+        rows.append(("", "", "", "order_bias", *mean_interval(shift, seed), len(both)))
+        rows.append(("", "", "", "order_changed", *mean_interval(shift != 0, seed), len(both)))
     counted = [one for one in answers if not one.kind.startswith(CALIBRATION) and not one.swapped]
     if counted:
         no_text = np.array([not one.askable for one in counted])
-        rows.append(("", "", "", "no_description", *mean_span(no_text, seed), len(counted)))
+        rows.append(("", "", "", "no_description", *mean_interval(no_text, seed), len(counted)))
     asked = [one.judgement for one in counted if one.judgement is not None]
     if asked:
         unread = np.array([one.outcome is not Outcome.JUDGED for one in asked])
-        rows.append(("", "", "", "unreadable", *mean_span(unread, seed), len(asked)))
+        rows.append(("", "", "", "unreadable", *mean_interval(unread, seed), len(asked)))
     return rows
 
 
@@ -161,39 +158,6 @@ def _why_unknown(answers: Sequence[Answer]) -> str:
     )
 
 
-def mean_span(values: np.ndarray, seed: int) -> Span:
-    """A mean and its interval."""
-    return interval(_weights(len(values), seed) @ values.astype(float) / len(values))
-
-
-@lru_cache(maxsize=2)
-def _weights(count: int, seed: int) -> np.ndarray:
-    """Drawn once for all measures of the same questions."""
-    return draw_weights(count, seed)
-
-
-def auc(same: Sequence[float], different: Sequence[float], seed: int) -> Span:
-    """The probability that one of `same` is rated above one of `different`, ties counting half."""
-    s, d = np.asarray(same)[:, None], np.asarray(different)[None]
-    above = (s > d) + 0.5 * (s == d)
-    w_s, w_d = draw_weights(len(same), (seed, 1)), draw_weights(len(different), (seed, 2))
-    values = np.einsum("ws,sd,wd->w", w_s, above, w_d, optimize=True)
-    return interval(values / above.size)
-
-
-def kappa(pairs: Sequence[tuple[Label, Label]], seed: int) -> Span:
-    """Cohen's κ of two judges on the same questions; NaN where both always say one label."""
-    labels = list(Label)
-    counts = np.zeros((len(pairs), len(labels), len(labels)))
-    for number, (x, y) in enumerate(pairs):
-        counts[number, labels.index(x), labels.index(y)] = 1
-    table = np.tensordot(draw_weights(len(pairs), seed), counts, axes=1) / len(pairs)
-    observed = np.trace(table, axis1=1, axis2=2)
-    expected = np.einsum("wi,wi->w", table.sum(axis=2), table.sum(axis=1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return interval((observed - expected) / (1 - expected))
-
-
 def _both_ways(rated: Sequence[Answer]) -> list[tuple[Answer, Answer]]:
     """Pairs asked in both orders: as usual, and swapped."""
 
@@ -210,13 +174,20 @@ def _label_rows(
     if not mine:
         return []
     rows: list[ResultRow] = [
-        (strategy, a, b, measure, *mean_span(np.array([of(one) for one in mine]), seed), len(mine))
+        (
+            strategy,
+            a,
+            b,
+            measure,
+            *mean_interval(np.array([of(one) for one in mine]), seed),
+            len(mine),
+        )
         for measure, of in _OF_LABELS.items()
     ]
     scores = [one.judgement.score for one in mine if one.judgement is not None]
     known = np.array([score for score in scores if score is not None])
     if len(known):
-        rows.append((strategy, a, b, "score", *mean_span(known, seed), len(known)))
+        rows.append((strategy, a, b, "score", *mean_interval(known, seed), len(known)))
     return rows
 
 
@@ -242,5 +213,5 @@ def _difference_rows(
     for measure, of in _OF_LABELS.items():
         difference = np.array([of(x) - of(y) for x, y in both])
         name = f"{measure}_minus_{reference}"
-        rows.append((strategy, a, b, name, *mean_span(difference, seed), len(both)))
+        rows.append((strategy, a, b, name, *mean_interval(difference, seed), len(both)))
     return rows
