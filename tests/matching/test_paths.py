@@ -108,7 +108,7 @@ def test_position_by_key_or_layer() -> None:
     assert paths.position("4.other") == 2
     with pytest.raises(UsageError, match="names several"):
         paths.position(4)
-    with pytest.raises(UsageError, match=r"3\.wide_x, 4, 4\.other, found '7'"):
+    with pytest.raises(UsageError, match=r"3\.wide_x, 4, 4\.other, got '7'"):
         paths.position(7)
 
 

@@ -1,8 +1,8 @@
 """The query that puts all that finding and following need of one SAE's features into one table.
 
 A row a feature: where it is, the step from it to the next layer under every strategy, the nearest other
-feature, how often the two fire together, what it fires on and promotes, what it is said to mean, how a judge
-labelled the pair.
+feature, how often the two are active together, what it activates on, its top logits, what it is said to mean,
+how a judge labelled the pair.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from saematch.matching.matchers import COSINE
 from saematch.matching.registry import MAIN, is_matcher, matchers
 from saematch.semantics.judges.protocol import Label
 from saematch.store.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PATHS, Table
-from saematch.store.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES, JUDGEMENTS, SAMPLE
-from saematch.store.warnings import APART, BY_DIRECTION, DEAR_QUANTILE, NEAR_TIE, Doubt
+from saematch.store.schema_semantics import DESCRIPTIONS, EXAMPLES, FEATURES, JUDGEMENTS, SAMPLE
+from saematch.store.warnings import APART, BY_DIRECTION, COSTLY_QUANTILE, NEAR_TIE, StepWarning
 
 STEP_COLUMNS = ("partner", "cost", "mse", "cosine", "margin", "matched", "both_live")
 """What is kept of a step under each of them.  `matched`: whether the run has this matching; without it
 nothing is known of a partner, which is not the same as none.  `both_live`: whether both
 features of the pair are live."""
-FIRED_COLUMNS = ("phi_texts", "lift_texts", "fired", "partner_fired", "joint_fired")
-"""On how many texts φ and lift are known, and the firings on all of them."""
-MAIN_COLUMNS = ("certain", "quantile", "labels", "phi", "lift", *FIRED_COLUMNS, "doubts")
+ACTIVE_COLUMNS = ("phi_texts", "lift_texts", "active", "partner_active", "joint_active")
+"""On how many texts φ and lift are known, and the activations on all of them."""
+MAIN_COLUMNS = ("certain", "quantile", "labels", "phi", "lift", *ACTIVE_COLUMNS, "warnings")
 """What is known of the main strategy's step alone."""
 SEPARATOR = "chr(31)"
 """Between tokens in the columns that are searched; no token holds it."""
@@ -33,7 +33,7 @@ TABLES = {
     "previous": MATCHINGS,
     "candidates": CANDIDATES,
     "features": FEATURES,
-    "contexts": CONTEXTS,
+    "examples": EXAMPLES,
     "samples": SAMPLE,
     "judgements": JUDGEMENTS,
     "pairs": PAIR_SOURCE,
@@ -83,16 +83,16 @@ def catalogue_query(
     files: Mapping[str, Sequence[str]],
     descriptions: Sequence[tuple[str, str]],
     judges: Sequence[str],
-    telling: Sequence[str],
+    passing: Sequence[str],
 ) -> tuple[str, dict[str, Any]]:
     """The query of the features from $start until before $end, and its other parameters.
 
     `following`: key of the SAE after it on its chain, '' at the end; `files`: by role (`TABLES`), as far as
     there are any; `descriptions`: source and file, those that are preferred first; `judges`: whose labels
-    are shown, as experiment/judge; `telling`: those of them that tell their controls apart.
+    are shown, as experiment/judge; `passing`: those of them that pass their controls.
     """
     values: dict[str, Any] = {
-        "key": key, "next": following, "judges": list(judges), "telling": list(telling),
+        "key": key, "next": following, "judges": list(judges), "passing": list(passing),
     }  # fmt: skip
 
     def whole(role: str, extra: str = "") -> str:
@@ -122,10 +122,11 @@ def catalogue_query(
         paths=table("paths"), before=table("previous", "partner"), main=whole(role_of(MAIN)), strategy=MAIN,
         every_path=whole("paths"),
         candidates=table("candidates"), features=table("features"), pairs=table("pairs"),
-        contexts=table("contexts"),
+        examples=table("examples"),
         labelled=labels_query(whole("samples", ", filename = true"), whole("judgements")),
         others=",\n".join(others), joins="\n".join(joins), texts=_texts(descriptions, values),
-        fires=_searched("list_concat(fires_on, peaks)"), promotes=_searched("promotes"), doubts=_doubts(),
+        activates_on=_searched("list_concat(activates_on, peaks)"),
+        top_logits=_searched("top_logits"), warnings=_warnings(),
     ), values  # fmt: skip
 
 
@@ -174,23 +175,23 @@ def _searched(column: str) -> str:
     return f"{SEPARATOR} || array_to_string({tokens}, {SEPARATOR}) || {SEPARATOR}"
 
 
-_DOUBTS = {
-    Doubt.NOT_LIVE: "status <> 'live' OR partner_status <> 'live'",
-    Doubt.DEAR: f"quantile > {DEAR_QUANTILE}",
-    Doubt.NEARER: "live_pair AND nearer IS NOT NULL",
-    Doubt.DIRECTION: f"live_pair AND {COSINE}_both_live AND {COSINE}_partner <> partner "
+_WARNINGS = {
+    StepWarning.NOT_LIVE: "status <> 'live' OR partner_status <> 'live'",
+    StepWarning.COSTLY: f"quantile > {COSTLY_QUANTILE}",
+    StepWarning.NEARER: "live_pair AND nearer IS NOT NULL",
+    StepWarning.DIRECTION: f"live_pair AND {COSINE}_both_live AND {COSINE}_partner <> partner "
     f"AND {COSINE}_partner IS DISTINCT FROM nearer AND {COSINE}_cosine - cosine > {BY_DIRECTION}",
-    Doubt.UNCERTAIN: "NOT certain",
-    Doubt.TIE: f"live_pair AND certain AND margin < {NEAR_TIE} * cost",
-    Doubt.NEVER: f"live_pair AND least(fired, partner_fired) >= {APART} AND joint_fired = 0",
-    Doubt.DIFFERENT: f"told = ['{Label.DIFFERENT}']",
+    StepWarning.UNCERTAIN: "NOT certain",
+    StepWarning.TIE: f"live_pair AND certain AND margin < {NEAR_TIE} * cost",
+    StepWarning.NEVER: f"live_pair AND least(active, partner_active) >= {APART} AND joint_active = 0",
+    StepWarning.DIFFERENT: f"told = ['{Label.DIFFERENT}']",
 }
-"""Which steps have a doubt of each kind (store/warnings.py)."""
+"""Which steps have a warning of each kind (store/warnings.py)."""
 
 
-def _doubts() -> str:
-    """The kinds of doubt of a step; NULL where there is no step."""
-    kinds = ", ".join(f"CASE WHEN {holds} THEN '{kind}' END" for kind, holds in _DOUBTS.items())
+def _warnings() -> str:
+    """The kinds of warning about a step; NULL if there is no step."""
+    kinds = ", ".join(f"CASE WHEN {holds} THEN '{kind}' END" for kind, holds in _WARNINGS.items())
     return (
         f"CASE WHEN matched AND partner IS NOT NULL "
         f"THEN list_filter([{kinds}], lambda kind: kind IS NOT NULL) END"
@@ -243,19 +244,20 @@ other AS (
 ),
 together AS (
   SELECT feature, partner, avg(phi) AS phi, avg(lift) AS lift, count(phi) AS phi_texts,
-    count(lift) AS lift_texts, sum(firings)::BIGINT AS fired,
-    sum(partner_firings)::BIGINT AS partner_fired, sum(joint_firings)::BIGINT AS joint_fired
+    count(lift) AS lift_texts, sum(activation_count)::BIGINT AS active,
+    sum(partner_activation_count)::BIGINT AS partner_active,
+    sum(joint_activation_count)::BIGINT AS joint_active
   FROM {pairs} WHERE a = $key AND b = $next AND strategy = '{strategy}' GROUP BY feature, partner
 ),
 peaked AS (
   SELECT feature, list(token ORDER BY activation DESC, token) AS peaks FROM (
-    SELECT feature, tokens[place + 1] AS token, max(activation) AS activation FROM {contexts}
+    SELECT feature, tokens[place + 1] AS token, max(activation) AS activation FROM {examples}
     GROUP BY feature, token
   ) GROUP BY feature
 ),
 described AS ({texts}),
 labelled AS (SELECT * FROM ({labelled}) WHERE a = $key AND b = $next)
-SELECT *, {doubts} AS doubts FROM (SELECT CAST($key AS VARCHAR) AS key, base.feature, path.path,
+SELECT *, {warnings} AS warnings FROM (SELECT CAST($key AS VARCHAR) AS key, base.feature, path.path,
   coalesce(path.status, step.status, before.status) AS status,
   coalesce(path.born, false) AS born, coalesce(path.dies, false) AS dies,
   nullif(CAST($next AS VARCHAR), '') AS next, step.partner, step.cost, step.mse_decoder AS mse,
@@ -265,11 +267,12 @@ SELECT *, {doubts} AS doubts FROM (SELECT CAST($key AS VARCHAR) AS key, base.fea
   step.partner_status, other.runner_up, other.runner_up_cost - step.cost AS extra_cost,
   other.runner_up_cosine, nullif(other.runner_up_status, '') AS runner_up_status,
   other.nearer, other.nearer_cost, other.nearer_cosine,
-  together.phi, together.lift, together.phi_texts, together.lift_texts, together.fired,
-  together.partner_fired, together.joint_fired,
-  features.firings, features.density, features.mean_activation, features.greatest_activation,
-  features.fires_on, features.fires_on_share, features.amid, features.promotes, peaked.peaks,
-  {fires} AS searched_fires, {promotes} AS searched_promotes,
+  together.phi, together.lift, together.phi_texts, together.lift_texts, together.active,
+  together.partner_active, together.joint_active,
+  features.activation_count, features.activation_frequency, features.mean_activation,
+  features.greatest_activation,
+  features.activates_on, features.activates_on_share, features.amid, features.top_logits, peaked.peaks,
+  {activates_on} AS searched_activates_on, {top_logits} AS searched_top_logits,
   described.description, described.source, described.searched AS searched_text,
   labelled.labels, labelled.told,
   {others}

@@ -1,4 +1,4 @@
-"""The path of one feature through the layers, forwards and backwards, a card a layer."""
+"""The path of one feature through the layers, forwards and backwards, a card per layer."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -6,7 +6,7 @@ from typing import Any
 
 from saematch.errors import InputError, UsageError
 from saematch.explorer.catalogue import Catalogue
-from saematch.explorer.catalogue_query import FIRED_COLUMNS, step_column
+from saematch.explorer.catalogue_query import ACTIVE_COLUMNS, step_column
 from saematch.explorer.database import Database
 from saematch.explorer.rows import read_rows
 from saematch.explorer.selection import check_names, parse_feature
@@ -14,19 +14,20 @@ from saematch.matching.matchers import COSINE
 from saematch.store.warnings import Other, Pair
 
 FEATURE_COLUMNS = (
-    "key", "feature", "status", "description", "source", "fires_on", "fires_on_share", "amid", "promotes",
-    "density", "firings", "mean_activation", "greatest_activation", "born", "dies",
+    "key", "feature", "status", "description", "source", "activates_on", "activates_on_share",
+    "amid", "top_logits",
+    "activation_frequency", "activation_count", "mean_activation", "greatest_activation", "born", "dies",
 )  # fmt: skip
 STEP_COLUMNS = (
     "cost", "mse", "mse_encoder", "cosine", "margin", "certain", "quantile", "runner_up", "extra_cost",
-    "runner_up_cosine", "runner_up_status", "phi", "lift", *FIRED_COLUMNS, "labels",
+    "runner_up_cosine", "runner_up_status", "phi", "lift", *ACTIVE_COLUMNS, "labels",
 )  # fmt: skip
 
 
 def follow(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -> dict[str, Any]:
     """The path through a feature.
 
-    A card's `step` tells of the step into its layer; the first card has none.  `here` is the place of the
+    A card's `step` is the step into its layer; the first card has none.  `here` is the place of the
     feature that was asked for.  `ends`: why the path stops before its chain does, in words, at either end;
     `known`: whether it really does, as `[before, after]`, or a matching is missing.
     """
@@ -36,7 +37,7 @@ def follow(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -
     chain = next(chain for chain in catalogue.run.chains if key in chain)
     width = catalogue.run.width(key)
     if feature >= width:
-        raise UsageError(f"needed a feature of layer {key} from 0 to {width - 1}, found {feature}")
+        raise UsageError(f"expected a feature of layer {key} from 0 to {width - 1}, got {feature}")
     asked_for = _row(catalogue, key, feature)
     if asked_for["path"] is None:
         rows, here = _walked(catalogue, database, chain, asked_for)
@@ -93,7 +94,7 @@ def _row(catalogue: Catalogue, key: str, feature: int) -> dict[str, Any]:
     found = read_rows(index, [feature])
     if feature not in found:
         raise InputError(
-            f"needed a feature {feature} in layer {key}, found {catalogue.run.width(key)} features: "
+            f"layer {key} has no feature {feature}, only {catalogue.run.width(key)} features: "
             "a matching in this run leads to one that is not there"
         )
     return found[feature]
@@ -105,18 +106,20 @@ def _card(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str,
     if before is None:
         return {**card, "step": None}
     step = {name: before[name] for name in STEP_COLUMNS}
-    doubts = [words for _, words in _pair(before, row).doubts]
+    warnings = [words for _, words in _pair(before, row).warnings]
     if not before["matched"]:
-        doubts.append("the matching of these layers is missing: how near the two are is not known")
+        warnings.append(
+            "the matching of these layers is missing: how near the two are is not known"
+        )
     origin = f"{before['key']}/{before['feature']}"
-    return {**card, "step": {**step, "from": origin, "doubts": doubts}}
+    return {**card, "step": {**step, "from": origin, "warnings": warnings}}
 
 
 def _pair(before: Mapping[str, Any], row: Mapping[str, Any]) -> Pair:
     first, second = (f"{one['key']}/{one['feature']}" for one in (before, row))
-    nearer, beside = before["nearer"], before[step_column("partner", COSINE)]
-    fired = tuple(before[name] for name in ("fired", "partner_fired", "joint_fired"))
-    directed = before[step_column("both_live", COSINE)] and beside != before["partner"]
+    nearer, aligned = before["nearer"], before[step_column("partner", COSINE)]
+    active = tuple(before[name] for name in ("active", "partner_active", "joint_active"))
+    directed = before[step_column("both_live", COSINE)] and aligned != before["partner"]
     return Pair(
         names=(first, second),
         statuses=(before["status"], row["status"]),
@@ -124,8 +127,8 @@ def _pair(before: Mapping[str, Any], row: Mapping[str, Any]) -> Pair:
         nearer=None
         if nearer is None
         else Other(nearer, before["nearer_cosine"], before["nearer_cost"]),
-        by_direction=Other(beside, before[step_column("cosine", COSINE)]) if directed else None,
-        firings=None if None in fired else fired,
+        by_direction=Other(aligned, before[step_column("cosine", COSINE)]) if directed else None,
+        activation_counts=None if None in active else active,
         labels=before["told"] or (),
     )
 

@@ -10,5 +10,5 @@ def named_feature(text: str) -> tuple[str, int]:
     other text."""
     key, separator, index = (part.strip() for part in text.rpartition("/"))
     if not (separator and key and index.isascii() and index.isdecimal() and len(index) <= DIGITS):
-        raise UsageError(f"needed a feature as LAYER/INDEX, e.g. 12/345, found '{text[:80]}'")
+        raise UsageError(f"expected a feature as LAYER/INDEX, e.g. 12/345, got '{text[:80]}'")
     return key, int(index)

@@ -1,7 +1,7 @@
-"""Why to doubt that a pair of matched features are the same: what speaks against a step, in words.
+"""Warnings about a step: why its two features may not be the same, in words.
 
-Squared distance alone says little of a single pair: a feature of small norm, dead ones before all, is near
-to everything.  So another feature counts against a step only if it is live and nearer by more than cost.
+Squared distance alone says little of a single pair: a feature of small norm, above all a dead one, is
+near to everything.  So another feature counts against a step only if it is live and nearer by more than cost.
 """
 
 from collections.abc import Sequence
@@ -10,21 +10,22 @@ from enum import StrEnum
 
 from saematch.semantics.judges.protocol import Label
 
-DEAR_QUANTILE = 0.9
-"""Steps that cost more than this share of the live pairs are doubted."""
+COSTLY_QUANTILE = 0.9
+"""Steps that cost more than this share of the live pairs are flagged."""
 NEAR_TIE = 1e-3
 """So are those of a margin below this share of their cost."""
 BY_DIRECTION = 0.1
 """So are those where another live feature's cosine is greater by more than this."""
 APART = 10
-"""And those where both features fire at least so often on the texts of the evaluation, and never together."""
+"""And those where both features are active at least so often on the texts of the evaluation, and never
+together."""
 
 
-class Doubt(StrEnum):
-    """What speaks against a step."""
+class StepWarning(StrEnum):
+    """Kinds of warning about a step."""
 
     NOT_LIVE = "not live"
-    DEAR = "dear"
+    COSTLY = "costly"
     NEARER = "nearer"
     DIRECTION = "by direction"
     UNCERTAIN = "not certain"
@@ -48,7 +49,7 @@ class Pair:
     """What is known of a feature and its partner; None: it is not known, or there is none."""
 
     names: tuple[str, str]
-    """Of the two, as layer/index."""
+    """The two, as layer/index."""
     statuses: tuple[str | None, str | None]
     cost: float | None = None
     quantile: float | None = None
@@ -61,68 +62,68 @@ class Pair:
     """The live feature of least cost that is nearer than the partner both by cost and by cosine."""
     by_direction: Other | None = None
     """The live feature of greatest cosine, where that is not the partner."""
-    firings: tuple[int, int, int] | None = None
-    """Of the feature, of its partner, and of both at once, on all texts of the evaluation."""
+    activation_counts: tuple[int, int, int] | None = None
+    """Tokens on which the feature, its partner and both are active, over all texts of the evaluation."""
     labels: Sequence[str] = ()
-    """What the judges that stand, and tell their controls apart, call the two."""
+    """What the judges whose labels count, and who pass their controls, call the two."""
 
     @property
     def is_live(self) -> bool:
         return self.statuses == ("live", "live")
 
     @property
-    def doubts(self) -> list[tuple[Doubt, str]]:
-        """Why to doubt the pair, each in words; empty where nothing speaks against it."""
+    def warnings(self) -> list[tuple[StepWarning, str]]:
+        """Warnings about the pair, each in words; empty if there are none."""
         return [*self._of_statuses(), *self._of_distance(), *self._of_proof(), *self._of_use()]
 
-    def _of_statuses(self) -> list[tuple[Doubt, str]]:
+    def _of_statuses(self) -> list[tuple[StepWarning, str]]:
         found = zip(self.names, self.statuses, strict=True)
         dead = [f"{name} is {status}" for name, status in found if status not in ("live", None)]
-        return [(Doubt.NOT_LIVE, "; ".join(dead))] if dead else []
+        return [(StepWarning.NOT_LIVE, "; ".join(dead))] if dead else []
 
-    def _of_distance(self) -> list[tuple[Doubt, str]]:
+    def _of_distance(self) -> list[tuple[StepWarning, str]]:
         if not self.is_live or self.cost is None or self.cosine is None:
-            return []  # to be dead says it all
+            return []  # being dead says it all
         found = []
-        if self.quantile is not None and self.quantile > DEAR_QUANTILE:
-            found.append((Doubt.DEAR, "among the dearest tenth of the live pairs"))
+        if self.quantile is not None and self.quantile > COSTLY_QUANTILE:
+            found.append((StepWarning.COSTLY, "among the most costly 10% of the live pairs"))
         layer = self.names[1].rpartition("/")[0]
-        nearer, beside = self.nearer, self.by_direction
+        nearer, aligned = self.nearer, self.by_direction
         if nearer is not None and nearer.cost is not None:
             words = (
                 f"{layer}/{nearer.feature} is nearer (cost {nearer.cost:.4g} against {self.cost:.4g}, "
                 f"cosine {nearer.cosine:.3f} against {self.cosine:.3f}), but was given to another"
             )
-            found.append((Doubt.NEARER, words))
+            found.append((StepWarning.NEARER, words))
         if (
-            beside is not None
-            and beside.cosine - self.cosine > BY_DIRECTION
-            and (nearer is None or beside.feature != nearer.feature)
+            aligned is not None
+            and aligned.cosine - self.cosine > BY_DIRECTION
+            and (nearer is None or aligned.feature != nearer.feature)
         ):
             words = (
-                f"{layer}/{beside.feature} is nearer by direction (cosine {beside.cosine:.2f} against "
+                f"{layer}/{aligned.feature} is nearer by direction (cosine {aligned.cosine:.2f} against "
                 f"{self.cosine:.2f})"
             )
-            found.append((Doubt.DIRECTION, words))
+            found.append((StepWarning.DIRECTION, words))
         return found
 
-    def _of_proof(self) -> list[tuple[Doubt, str]]:
+    def _of_proof(self) -> list[tuple[StepWarning, str]]:
         if self.cost is None:
             return []
         if not self.certain:
-            return [(Doubt.UNCERTAIN, "an equally good matching may pair it otherwise")]
+            return [(StepWarning.UNCERTAIN, "an equally good matching may pair it otherwise")]
         if self.is_live and self.margin is not None and self.margin < NEAR_TIE * self.cost:
             words = f"a near tie: a matching without the pair may cost only {self.margin:.2g} more"
-            return [(Doubt.TIE, words)]
+            return [(StepWarning.TIE, words)]
         return []
 
-    def _of_use(self) -> list[tuple[Doubt, str]]:
+    def _of_use(self) -> list[tuple[StepWarning, str]]:
         found = []
-        if self.is_live and self.firings is not None:
-            one, other, both = self.firings
+        if self.is_live and self.activation_counts is not None:
+            one, other, both = self.activation_counts
             if min(one, other) >= APART and both == 0:
-                words = f"the two never fire together ({one:,} and {other:,} firings)"
-                found.append((Doubt.NEVER, words))
+                words = f"the two are never active together ({one:,} and {other:,} activations)"
+                found.append((StepWarning.NEVER, words))
         if tuple(self.labels) == (str(Label.DIFFERENT),):
-            found.append((Doubt.DIFFERENT, "judged DIFFERENT"))
+            found.append((StepWarning.DIFFERENT, "judged DIFFERENT"))
         return found
