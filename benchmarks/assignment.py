@@ -1,4 +1,4 @@
-"""Our solver beside scipy, lap, lapx, lapjv, POT and OR-tools: one run, one table, and its exponents.
+"""Our solver compared with scipy, lap, lapx, lapjv, POT and OR-tools: one run, one table, and its exponents.
 
 python benchmarks/assignment.py --sizes 2304x576 4096x576 --repeats 3
 python benchmarks/assignment.py --setup-peers          # once: an environment for each peer
@@ -28,7 +28,7 @@ PACKAGES = {
     "ortools": ["ortools", "absl-py", "protobuf", "immutabledict"],
     "lapjv": ["lapjv"],  # built from source: needs a C++ compiler
 }
-"""What a peer's own environment needs beside ours."""
+"""What a peer's own environment needs besides ours."""
 SOLVERS = ("saematch", "saematch-float32", "scipy", *PACKAGES)
 
 

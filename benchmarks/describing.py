@@ -1,4 +1,4 @@
-"""What describing features costs beside the language model's own pass over the same text.
+"""What describing features costs, compared with the language model's own pass over the same text.
 
 python benchmarks/describing.py --tokens 200000
 

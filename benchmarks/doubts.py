@@ -1,10 +1,12 @@
-"""What doubts are worth: of doubted steps and of others, what the judge says and how partners fire together.
+"""What warnings are worth: for flagged steps and for the others, what the judge says and how often partners
+activate together.
 
 python benchmarks/doubts.py my-run
 
-Over live pairs of adjacent layers of a run that was evaluated and judged.  The judge's own doubt is left out,
-as it would prove itself; φ says nothing new of pairs that never fire together.  Prints a row a kind of doubt:
-share of the steps, mean label (1 DIFFERENT to 3 SAME) and how many were judged, mean φ of the firings.
+Over live pairs of adjacent layers of a run that was evaluated and judged.  The judge's own warning is left
+out, as it would prove itself; φ says nothing new of pairs that are never active together.  Prints a row for
+each kind of warning: share of the steps, mean label (1 DIFFERENT to 3 SAME) and how many were judged, mean φ
+of the activations.
 """
 
 import argparse
@@ -20,9 +22,11 @@ from saematch.store.following import followed_steps
 from saematch.store.judge_results import labels_of_pairs
 from saematch.store.names import PAIR_SOURCES
 from saematch.store.reader import Run, open_run
-from saematch.store.warnings import Doubt
+from saematch.store.warnings import StepWarning
 
-KINDS = tuple(kind for kind in Doubt if kind not in (Doubt.NOT_LIVE, Doubt.DIFFERENT))
+KINDS = tuple(
+    kind for kind in StepWarning if kind not in (StepWarning.NOT_LIVE, StepWarning.DIFFERENT)
+)
 
 
 def steps_of(run: Run) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What an evaluation costs beside its bound: one full pass, and the suffix of every intervention.
+"""What an evaluation costs, compared with its bound: one full pass, and the suffix of every intervention.
 
 python benchmarks/evaluation.py --pairs 12,13 13,14 --documents 4 --tokens 256
 
@@ -14,7 +14,7 @@ import time
 import torch
 
 from saematch import fold_thresholds, load_sae, match
-from saematch.evaluation.arms import PairInputs, arms_of, on_device
+from saematch.evaluation.arms import PairInputs, conditions_of, on_device
 from saematch.evaluation.collecting import collect
 from saematch.matching.registry import matchers
 from saematch.models import Documents, batches, decoder_blocks, load_corpus, load_language_model
@@ -41,7 +41,7 @@ def main() -> None:
         for key in pair
     }
     saes = {key: one.sae for key, one in folded.items()}
-    arms = {}
+    conditions = {}
     for a, b in pairs:
         ends = folded[a], folded[b]
         matchings = {
@@ -49,12 +49,17 @@ def main() -> None:
             for one in matchers()
             if one.in_runs and not one.seeded
         }
-        arms[a, b] = arms_of(PairInputs(*ends, "all", matchings), drawn=["random"], draws=20)
+        conditions[a, b] = conditions_of(
+            PairInputs(*ends, "all", matchings), drawn=["random"], draws=20
+        )
     ran = [0]
     for block in decoder_blocks(model.model):
         block.self_attn.register_forward_hook(lambda *_: ran.__setitem__(0, ran[0] + 1))
     cut = list(batches(documents, arguments.batch_tokens, range(len(documents))))
-    suffixes = [(saes[pair[1]].layer, sum(arm.loss for arm in some)) for pair, some in arms.items()]
+    suffixes = [
+        (saes[pair[1]].layer, sum(condition.loss for condition in some))
+        for pair, some in conditions.items()
+    ]
     expected = len(cut) * (
         model.n_blocks + sum(count * (model.n_blocks - block - 1) for block, count in suffixes)
     )
@@ -81,7 +86,7 @@ def main() -> None:
         least = bound()
         ran[0] = 0
         started = time.perf_counter()
-        list(collect(model, documents, saes, arms, arguments.batch_tokens))
+        list(collect(model, documents, saes, conditions, arguments.batch_tokens))
         measured.append(time.perf_counter() - started)
         assert ran[0] == expected, (ran[0], expected)
         ratios.append(measured[-1] / least)

@@ -5,7 +5,7 @@ python benchmarks/explorer.py --layers 26 --features 16384
 1. Makes a run in the exact schema of a real one (synthetic_run.py), once; `--keep` keeps it for later.
 2. Starts `saematch explore` with an empty index and waits for the page's first answers.
 3. Lets the index be made, starts again, and asks 200 questions one after another: 90 times find
-   (text, tokens, ranges, sorts, all layers), 70 times follow, 40 times the contexts of a feature.
+   (text, tokens, ranges, sorts, all layers), 70 times follow, 40 times the examples of a feature.
 
 Prints a line of JSON; times in seconds, memory in MB (resident; most of samples every 50 ms).
 """
@@ -75,14 +75,14 @@ def questions(shape: Shape, draw: random.Random) -> list[tuple[str, dict[str, An
         return f"{draw.randrange(shape.layers)}/{draw.randrange(shape.features)}"
 
     found: list[tuple[str, dict[str, Any]]] = []
-    sorts = ("layer", "mse", "margin", "density", "cosine")
+    sorts = ("layer", "mse", "margin", "activation_frequency", "cosine")
     for number in range(90):
         asked: dict[str, Any] = {"sort": draw.choice(sorts), "order": draw.choice(("asc", "desc"))}
         kind = number % 3
         if kind == 0:
             asked["text"] = f"{draw.choice(WORDS)}{draw.choice(WORDS)}"
         elif kind == 1:
-            asked["fires"] = "".join(draw.choice(WORDS) for _ in range(draw.randint(1, 3)))
+            asked["activates_on"] = "".join(draw.choice(WORDS) for _ in range(draw.randint(1, 3)))
         else:
             asked |= {"mse_max": round(draw.uniform(0.005, 0.03), 4), "status": "live"}
         found.append(("features", asked))
@@ -148,10 +148,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=26)
     parser.add_argument("--features", type=int, default=16384)
-    parser.add_argument("--contexts", type=int, default=8, help="kept for each feature")
+    parser.add_argument("--examples", type=int, default=8, help="kept for each feature")
     parser.add_argument("--keep", type=Path, help="where the run is kept, and found again")
     given = parser.parse_args()
-    shape = Shape(given.layers, given.features, given.contexts, corpora=("web", "wiki", "code"))
+    shape = Shape(given.layers, given.features, given.examples, corpora=("web", "wiki", "code"))
     with tempfile.TemporaryDirectory() as temporary:
         run = given.keep or Path(temporary) / "run"
         if not (run / "manifest.json").exists():

@@ -1,4 +1,4 @@
-"""What judging by a language model costs beside its bound: latency × calls ÷ concurrency.
+"""What judging by a language model costs, compared with its bound: latency × calls ÷ concurrency.
 
 python benchmarks/judging.py --calls 1600 --latency 0.2 --concurrency 32
 

@@ -39,7 +39,7 @@ def _tiled(layer: int, n: int, d: int, generator: torch.Generator) -> Tensor:
 
     decoder = fold_thresholds(load_sae(f"bundled:smollm2-135m/{layer}")).W_dec
     if decoder.shape[1] != d:
-        raise SystemExit(f"needed a width of {decoder.shape[1]} for `tiled`, found {d}")
+        raise SystemExit(f"expected a width of {decoder.shape[1]} for `tiled`, got {d}")
     copies = decoder.repeat(-(-n // len(decoder)), 1)[:n]
     noise = torch.randn(copies.shape, generator=generator) / d**0.5
     copies = copies + NOISE * copies.norm(dim=1, keepdim=True) * noise
@@ -47,7 +47,7 @@ def _tiled(layer: int, n: int, d: int, generator: torch.Generator) -> Tensor:
 
 
 def product_seconds(rows: Tensor, columns: Tensor) -> float:
-    """One float32 matrix product of the operands, by blocks that fit beside anything."""
+    """One float32 matrix product of the operands, by blocks that always fit."""
     out = torch.empty(min(1024, len(rows)), len(columns))
     started = time.perf_counter()
     for block in rows.split(1024):

@@ -1,4 +1,5 @@
-"""What features of a synthetic run are said to mean: how they fire, contexts, descriptions, judgements."""
+"""What features of a synthetic run are said to mean: how they are active, examples, descriptions,
+judgements."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,8 +9,8 @@ import numpy as np
 
 from saematch.matching.matchers import COSINE, FOLDED, UNFOLDED
 from saematch.store.schema_semantics import (
-    CONTEXTS,
     DESCRIPTIONS,
+    EXAMPLES,
     FEATURES,
     JUDGEMENTS,
     RESULTS,
@@ -17,7 +18,7 @@ from saematch.store.schema_semantics import (
 )
 
 TOKENS = 25
-"""Of one context."""
+"""Tokens of one example."""
 JUDGE = "embedding-synthetic"
 UNABLE = "embedding-another"
 
@@ -35,31 +36,31 @@ class Meanings:
 
     def describe(self, key: str) -> None:
         n, random, words = self.shape.features, self.random, self.words
-        fires = [list(row) for row in words[random.integers(0, len(words), (n, 5))]]
-        promotes = [list(row) for row in words[random.integers(0, len(words), (n, 5))]]
+        activates_on = [list(row) for row in words[random.integers(0, len(words), (n, 5))]]
+        top_logits = [list(row) for row in words[random.integers(0, len(words), (n, 5))]]
         amid = [list(row) for row in words[random.integers(0, len(words), (n, 5))]]
-        density = np.clip(random.lognormal(-5.5, 1.5, n), 1e-6, 0.9)
-        density[self.status[key] == "dead"] = 0.0
-        never = density == 0
+        activation_frequency = np.clip(random.lognormal(-5.5, 1.5, n), 1e-6, 0.9)
+        activation_frequency[self.status[key] == "dead"] = 0.0
+        never = activation_frequency == 0
         greatest = np.where(never, np.nan, random.lognormal(2.5, 0.5, n))
         for row in np.flatnonzero(never):
-            fires[row], amid[row] = [], []
+            activates_on[row], amid[row] = [], []
         columns = {
             "feature": np.arange(n),
-            "firings": np.round(density * 100_000).astype(np.int64),
-            "density": density,
+            "activation_count": np.round(activation_frequency * 100_000).astype(np.int64),
+            "activation_frequency": activation_frequency,
             "mean_activation": greatest / 3,
             "greatest_activation": greatest,
-            "fires_on": fires,
-            "fires_on_share": [[0.4, 0.2, 0.1, 0.05, 0.02][: len(row)] for row in fires],
+            "activates_on": activates_on,
+            "activates_on_share": [[0.4, 0.2, 0.1, 0.05, 0.02][: len(row)] for row in activates_on],
             "amid": amid,
-            "promotes": promotes,
+            "top_logits": top_logits,
         }
         about = {"corpora": list(self.shape.corpora), "documents": 300, "tokens": 100_000}
         self.keep(f"features/{key}.parquet", FEATURES, columns, **about)
         texts = [
             f"fires on {', '.join(map(repr, one))}; promotes {', '.join(map(repr, other))}"
-            for one, other in zip(fires, promotes, strict=True)
+            for one, other in zip(activates_on, top_logits, strict=True)
         ]
         told = np.flatnonzero(~never)
         described = {
@@ -71,10 +72,10 @@ class Meanings:
         }
         name = f"descriptions/{self.shape.source}--{key}.parquet"
         self.keep(name, DESCRIPTIONS, described, neuronpedia="synthetic/layer")
-        self._contexts(key, told, greatest)
+        self._examples(key, told, greatest)
 
-    def _contexts(self, key: str, told: np.ndarray, greatest: np.ndarray) -> None:
-        count = self.shape.contexts
+    def _examples(self, key: str, told: np.ndarray, greatest: np.ndarray) -> None:
+        count = self.shape.examples
         rows, random = len(told) * count, self.random
         some = [list(one) for one in self.words[random.integers(0, len(self.words), (500, TOKENS))]]
         shades = np.where(random.random((500, TOKENS)) < 0.15, random.random((500, TOKENS)), 0.0)
@@ -94,11 +95,12 @@ class Meanings:
             "tokens": [some[row] for row in chosen],
             "activations": [shades[row] for row in chosen],
         }
-        self.keep(f"contexts/{key}.parquet", CONTEXTS, columns)
+        self.keep(f"examples/{key}.parquet", EXAMPLES, columns)
 
     def judge(self) -> None:
         """Two experiments: `layers` asks about three strategies and has two judges, of whom the second
-        cannot tell; `mse` asks about one.  Controls and questions the other way round are among them."""
+        fails its controls; `mse` asks about one.  Controls and questions the other way round are among
+        them."""
         answers: dict[str, list[Any]] = {name: [] for name in JUDGEMENTS.names}
         for experiment, strategies in (
             ("layers", (FOLDED, UNFOLDED, COSINE)),
@@ -106,10 +108,10 @@ class Meanings:
         ):
             sample = self._sample(strategies)
             self.keep(f"judging/{experiment}/sample.parquet", SAMPLE, sample)
-            for judge, tells in ((JUDGE, True), (UNABLE, False)):
-                if tells or experiment == "layers":
+            for judge, passes_controls in ((JUDGE, True), (UNABLE, False)):
+                if passes_controls or experiment == "layers":
                     self._answer(experiment, judge, sample, answers)
-                    self._results(experiment, judge, tells, len(sample["question"]))
+                    self._results(experiment, judge, passes_controls, len(sample["question"]))
         self.keep("judgements.parquet", JUDGEMENTS, answers)
 
     def _sample(self, strategies: Sequence[str]) -> dict[str, list[Any]]:
@@ -153,14 +155,14 @@ class Meanings:
         }.items():  # fmt: skip
             answers[name] += values
 
-    def _results(self, experiment: str, judge: str, tells: bool, count: int) -> None:
+    def _results(self, experiment: str, judge: str, passes_controls: bool, count: int) -> None:
         results = {"strategy": [FOLDED], "a": [""], "b": [""], "measure": ["mean"], "value": [2.0],
                    "low": [1.9], "high": [2.1], "judged": [count]}  # fmt: skip
-        verdict = "tells" if tells else "does not tell"
+        verdict = "passes" if passes_controls else "fails"
         about = {
             "judge": judge,
             "judge_key": judge[-1],
-            "tells": tells,
+            "passes_controls": passes_controls,
             "verdict": f"the judge {verdict} its controls apart",
         }
         self.keep(f"judging/{experiment}/{judge}.parquet", RESULTS, results, **about)

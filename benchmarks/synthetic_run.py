@@ -20,7 +20,7 @@ from saematch.store.names import FROM_PLAN
 from saematch.store.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PAIRS, PATHS, Table
 
 SLUG = "decoder+encoder+bias"
-"""Strategies whose pairs' firings are counted; correlation needs data, so a run without has none."""
+"""Strategies whose pairs' activations are counted; correlation needs data, so a run without has none."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Shape:
 
     layers: int = 4
     features: int = 48
-    contexts: int = 4
-    """Kept for each feature that fires."""
+    examples: int = 4
+    """Kept for each feature that is active."""
     candidates: int = 5
     corpora: tuple[str, ...] = ("web", "code")
     unmatched: float = 0.0
@@ -185,22 +185,22 @@ class _Writer(Meanings):
         sources = []
         for corpus in self.shape.corpora:
             parts: dict[str, list[np.ndarray]] = {name: [] for name in PAIRS.names}
-            far = [(a, c, b) for (a, b), (_, c) in pairwise(pairwise(self.keys))][:1]
-            for a, b, like in [*((a, b, b) for a, b in pairwise(self.keys)), *far]:
+            non_adjacent = [(a, c, b) for (a, b), (_, c) in pairwise(pairwise(self.keys))][:1]
+            for a, b, like in [*((a, b, b) for a, b in pairwise(self.keys)), *non_adjacent]:
                 for strategy in (one.name for one in ranked_matchers() if not one.control):
-                    # Of the far pair the same numbers are partners: who mixes them up counts twice.
+                    # In the non-adjacent pair the same numbers are partners: who mixes them up counts twice.
                     partner = self.partners[strategy, a, like]
                     rows = np.flatnonzero(partner >= 0)
-                    firings = random.integers(0, 400, len(rows))
-                    joint = (firings * random.random(len(rows))).astype(np.int64)
+                    activation_count = random.integers(0, 400, len(rows))
+                    joint = (activation_count * random.random(len(rows))).astype(np.int64)
                     joint[rows % 20 == 7] = 0
                     values = (
                         np.full(len(rows), a, dtype=object), np.full(len(rows), b, dtype=object),
                         np.full(len(rows), corpus, dtype=object),
-                        np.full(len(rows), strategy, dtype=object), rows, partner[rows], firings,
+                        np.full(len(rows), strategy, dtype=object), rows, partner[rows], activation_count,
                         random.integers(0, 400, len(rows)), joint,
-                        np.where(firings > 0, random.uniform(-0.1, 0.9, len(rows)), np.nan),
-                        np.where(firings > 0, random.uniform(0.0, 50.0, len(rows)), np.nan),
+                        np.where(activation_count > 0, random.uniform(-0.1, 0.9, len(rows)), np.nan),
+                        np.where(activation_count > 0, random.uniform(0.0, 50.0, len(rows)), np.nan),
                         np.full(len(rows), np.nan),
                     )  # fmt: skip
                     for name, value in zip(PAIRS.names, values, strict=True):
@@ -225,7 +225,7 @@ class _Writer(Meanings):
             "config": {
                 "suite": "synthetic", "layers": None, "strategies": list(usual_in_runs()),
                 "parts": {"decoder": 1.0, "encoder": 1.0, "bias": 1.0}, "scale": None,
-                "unmatched_cost": None, "far": [], "random_draws": 1, "seed": self.shape.seed,
+                "unmatched_cost": None, "non_adjacent": [], "random_draws": 1, "seed": self.shape.seed,
                 "candidates": self.shape.candidates,
             },
             "references": {key: sae["reference"] for key, sae in saes.items()},

@@ -42,7 +42,7 @@ class Case:
         return float(self.rows.double().square().sum() + self.columns.double().square().sum())
 
     def optimum(self) -> float:
-        """Least total, `BARRED` and more where there is no assignment."""
+        """Least total, `BARRED` and more if there is no assignment."""
         costs = self.costs
         n, m = costs.shape
         costs[tuple(self.forbidden.T)] = BARRED

@@ -40,7 +40,7 @@ def memory(_memory: Memory) -> Memory:
 
 @pytest.fixture
 def quick_folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: hundreds of runs are made in it."""
+    """A folder in memory if there is one: hundreds of runs are made in it."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
         yield Path(folder)

@@ -19,8 +19,7 @@ from saematch.matching import pricing
 from saematch.pipelines import RunConfig
 from saematch.pipelines.judging import sampling
 from saematch.semantics.judges import agreement as verdicts
-from saematch.store import schema
-from saematch.store import warnings as doubts
+from saematch.store import schema, warnings
 
 ROOT = Path(__file__).parents[1]
 MEBIBYTE = 1 << 20
@@ -59,10 +58,10 @@ def stated() -> Iterator[tuple[str, str]]:
     yield "definitions.md", f"mean, least and greatest of {run.random_draws} |"
     yield "definitions.md", f"the {words[run.candidates]} *live* features of B of least cost"
     yield "definitions.md", f"{run.candidates} by default"
-    yield "definitions.md", f"its cosine greater by more than {doubts.BY_DIRECTION}"
-    yield "definitions.md", f"its margin is below 1/{1 / doubts.NEAR_TIE:.0f} of its cost"
-    yield "definitions.md", f"both features fire at least {words[doubts.APART]} times"
-    yield "definitions.md", f"norm exceeds {activations.OUTLYING:.0f} times the median"
+    yield "definitions.md", f"its cosine greater by more than {warnings.BY_DIRECTION}"
+    yield "definitions.md", f"its margin is below 1/{1 / warnings.NEAR_TIE:.0f} of its cost"
+    yield "definitions.md", f"both features activate at least {words[warnings.APART]} times"
+    yield "definitions.md", f"norm exceeds {activations.MASSIVE:.0f} times the median"
     yield "definitions.md", f"from {stats.DRAWS:,} seeded bootstrap draws of texts"
     yield (
         "definitions.md",

@@ -1,4 +1,4 @@
-"""SAE Match on Gemma 2 2B with Gemma Scope, width 16k, in one command; see README.md beside this file.
+"""SAE Match on Gemma 2 2B with Gemma Scope, width 16k, in one command; see README.md next to this file.
 
 python recipes/gemma2/reproduce.py --out gemma2-run
 """
@@ -16,8 +16,8 @@ from paper.settings import (
     Sae,
     SaeFacts,
     Settings,
-    far_pairs,
     layers_of,
+    non_adjacent_pairs,
 )
 from saematch.evaluation.even_l0 import choose_suite
 from saematch.loading.presets import CANONICAL_L0, TABLE_1_L0
@@ -37,7 +37,7 @@ PUBLISHED_L0 = (
 )  # fmt: skip
 """Average L0 of the SAEs of width 16k at layers 0 to 25, as SAELens's registry lists them."""
 SERIES_LAYERS = (20, 21)
-"""Of figure 14."""
+"""Layers of figure 14."""
 EVEN_L0 = 70.0
 """That the even choice stays near: where the paper finds the matched decode to explain most."""
 PRUNING = ("10", "11", "12", "16", "17")
@@ -70,7 +70,7 @@ def plan(settings: Settings) -> list[PlannedRun]:
             "the SAEs of Table 1: everything but what needs other SAEs",
             tuple(Sae(layer, path(layer, l0)) for layer, l0 in table_1.items()),
             suite="gemma-scope-2b/table1" if at_hub else None,
-            far=far_pairs(settings, layers),
+            non_adjacent=non_adjacent_pairs(settings, layers),
             fitted=True,
             quantiles=settings.quantiles,
             other_parts=True,
@@ -80,7 +80,7 @@ def plan(settings: Settings) -> list[PlannedRun]:
         ),
         PlannedRun(
             "even-l0",
-            "the SAEs of Table 1 beside those of most even L0 (appendix A)",
+            "the SAEs of Table 1 and those of most even L0 (appendix A)",
             tuple(
                 Sae(layer, path(layer, l0[layer]), name)
                 for name, l0 in (("table-1", table_1), ("even", chosen))

@@ -1,4 +1,4 @@
-"""SAE Match on Llama 3.1 8B with Llama Scope, 8x, in one command; see README.md beside this file.
+"""SAE Match on Llama 3.1 8B with Llama Scope, 8x, in one command; see README.md next to this file.
 
 python recipes/llama3/reproduce.py --out llama3-run
 """
@@ -16,15 +16,15 @@ from paper.settings import (
     Sae,
     SaeFacts,
     Settings,
-    far_pairs,
     layers_of,
+    non_adjacent_pairs,
 )
 
 BLOCKS = 32
 FIGURES = (
     "1", "3", "4", "5", "6", "7", "8", "10", "12", "13", "15", "16", "17", "19",
 )  # fmt: skip
-"""All but 14: Llama Scope has one SAE a layer of this width."""
+"""All but 14: Llama Scope has one SAE per layer of this width."""
 
 
 def plan(settings: Settings) -> list[PlannedRun]:
@@ -35,7 +35,7 @@ def plan(settings: Settings) -> list[PlannedRun]:
             "the residual SAEs of all layers",
             tuple(Sae(layer, f"Llama3_1-8B-Base-L{layer}R-8x") for layer in layers),
             suite=settings.saes or "llama-scope-8b/8x",
-            far=far_pairs(settings, layers),
+            non_adjacent=non_adjacent_pairs(settings, layers),
             fitted=True,
             quantiles=settings.quantiles,
             other_parts=True,
@@ -57,7 +57,7 @@ RECIPE = Recipe(
     ),
     plan=plan,
     notes=(
-        "Llama Scope has one SAE a layer of this width: there is no figure 14, and figure 15 has nothing "
+        "Llama Scope has one SAE per layer of this width: there is no figure 14, and figure 15 has nothing "
         "to choose from.",
     ),
 )

@@ -1,6 +1,6 @@
 """Whether a machine has what a recipe needs, found out before anything starts.
 
-A need that is not met is an error in words: what was needed, what was found, what to try.  Nothing is
+A need that is not met is an error in words: what was expected, what was got, what to try.  Nothing is
 downloaded but listings and a licence's state, and no question is put to a judge.
 """
 
@@ -95,7 +95,7 @@ def _disk(
         free = shutil.disk_usage(folder).free
         if free < count:
             yield (
-                f"needed {count / GIB:.1f} GiB free on the disk of {folder}, found {free / GIB:.1f}; try "
+                f"expected {count / GIB:.1f} GiB free on the disk of {folder}, got {free / GIB:.1f}; try "
                 "another --out, HF_HOME for the downloads, or fewer --layers"
             )
 
@@ -130,19 +130,19 @@ def _memory(needs: Needs, settings: Settings) -> Iterator[str]:
         wanted = max(wanted, needs.gpu)
     elif not torch.cuda.is_available():
         yield (
-            f"needed a CUDA device with {needs.gpu / GIB:.0f} GiB, found none; try a machine with one, or "
+            f"expected a CUDA device with {needs.gpu / GIB:.0f} GiB, got none; try a machine with one, or "
             "--device cpu, which takes weeks"
         )
     else:
         _, total = torch.cuda.mem_get_info()
         if total < needs.gpu:
             yield (
-                f"needed {needs.gpu / GIB:.0f} GiB on the CUDA device, found {total / GIB:.0f}; try a "
+                f"expected {needs.gpu / GIB:.0f} GiB on the CUDA device, got {total / GIB:.0f}; try a "
                 "larger one, --dtype bfloat16 or a smaller --batch-tokens"
             )
     if host < wanted:
         yield (
-            f"needed {wanted / GIB:.0f} GiB of memory, found {host / GIB:.0f}; try a larger machine or "
+            f"expected {wanted / GIB:.0f} GiB of memory, got {host / GIB:.0f}; try a larger machine or "
             "fewer --layers"
         )
 
@@ -152,7 +152,7 @@ def _files(recipe: Recipe, runs: Sequence[PlannedRun], settings: Settings) -> It
     root = recipe.root(settings)
     if uses_hub(settings) and not hub_is_reachable():
         yield (
-            "needed the Hub (huggingface.co), found it out of reach; connect, or give --saes, --model and "
+            "expected the Hub (huggingface.co), got it out of reach; connect, or give --saes, --model and "
             "--offline"
         )
         if not settings.saes:
@@ -171,7 +171,7 @@ def _files(recipe: Recipe, runs: Sequence[PlannedRun], settings: Settings) -> It
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         yield (
-            f"needed {', '.join(missing[:3])}{more} in {root}, found no such files; try fewer --layers, or "
+            f"expected {', '.join(missing[:3])}{more} in {root}, got no such files; try fewer --layers, or "
             "--saes with a folder that has them"
         )
 
@@ -188,11 +188,11 @@ def _licence(recipe: Recipe, settings: Settings) -> Iterator[str]:
         auth_check(name)
     except (errors.GatedRepoError, errors.RepositoryNotFoundError):
         yield (
-            f"needed access to {name}, found that it is gated and this account has none; accept the licence "
+            f"expected access to {name}, got that it is gated and this account has none; accept the licence "
             f"at {page} and sign in (hf auth login, or HF_TOKEN)"
         )
     except Exception as error:
-        yield f"needed access to {name}, found: {type(error).__name__}; look at {page}"
+        yield f"expected access to {name}, got: {type(error).__name__}; look at {page}"
 
 
 def _endpoint(settings: Settings) -> Iterator[str]:
@@ -203,7 +203,7 @@ def _endpoint(settings: Settings) -> Iterator[str]:
     url = (settings.base_url or OPENAI).rstrip("/")
     if not key and settings.base_url is None:
         yield (
-            f"needed a key for {url} in the environment variable {settings.key_variable}, found none; set "
+            f"expected a key for {url} in the environment variable {settings.key_variable}, got none; set "
             "it, or name another with --key-variable"
         )
         return
@@ -214,13 +214,13 @@ def _endpoint(settings: Settings) -> Iterator[str]:
         status = httpx.get(f"{url}/models", headers=headers, timeout=SECONDS).status_code
     except Exception as error:
         yield (
-            f"needed an answer from the judge's endpoint {url}, found none ({type(error).__name__}); try "
+            f"expected an answer from the judge's endpoint {url}, got none ({type(error).__name__}); try "
             "another --base-url"
         )
         return
     if status in (401, 403):
         yield (
-            f"needed a key that {url} takes in {settings.key_variable}, found that it was refused "
+            f"expected a key that {url} takes in {settings.key_variable}, got that it was refused "
             f"({status})"
         )
 

@@ -39,7 +39,7 @@ def main(recipe: Recipe, says: str | None, arguments: Sequence[str] | None = Non
 def _repeat(recipe: Recipe, settings: Settings, checks_only: bool, anyway: bool) -> None:
     quiet_libraries()
     if (settings.prompt_price is None) != (settings.completion_price is None):
-        raise UsageError("needed both --prompt-price and --completion-price, found one; give both")
+        raise UsageError("expected both --prompt-price and --completion-price, got one; give both")
     work = Reproduction(recipe, settings, _say)
     needs = needs_of(recipe, work.runs, settings)
     print(stated(recipe, work.runs, needs))
@@ -55,7 +55,7 @@ def _repeat(recipe: Recipe, settings: Settings, checks_only: bool, anyway: bool)
     missing = not_drawn(work.run())
     print(f"Summary: {Path(settings.out, NAME)}")
     if missing:
-        raise SaematchError(f"needed every planned figure, found not drawn: {'; '.join(missing)}")
+        raise SaematchError(f"expected every planned figure, got not drawn: {'; '.join(missing)}")
 
 
 def stated(recipe: Recipe, runs: Sequence[PlannedRun], needs: Needs) -> str:

@@ -7,26 +7,26 @@ measured matching on two cores; nothing here was measured on a GPU.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paper.settings import PlannedRun, Recipe, Settings, far_pairs
+from paper.settings import PlannedRun, Recipe, Settings, non_adjacent_pairs
 from saematch.matching.registry import matcher, usual_for_judges
 
 GIB = 1 << 30
 CORPORA = 3
 CORPORA_BYTES = 4 * GIB
-"""Of the three corpora that streaming passes through, at most."""
+"""Bytes of the three corpora that streaming passes through, at most."""
 BYTES = {"bfloat16": 2, "float32": 4}
 LOGITS_AT_ONCE = 4
 """Copies of a batch's logits in float32 that a loss takes."""
 SUMS_BYTES = 4 * GIB
-"""Of the sums that are held at once while maps are fitted."""
+"""Bytes of sums held at once while maps are fitted."""
 DESCRIBED_BYTES = 1 << 28
-"""Of what is kept of one SAE while its features are described, at most."""
+"""Bytes kept of one SAE while its features are described, at most."""
 SUITE_COPIES = 6
-"""Of one SAE: raw and folded, of both ends of a pair, and the solver's factors."""
+"""Copies of one SAE: raw and folded, of both ends of a pair, and the solver's factors."""
 MEASURED_SECONDS, MEASURED_SIZE = 60.0, 16_384**2 * 4609
 """All matchings of one pair on two cores: the folded one took 14 seconds (docs/results.md)."""
 OPERATIONS_A_SECOND = 1e14
-"""Of a GPU with bfloat16, as it is used here, about."""
+"""Speed of a GPU with bfloat16, as it is used here, about."""
 JUDGE_PROMPT, JUDGE_REPLY = 750, 60
 """Tokens of one question to a judge and of its answer, about."""
 SWAPPED = 0.2
@@ -34,7 +34,7 @@ SWAPPED = 0.2
 
 @dataclass(frozen=True)
 class Needs:
-    """Of a whole recipe."""
+    """Needs of a whole recipe."""
 
     download: int
     """Bytes in the Hub's cache."""
@@ -47,9 +47,9 @@ class Needs:
     matching_hours: float
     """On two cores."""
     model_hours: float
-    """Of passes of the language model on one GPU."""
+    """Hours of passes of the language model on one GPU."""
     calls: int
-    """Of a language model that judges; 0: none does."""
+    """Calls of a language model that judges; 0: none does."""
     money: float | None
     """For them; None: no prices were given."""
 
@@ -91,13 +91,13 @@ def questions(run: PlannedRun, settings: Settings) -> int:
     """That a judge is asked at most in the four experiments on a run."""
     samples, controls = settings.samples, 2 * settings.controls
     layers = run.pairs * samples * (len(usual_for_judges()) + SWAPPED)
-    far = len(far_pairs(settings, run.layers))
-    persistence = (2 * far + 2 * len(settings.starts)) * samples * (1 + SWAPPED)
+    non_adjacent = len(non_adjacent_pairs(settings, run.layers))
+    persistence = (2 * non_adjacent + 2 * len(settings.starts)) * samples * (1 + SWAPPED)
     mse = 3 * samples * (1 + SWAPPED)
     return round(layers + persistence + mse + 8 * (1 + SWAPPED)) + 4 * controls
 
 
-def _arms(run: PlannedRun, settings: Settings) -> tuple[int, int]:
+def _conditions(run: PlannedRun, settings: Settings) -> tuple[int, int]:
     """What is measured of a pair on text: with losses, and without."""
     ways = [matcher(name) for name in run.strategies]
     interventions, refolded = 3, sum(way.raw for way in ways)
@@ -111,12 +111,12 @@ def _arms(run: PlannedRun, settings: Settings) -> tuple[int, int]:
 def _sums_of_a_corpus(recipe: Recipe, run: PlannedRun, settings: Settings) -> int:
     """Bytes of what is kept of documents: two vectors in float64 and some thousand counts each."""
     a_document = 2 * 8 * recipe.saes.d_model + 10_000
-    return settings.documents * a_document * run.pairs * sum(_arms(run, settings))
+    return settings.documents * a_document * run.pairs * sum(_conditions(run, settings))
 
 
 def _out_bytes(recipe: Recipe, run: PlannedRun, settings: Settings) -> int:
     d_sae = recipe.saes.d_sae
-    tables = (run.pairs + len(run.far)) * d_sae * (64 * len(run.strategies) + 200)
+    tables = (run.pairs + len(run.non_adjacent)) * d_sae * (64 * len(run.strategies) + 200)
     text = CORPORA * _sums_of_a_corpus(recipe, run, settings) if run.evaluated else 0
     described = len(run.saes) * len(run.described) * d_sae * 2500
     return tables + text + described
@@ -134,18 +134,18 @@ def _matching_seconds(recipe: Recipe, run: PlannedRun, settings: Settings) -> fl
     size = recipe.saes.d_sae**2 * (2 * recipe.saes.d_model + 1)
     solved = [name for name in run.strategies if matcher(name).assigns]
     one = MEASURED_SECONDS * size / MEASURED_SIZE * (len(solved) + 2) / 4
-    found = one * (run.pairs * (1.5 if run.other_parts else 1) + len(run.far))
+    found = one * (run.pairs * (1.5 if run.other_parts else 1) + len(run.non_adjacent))
     if (
-        run.judged_on and not run.far
-    ):  # the judge's far pairs are matched by the main strategy alone
-        found += one / 4 * len(far_pairs(settings, run.layers))
+        run.judged_on and not run.non_adjacent
+    ):  # the judge's non-adjacent pairs are matched by the main strategy alone
+        found += one / 4 * len(non_adjacent_pairs(settings, run.layers))
     return found
 
 
 def _operations(recipe: Recipe, run: PlannedRun, settings: Settings) -> float:
-    """Of the language model: a whole pass, and half of one for every loss."""
+    """Operations of the language model: a whole pass, and half of one for every loss."""
     tokens = CORPORA * settings.documents * settings.tokens
-    passes = 1 + run.pairs * _arms(run, settings)[0] / 2 if run.evaluated else 0.0
+    passes = 1 + run.pairs * _conditions(run, settings)[0] / 2 if run.evaluated else 0.0
     described = (
         settings.described_tokens / settings.tokens if "activations" in run.described else 0.0
     )

@@ -28,7 +28,7 @@ class Settings:
     ablated: int = setting(12, "feature pairs that are ablated for each pair of SAEs")
     random_draws: int = setting(20, "draws of random matchings")
     random_draws_on_text: int = setting(5, "of them measured on text")
-    device: str | None = setting(None, "cpu or cuda; default: cuda where there is one")
+    device: str | None = setting(None, "cpu or cuda; default: cuda if there is one")
     dtype: str = setting("bfloat16", "of the language model: bfloat16 or float32")
     batch_tokens: int = setting(2048, "tokens in one pass of the language model")
     neuronpedia: bool = setting(True, "take Neuronpedia's descriptions")
@@ -67,13 +67,13 @@ class SaeFacts:
     root: str
     """Where they lie on the Hub: hf://owner/name."""
     files: tuple[str, ...]
-    """Of one SAE, below its path."""
+    """Files of one SAE, below its path."""
     d_model: int
     d_sae: int
 
     @property
     def bytes(self) -> int:
-        """Of one SAE in float32: both matrices, two biases, thresholds."""
+        """Bytes of one SAE in float32: both matrices, two biases, thresholds."""
         return 4 * (2 * self.d_sae * self.d_model + 2 * self.d_sae + self.d_model)
 
 
@@ -98,7 +98,7 @@ class PlannedRun:
     suite: str | None = None
     """A preset, or a folder that holds exactly these SAEs; none: links to them make a folder."""
     strategies: tuple[str, ...] = field(default_factory=usual_in_runs)
-    far: tuple[tuple[str, str], ...] = ()
+    non_adjacent: tuple[tuple[str, str], ...] = ()
     evaluated: bool = True
     fitted: bool = False
     """Whether `ridge` and `correlation`, which are fitted to other text, are measured too."""
@@ -151,7 +151,7 @@ class Recipe:
         return settings.first_third or self.model.blocks // 3
 
 
-def far_pairs(settings: Settings, layers: Sequence[int]) -> tuple[tuple[str, str], ...]:
+def non_adjacent_pairs(settings: Settings, layers: Sequence[int]) -> tuple[tuple[str, str], ...]:
     """From each start to every later layer but the next, which is matched anyway."""
     return tuple(
         (str(start), str(later))
@@ -165,7 +165,7 @@ def starts_in(settings: Settings, layers: Sequence[int]) -> list[int]:
     unknown = [start for start in settings.starts if start not in layers[:-1]]
     if unknown or not settings.starts:
         raise UsageError(
-            f"needed --starts among the layers {', '.join(map(str, layers[:-1]))}, found "
+            f"expected --starts among the layers {', '.join(map(str, layers[:-1]))}, got "
             f"{unknown[0] if unknown else 'none'}"
         )
     return list(settings.starts)
@@ -178,7 +178,7 @@ def layers_of(settings: Settings, blocks: int) -> tuple[int, ...]:
     chosen = tuple(sorted(set(settings.layers)))
     if len(chosen) < 3 or not 0 <= chosen[0] <= chosen[-1] < blocks:
         raise UsageError(
-            f"needed at least three --layers from 0 to {blocks - 1}, found "
+            f"expected at least three --layers from 0 to {blocks - 1}, got "
             f"{', '.join(map(str, settings.layers))}"
         )
     return chosen

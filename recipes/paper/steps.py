@@ -1,6 +1,6 @@
 """The stages of the library, one run directory after another, in the paper's settings.
 
-1. Match the suite: adjacent pairs by every strategy, far pairs for figure 8.
+1. Match the suite: adjacent pairs by every strategy, non-adjacent pairs for figure 8.
 2. Measure it on the language model, over the three corpora.
 3. Describe its features.
 4. Put the four experiments to a judge.
@@ -84,7 +84,7 @@ class Reproduction:
             suite_of(planned, self.recipe, settings, self._telling(planned, "SAEs")),
             layers=None if planned.suite is None else settings.layers,
             strategies=planned.strategies,
-            far=planned.far,
+            non_adjacent=planned.non_adjacent,
             random_draws=settings.random_draws,
             seed=settings.seed,
         )
@@ -97,7 +97,7 @@ class Reproduction:
 
     def _evaluate(self, planned: PlannedRun) -> None:
         settings, directory = self.settings, self.directory(planned)
-        # Far pairs are matched for figure 8 alone.
+        # Non-adjacent pairs are matched for figure 8 alone.
         adjacent = tuple(pair for keys in open_run(directory).chains for pair in pairwise(keys))
         config = EvaluationConfig(
             **self._model(),
@@ -161,7 +161,7 @@ class Reproduction:
         )
 
     def _findings(self) -> Found:
-        """Of the first run; kept in its directory as `saematch findings` keeps them."""
+        """The findings of the first run; kept in its directory as `saematch findings` keeps them."""
         main = self.directory(self.runs[0])
         series = next((self.directory(run) for run in self.runs if run.name == SERIES), None)
         self.tell("the paper's findings")

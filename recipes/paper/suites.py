@@ -1,6 +1,6 @@
 """Where a planned run's SAEs lie: a preset, a folder, or links to chosen ones.
 
-A suite of several SAEs a layer is a folder `layer_L/NAME` (docs/figures.md).  It is made of links, so that
+A suite of several SAEs per layer is a folder `layer_L/NAME` (docs/figures.md).  It is made of links, so that
 no checkpoint lies on the disk twice.
 """
 

@@ -38,7 +38,7 @@ def read_corpus(settings: Settings) -> Iterator[tuple[str, str]]:
         return
     path = Path(settings.corpus)
     if not path.is_file():
-        raise InputError(f"needed a JSONL file or hub:NAME as --corpus, found '{settings.corpus}'")
+        raise InputError(f"expected a JSONL file or hub:NAME as --corpus, got '{settings.corpus}'")
     opener: Any = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as stream:
         for line in stream:
@@ -93,7 +93,7 @@ def tokenise(settings: Settings, tokenizer: Any) -> dict[str, list[list[int]]]:
                 return splits
             split = "train"
     raise InputError(
-        f"needed {wanted['train']} training tokens, found {counted['train']} in {settings.corpus}"
+        f"expected {wanted['train']} training tokens, got {counted['train']} in {settings.corpus}"
     )
 
 
@@ -156,7 +156,7 @@ class Activations:
 
 
 def read_activations(settings: Settings, split: str, block: int) -> Activations:
-    """The residual stream after `block` over the split, without tokens of outlying norm."""
+    """The residual stream after `block` over the split, without massive-activation tokens."""
     parts: list[torch.Tensor] = []
     for path in sorted((Path(settings.work) / "activations" / split).glob("*.safetensors")):
         with safe_open(path, "pt") as stream:

@@ -1,4 +1,4 @@
-"""One command from a corpus to a suite of SAEs; see README.md beside this file.
+"""One command from a corpus to a suite of SAEs; see README.md next to this file.
 
 python recipes/smollm2/build.py --corpus mixture.jsonl.gz --work work
 """

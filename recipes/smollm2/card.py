@@ -31,7 +31,7 @@ This page is written by the recipe; all figures are from the weights as shipped.
 - **Held out**: {held_tokens:,} tokens of {held_documents} other documents of the same mixture.
 - **Left out** of training and of every figure here: BOS, and tokens whose residual norm exceeds
   {outlier:g} times the median (some have over 100 times).
-- **dead**: never fired on the held-out tokens; **degenerate**: threshold at most 0.05 of the median.
+- **dead**: never active on the held-out tokens; **degenerate**: threshold at most 0.05 of the median.
 """
 
 
@@ -73,7 +73,7 @@ def quality_rows(records: dict[str, Any], settings: Settings) -> list[list[Any]]
 
 
 def never(record: dict[str, Any], settings: Settings) -> int:
-    """Degenerate features that never fired either: `dead` counts both kinds."""
+    """Degenerate features that were never active either: `dead` counts both kinds."""
     return record["never_fired"] - record["status"]["dead"]
 
 

@@ -1,4 +1,4 @@
-"""Descriptions of a suite's features, beside its weights, as `saematch describe` takes them.
+"""Descriptions of a suite's features, next to its weights, as `saematch describe` takes them.
 
 python recipes/smollm2/describe.py --suite src/saematch/bundled/smollm2-135m --work work
 
@@ -21,19 +21,19 @@ from saematch.pipelines import RunConfig, open_run, run
 from saematch.pipelines.describing.describe import describe, names_from_activations
 from saematch.pipelines.describing.shipped import FOLDER, shipped_name
 
-SHIPPED_CONTEXTS = 3
-"""Of either half of the documents; features are described from all that `--contexts` asks for."""
+SHIPPED_EXAMPLES = 3
+"""For each half of the documents; features are described from all that `--examples` asks for."""
 DIGITS = 3
 """Significant digits of an activation in them."""
 
 
 def ship(run_directory: Path, suite: Path) -> None:
-    """Put a run's descriptions where its SAEs lie, contexts cut to what a package can carry."""
+    """Put a run's descriptions where its SAEs lie, examples cut to what a package can carry."""
     found = open_run(run_directory)
     for key in found.keys:
         for name in names_from_activations(key):
             table = pq.read_table(pa.BufferReader(found.directory.read(name)))
-            if name.startswith("contexts/"):
+            if name.startswith("examples/"):
                 table = slim(table)
             sink = io.BytesIO()
             pq.write_table(table, sink, compression="zstd", compression_level=19)
@@ -41,9 +41,9 @@ def ship(run_directory: Path, suite: Path) -> None:
             files.write_atomically(target, sink.getvalue())
 
 
-def slim(contexts: pa.Table) -> pa.Table:
-    """The strongest contexts of either half, activations rounded."""
-    kept = contexts.filter(pc.less_equal(contexts["rank"], SHIPPED_CONTEXTS)).combine_chunks()
+def slim(examples: pa.Table) -> pa.Table:
+    """The strongest examples of either half, activations rounded."""
+    kept = examples.filter(pc.less_equal(examples["rank"], SHIPPED_EXAMPLES)).combine_chunks()
     place = kept.schema.get_field_index("activations")
     lists = kept["activations"].combine_chunks()
     rounded = [float(f"{value:.{DIGITS}g}") for value in lists.flatten().to_pylist()]
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--documents", type=int, default=100)
     parser.add_argument("--tokens", type=int, default=1024)
-    parser.add_argument("--contexts", type=int, default=5)
+    parser.add_argument("--examples", type=int, default=5)
     given = parser.parse_args()
     directory = given.work / "described-run"
     run(RunConfig(str(given.suite), strategies=(MAIN,)), directory)
@@ -67,7 +67,7 @@ def main() -> None:
         source="activations",
         documents=given.documents,
         tokens=given.tokens,
-        contexts=given.contexts,
+        examples=given.examples,
         offline=True,
     )
     describe(directory, config, lambda _, __, what: print(what, flush=True))

@@ -3,7 +3,7 @@
 1. Permute the features at random: with training's order, an accident of initialisation could make
    the identity look like an answer.
 2. Matrices in bfloat16, vectors in float32, in SAELens's folder format.
-3. Count, with the weights as shipped, how often each feature fires on the held-out tokens:
+3. Count, with the weights as shipped, how often each feature is active on the held-out tokens:
    `firing_counts.safetensors`, from which saematch tells dead features.
 """
 
@@ -33,7 +33,7 @@ def export(settings: Settings, job: Job, folder: Path) -> None:
 
     order = torch.randperm(settings.d_sae, generator=torch.Generator().manual_seed(job.seed + 2))
     # Training clamps thresholds at zero, where a feature cannot be folded.  Such features are dead
-    # or fire at any pre-activation above it: a threshold this small changes neither.
+    # or activate at any pre-activation above it: a threshold this small changes neither.
     threshold = weights["threshold"]
     floor = 1e-6 * threshold.median()
     shipped = {

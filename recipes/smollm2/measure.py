@@ -1,7 +1,7 @@
 """The figures of the model card, from the SAEs as shipped.
 
 Explained variance is 1 − Σ_d Var(x̂ − x)_d / Σ_d Var(x)_d over tokens, in float64; BOS and tokens of
-outlying norm are left out, and counted.
+massive norm are left out, and counted.
 """
 
 import json

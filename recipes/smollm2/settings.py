@@ -67,7 +67,7 @@ class Settings:
     decoder_init_norm: float = 0.5
     """Norm of decoder rows before training."""
     dead_window: int = 800
-    """Steps without firing after which training calls a feature dead and tries to revive it.  A short
+    """Steps without activating after which training calls a feature dead and tries to revive it.  A short
     window does harm: the trainer's revival loss is least where the feature's decoder row is zero."""
     autocast: bool = False
     """Train in bfloat16 where the trainer's autocast does."""

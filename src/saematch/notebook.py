@@ -13,7 +13,7 @@ import numpy as np
 
 WIDTH, HEIGHT, EDGE = 340, 90, 8
 POINTS = 200
-"""Of a curve; more of them would not be seen."""
+"""Points of a curve; more of them would not be seen."""
 DOTS = 32
 """A curve of no more values has a dot for each."""
 COLOR = "#0072B2"

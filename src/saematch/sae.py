@@ -7,7 +7,7 @@ An `SAE` is what every checkpoint becomes at load, so that later stages have no 
     x̂   = f @ W_dec + b_dec
 
 Folding (SAE Match, eq. 4) with a scale s > 0 per feature rewrites the same function in units in
-which every feature of a JumpReLU SAE fires at 1:
+which every feature of a JumpReLU SAE activates at 1:
 
     W_enc' = W_enc / s (columns)   b_enc' = b_enc / s   W_dec' = s · W_dec (rows)   θ' = θ / s
 """
@@ -67,10 +67,10 @@ def check_finite(name: str, tensor: Tensor, where: str) -> None:
 
 @dataclass(frozen=True)
 class Firing:
-    """How often each feature fired on a named corpus: what `dead` is decided from."""
+    """How often each feature was active on a named corpus: what `dead` is decided from."""
 
     counts: Int[Tensor, " d_sae"]
-    """Tokens on which each feature fired."""
+    """Tokens on which each feature was active."""
     tokens: int
     """Tokens counted over, BOS left out."""
     corpus: str
@@ -275,7 +275,7 @@ class FoldedSAE:
     def encode(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_sae"]:
         """Feature activations in folded units.
 
-        The choice of what fires is made on unscaled pre-activations: topk must, and for the others
+        The choice of what is active is made on unscaled pre-activations: topk must, and for the others
         no rounding of the fold can then change it.
         """
         return self.sae.encode(x) / self.scale

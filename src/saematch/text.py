@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 REPLACEMENT = "\ufffd"
 """U+FFFD, which Unicode provides for what cannot be represented."""
 LINE_CHARACTERS = 200
-"""Of one outside text within a message, unless another limit is given."""
+"""Characters of one outside text within a message, unless another limit is given."""
 
 FORMULA = r"^(?:[=+@\t\r]|-(?:[0-9]*[^0-9]|$))"
 """How a text begins that a spreadsheet would run as a formula, for `re` and DuckDB alike.  A whole number
 below zero, such as the layer of an embedding, is none."""
 
 MOST_DEPTH = 100
-"""Of lists and objects within each other in JSON: nothing in this field has ten."""
+"""Depth of nested lists and objects in JSON: nothing in this field has ten."""
 
 # The line breaks of the Unicode standard (section 5.8), and the controls that some tools take for one.
 _LINE_BREAKS = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")

@@ -213,7 +213,7 @@ def test_wrong_sizes_are_faults(name: str) -> None:
         damaged = changed()
         object.__setattr__(damaged, name, wrong)  # the constructor's types are checked in tests
         checked = verify(ROWS, COLUMNS, damaged)
-        assert any(f"{name}, found" in fault for fault in checked.faults)
+        assert any(f"{name}, got" in fault for fault in checked.faults)
 
 
 @pytest.mark.parametrize("solver", [Certified(), Certified(scan="torch")])

@@ -109,7 +109,7 @@ def test_judging_counts_every_call() -> None:
     assert measured["cpu_ms"] > 0
 
 
-def test_doubts_are_counted_over_live_steps(tmp_path: Path) -> None:
+def test_warnings_are_counted_over_live_steps(tmp_path: Path) -> None:
     sys.path.append(str(BENCHMARKS))
     from synthetic_run import Shape, write_run
 
@@ -117,4 +117,4 @@ def test_doubts_are_counted_over_live_steps(tmp_path: Path) -> None:
     rows = {line.rsplit(maxsplit=4)[0]: line.split()[-4:] for line in table.splitlines()[1:]}
     none, some = (float(rows[name][0]) for name in ("none of them", "any of them"))
     assert none + some == pytest.approx(1, abs=2e-3)
-    assert 0.05 < float(rows["dear"][0]) < 0.15  # of so few steps
+    assert 0.05 < float(rows["costly"][0]) < 0.15  # of so few steps

@@ -199,7 +199,7 @@ def test_a_path_fits_80_columns_and_no_number_is_cut(
     worst = steps.assign(
         feature=123456, status="degenerate", cost=3.4212e-05, cosine=-0.0123, margin=3.4212e-07,
         quantile=1.0, certain=False, runner_up=123456, runner_up_extra_cost=-3.4212e-05,
-        runner_up_status="degenerate", doubts=[()] * len(steps),
+        runner_up_status="degenerate", warnings=[()] * len(steps),
     )  # fmt: skip
     dying = worst.assign(born=True, dies=True)
     large = worst.assign(cost=123456.7, margin=98765.4, runner_up_extra_cost=-123.456)
@@ -420,5 +420,5 @@ def test_an_interrupt_is_no_success(
 def test_where_no_run_is_nothing_is_made(call: Call, tmp_path: Path, command: str) -> None:
     code, _, err = call(command, str(tmp_path / "nothing"))
     assert code == 3
-    assert "needed a run" in err
+    assert "expected a run" in err
     assert not (tmp_path / "nothing").exists()

@@ -11,7 +11,7 @@ from tiny_models import WIDTH, tiny_model
 from saematch import SAE, fold_thresholds, match
 from saematch.evaluation import fitting
 from saematch.evaluation.activations import encode_sparse, typical_rows
-from saematch.evaluation.arms import PairInputs, arms_of
+from saematch.evaluation.arms import PairInputs, conditions_of
 from saematch.evaluation.collecting import Collected, collect
 from saematch.evaluation.fitting import RidgeSums, fit
 from saematch.evaluation.tables import CorpusMeasures
@@ -49,8 +49,8 @@ def collected(a: SAE, b: SAE, batch_tokens: int = 64, **settings) -> tuple[Colle
     strategies = ("folded", "unfolded", "naive", "cosine")
     matchings = {s: match(*folded, strategy=s) for s in strategies}
     inputs = PairInputs(*folded, "all", matchings)
-    arms = {("a", "b"): arms_of(inputs, drawn=["random"], draws=2, seed=5, **settings)}
-    parts = collect(MODEL, documents(), {"a": a, "b": b}, arms, batch_tokens)
+    conditions = {("a", "b"): conditions_of(inputs, drawn=["random"], draws=2, seed=5, **settings)}
+    parts = collect(MODEL, documents(), {"a": a, "b": b}, conditions, batch_tokens)
     return Collected.joined(list(parts)), inputs
 
 
@@ -152,7 +152,7 @@ def test_every_intervention(whole) -> None:
             assert got == pytest.approx(expected, rel=2e-4, abs=2e-4), (name, measure)
 
 
-def firing() -> tuple[torch.Tensor, torch.Tensor]:
+def activations_of_both() -> tuple[torch.Tensor, torch.Tensor]:
     """[tokens, 24] bool, of A and B over all documents."""
     fired: tuple[list, list] = ([], [])
     for ids in documents().token_ids:
@@ -166,7 +166,7 @@ def firing() -> tuple[torch.Tensor, torch.Tensor]:
 def test_every_measure_of_matching(whole, strategy: str) -> None:
     found, inputs = whole
     p = inputs.matchings[strategy].permutation
-    a, b = (one.double().numpy() for one in firing())
+    a, b = (one.double().numpy() for one in activations_of_both())
     n = len(a)
     joint = np.array([(a[:, i] * b[:, p[i]]).sum() for i in range(24)])
     count_a, count_b = a.sum(axis=0), b.sum(axis=0)[p]
@@ -200,7 +200,7 @@ def test_every_measure_says_its_unit_and_meaning(whole) -> None:
 
 
 def test_random_is_the_mean_least_and_greatest_of_its_draws(whole) -> None:
-    a, b = (one.double().numpy() for one in firing())
+    a, b = (one.double().numpy() for one in activations_of_both())
     scores = []
     for seed in (5, 6):
         p = random_permutation(24, 24, seed)
@@ -253,8 +253,8 @@ def test_a_perfect_sae_changes_nothing() -> None:
     a, b = perfect(1), perfect(2)
     folded = [fold_thresholds(one, "none") for one in (a, b)]
     inputs = PairInputs(*folded, "all", {"folded": match(*folded)})
-    arms = {("a", "b"): arms_of(inputs)}
-    found = Collected.joined(list(collect(MODEL, documents(), {"a": a, "b": b}, arms, 64)))
+    conditions = {("a", "b"): conditions_of(inputs)}
+    found = Collected.joined(list(collect(MODEL, documents(), {"a": a, "b": b}, conditions, 64)))
     values = {
         (row[3], row[5]): row[6]
         for row in CorpusMeasures("mine", found, {"a": 32, "b": 32}, 0).rows()
@@ -291,8 +291,10 @@ def test_a_planted_permutation_has_matching_score_one() -> None:
     """The next layer's SAE reads the same stream (block 2 hands it on) in another order."""
     order = torch.randperm(24, generator=torch.Generator().manual_seed(9))
     planted = relabelled(A, order)
-    arms = {("a", "b"): arms_of(planted_inputs(planted))}
-    found = Collected.joined(list(collect(MODEL, documents(), {"a": A, "b": planted}, arms, 64)))
+    conditions = {("a", "b"): conditions_of(planted_inputs(planted))}
+    found = Collected.joined(
+        list(collect(MODEL, documents(), {"a": A, "b": planted}, conditions, 64))
+    )
     values = measured(found)
     assert values["folded", "matching_score"][0] == 1
     assert values["folded", "phi"][0] == pytest.approx(1)
@@ -401,5 +403,5 @@ def test_the_public_function_gives_the_same_numbers(whole, monkeypatch) -> None:
         assert row["value"] == pytest.approx(expected, rel=1e-4, abs=1e-4, nan_ok=True)
     assert {"correlation"} <= set(found["strategy"])
     assert "mine: left out line 3" in found.attrs["notes"]
-    with pytest.raises(saematch.UsageError, match="folded with them, found cosine"):
+    with pytest.raises(saematch.UsageError, match="folded with them, got cosine"):
         saematch.evaluate(A, B, model=MODEL, strategies=("cosine",))

@@ -48,7 +48,7 @@ def chromium() -> Iterator[Browser]:
     Closed with the module that uses it: while it is open an event loop runs, and other tests start their own.
     """
     executable = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert executable, "needed Debian's chromium, found none; try: apt-get install chromium"
+    assert executable, "expected Debian's chromium, got none; try: apt-get install chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield browser

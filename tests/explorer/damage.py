@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from saematch._io import files
 from saematch.store.manifest import decode_manifest, encode_manifest
 from saematch.store.schema import decode
-from saematch.store.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES
+from saematch.store.schema_semantics import DESCRIPTIONS, EXAMPLES, FEATURES
 
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 
@@ -61,11 +61,11 @@ NO_SUCH_TABLES = (
 
 
 def hostile(run: Path) -> None:
-    """Texts that would run where they were not escaped: descriptions, tokens, contexts."""
+    """Texts that would run where they were not escaped: descriptions, tokens, examples."""
     for name, table, columns in (
         ("descriptions/activations--1.parquet", DESCRIPTIONS, ("text",)),
-        ("features/1.parquet", FEATURES, ("fires_on", "amid", "promotes")),
-        ("contexts/1.parquet", CONTEXTS, ("tokens",)),
+        ("features/1.parquet", FEATURES, ("activates_on", "amid", "top_logits")),
+        ("examples/1.parquet", EXAMPLES, ("tokens",)),
     ):
         rows, about = decode((run / name).read_bytes())
         values = rows.to_pydict()

@@ -24,7 +24,7 @@ def features_of(run: Path, strategy: str = "folded") -> pd.DataFrame:
     keys = keys_of(run)
     paths = pd.read_parquet(run / "paths.parquet")
     judged = labels_of(run)
-    doubted = {
+    flagged = {
         (before.key, before.feature): [str(kind) for kind in step.kinds]
         for steps in followed_steps(open_run(run)).values()
         for before, step in pairwise(steps)
@@ -38,7 +38,7 @@ def features_of(run: Path, strategy: str = "folded") -> pd.DataFrame:
         texts = texts.drop_duplicates("feature")[["feature", "text"]]
         frame = frame.merge(texts.rename(columns={"text": "description"}), on="feature", how="left")
         frame["peaks"] = frame["feature"].map(peaks_of(run, key))
-        frame["doubts"] = [doubted.get((key, feature)) for feature in frame["feature"]]
+        frame["warnings"] = [flagged.get((key, feature)) for feature in frame["feature"]]
         frame["place"] = place
         if place + 1 < len(keys):
             after = keys[place + 1]
@@ -71,8 +71,10 @@ def features_of(run: Path, strategy: str = "folded") -> pd.DataFrame:
             of_pair = together.groupby(["feature", "partner"])
             means = of_pair[["phi", "lift"]].mean()
             means[["phi_texts", "lift_texts"]] = of_pair[["phi", "lift"]].count()
-            counts = ["fired", "partner_fired", "joint_fired"]
-            means[counts] = of_pair[["firings", "partner_firings", "joint_firings"]].sum()
+            counts = ["active", "partner_active", "joint_active"]
+            means[counts] = of_pair[
+                ["activation_count", "partner_activation_count", "joint_activation_count"]
+            ].sum()
             means = means.reset_index()
             means = means.rename(columns={"partner": "folded_partner"})
             frame = frame.merge(means, on=["feature", "folded_partner"], how="left")
@@ -93,8 +95,8 @@ def matching(run: Path, strategy: str, a: str, b: str) -> pd.DataFrame:
 
 
 def peaks_of(run: Path, key: str) -> dict[int, list[str]]:
-    """Tokens on which contexts of a feature are strongest, the strongest first."""
-    table = pd.read_parquet(run / f"contexts/{key}.parquet")
+    """Tokens on which examples of a feature are strongest, the strongest first."""
+    table = pd.read_parquet(run / f"examples/{key}.parquet")
     table["token"] = [
         tokens[place] for tokens, place in zip(table["tokens"], table["place"], strict=True)
     ]
@@ -104,10 +106,10 @@ def peaks_of(run: Path, key: str) -> dict[int, list[str]]:
 
 
 def share_of(row: dict[str, Any], token: str) -> float | None:
-    """How many of a feature's firings are on a token; None where it is in its contexts alone."""
+    """How many of a feature's activations are on a token; None where it is in its examples alone."""
     shares = [
         share
-        for one, share in zip(row["fires_on"], row["fires_on_share"], strict=True)
+        for one, share in zip(row["activates_on"], row["activates_on_share"], strict=True)
         if same(one, token)
     ]
     return sum(shares) if shares else None
@@ -126,7 +128,7 @@ def labels_of(run: Path) -> dict[tuple[str, int, int], list[str]]:
 
 
 def judged_rows(run: Path) -> list[dict[str, Any]]:
-    """Pairs with what the judge that tells calls them, of both experiments."""
+    """Pairs with what the judge that passes its controls calls them, of both experiments."""
     answers = pd.read_parquet(run / "judgements.parquet")
     rows = []
     for experiment in ("layers", "mse"):
@@ -149,7 +151,10 @@ def selected(
         keep &= (frame["key"] + "/" + frame["feature"].astype(str)) == asked["feature"]
     for word in asked.get("text", "").split():
         keep &= frame["description"].fillna("").str.lower().str.contains(word.lower(), regex=False)
-    for name, columns in (("fires", ("fires_on", "peaks")), ("promotes", ("promotes",))):
+    for name, columns in (
+        ("activates_on", ("activates_on", "peaks")),
+        ("top_logits", ("top_logits",)),
+    ):
         if name in asked:
             found = pd.Series(False, index=frame.index)
             for column in columns:
@@ -160,11 +165,11 @@ def selected(
                     )
                 )
             keep &= found
-    if "doubts" in asked:
+    if "warnings" in asked:
         wanted = {"none": lambda kinds: not kinds, "some": bool}.get(
-            asked["doubts"], lambda kinds: asked["doubts"] in kinds
+            asked["warnings"], lambda kinds: asked["warnings"] in kinds
         )
-        keep &= frame["doubts"].map(lambda kinds: kinds is not None and wanted(kinds))
+        keep &= frame["warnings"].map(lambda kinds: kinds is not None and wanted(kinds))
     if "status" in asked:
         keep &= frame["status"] == asked["status"]
     if "label" in asked:
@@ -177,16 +182,26 @@ def selected(
     if "differs" in asked:
         assert other is not None
         keep &= other["partner"].notna() & ~(frame["folded_partner"] == other["partner"])
-    for name in ("mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift", "fired"):
+    for name in (
+        "mse",
+        "cost",
+        "cosine",
+        "margin",
+        "activation_frequency",
+        "quantile",
+        "phi",
+        "lift",
+        "active",
+    ):
         if f"{name}_min" in asked:
             keep &= frame[name] >= float(asked[f"{name}_min"])
         if f"{name}_max" in asked:
             keep &= frame[name] <= float(asked[f"{name}_max"])
     found = frame[keep]
-    sort = asked.get("sort", "share" if "fires" in asked else "layer")
+    sort = asked.get("sort", "share" if "activates_on" in asked else "layer")
     ascending = asked.get("order", "desc" if sort == "share" else "asc") == "asc"
     if sort == "share":
-        shares = [share_of(row, asked["fires"]) for row in found.to_dict("records")]
+        shares = [share_of(row, asked["activates_on"]) for row in found.to_dict("records")]
         found = found.assign(share=pd.Series(shares, index=found.index, dtype=float))
     if sort == "layer":
         return found.sort_values(["place", "feature"], ascending=ascending)

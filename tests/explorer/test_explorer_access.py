@@ -29,7 +29,7 @@ def test_everything_can_be_reached_by_keyboard(watched: Watched, site: str) -> N
     expect(page.locator("#main")).to_be_focused()
     assert page.url == site
     page.keyboard.press("Tab")
-    expect(page.get_by_label("Described with")).to_be_focused()
+    expect(page.get_by_label("Description has")).to_be_focused()
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline != "none"
     page.keyboard.type("0/3")
@@ -57,7 +57,7 @@ def test_no_serious_barrier_and_no_sideways_scrolling(
             page.goto(site + address)
             expect(page.locator("main")).to_have_attribute("data-shown", address)
             if view == "follow":
-                expect(page.locator(".cards .context").first).to_be_visible()
+                expect(page.locator(".cards .example").first).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") <= width, view
             page.evaluate(axe)
             assert page.evaluate(AXE) == [], (view, width)

@@ -20,8 +20,8 @@ from saematch.store.reader import open_run
 def test_find_then_follow_then_back(watched: Watched, site: str) -> None:
     page = opened(watched, site, "Find features")
     expect(page.locator("tbody tr")).to_have_count(50)
-    page.get_by_label("Described with").fill("men")
-    page.get_by_label("Described with").press("Enter")
+    page.get_by_label("Description has").fill("men")
+    page.get_by_label("Description has").press("Enter")
     expect(page.locator("main")).to_have_attribute("data-shown", "#/find?text=men")
     expect(page.locator("tbody tr").first).to_contain_text("men")
     found = page.locator("tbody tr").count()
@@ -34,7 +34,7 @@ def test_find_then_follow_then_back(watched: Watched, site: str) -> None:
     page.go_back()
     expect(page.locator("h1")).to_have_text("Find features")
     expect(page.locator("tbody tr")).to_have_count(found)
-    expect(page.get_by_label("Described with")).to_have_value("men")
+    expect(page.get_by_label("Description has")).to_have_value("men")
     expect(page.get_by_label("Sorted by")).to_have_value("cost")
     page.go_forward()
     expect(page.locator("h1")).to_have_text(f"Follow {name}")
@@ -46,9 +46,11 @@ def test_find_then_follow_then_back(watched: Watched, site: str) -> None:
 def test_features_of_a_token_come_by_its_share_first(watched: Watched, site: str) -> None:
     page = opened(watched, site, "Find features")
     token = page.locator("tbody tr .token").first.inner_text()
-    page.get_by_label("Fires on the token").fill(token)
-    page.get_by_label("Fires on the token").press("Enter")
-    expect(page.locator("main")).to_have_attribute("data-shown", f"#/find?fires={quote(token)}")
+    page.get_by_label("Activates on the token").fill(token)
+    page.get_by_label("Activates on the token").press("Enter")
+    expect(page.locator("main")).to_have_attribute(
+        "data-shown", f"#/find?activates_on={quote(token)}"
+    )
     expect(page.get_by_label("Sorted by")).to_have_value("share")
     expect(page.get_by_label("Order")).to_have_value("desc")
     shares = page.get_by_text("of its activation is on this token")
@@ -56,7 +58,7 @@ def test_features_of_a_token_come_by_its_share_first(watched: Watched, site: str
     assert first
     assert last
     assert float(first[0]) >= float(last[0])
-    page.get_by_label("Fires on the token").fill("")
+    page.get_by_label("Activates on the token").fill("")
     page.get_by_role("button", name="Find").click()
     expect(page.get_by_label("Sorted by")).to_have_value("layer")
     expect(page.get_by_label("Order")).to_have_value("asc")
@@ -65,13 +67,13 @@ def test_features_of_a_token_come_by_its_share_first(watched: Watched, site: str
 
 def test_a_name_in_the_search_box_is_followed(watched: Watched, site: str) -> None:
     page = opened(watched, site, "Find features")
-    page.get_by_label("Described with").fill("2/11")
+    page.get_by_label("Description has").fill("2/11")
     page.get_by_role("button", name="Find").click()
     expect(page.locator("h1")).to_have_text("Follow 2/11")
     watched.check()
 
 
-def test_follow_shows_the_path_its_evidence_and_its_doubts(
+def test_follow_shows_the_path_its_evidence_and_its_warnings(
     watched: Watched, site: str, strange: Path
 ) -> None:
     paths = pd.read_parquet(strange / "paths.parquet")
@@ -82,7 +84,7 @@ def test_follow_shows_the_path_its_evidence_and_its_doubts(
     links = page.locator(".cards h2 a").all_inner_texts()
     assert links == [str(step["feature"]) for step in path]
     here = page.locator("li.here")
-    expect(here.locator(".context").first).to_be_visible()
+    expect(here.locator(".example").first).to_be_visible()
     assert here.locator("mark").count()
     shares = here.locator("mark.peak").first.evaluate(
         "node => node.style.getPropertyValue('--share')"
@@ -101,7 +103,7 @@ def test_follow_shows_the_path_its_evidence_and_its_doubts(
     watched.check()
 
 
-def test_doubts_and_labels_are_said_in_words(watched: Watched, site: str, strange: Path) -> None:
+def test_warnings_and_labels_are_said_in_words(watched: Watched, site: str, strange: Path) -> None:
     sample = pd.read_parquet(strange / "judging/layers/sample.parquet")
     row = sample[(sample["strategy"] == "folded") & (sample["a"] == "0")].iloc[0]
     page = opened(watched, f"{site}#/follow?feature=0/{row['feature']}", re.compile("Follow"))
@@ -112,24 +114,24 @@ def test_doubts_and_labels_are_said_in_words(watched: Watched, site: str, strang
     steps = next(
         steps
         for steps in followed_steps(open_run(strange)).values()
-        if any("is nearer" in doubt for step in steps for doubt in step.doubts)
+        if any("is nearer" in warning for step in steps for warning in step.warnings)
     )
     page = opened(
         watched, f"{site}#/follow?feature={steps[0].key}/{steps[0].feature}", re.compile("Follow")
     )
     for place, step in enumerate(steps):
         card = page.locator(".cards > li").nth(place)
-        for doubt in step.doubts:
-            expect(card.locator(".doubts")).to_contain_text(doubt)
+        for warning in step.warnings:
+            expect(card.locator(".warnings")).to_contain_text(warning)
     watched.check()
 
 
 def test_texts_of_strangers_stay_text(watched: Watched, site: str, strange: Path) -> None:
-    told = pd.read_parquet(strange / "contexts/1.parquet")["feature"].iloc[0]
+    told = pd.read_parquet(strange / "examples/1.parquet")["feature"].iloc[0]
     page = opened(watched, f"{site}#/find?layer=1", "Find features")
     expect(page.locator("tbody tr").first).to_contain_text("<script>window.hacked")
     page = opened(watched, f"{site}#/follow?feature=1/{told}", re.compile("Follow"))
-    expect(page.locator("li.here .context").first).to_contain_text("<img src=x onerror=")
+    expect(page.locator("li.here .example").first).to_contain_text("<img src=x onerror=")
     expect(page.locator("li.here")).to_contain_text("<script>window.hacked")
     for address in (
         "#/compare?show=all&layer=1",
@@ -218,7 +220,7 @@ def test_outputs_appear_on_the_page_while_a_run_is_written(
         page.goto(f"{address}#/find")
         (run / "manifest.json").write_bytes(encode_manifest(content))
         expect(page.locator("#notices details")).to_have_count(0, timeout=10_000)
-        expect(page.locator("tbody tr").first).to_contain_text("fires on", timeout=10_000)
+        expect(page.locator("tbody tr").first).to_contain_text("activates on", timeout=10_000)
     watched.check(("Failed to load", "ERR_CONNECTION"))
 
 
@@ -227,15 +229,15 @@ def test_corrupt_files_are_named_and_the_rest_is_shown(
 ) -> None:
     run = Path(shutil.copytree(synthetic, tmp_path / "run"))
     rewrite(run, "descriptions/activations--1.parquet", b"PAR1 and nothing that is a table")
-    wrong_bytes(run / "contexts/1.parquet")
+    wrong_bytes(run / "examples/1.parquet")
     cut_short(run / "features/2.parquet")
     with served(run) as address:
         page = opened(watched, f"{address}#/find?layer=1", "Find features")
-        for name in ("descriptions/activations--1", "contexts/1", "features/2"):
+        for name in ("descriptions/activations--1", "examples/1", "features/2"):
             expect(page.locator("#notices")).to_contain_text(f"{name}.parquet", timeout=10_000)
         expect(page.locator(".paging").first).to_contain_text(f"of {SHAPE.features}")
-        expect(page.locator("tbody tr").first).to_contain_text("promotes")
+        expect(page.locator("tbody tr").first).to_contain_text("top logits")
         page.goto(f"{address}#/follow?feature=1/7")
-        expect(page.locator("li.here .step, li.here .contexts").last).to_be_visible()
-        expect(page.locator("li.here [role=alert]").first).to_contain_text("contexts/1.parquet")
+        expect(page.locator("li.here .step, li.here .examples").last).to_be_visible()
+        expect(page.locator("li.here [role=alert]").first).to_contain_text("examples/1.parquet")
     watched.check()

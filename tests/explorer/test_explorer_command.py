@@ -63,10 +63,10 @@ def test_what_cannot_be_done_is_said_in_words(synthetic: Path, tmp_path: Path) -
         port = str(taken.getsockname()[1])
         for code, words, arguments in (
             (2, "--port 0", [str(synthetic), "--no-browser", "--port", port]),
-            (2, "needed --export FILE.html with --features", [str(synthetic), "--features", "1/7"]),
-            (2, "needed --export FILE.html with --paths", [str(synthetic), "--paths", "7"]),
+            (2, "expected --export FILE.html with --features", [str(synthetic), "--features", "1/7"]),
+            (2, "expected --export FILE.html with --paths", [str(synthetic), "--paths", "7"]),
             (2, "expected one of the layers", [str(synthetic), "--export", "x.html", "--features", "99/1"]),
-            (2, "ends in .html", [str(synthetic), "--export", str(tmp_path / "page.txt")]),
+            (2, "an .html file", [str(synthetic), "--export", str(tmp_path / "page.txt")]),
             (3, "saematch run", [str(tmp_path), "--no-browser"]),
         ):  # fmt: skip
             done = explore(*arguments)

@@ -16,13 +16,13 @@ from saematch.explorer.explorer import Explorer
 from saematch.explorer.one_file import export_page
 
 SLUG = "decoder+encoder+bias"
-FEATURES = ("fires_on", "promotes", "density", "firings")
+FEATURES = ("activates_on", "top_logits", "activation_frequency", "activation_count")
 PAIRS = ("phi", "lift")
 STEP = ("partner", "cost", "mse", "cosine", "margin")
 ALL = ("status", "description", "peaks", *FEATURES, *STEP, *PAIRS, "quantile", "labels")
 LOST = {
     "features/1.parquet": FEATURES,
-    "contexts/1.parquet": ("peaks",),
+    "examples/1.parquet": ("peaks",),
     "descriptions/activations--1.parquet": ("description",),
     "judgements.parquet": ("labels",),
     "judging/layers/sample.parquet": ("labels",),
@@ -127,29 +127,29 @@ def test_without_a_matching_nothing_is_known_of_its_steps(
     path = ask("path", feature="1/7")
     after = path["cards"][path["here"] + 1 :]
     assert after[0]["step"]["certain"] is None
-    assert after[0]["step"]["doubts"][-1].startswith("the matching of these layers is missing")
+    assert after[0]["step"]["warnings"][-1].startswith("the matching of these layers is missing")
 
 
 @pytest.mark.parametrize("damage", [wrong_bytes, cut_short])
-def test_contexts_that_were_altered_are_said_on_their_card(
+def test_examples_that_were_altered_are_said_on_their_card(
     damage: Callable[[Path], None], opened: Explorer, changed: Path
 ) -> None:
     whole = client_of(opened).get("/api/evidence", params={"feature": "0/0"}).json()
-    assert whole["contexts"]
-    damage(changed / "contexts/0.parquet")
+    assert whole["examples"]
+    damage(changed / "examples/0.parquet")
     answer = client_of(opened).get("/api/evidence", params={"feature": "0/0"}).json()
-    assert "contexts/0.parquet" in answer["problems"][0]
-    assert {**answer, "contexts": whole["contexts"], "problems": []} == whole
-    assert "contexts/0.parquet" in problems(opened)
+    assert "examples/0.parquet" in answer["problems"][0]
+    assert {**answer, "examples": whole["examples"], "problems": []} == whole
+    assert "examples/0.parquet" in problems(opened)
 
 
 def test_an_exported_file_says_what_is_left_out_and_not_where_the_run_lies(
     opened: Explorer, changed: Path, tmp_path: Path
 ) -> None:
-    cut_short(changed / "contexts/0.parquet")
+    cut_short(changed / "examples/0.parquet")
     export_page(opened, tmp_path / "page.html", ["0/7"], 1)
     text = (tmp_path / "page.html").read_text()
-    assert "contexts are left out: needed run/contexts/0.parquet" in text
+    assert "examples are left out: run/examples/0.parquet" in text
     assert str(tmp_path) not in text
 
 
@@ -174,14 +174,14 @@ def test_what_is_in_the_manifest_and_no_such_table_is_named(
 ) -> None:
     expected = features_of(changed)
     expected = expected[expected["key"] == "1"]
-    damaged = (*DESCRIBED, "contexts/1.parquet")
+    damaged = (*DESCRIBED, "examples/1.parquet")
     for name in damaged:
         rewrite(changed, name, data)
     found = shown(client_of(opened))
     lost = {column for name in damaged for column in LOST[name]}
     same(found, expected, tuple(column for column in ALL if column not in lost))
     answer = client_of(opened).get("/api/evidence", params={"feature": "1/7"}).json()
-    assert "contexts" in answer["problems"][0]
+    assert "examples" in answer["problems"][0]
     said = problems(opened)
     assert all(name in said for name in damaged)
     assert "docs/run-directory.md" in said

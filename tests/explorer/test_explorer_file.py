@@ -21,7 +21,7 @@ def test_an_exported_file_opens_without_a_server(
 ) -> None:
     explorer = Explorer(strange)
     try:
-        told = pd.read_parquet(strange / "contexts/1.parquet")["feature"].iloc[0]
+        told = pd.read_parquet(strange / "examples/1.parquet")["feature"].iloc[0]
         written = export_page(explorer, tmp_path / "page.html", [f"1/{told}", "0/3"], 5)
     finally:
         explorer.close()
@@ -32,7 +32,7 @@ def test_an_exported_file_opens_without_a_server(
         f"carries {written.features} features of 2 paths"
     )
     page.goto(f"file://{tmp_path}/page.html#/follow?feature=1/{told}")
-    expect(page.locator("li.here .context").first).to_contain_text("<img src=x onerror=")
+    expect(page.locator("li.here .example").first).to_contain_text("<img src=x onerror=")
     for view, heading in (
         ("whole", "The whole run"),
         ("compare?other=naive", "Compare strategies"),
@@ -84,7 +84,7 @@ def test_an_exported_file_finds_as_the_server_does(browser: Browser, tmp_path: P
         data = page.evaluate("JSON.parse(document.getElementById('carried').textContent)")
         lonely = browser.new_page()
         lonely.add_script_tag(content=source)
-        token = data["features"][0]["fires_on"][0]
+        token = data["features"][0]["activates_on"][0]
         highest = sorted(row["mse"] for row in data["features"] if row["mse"] is not None)[5]
         for asked in (
             {"text": "men", "sort": "cost", "order": "desc"},
@@ -100,11 +100,11 @@ def test_an_exported_file_finds_as_the_server_does(browser: Browser, tmp_path: P
             {"differs": "naive", "limit": "7", "offset": "9"},
             {"certain": "no", "strategy": "unfolded"},
             {"label": "SAME"},
-            {"doubts": "none"},
-            {"doubts": "some", "offset": "999999"},
-            {"fires": token},
-            {"fires": token, "sort": "share", "order": "asc"},
-            {"density_min": "0.001", "sort": "density"},
+            {"warnings": "none"},
+            {"warnings": "some", "offset": "999999"},
+            {"activates_on": token},
+            {"activates_on": token, "sort": "share", "order": "asc"},
+            {"activation_frequency_min": "0.001", "sort": "activation_frequency"},
             {"phi_min": "0.2", "sort": "lift", "order": "desc"},
         ):
             mine = lonely.evaluate(

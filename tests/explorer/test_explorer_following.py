@@ -19,7 +19,7 @@ from saematch.store.following import followed_steps
 from saematch.store.reader import open_run
 from saematch.store.schema import decode
 from saematch.store.schema_semantics import RESULTS
-from saematch.store.warnings import Doubt
+from saematch.store.warnings import StepWarning
 
 Ask = Callable[..., dict[str, Any]]
 
@@ -63,17 +63,17 @@ def test_runner_up_is_that_of_the_candidates(ask: Ask, synthetic: Path) -> None:
         assert step["runner_up_status"] == status[first["candidate"]]
 
 
-def test_doubts_are_those_of_the_report(ask: Ask, synthetic: Path) -> None:
+def test_warnings_are_those_of_the_report(ask: Ask, synthetic: Path) -> None:
     said = []
     for steps in followed_steps(open_run(synthetic)).values():
         cards = ask("path", feature=f"{steps[0].key}/{steps[0].feature}")["cards"]
         assert [card["feature"] for card in cards] == [step.feature for step in steps]
         for card, step in zip(cards[1:], steps[1:], strict=True):
-            assert tuple(card["step"]["doubts"]) == step.doubts
-            said += step.doubts
+            assert tuple(card["step"]["warnings"]) == step.warnings
+            said += step.warnings
     for kind in (
         "dead",
-        "dearest",
+        "most costly 10%",
         "(cost",
         "by direction",
         "equally",
@@ -81,10 +81,10 @@ def test_doubts_are_those_of_the_report(ask: Ask, synthetic: Path) -> None:
         "never",
         "DIFFERENT",
     ):
-        assert any(kind in doubt for doubt in said), kind
+        assert any(kind in warning for warning in said), kind
 
 
-def test_the_index_has_the_doubts_of_every_step(ask: Ask, synthetic: Path) -> None:
+def test_the_index_has_the_warnings_of_every_step(ask: Ask, synthetic: Path) -> None:
     of_run = {
         (before.key, before.feature): [str(kind) for kind in step.kinds]
         for steps in followed_steps(open_run(synthetic)).values()
@@ -96,19 +96,21 @@ def test_the_index_has_the_doubts_of_every_step(ask: Ask, synthetic: Path) -> No
         total = page["total"]
         rows += page["features"]
     of_index = {
-        (row["key"], row["feature"]): row["doubts"] for row in rows if row["doubts"] is not None
+        (row["key"], row["feature"]): row["warnings"] for row in rows if row["warnings"] is not None
     }
     assert of_index == of_run
-    assert {kind for kinds in of_run.values() for kind in kinds} == {str(kind) for kind in Doubt}
+    assert {kind for kinds in of_run.values() for kind in kinds} == {
+        str(kind) for kind in StepWarning
+    }
 
 
-def test_contexts_are_the_strongest(ask: Ask, synthetic: Path) -> None:
-    table = pd.read_parquet(synthetic / "contexts/2.parquet")
+def test_examples_are_the_strongest(ask: Ask, synthetic: Path) -> None:
+    table = pd.read_parquet(synthetic / "examples/2.parquet")
     for feature in table["feature"].unique()[:8]:
         wanted = (
             table[table["feature"] == feature].sort_values("activation", ascending=False).head(3)
         )
-        found = ask("evidence", feature=f"2/{feature}", limit=3)["contexts"]
+        found = ask("evidence", feature=f"2/{feature}", limit=3)["examples"]
         assert [one["activation"] for one in found] == pytest.approx(wanted["activation"].tolist())
         assert [one["tokens"] for one in found] == [list(one) for one in wanted["tokens"]]
         assert [one["activations"] for one in found] == [list(one) for one in wanted["activations"]]
@@ -199,14 +201,16 @@ def pairs_of(run: Path, corpus: str, strategy: str) -> pd.DataFrame:
     keys = keys_of(run)
     adjacent = table["b"] == table["a"].map(dict(pairwise(keys)))
     table = table[(table["strategy"] == strategy) & adjacent].rename(columns={"a": "key"})
-    table["score"] = (table["joint_firings"] / table["firings"]).where(table["firings"] > 0)
+    table["score"] = (table["joint_activation_count"] / table["activation_count"]).where(
+        table["activation_count"] > 0
+    )
     return table[["key", "feature", "partner", "score", "phi"]]
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("folded", "cosine"), ("unfolded", "correlation"), ("folded", "naive")]
 )
-def test_comparison_counts_who_fires_together_more(
+def test_comparison_counts_who_activates_together_more(
     one: str, other: str, ask: Ask, synthetic: Path
 ) -> None:
     sides = []
@@ -220,7 +224,7 @@ def test_comparison_counts_who_fires_together_more(
     both = sides[0].join(sides[1], lsuffix="_one", rsuffix="_other")
     both = both[both["partner_one"].notna() | both["partner_other"].notna()]
     differ = both[both["partner_one"] != both["partner_other"]]
-    answer = ask("compare", one=one, other=other, corpus="web", fired=0, limit=200)
+    answer = ask("compare", one=one, other=other, corpus="web", active=0, limit=200)
     for row in answer["pairs"]:
         here, apart = both.loc[row["a"]], differ.loc[row["a"]]
         assert row["features"] == len(here)
@@ -255,7 +259,7 @@ def test_comparison_counts_who_fires_together_more(
         ("other", "for_other"),
         ("all", "features"),
     ):
-        shown = ask("compare", one=one, other=other, corpus="web", show=show, fired=0, limit=200)
+        shown = ask("compare", one=one, other=other, corpus="web", show=show, active=0, limit=200)
         assert shown["total"] == len(shown["features"]) or shown["total"] > 200
         assert shown["total"] == sum(row[name] for row in shown["pairs"])
 
@@ -305,7 +309,7 @@ def test_a_comparison_needs_two_strategies(ask: Ask, client: TestClient) -> None
     assert ask("compare", one="cosine")["other"] == "folded"
     reply = client.get("/api/compare", params={"one": "naive", "other": "naive"})
     assert reply.status_code == 400
-    assert "found naive twice" in reply.json()["error"]
+    assert "got naive twice" in reply.json()["error"]
 
 
 def test_two_runs_of_the_same_saes_differ_where_their_partners_do(
@@ -348,12 +352,12 @@ def test_runs_without_an_sae_in_common_say_so(synthetic: Path, tmp_path: Path) -
         explorer.close()
 
 
-def test_a_judge_that_cannot_tell_raises_no_doubt(changed: Path) -> None:
+def test_a_judge_that_fails_its_controls_raises_no_warning(changed: Path) -> None:
     for experiment in ("layers", "mse"):
         name = f"judging/{experiment}/{JUDGE}.parquet"
         table, about = decode((changed / name).read_bytes())
         data = RESULTS.encode(
-            table.to_pydict(), {**about, "tells": False, "verdict": "cannot tell"}
+            table.to_pydict(), {**about, "passes_controls": False, "verdict": "fails its controls"}
         )
         rewrite(changed, name, data)
     explorer = Explorer(changed)
@@ -365,9 +369,9 @@ def test_a_judge_that_cannot_tell_raises_no_doubt(changed: Path) -> None:
             name = f"{row['key']}/{row['feature']}"
             path = client.get("/api/path", params={"feature": name}).json()
             step = path["cards"][path["here"] + 1]["step"]
-            assert "judged DIFFERENT" not in step["doubts"]
-            assert bool(row["doubts"]) == bool(step["doubts"])
+            assert "judged DIFFERENT" not in step["warnings"]
+            assert bool(row["warnings"]) == bool(step["warnings"])
     finally:
         explorer.close()
     steps = [step for path in followed_steps(open_run(changed)).values() for step in path]
-    assert not any("judged DIFFERENT" in step.doubts for step in steps)
+    assert not any("judged DIFFERENT" in step.warnings for step in steps)

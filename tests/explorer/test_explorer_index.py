@@ -49,11 +49,11 @@ def test_too_little_memory_is_not_taken_for_a_wrong_file(
 
     def starved(self: Database, sql: str, parameters: object = ()) -> list[dict[str, object]]:
         if "$file" in sql:
-            raise OutOfMemoryError("needed at most 200MB of memory to read the tables, found: more")
+            raise OutOfMemoryError("takes more than 200MB of memory to read the tables, got: more")
         return whole(self, sql, parameters)  # pyright: ignore
 
     def starved_too(*_: object) -> None:
-        raise OutOfMemoryError("needed at most 200MB of memory to read the tables, found: more")
+        raise OutOfMemoryError("takes more than 200MB of memory to read the tables, got: more")
 
     monkeypatch.setattr(Database, "write", starved_too)
     monkeypatch.setattr(Database, "rows", starved)
@@ -67,7 +67,7 @@ def test_too_little_memory_is_not_taken_for_a_wrong_file(
 
 def test_memory_that_does_not_suffice_is_said(synthetic: Path) -> None:
     database = Database()
-    with pytest.raises(OutOfMemoryError, match="needed at most 200MB of memory"):
+    with pytest.raises(OutOfMemoryError, match="takes more than 200MB of memory"):
         database.rows("SELECT list(range) FROM range(60000000)")
     database.close()
 
@@ -96,7 +96,7 @@ def test_two_runs_of_one_process_make_a_shared_index_once(
 
 @pytest.mark.parametrize("suffix", [".parquet", ".rows"])
 @pytest.mark.parametrize("left", [0, 50, 9000])
-def test_an_index_that_was_cut_short_is_made_anew(
+def test_an_index_that_was_cut_short_is_made_again(
     suffix: str, left: int, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     explorer = indexed(synthetic, tmp_path, monkeypatch)

@@ -76,7 +76,7 @@ def test_nothing_is_missing_and_nothing_wrong(asking: TestClient, real: Path) ->
     assert said["sources"] == ["activations"]
 
 
-def test_paths_and_doubts_are_those_of_the_report(asking: TestClient, real: Path) -> None:
+def test_paths_and_warnings_are_those_of_the_report(asking: TestClient, real: Path) -> None:
     for steps in list(followed_steps(open_run(real)).values())[::3]:
         name = f"{steps[-1].key}/{steps[-1].feature}"
         cards = asking.get("/api/path", params={"feature": name}).json()["cards"]
@@ -89,7 +89,7 @@ def test_paths_and_doubts_are_those_of_the_report(asking: TestClient, real: Path
                 expected = getattr(one, value)
                 assert step[value] == (None if expected is None else pytest.approx(expected)), value
             assert (step["runner_up"], step["certain"]) == (one.runner_up, one.certain)
-            assert tuple(step["doubts"]) == one.doubts
+            assert tuple(step["warnings"]) == one.warnings
 
 
 def test_descriptions_and_labels_are_those_of_the_run(asking: TestClient, real: Path) -> None:

@@ -19,8 +19,8 @@ from saematch.store.manifest import encode_manifest
 QUESTIONS = {
     "features": (
         "text",
-        "fires",
-        "promotes",
+        "activates_on",
+        "top_logits",
         "feature",
         "layer",
         "status",
@@ -33,7 +33,7 @@ QUESTIONS = {
         "cost_min",
         "cosine_max",
         "margin_min",
-        "density_max",
+        "activation_frequency_max",
         "sort",
         "order",
         "limit",
@@ -79,7 +79,7 @@ def test_no_parameter_reaches_sql_as_text(question: str, name: str, client: Test
         assert reply.status_code in (200, 400), (attack, reply.text)
         assert "passwd" not in reply.text.replace(attack, "")
         if reply.status_code == 400:
-            assert reply.json()["error"].startswith(("needed", "expected"))
+            assert reply.json()["error"].startswith("expected")
         elif (
             question == "features"
             and attack.strip()
@@ -99,7 +99,7 @@ def test_unknown_and_repeated_filters_are_refused(client: TestClient) -> None:
     ):
         reply = client.get(f"/api/{address}")
         assert reply.status_code == 400, address
-        assert "needed" in reply.json()["error"]
+        assert "expected" in reply.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -164,18 +164,18 @@ def test_every_reply_has_the_headers(client: TestClient) -> None:
 def test_a_link_that_leads_out_is_not_read(opened: Explorer, changed: Path, tmp_path: Path) -> None:
     def refused() -> None:
         answer = client_of(opened).get("/api/evidence", params={"feature": "0/0"}).json()
-        assert answer["contexts"] == []
-        assert "contexts/0.parquet" in answer["problems"][0]
+        assert answer["examples"] == []
+        assert "examples/0.parquet" in answer["problems"][0]
 
     secret = tmp_path / "secret.parquet"
-    shutil.copy(changed / "contexts/0.parquet", secret)
-    (changed / "contexts/0.parquet").unlink()
-    os.symlink(secret, changed / "contexts/0.parquet")
+    shutil.copy(changed / "examples/0.parquet", secret)
+    (changed / "examples/0.parquet").unlink()
+    os.symlink(secret, changed / "examples/0.parquet")
     refused()
-    shutil.rmtree(changed / "contexts")
+    shutil.rmtree(changed / "examples")
     os.mkdir(tmp_path / "elsewhere")
     shutil.move(secret, tmp_path / "elsewhere/0.parquet")
-    os.symlink(tmp_path / "elsewhere", changed / "contexts")
+    os.symlink(tmp_path / "elsewhere", changed / "examples")
     refused()
 
 
@@ -244,7 +244,7 @@ def test_absurd_widths_are_refused(opened: Explorer, changed: Path) -> None:
         path.write_bytes(encode_manifest(content))
         reply = client_of(opened).get("/api/run")
         assert reply.status_code == 409
-        assert "needed from 1 to" in reply.json()["error"]
+        assert "expected from 1 to" in reply.json()["error"]
 
 
 def test_what_the_run_lacks_is_said_with_its_command(tmp_path: Path) -> None:
@@ -255,8 +255,11 @@ def test_what_the_run_lacks_is_said_with_its_command(tmp_path: Path) -> None:
         missing = client.get("/api/run").json()["missing"]
         assert [one["command"].split()[1] for one in missing] == ["describe", "evaluate", "judge"]
         explorer.first.all()
-        assert client.get("/api/features", params={"sort": "density"}).json()["total"] == 4 * 48
-        assert client.get("/api/evidence", params={"feature": "0/0"}).json()["contexts"] == []
+        assert (
+            client.get("/api/features", params={"sort": "activation_frequency"}).json()["total"]
+            == 4 * 48
+        )
+        assert client.get("/api/evidence", params={"feature": "0/0"}).json()["examples"] == []
         compared = client.get("/api/compare").json()
         assert compared["corpus"] == ""
         assert all(row["unmeasured"] == row["differ"] for row in compared["pairs"])
@@ -298,7 +301,7 @@ def test_outputs_appear_while_the_run_is_written(synthetic: Path, tmp_path: Path
             "candidates",
             "paths",
             "features",
-            "contexts",
+            "examples",
             "descriptions",
             "evaluation",
             "judg",

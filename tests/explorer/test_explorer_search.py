@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from recomputed import features_of, keys_of, selected, share_of
 from starlette.testclient import TestClient
 
-from saematch.store.warnings import Doubt
+from saematch.store.warnings import StepWarning
 
 Ask = Callable[..., dict[str, Any]]
 NUMBERS = (
-    "partner", "cost", "mse", "cosine", "margin", "density", "firings", "quantile", "phi", "lift",
-    "phi_texts", "lift_texts", "fired", "partner_fired", "joint_fired",
+    "partner", "cost", "mse", "cosine", "margin", "activation_frequency", "activation_count",
+    "quantile", "phi", "lift",
+    "phi_texts", "lift_texts", "active", "partner_active", "joint_active",
 )  # fmt: skip
 FOLDED = (
     "quantile",
@@ -26,9 +27,9 @@ FOLDED = (
     "lift",
     "phi_texts",
     "lift_texts",
-    "fired",
-    "partner_fired",
-    "joint_fired",
+    "active",
+    "partner_active",
+    "joint_active",
 )
 """Known of the folded step alone."""
 
@@ -58,12 +59,12 @@ def check(answer: dict[str, Any], expected: pd.DataFrame, limit: int, offset: in
         assert (row["description"] or "") == (
             wanted["description"] if isinstance(wanted["description"], str) else ""
         )
-        assert row["fires_on"] == list(wanted["fires_on"])
-        assert row["promotes"] == list(wanted["promotes"])
+        assert row["activates_on"] == list(wanted["activates_on"])
+        assert row["top_logits"] == list(wanted["top_logits"])
         assert (row["peaks"] or []) == (
             wanted["peaks"] if isinstance(wanted["peaks"], list) else []
         )
-        assert row["doubts"] == (wanted["doubts"] if folded else None)
+        assert row["warnings"] == (wanted["warnings"] if folded else None)
         assert (row["labels"] or []) == (wanted["labels"] if folded else [])
 
 
@@ -83,7 +84,7 @@ def questions(draw: st.DrawFn) -> dict[str, Any]:
     maybe("status", st.sampled_from(["live", "dead", "degenerate"]))
     maybe("label", st.sampled_from(["SAME", "MAYBE", "DIFFERENT"]))
     maybe("certain", st.sampled_from(["yes", "no"]))
-    maybe("doubts", st.sampled_from(["some", "none", *map(str, Doubt)]))
+    maybe("warnings", st.sampled_from(["some", "none", *map(str, StepWarning)]))
     maybe(
         "strategy",
         st.sampled_from(["folded", "unfolded", "naive", "random", "cosine", "correlation"]),
@@ -95,11 +96,11 @@ def questions(draw: st.DrawFn) -> dict[str, Any]:
         ("cost", st.floats(0, 30)),
         ("margin", st.floats(0, 2)),
         ("cosine", st.floats(-0.2, 1)),
-        ("density", st.floats(0, 0.05)),
+        ("activation_frequency", st.floats(0, 0.05)),
         ("phi", st.floats(-0.1, 0.9)),
         ("lift", st.floats(0, 50)),
         ("quantile", st.floats(0, 1)),
-        ("fired", st.integers(0, 800)),
+        ("active", st.integers(0, 800)),
     ):
         maybe(f"{name}_min", values, 6)
         maybe(f"{name}_max", values, 6)
@@ -112,8 +113,8 @@ def questions(draw: st.DrawFn) -> dict[str, Any]:
                 "cost",
                 "cosine",
                 "margin",
-                "density",
-                "firings",
+                "activation_frequency",
+                "activation_count",
                 "quantile",
                 "phi",
                 "lift",
@@ -143,12 +144,12 @@ def test_any_mix_of_filters_is_what_pandas_finds(
     check(answer, expected, limit, offset if offset < len(expected) else last)
 
 
-@pytest.mark.parametrize("name", ["fires", "promotes"])
+@pytest.mark.parametrize("name", ["activates_on", "top_logits"])
 def test_tokens_are_found_whole_whatever_their_blanks_and_case(
     name: str, ask: Ask, by_strategy: dict[str, pd.DataFrame]
 ) -> None:
     frame = by_strategy["folded"]
-    columns = {"fires": ("fires_on", "peaks"), "promotes": ("promotes",)}[name]
+    columns = {"activates_on": ("activates_on", "peaks"), "top_logits": ("top_logits",)}[name]
     tokens = [
         token for column in columns for token in frame[column].explode().dropna().unique()[:15]
     ]
@@ -164,16 +165,16 @@ def test_features_of_a_token_come_by_its_share(
     ask: Ask, by_strategy: dict[str, pd.DataFrame]
 ) -> None:
     frame = by_strategy["folded"]
-    token = frame["fires_on"].explode().value_counts().index[0]
-    rows = ask("features", fires=token, limit=200)["features"]
+    token = frame["activates_on"].explode().value_counts().index[0]
+    rows = ask("features", activates_on=token, limit=200)["features"]
     shares = [share_of(row, token) for row in rows]
     known = [share for share in shares if share is not None]
     assert known == sorted(known, reverse=True)
-    assert shares[: len(known)] == known  # those of contexts alone come last
+    assert shares[: len(known)] == known  # those of examples alone come last
     assert len(set(known)) > 1
-    least = ask("features", fires=token, sort="share", order="asc", limit=200)["features"]
+    least = ask("features", activates_on=token, sort="share", order="asc", limit=200)["features"]
     check({"features": least, "total": len(least), "strategy": "folded"},
-          selected(frame, {"fires": token, "order": "asc"}), 200, 0)  # fmt: skip
+          selected(frame, {"activates_on": token, "order": "asc"}), 200, 0)  # fmt: skip
 
 
 def test_a_page_that_is_not_there_is_the_last(ask: Ask) -> None:
@@ -224,8 +225,10 @@ def test_a_selection_is_taken_away_whole(
         expected["cost"].to_numpy(float), nan_ok=True
     )
     assert taken["description"].fillna("").tolist() == expected["description"].fillna("").tolist()
-    fires = taken["fires_on"].map(json.loads) if kind == "csv" else taken["fires_on"].map(list)
-    assert fires.tolist() == expected["fires_on"].map(list).tolist()
+    activates_on = (
+        taken["activates_on"].map(json.loads) if kind == "csv" else taken["activates_on"].map(list)
+    )
+    assert activates_on.tolist() == expected["activates_on"].map(list).tolist()
 
 
 def test_a_file_that_was_taken_leaves_nothing_behind(client: TestClient, explorer: Any) -> None:

@@ -48,14 +48,14 @@ def describe(directory: Path, source: str = "model", texts: Sequence[str] = TEXT
         keep(directory, f"descriptions/{source}--{key}.parquet", DESCRIPTIONS, rows)
 
 
-def fire(directory: Path, key: str) -> None:
-    """One SAE's features as they fire: on two tokens each, the last on none."""
+def activate(directory: Path, key: str) -> None:
+    """One SAE's features as they are active: on two tokens each, the last on none."""
     d_sae = open_run(directory).manifest["saes"][key]["d_sae"]
     rows = [
         {
-            "feature": feature, "firings": 3, "density": 0.1, "mean_activation": 1.0,
-            "greatest_activation": 2.0, "fires_on": ["<b>", "x"] if feature < d_sae - 1 else [],
-            "fires_on_share": [0.7, 0.3], "amid": [], "promotes": [],
+            "feature": feature, "activation_count": 3, "activation_frequency": 0.1, "mean_activation": 1.0,
+            "greatest_activation": 2.0, "activates_on": ["<b>", "x"] if feature < d_sae - 1 else [],
+            "activates_on_share": [0.7, 0.3], "amid": [], "top_logits": [],
         }
         for feature in range(d_sae)
     ]  # fmt: skip
@@ -135,5 +135,12 @@ def judge(
                 )  # fmt: skip
     keep(directory, "judging/mse/sample.parquet", SAMPLE, sample)
     for judge in judges:
-        keep(directory, f"judging/mse/{judge}.parquet", RESULTS, [], tells=False, verdict="")
+        keep(
+            directory,
+            f"judging/mse/{judge}.parquet",
+            RESULTS,
+            [],
+            passes_controls=False,
+            verdict="",
+        )
     keep(directory, "judgements.parquet", JUDGEMENTS, said)

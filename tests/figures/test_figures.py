@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from semantic_tables import describe, fire, judge, keep, result
+from semantic_tables import activate, describe, judge, keep, result
 
 from saematch.configs.run import parse_parts
 from saematch.errors import UsageError
@@ -81,7 +81,7 @@ def test_mse_is_the_tables(run: Run) -> None:
     assert "no text was read" in caption_of(figure)[1]
 
 
-def test_norms_leave_outlying_tokens_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_norms_leave_massive_tokens_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = stream_norms(run, "web")["3"][0]
     whole = RunDirectory.table
 
@@ -231,7 +231,7 @@ def test_pairs_sorted_by_mse(run: Run) -> None:
     first = live.sort_values("mse_decoder").iloc[0]
     assert f"4/{first['feature']} → 5/{first['partner']}" in words
     assert f"The {len(live)} live pairs" in caption_of(figure)[1]
-    with pytest.raises(UsageError, match="needed one of the pairs"):
+    with pytest.raises(UsageError, match="expected one of the pairs"):
         sorted_pairs(run, ("3", "6"))
 
 
@@ -320,20 +320,20 @@ def caption_and_words(figure: Figure) -> tuple[str, list[str]]:
     return caption_of(figure)[1], [text.get_text() for text in figure.axes[0].texts]
 
 
-def test_steps_in_doubt_have_hollow_arrows(run: Run) -> None:
+def test_steps_in_warning_have_hollow_arrows(run: Run) -> None:
     figure = followed(run, ["4/7", "3/2", "3/0"])
     steps = [
         one
         for key, feature in (("4", 7), ("3", 2), ("3", 0))
         for one in run.follow(key, feature).to_dict("records")[1:]
     ]
-    doubted = [bool(one["doubts"]) for one in steps]
-    assert 0 < sum(doubted) < len(doubted)
+    flagged = [bool(one["warnings"]) for one in steps]
+    assert 0 < sum(flagged) < len(flagged)
     arrows = [one.arrow_patch for one in figure.axes[0].texts if isinstance(one, Annotation)]
     hollow = [arrow is not None and to_rgb(arrow.get_facecolor()) == (1, 1, 1) for arrow in arrows]
-    assert hollow == doubted
+    assert hollow == flagged
     thick = [arrow is not None and arrow.get_linewidth() > 1 for arrow in arrows]
-    assert thick == [not doubt for doubt in doubted]
+    assert thick == [not warning for warning in flagged]
     assert "saematch paths names the reasons" in caption_of(figure)[1]
 
 
@@ -345,7 +345,14 @@ def test_captions_say_what_misleads(run: Run, copied: Path) -> None:
     assert "small MSE whatever their cosine" in caption_of(sorted_pairs(run))[1]
     assert "AUC" not in caption_of(mse_by_label(run))[1]
     name = "judging/mse/llm-gpt-4o-mini.parquet"
-    keep(copied, name, RESULTS, [result("", "", "", "auc", 0.87, 40)], tells=True, verdict="")
+    keep(
+        copied,
+        name,
+        RESULTS,
+        [result("", "", "", "auc", 0.87, 40)],
+        passes_controls=True,
+        verdict="",
+    )
     words = caption_of(mse_by_label(open_run(copied)))[1]
     assert "Judged by llm-gpt-4o-mini (controls told apart with AUC 0.87)" in words
     assert "in a layer pair live pairs at random" in words
@@ -398,7 +405,7 @@ def test_what_a_run_lacks_is_said(matched: Path, figure) -> None:
     with pytest.raises(NotInRunError, match=NEEDS[figure.name]) as error:
         figure.draw(run)
     assert error.value.command.startswith("saematch ")
-    assert "found none; try: saematch" in str(error.value)
+    assert "got none; try: saematch" in str(error.value)
 
 
 def test_descriptions_go_by_source(copied: Path) -> None:
@@ -416,7 +423,7 @@ def test_tokens_stand_for_descriptions(matched: Path, tmp_path: Path) -> None:
     import shutil
 
     shutil.copytree(matched, tmp_path / "run")
-    fire(tmp_path / "run", "4")
+    activate(tmp_path / "run", "4")
     found = described(open_run(tmp_path / "run"))
     assert found("4", 0) == "'<b>', 'x'"
     assert found("4", 15) == ""
@@ -436,10 +443,10 @@ def test_several_judges_stand_below_each_other(copied: Path) -> None:
 
 def test_the_command_makes_the_same_run(tmp_path: Path, matched: Path) -> None:
     config = RunConfig(
-        "a b", layers=(1, 2), parts=parse_parts("decoder,encoder@0.5"), far=(("1", "3"),)
+        "a b", layers=(1, 2), parts=parse_parts("decoder,encoder@0.5"), non_adjacent=(("1", "3"),)
     )
     words = {
-        "layers": "1,2", "parts": "decoder,encoder@0.5", "far": "1,3",
+        "layers": "1,2", "parts": "decoder,encoder@0.5", "non_adjacent": "1,3",
     }  # fmt: skip
     run = open_run(matched)
     run.__dict__["config"] = config
@@ -453,7 +460,7 @@ def test_numbers_and_names(run: Run) -> None:
     assert caption_of(draw(run, "mse"))[0] == caption_of(draw(run, 3))[0]
     with pytest.raises(UsageError, match="judged-shares and matching-score"):
         draw(run, 7)
-    with pytest.raises(UsageError, match="found '99'"):
+    with pytest.raises(UsageError, match="got '99'"):
         draw(run, 99)
 
 

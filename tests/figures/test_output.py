@@ -192,7 +192,7 @@ def test_a_figure_whose_data_are_gone_goes(copied: Path) -> None:
     assert RunDirectory(copied).names("figures/") == ["figures/mse.png", "figures/mse.svg"]
 
 
-def test_new_tables_draw_anew(copied: Path) -> None:
+def test_new_tables_draw_again(copied: Path) -> None:
     draw_figures(copied, ["paths"])
     before = (copied / "figures" / "paths.svg").read_bytes()
     describe(copied, "neuronpedia", ("another text",))
@@ -201,12 +201,12 @@ def test_new_tables_draw_anew(copied: Path) -> None:
 
 
 def test_errors(tmp_path: Path, matched: Path) -> None:
-    with pytest.raises(InputError, match="found no manifest"):
+    with pytest.raises(InputError, match="got no manifest"):
         draw_figures(tmp_path)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UsageError, match=r"found '2'; there are norms \(1\), mse \(3\), "):
+    with pytest.raises(UsageError, match=r"got '2'; there are norms \(1\), mse \(3\), "):
         draw_figures(matched, ["2"])
-    with pytest.raises(InputError, match="to draw persistence, found none; try: saematch judge"):
+    with pytest.raises(InputError, match="to draw persistence, got none; try: saematch judge"):
         draw_figures(matched, ["8"])
 
 
@@ -233,8 +233,8 @@ def test_the_command(
     assert "figures/mse.svg" in out
     assert "14 (against-l0) needs SAEs of several L0s" in out
     for wanted, said in (
-        ("20", "found '20'"), ("", "found ''"), (",", "found ','"), ("3,2", "found '2'"),
-        ("path", "found 'path'; did you mean paths?"),
+        ("20", "got '20'"), ("", "got ''"), (",", "got ','"), ("3,2", "got '2'"),
+        ("path", "got 'path'; did you mean paths?"),
     ):  # fmt: skip
         assert call(monkeypatch, "figures", copied, "--only", wanted) == 2
         error = " ".join(capsys.readouterr().err.split())

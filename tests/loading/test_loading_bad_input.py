@@ -1,4 +1,4 @@
-"""Bad input gets a clear error: what was needed, what was found, what to try; nothing runs."""
+"""Bad input gets a clear error: what was expected, what was got, what to try; nothing runs."""
 
 import os
 import pickle
@@ -288,7 +288,7 @@ def test_the_first_bad_index_is_named_beyond_the_first_block(
     monkeypatch.setattr("saematch.sae.BLOCK_ELEMENTS", 10)
     tensor = torch.zeros(9, 4)
     tensor[7, 2] = float("nan")
-    with pytest.raises(InputError, match=r"'W_dec' of here, found nan at \[7, 2\]"):
+    with pytest.raises(InputError, match=r"'W_dec' of here, got nan at \[7, 2\]"):
         check_finite("W_dec", tensor, "here")
 
 

@@ -142,7 +142,7 @@ def test_real_trainers_redundancies_are_no_contradictions(tmp_path: Path) -> Non
         },
     )
     load_sae(str(standard))
-    # sparsify's default expansion factor stands beside an explicit number of latents.
+    # sparsify's default expansion factor stands next to an explicit number of latents.
     load_sae(str(build.sparsify(tmp_path / "b", expansion_factor=32).path))
     load_sae(str(build.dictionary_learning(tmp_path / "c", "AutoEncoderTopK").path))
 

@@ -351,7 +351,7 @@ def test_measuring_the_permutation_reproduces_the_cost(a: SAE, b: SAE) -> None:
 def test_measuring_refuses_what_is_no_permutation_of_these() -> None:
     with pytest.raises(UsageError, match="12 features to 12, got one of 11"):
         measure(A, B, np.arange(11), strategy="composition")
-    with pytest.raises(UsageError, match="found 12 at 0"):
+    with pytest.raises(UsageError, match="got 12 at 0"):
         measure(A, B, np.arange(12) + 12, strategy="composition")
 
 
@@ -417,5 +417,5 @@ def test_repr_says_that_it_is_proven() -> None:
 
 def test_positions_that_there_are_not_are_said() -> None:
     saes = [make_sae(seed=0), make_sae(seed=1)]
-    with pytest.raises(UsageError, match=r"positions from 0 to 1, found 12, 13 \(not layers\)"):
+    with pytest.raises(UsageError, match=r"positions from 0 to 1, got 12, 13 \(not layers\)"):
         list(match_pairs(saes, [(12, 13)]))

@@ -136,10 +136,10 @@ def test_entries_outside_b_raise(bad: int) -> None:
         lambda: inverse(permutation, 4),
         lambda: compose(permutation, array(0, 1, 2, 3)),
     ):
-        with pytest.raises(UsageError, match=f"found {bad} at 1"):
+        with pytest.raises(UsageError, match=f"got {bad} at 1"):
             call()
 
 
 def test_activations_of_another_width_raise() -> None:
-    with pytest.raises(UsageError, match="activations of 3 features, found 4"):
+    with pytest.raises(UsageError, match="activations of 3 features, got 4"):
         permute_features(torch.ones(2, 4), array(0, 1, 2), 5)

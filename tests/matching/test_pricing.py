@@ -1,4 +1,4 @@
-"""Prices of staying unmatched, from weights to paths."""
+"""Unmatched costs, from weights to paths."""
 
 from pathlib import Path
 

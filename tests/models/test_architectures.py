@@ -96,7 +96,7 @@ def test_streams_are_the_hidden_states_and_replacing_works(kind: str) -> None:
         other = streams[block] + torch.randn_like(streams[block])
         assert not torch.allclose(model.predict_from(TOKENS, block, other), logits)
     torch.testing.assert_close(model.model(TOKENS).logits, logits)
-    assert model.promoted_tokens(torch.randn(2, model.d_model), 3).shape == (2, 3)
+    assert model.top_logit_tokens(torch.randn(2, model.d_model), 3).shape == (2, 3)
 
 
 @dataclass

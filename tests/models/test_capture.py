@@ -76,7 +76,7 @@ def test_hooks_are_taken_off_again() -> None:
 
 
 def test_unknown_blocks_and_models_are_named() -> None:
-    with pytest.raises(UsageError, match="0 to 3, found block 4"):
+    with pytest.raises(UsageError, match="0 to 3, got block 4"):
         capture_residual_stream(llama(), TOKENS, [4])
     with pytest.raises(UsageError, match="Linear"):
         decoder_blocks(torch.nn.Linear(2, 2))

@@ -83,15 +83,15 @@ def test_logits_that_are_not_finite_are_said() -> None:
     inner = tiny_model().model
     with torch.no_grad():
         inner.lm_head.weight[3] = torch.nan
-    with pytest.raises(InputError, match="finite logits, found NaN"):
+    with pytest.raises(InputError, match="finite logits, got NaN"):
         LanguageModel(inner, Bytes(), "broken")
 
 
 def test_unknown_blocks_and_settings_are_said() -> None:
     model = tiny_model()
-    with pytest.raises(UsageError, match="blocks from 0 to 3, found block 4"):
+    with pytest.raises(UsageError, match="blocks from 0 to 3, got block 4"):
         model.capture(TOKENS, [4])
-    with pytest.raises(UsageError, match="float32 or bfloat16, found 'int8'"):
+    with pytest.raises(UsageError, match="float32 or bfloat16, got 'int8'"):
         load_language_model("smollm2", dtype="int8")
 
 

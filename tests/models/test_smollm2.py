@@ -60,5 +60,5 @@ def test_an_attention_that_is_not_there_is_refused_in_words() -> None:
     assert load_language_model("smollm2", attention="eager").model.config._attn_implementation == (
         "eager"
     )
-    with pytest.raises(UsageError, match="such as eager or sdpa, found 'nope'"):
+    with pytest.raises(UsageError, match="such as eager or sdpa, got 'nope'"):
         load_language_model("smollm2", attention="nope")

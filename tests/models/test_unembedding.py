@@ -1,4 +1,4 @@
-"""Tokens that a direction promotes, against formulas written out for each kind of final norm."""
+"""Tokens with the top logits of a direction, against formulas written out for each kind of final norm."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from tiny_models import VOCABULARY, WIDTH, tiny_model
 
 from saematch.errors import UnsupportedError
 from saematch.models import unembedding
-from saematch.models.unembedding import promoted_tokens
+from saematch.models.unembedding import top_logit_tokens
 
 
 def straight(kind: str, model: torch.nn.Module, rows: np.ndarray) -> np.ndarray:
@@ -23,7 +23,7 @@ def straight(kind: str, model: torch.nn.Module, rows: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gemma3", "qwen2", "gpt2"])
 @pytest.mark.parametrize("at_a_time", [1, 1 << 26])
-def test_promoted(kind: str, at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_top_logit_tokens(kind: str, at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unembedding, "LOGITS", at_a_time * VOCABULARY)
     model = tiny_model(kind).model
     generator = torch.Generator().manual_seed(0)
@@ -32,7 +32,7 @@ def test_promoted(kind: str, at_a_time: int, monkeypatch: pytest.MonkeyPatch) ->
             with torch.no_grad():
                 parameter += 0.5 * torch.randn(parameter.shape, generator=generator)
     rows = torch.randn(20, WIDTH, generator=generator)
-    found = promoted_tokens(model, rows, 4).numpy()
+    found = top_logit_tokens(model, rows, 4).numpy()
     logits = straight(kind, model, rows.double().numpy())
     expected = np.sort(logits, axis=1)[:, ::-1][:, :4]
     np.testing.assert_allclose(np.take_along_axis(logits, found, 1), expected, rtol=1e-4)
@@ -41,9 +41,9 @@ def test_promoted(kind: str, at_a_time: int, monkeypatch: pytest.MonkeyPatch) ->
 def test_scale_changes_nothing() -> None:
     model = tiny_model().model
     rows = torch.randn(8, WIDTH, generator=torch.Generator().manual_seed(1))
-    assert promoted_tokens(model, rows, 3).equal(promoted_tokens(model, 100 * rows, 3))
+    assert top_logit_tokens(model, rows, 3).equal(top_logit_tokens(model, 100 * rows, 3))
 
 
 def test_a_model_without_a_head() -> None:
     with pytest.raises(UnsupportedError, match="unembedding"):
-        promoted_tokens(tiny_model().model.model, torch.ones(1, WIDTH), 1)
+        top_logit_tokens(tiny_model().model.model, torch.ones(1, WIDTH), 1)

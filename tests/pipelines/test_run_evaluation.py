@@ -26,8 +26,8 @@ from saematch.report.all_findings import find
 from saematch.report.findings import findings
 from saematch.report.headline import headline
 from saematch.store.schema import (
-    ARMS,
     CAUSAL,
+    CONDITIONS,
     DATA_MEASURES,
     DOCUMENTS,
     PAIR_SOURCE,
@@ -58,7 +58,7 @@ def model() -> LanguageModel:
 
 
 def matched(suite: Path, directory: Path) -> Path:
-    run(RunConfig(str(suite), far=(("3", "5"),), random_draws=2), directory)
+    run(RunConfig(str(suite), non_adjacent=(("3", "5"),), random_draws=2), directory)
     return directory
 
 
@@ -99,8 +99,8 @@ def test_files_have_exactly_the_schema(finished: Path) -> None:
     tables = {
         "evaluation/documents/web/documents.parquet": DOCUMENTS,
         "evaluation/documents/web/streams/3.parquet": STREAMS,
-        "evaluation/documents/web/folded/decoder/3--4.parquet": ARMS,
-        "evaluation/documents/web/layer_drop/any/3--4.parquet": ARMS,
+        "evaluation/documents/web/folded/decoder/3--4.parquet": CONDITIONS,
+        "evaluation/documents/web/layer_drop/any/3--4.parquet": CONDITIONS,
         "evaluation/causal/web/3--4.parquet": CAUSAL,
         "evaluation/pairs/web.parquet": PAIR_SOURCE,
         "evaluation/pairs.parquet": PAIRS,
@@ -119,7 +119,7 @@ def test_feature_pairs_agree_with_the_measures(finished: Path) -> None:
         (measures["a"] == "3") & (measures["b"] == "4") & (measures["corpus"] == "web")
         & (measures["strategy"] == "folded") & (measures["parts"] == "decoder+encoder+bias")
     ].set_index("measure")["value"]  # fmt: skip
-    score = here["joint_firings"].sum() / here["firings"].sum()
+    score = here["joint_activation_count"].sum() / here["activation_count"].sum()
     assert rows["matching_score"] == pytest.approx(score)
     assert rows["phi"] == pytest.approx(here["phi"].mean())
     known = here["causal_agreement"].dropna()
@@ -263,14 +263,14 @@ def test_your_own_text(model: LanguageModel, suite, tmp_path) -> None:
 
 def test_settings_that_cannot_be_used(model, suite, finished, tmp_path) -> None:
     for settings, said in (
-        ({"documents": 0}, "documents from 1, found 0"),
-        ({"quantiles": (1.5,)}, "quantiles from 0 to 1, found 1.5"),
+        ({"documents": 0}, "documents from 1, got 0"),
+        ({"quantiles": (1.5,)}, "quantiles from 0 to 1, got 1.5"),
         ({"corpora": ()}, "at least one corpus"),
-        ({"strategies": ("foldde",)}, "correlation, ridge, found 'foldde'"),
+        ({"strategies": ("foldde",)}, "correlation, ridge, got 'foldde'"),
     ):
         with pytest.raises(UsageError, match=said):
             EvaluationConfig(**settings)
-    with pytest.raises(UsageError, match=r"pairs among 3,4, 4,5, 3,5, found 5,3"):
+    with pytest.raises(UsageError, match=r"pairs among 3,4, 4,5, 3,5, got 5,3"):
         evaluate(finished, dataclasses.replace(SMALL, pairs=(("5", "3"),)), model=model)
     with pytest.raises(UsageError, match="web, wiki, code, or a file or folder"):
         evaluate(finished, dataclasses.replace(SMALL, corpora=("nowhere",)), model=model)
@@ -298,7 +298,7 @@ def test_models_that_do_not_belong(suite, tmp_path) -> None:
             evaluate(directory, SMALL, model=other)
     right = tiny_model(width=8, blocks=7)
     named = LanguageModel(right.model, right.tokenizer, "google/gemma-2-2b", "ab" * 32)
-    with pytest.raises(InputError, match="found google/gemma-2-2b"):
+    with pytest.raises(InputError, match="got google/gemma-2-2b"):
         evaluate(directory, SMALL, model=named)
     config = dataclasses.replace(SMALL, any_model=True, corpora=("web",), causal_pairs=0)
     weights = LanguageModel(right.model, right.tokenizer, "google/gemma-2-2b")
@@ -313,7 +313,7 @@ def test_changed_saes_are_refused(model, tmp_path) -> None:
     suite = write_suite(tmp_path / "suite")
     directory = matched(suite, tmp_path / "run")
     write_suite(suite, seed=5)
-    with pytest.raises(InputError, match="found 3 changed or gone; run saematch run again"):
+    with pytest.raises(InputError, match="got 3 changed or gone; run saematch run again"):
         evaluate(directory, SMALL, model=model)
 
 
@@ -322,7 +322,10 @@ def test_a_new_matching_leaves_old_measures_out(model, suite, tmp_path) -> None:
     config = dataclasses.replace(SMALL, corpora=("web",), causal_pairs=0)
     evaluate(directory, config, model=model)
     assert "web" in set(open_run(directory).measures()["corpus"])
-    run(RunConfig(str(suite), far=(("3", "5"),), random_draws=2, unmatched_cost=1.0), directory)
+    run(
+        RunConfig(str(suite), non_adjacent=(("3", "5"),), random_draws=2, unmatched_cost=1.0),
+        directory,
+    )
     assert set(open_run(directory).measures()["corpus"]) == {""}
     assert np.isfinite(open_run(directory).measures()["value"].dropna()).all()
 

@@ -84,7 +84,7 @@ def test_explained_by_a_server_then_judged(directory: Path) -> None:
     with serving(write) as server:
         call("explain", str(directory), *flags, "--base-url", server.url, "--yes")
         count = len(asked)
-        assert len(set(asked)) == count  # equal contexts of several features are asked about once
+        assert len(set(asked)) == count  # equal examples of several features are asked about once
         call("explain", str(directory), *flags, "--base-url", server.url, "--yes")
         assert len(asked) == count
     run = open_run(directory)
@@ -98,7 +98,7 @@ def test_explained_by_a_server_then_judged(directory: Path) -> None:
     sample = pq.read_table(directory / "judging/layers/sample.parquet").to_pandas()
     assert (sample["kind"] == "same").any()
     assert "4 controls of a kind" in judged_by(open_run(directory), "layers", "llm-writer").verdict
-    # Another experiment's descriptions come beside those that are there.
+    # Another experiment's descriptions come next to those that are there.
     before = {
         half: descriptions_of(open_run(directory), f"model-{half}", "3").texts for half in (0, 1)
     }
@@ -111,7 +111,7 @@ def test_explained_by_a_server_then_judged(directory: Path) -> None:
         assert texts.items() <= after.items()
 
 
-def test_descriptions_of_other_contexts_or_of_two_writers_are_not_judged(
+def test_descriptions_of_other_examples_or_of_two_writers_are_not_judged(
     directory: Path, described_model: LanguageModel
 ) -> None:
     def write(one: Asked) -> Say:
@@ -127,14 +127,14 @@ def test_descriptions_of_other_contexts_or_of_two_writers_are_not_judged(
         )  # fmt: skip
         assert "budget" in cut
         ask = ("judge", str(directory), *flags, *url, "--model", "J", "--descriptions", "model")
-        assert "by one writer, found those of" in call(*ask, code=3)
+        assert "by one writer, got those of" in call(*ask, code=3)
         # Of layers that only calibration asks about another writer's do not matter to a language model.
         call("explain", str(directory), *flags[:4], "--pairs", "3,4", "--yes", *url, "--model", "B")
         with serving(lambda _: label("MAYBE")) as judges:
             call("judge", str(directory), *flags[:4], "--pairs", "3,4", "--yes", "--base-url",
                  judges.url, "--model", "J", "--descriptions", "model")  # fmt: skip
         describe(directory, replace(SMALL, corpora=("wiki",)), model=described_model)
-        assert "found that these have changed since" in call(*ask, code=3)
+        assert "these have changed since" in call(*ask, code=3)
 
 
 def test_what_failed_is_asked_again(directory: Path) -> None:

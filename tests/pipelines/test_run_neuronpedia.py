@@ -89,4 +89,4 @@ def test_described_by_neuronpedia_and_judged(
     # Folded pairs are copies of each other; they are described in the same words.
     assert judged.span("same", "folded")[0] > 0.95
     assert judged.span("same", "random")[0] < 0.3
-    assert judged.tells
+    assert judged.passes_controls

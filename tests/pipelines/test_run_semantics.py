@@ -27,8 +27,8 @@ from saematch.store.descriptions import descriptions_of
 from saematch.store.judge_results import judged, judged_by, labelled_sample, name_in
 from saematch.store.judgements import question_of
 from saematch.store.schema_semantics import (
-    CONTEXTS,
     DESCRIPTIONS,
+    EXAMPLES,
     FEATURES,
     JUDGED_MEASURES,
     JUDGEMENTS,
@@ -90,15 +90,15 @@ class Scripted:
 def test_described_features(described_run: Path, described_model: LanguageModel) -> None:
     found = open_run(described_run)
     for key in found.keys:
-        features, contexts, *texts = (
+        features, examples, *texts = (
             pq.read_table(described_run / name) for name in names_from_activations(key)
         )
         assert features.schema.remove_metadata() == FEATURES.schema
-        assert contexts.schema.remove_metadata() == CONTEXTS.schema
+        assert examples.schema.remove_metadata() == EXAMPLES.schema
         assert {one.schema.remove_metadata() for one in texts} == {DESCRIPTIONS.schema}
         rows = features.to_pylist()
         assert [row["feature"] for row in rows] == list(range(40))
-        fired = {row["feature"] for row in rows if row["firings"]}
+        fired = {row["feature"] for row in rows if row["activation_count"]}
         assert fired
         assert set(descriptions_of(found, "activations", key).texts) == fired
         about = json.loads(features.schema.metadata[b"saematch"])
@@ -106,7 +106,7 @@ def test_described_features(described_run: Path, described_model: LanguageModel)
         assert about["documents"] == 12
 
 
-def test_contexts_are_the_text_that_is_there(
+def test_examples_are_the_text_that_is_there(
     described_run: Path, described_model: LanguageModel
 ) -> None:
     documents = {
@@ -114,7 +114,7 @@ def test_contexts_are_the_text_that_is_there(
         for name in ("web", "code")
     }
     key = open_run(described_run).keys[1]
-    rows = pq.read_table(described_run / f"contexts/{key}.parquet").to_pylist()
+    rows = pq.read_table(described_run / f"examples/{key}.parquet").to_pylist()
     assert rows
     for row in rows:
         ids = documents[row["corpus"]].token_ids[row["document"]]
@@ -127,7 +127,7 @@ def test_contexts_are_the_text_that_is_there(
         assert max(row["activations"]) == pytest.approx(row["activation"], rel=1e-3)
         assert first >= 1  # never BOS
     halves = {(row["feature"], row["half"], row["corpus"], row["document"]) for row in rows}
-    assert len(halves) == len(rows)  # one context a document
+    assert len(halves) == len(rows)  # one example per document
     by_document = {}
     for _, half, corpus, document in halves:
         assert by_document.setdefault((corpus, document), half) == half  # halves share no document
@@ -289,9 +289,7 @@ def test_questions_that_changed_are_not_asked_in_place_of_those_that_others_had(
     describe(directory, replace(SMALL, corpora=("wiki",)), model=described_model)
     assert judged(open_run(directory)) == []  # of texts that are gone
     before = contents(directory)
-    with pytest.raises(
-        UsageError, match=r"that paid judged, found that the descriptions .*--redraw"
-    ):
+    with pytest.raises(UsageError, match=r"that paid judged; the descriptions .*--redraw"):
         judge(directory, config, Scripted(name="other"))
     assert contents(directory) == before
     judge(directory, config, Scripted(name="other"), redraw=True)
@@ -313,7 +311,7 @@ def test_results_over_other_matchings_are_out_of_date(directory: Path, chain_of_
 def test_what_is_missing_does_not_decide_which_tokens_are_left_out(
     directory: Path, described_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saematch.evaluation.activations.OUTLYING", 1.1)
+    monkeypatch.setattr("saematch.evaluation.activations.MASSIVE", 1.1)
     settings = replace(SMALL, documents=3)
     describe(directory, settings, model=described_model)
     names = names_from_activations("3")
@@ -339,13 +337,13 @@ def test_judges_of_one_name_keep_their_own_results(directory: Path) -> None:
     assert name_in(found, "mse", Scripted(endpoint="elsewhere")) is None
 
 
-def test_a_judge_that_cannot_tell(directory: Path) -> None:
+def test_a_judge_that_fails_its_controls(directory: Path) -> None:
     for experiment in ("layers", "mse", "persistence"):
         config = JudgeConfig(experiment, samples=20, controls=20)
         judge(directory, config, Scripted(wrong=True))
     found = judged_by(open_run(directory), "layers", "scripted")
-    assert not found.tells
-    assert "cannot tell" in found.verdict
+    assert not found.passes_controls
+    assert "fails its controls" in found.verdict
     assert {one.verdict for one in judged_findings(open_run(directory))} == {"not measurable here"}
 
 
@@ -444,7 +442,7 @@ def test_bad_input(directory: Path, chain_of_four: Path, tmp_path: Path) -> None
     run(RunConfig(str(chain_of_four), random_draws=2), tmp_path / "plain")
     with pytest.raises(InputError, match="saematch describe"):
         judge(tmp_path / "plain", JudgeConfig(), Scripted())
-    with pytest.raises(InputError, match="from neuronpedia, found activations"):
+    with pytest.raises(InputError, match="from neuronpedia, got activations"):
         judge(directory, JudgeConfig(descriptions="neuronpedia"), Scripted())
     with pytest.raises(UsageError, match="expected pairs among"):
         judge(directory, JudgeConfig(pairs=(("3", "6"),)), Scripted())
@@ -475,6 +473,6 @@ def test_bad_input(directory: Path, chain_of_four: Path, tmp_path: Path) -> None
 def test_a_missing_output_names_the_command_that_makes_it(directory: Path) -> None:
     (directory / "descriptions/activations-0--3.parquet").unlink()
     with pytest.raises(
-        InputError, match=f"found no such file; make it again with saematch describe {directory}"
+        InputError, match=f"there is no file .*; make it again with saematch describe {directory}"
     ):
         judge(directory, JudgeConfig(samples=12, controls=6), Scripted())

@@ -68,7 +68,8 @@ def layers(count: int) -> list[str]:
 
 
 def say(asked: Asked) -> Say:
-    """SAME where the features fire most on the same word, MAYBE where that of one is among the other's."""
+    """SAME where the features are active most on the same word, MAYBE where that of one is among the
+    other's."""
     first, second = (text.split("'")[1::2] for text in asked.pair.values())
     if first[0] == second[0]:
         return label("SAME")
@@ -225,7 +226,11 @@ def test_llama_3_whole(llama_run: Path) -> None:
     assert {figure.name for figure in FIGURES} - drawn == {"against-l0"}  # one SAE a layer
     found = judged(open_run(llama_run / "main"))
     assert {one.experiment for one in found} == EXPERIMENTS
-    assert {one.experiment for one in found if one.tells} >= {"layers", "mse", "persistence"}
+    assert {one.experiment for one in found if one.passes_controls} >= {
+        "layers",
+        "mse",
+        "persistence",
+    }
     assert "sentence embeddings" in (llama_run / "summary.md").read_text()
 
 
@@ -325,8 +330,8 @@ def test_unmet_needs_are_refused_in_words(
     assert code == InputError.exit_code
     for words in (
         "GiB free on the disk of",
-        "GiB on the CUDA device, found 8",
-        "GiB of memory, found 0",
+        "GiB on the CUDA device, got 8",
+        "GiB of memory, got 0",
         "the corpora needs the package 'datasets'",
         "pip install 'saematch[minilm]'",
     ):

@@ -83,14 +83,14 @@ def write_model(folder: Path, kind: str) -> Path:
 
 
 def directions_of(folder: Path) -> torch.Tensor:
-    """Unit vectors of the commonest words: what the SAEs' features fire on."""
+    """Unit vectors of the commonest words: what the SAEs' features activate on."""
     (weights,) = folder.glob("*.safetensors")
     rows = load_file(weights)["model.embed_tokens.weight"][3 : 3 + FEATURES].float()
     return rows / rows.norm(dim=1, keepdim=True)
 
 
 def write_gemma_scope(root: Path, directions: torch.Tensor, layer: int, l0: int) -> None:
-    """`layer_L/width_16k/average_l0_N/params.npz`; the fewer fire, the higher the thresholds."""
+    """`layer_L/width_16k/average_l0_N/params.npz`; the fewer are active, the higher the thresholds."""
     w = _weights(directions, layer, THRESHOLD * 5 / np.log(l0))
     path = root / f"layer_{layer}/width_16k/average_l0_{l0}/params.npz"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ EVIL = "<img src=x onerror=alert(1)>"
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("report") / EVIL.replace("/", "")
     suite = write_suite(folder / "suite")
-    return run(RunConfig(str(suite), far=(("3", "5"),)), folder / "out")
+    return run(RunConfig(str(suite), non_adjacent=(("3", "5"),)), folder / "out")
 
 
 @pytest.fixture(scope="module")
@@ -119,20 +119,20 @@ def test_steps_agree_with_follow(finished: Run) -> None:
                 assert step.quantile == pytest.approx(row["quantile"])
 
 
-def test_doubts_are_said(finished: Run, page: str) -> None:
+def test_warnings_are_said(finished: Run, page: str) -> None:
     steps = [step for path in followed_steps(finished).values() for step in path]
-    doubted = [step for step in steps if step.doubts]
-    assert any("is degenerate" in step.doubts[0] for step in doubted)
-    assert all(step.cost is not None for step in doubted)
+    flagged = [step for step in steps if step.warnings]
+    assert any("is degenerate" in step.warnings[0] for step in flagged)
+    assert all(step.cost is not None for step in flagged)
     path = next(
         path for path in followed_steps(finished).values() if path[0].feature == 15
     )  # the one that the page opens with
     for step in path[1:]:
-        for doubt in step.doubts:
-            assert escape(doubt) in page
+        for warning in step.warnings:
+            assert escape(warning) in page
 
 
-def test_far_pairs_show_exact_and_composition(finished: Run, page: str) -> None:
+def test_non_adjacent_pairs_show_exact_and_composition(finished: Run, page: str) -> None:
     composed = finished.matching_table("3", "5", "composition")
     live = (composed["status"] == "live") & (composed["partner_status"] == "live")
     assert f"<td>{composed['mse_decoder'][live].mean():.4g}</td>" in page

@@ -196,7 +196,7 @@ def test_nobody_there() -> None:
     [
         (401, f"Incorrect API key provided: {KEY[:6]}***", UsageError, "OPENAI_API_KEY"),
         (403, "no", UsageError, "OPENAI_API_KEY"),
-        (404, "The model `m` does not exist", UsageError, "the model 'm' at http"),
+        (404, "The model `m` does not exist", UsageError, "there is no model 'm'"),
         (402, "pay", SaematchError, "credit"),
         (429, "You exceeded your quota: insufficient_quota", SaematchError, "credit"),
     ],
@@ -551,7 +551,7 @@ def test_a_key_that_cannot_be_one_is_not_repeated(
 
 def test_openai_itself_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
-    with pytest.raises(UsageError, match="environment variable OPENAI_API_KEY, found none"):
+    with pytest.raises(UsageError, match="environment variable OPENAI_API_KEY, got none"):
         ask(Chat("gpt-4o-mini"))
 
 

@@ -1,4 +1,4 @@
-"""A description is read where there is one, and a refusal is none."""
+"""A description is read if there is one, and a refusal is none."""
 
 import json
 

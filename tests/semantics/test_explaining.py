@@ -1,4 +1,4 @@
-"""Descriptions written by a language model from contexts."""
+"""Descriptions written by a language model from examples."""
 
 import json
 import re
@@ -19,11 +19,11 @@ from saematch.semantics.descriptions.explaining import (
 )
 from saematch.semantics.judges.protocol import Outcome
 
-CONTEXT = [("In", 0.0), (" Paris", 3.5), (",", 0.0), (" France", 1.0)]
+EXAMPLE = [("In", 0.0), (" Paris", 3.5), (",", 0.0), (" France", 1.0)]
 
 
 def request(feature: int) -> ExplanationRequest:
-    return ExplanationRequest(feature, [CONTEXT, [("x", 1.0)]], [" city", "<<"])
+    return ExplanationRequest(feature, [EXAMPLE, [("x", 1.0)]], [" city", "<<"])
 
 
 def test_descriptions_come_with_their_features() -> None:
@@ -69,19 +69,19 @@ def test_the_budget_holds_here_too() -> None:
 TOKENS = st.lists(st.tuples(st.text(max_size=8), st.sampled_from([0.0, 2.0])), max_size=6)
 
 
-@given(contexts=st.lists(TOKENS, max_size=3), promoted=st.lists(st.text(max_size=8), max_size=3))
-def test_contexts_are_data_and_only_our_marks_are_marks(
-    contexts: list[list[tuple[str, float]]], promoted: list[str]
+@given(examples=st.lists(TOKENS, max_size=3), top_logits=st.lists(st.text(max_size=8), max_size=3))
+def test_examples_are_data_and_only_our_marks_are_marks(
+    examples: list[list[tuple[str, float]]], top_logits: list[str]
 ) -> None:
-    user = conversation_about(ExplanationRequest(1, contexts, promoted)).user
+    user = conversation_about(ExplanationRequest(1, examples, top_logits)).user
     data = re.fullmatch(r".*\n<feature>\n(.*)\n</feature>", user, re.DOTALL)
     assert data is not None
     told = json.loads(data[1])
-    assert told["promoted"] == promoted
-    for context, shown in zip(contexts, told["contexts"], strict=True):
-        marked = "".join(f"<<{token}>>" if value > 0 else token for token, value in context)
+    assert told["promoted"] == top_logits
+    for example, shown in zip(examples, told["contexts"], strict=True):
+        marked = "".join(f"<<{token}>>" if value > 0 else token for token, value in example)
         assert shown == marked
-    firing = sum(value > 0 for context in contexts for _, value in context)
+    firing = sum(value > 0 for example in examples for _, value in example)
     assert user.count("<<") == user.count(">>") == firing or not firing
 
 

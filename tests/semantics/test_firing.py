@@ -1,4 +1,4 @@
-"""Where features fire, against a straight search through every document."""
+"""Where features are active, against a straight search through every document."""
 
 from collections import Counter
 
@@ -36,7 +36,8 @@ DOCUMENTS = documents_of(
 
 
 def straight(sae, documents: Documents) -> list[np.ndarray]:
-    """[tokens, d_sae] activations of each document, alone; BOS's and outlying tokens' set to zero."""
+    """[tokens, d_sae] activations of each document, alone; BOS's and massive-activation tokens' set to
+    zero."""
     found = []
     for ids in documents.token_ids:
         with torch.no_grad():
@@ -46,23 +47,23 @@ def straight(sae, documents: Documents) -> list[np.ndarray]:
         for one in streams.values():
             norms = one[0].double().norm(dim=1).numpy()
             median = np.sort(norms[1:])[(len(norms) - 2) // 2]
-            active[norms > activations.OUTLYING * median] = 0
+            active[norms > activations.MASSIVE * median] = 0
         found.append(active)
     return found
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
 @pytest.mark.parametrize("count", [1, 2, 5])
-@pytest.mark.parametrize("outlying", [1.05, 10.0])
-def test_contexts_are_the_strongest_of_each_half(
-    batch_tokens: int, count: int, outlying: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("massive_tokens", [1.05, 10.0])
+def test_examples_are_the_strongest_of_each_half(
+    batch_tokens: int, count: int, massive_tokens: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(activations, "OUTLYING", outlying)
+    monkeypatch.setattr(activations, "MASSIVE", massive_tokens)
     window = Window(3, 2)
     found = watch(MODEL, DOCUMENTS, SAES, count, window, batch_tokens)
     for key, sae in SAES.items():
         active = straight(sae, DOCUMENTS)
-        contexts, _ = found[key]
+        examples, _ = found[key]
         for feature in range(sae.d_sae):
             for half in (0, 1):
                 best = sorted(
@@ -73,32 +74,32 @@ def test_contexts_are_the_strongest_of_each_half(
                     ),
                 )[:count]
                 values = [-value for value, _ in best]
-                kept = contexts.document[half, feature]
+                kept = examples.document[half, feature]
                 assert (kept != NONE).sum() == len(best)
                 np.testing.assert_allclose(
-                    contexts.strongest[half, feature, : len(best)], values, rtol=1e-4, atol=1e-5
+                    examples.strongest[half, feature, : len(best)], values, rtol=1e-4, atol=1e-5
                 )
                 for rank in range(len(best)):
-                    d, t = kept[rank], contexts.position[half, feature, rank]
+                    d, t = kept[rank], examples.position[half, feature, rank]
                     around = [
                         active[d][t + k, feature] if 0 <= t + k < len(active[d]) else 0
                         for k in range(-3, 3)
                     ]
                     np.testing.assert_allclose(
-                        contexts.activations[half, feature, rank], around, rtol=1e-3, atol=1e-4
+                        examples.activations[half, feature, rank], around, rtol=1e-3, atol=1e-4
                     )
 
 
-@pytest.mark.parametrize("outlying", [1.05, 10.0])
-def test_statistics(outlying: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activations, "OUTLYING", outlying)
+@pytest.mark.parametrize("massive_tokens", [1.05, 10.0])
+def test_statistics(massive_tokens: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activations, "MASSIVE", massive_tokens)
     monkeypatch.setattr(firing, "WAITING_ENTRIES", 50)
     _, statistics = watch(MODEL, DOCUMENTS, SAES, batch_tokens=40)["1"]
     active = straight(A, DOCUMENTS)
-    assert statistics.tokens + statistics.outlying == DOCUMENTS.tokens
-    assert (statistics.outlying > 0) == (outlying < 2)
+    assert statistics.tokens + statistics.massive_tokens == DOCUMENTS.tokens
+    assert (statistics.massive_tokens > 0) == (massive_tokens < 2)
     together = np.concatenate(active)
-    assert statistics.firings.tolist() == (together > 0).sum(axis=0).tolist()
+    assert statistics.activation_count.tolist() == (together > 0).sum(axis=0).tolist()
     np.testing.assert_allclose(statistics.total, together.sum(axis=0), rtol=1e-4)
     np.testing.assert_allclose(statistics.greatest, together.max(axis=0), rtol=1e-4)
     for half in (None, 0, 1):
@@ -136,8 +137,8 @@ def test_batches_change_nothing(batch_tokens: int, count: int) -> None:
 
 def test_equal_activations_keep_the_earlier_document() -> None:
     same = documents_of(*["The committee met twice."] * 7)
-    contexts, statistics = watch(MODEL, same, SAES, 2, batch_tokens=1)["1"]
-    fired = statistics.firings > 0
+    examples, statistics = watch(MODEL, same, SAES, 2, batch_tokens=1)["1"]
+    fired = statistics.activation_count > 0
     assert fired.any()
-    assert (contexts.document[0, fired] == [0, 2]).all()
-    assert (contexts.document[1, fired] == [1, 3]).all()
+    assert (examples.document[0, fired] == [0, 2]).all()
+    assert (examples.document[1, fired] == [1, 3]).all()

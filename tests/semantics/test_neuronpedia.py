@@ -189,7 +189,7 @@ def test_a_missing_first_batch_is_a_gap_too(site: LocalNeuronpedia) -> None:
 
 
 def test_no_descriptions_at_all(site: LocalNeuronpedia) -> None:
-    with pytest.raises(InputError, match=r"found none at http.*m/0-res/explanations"):
+    with pytest.raises(InputError, match=r"got none at http.*m/0-res/explanations"):
         fetch(site)
     assert sorted(site.asked) == [batch_path(number) for number in range(4)]
 
@@ -257,7 +257,7 @@ def test_separators_of_unicode_do_not_end_a_line(site: LocalNeuronpedia) -> None
 @pytest.mark.parametrize("index", [D_SAE, -1, 16_384, 10**17])
 def test_a_feature_that_the_sae_has_not(site: LocalNeuronpedia, index: int) -> None:
     site.put_batch(0, [record(0, "zero"), record(index, "elsewhere")])
-    with pytest.raises(InputError, match=rf"0 to 7, found feature {index:,} in batch-0, line 2"):
+    with pytest.raises(InputError, match=rf"0 to 7, got feature {index:,} in batch-0, line 2"):
         fetch(site)
 
 
@@ -273,9 +273,7 @@ def test_failing_twice_then_not(site: LocalNeuronpedia, waits: Waits) -> None:
 
 def test_failing_for_ever(site: LocalNeuronpedia, waits: Waits) -> None:
     site.put(batch_path(0), Answer(status=500))
-    with pytest.raises(
-        InputError, match=r"batch-0\.jsonl\.gz, found .*status 500, 3 times in a row"
-    ):
+    with pytest.raises(InputError, match=r"batch-0\.jsonl\.gz: .*status 500, 3 times in a row"):
         fetch(site, waits=waits)
     assert site.asked.count(batch_path(0)) == 3
 
@@ -283,7 +281,7 @@ def test_failing_for_ever(site: LocalNeuronpedia, waits: Waits) -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 410])
 def test_what_will_not_pass_is_not_asked_again(site: LocalNeuronpedia, status: int) -> None:
     site.put(batch_path(0), Answer(status=status))
-    with pytest.raises(InputError, match=f"found status {status}"):
+    with pytest.raises(InputError, match=f"answered with status {status}"):
         fetch(site)
     assert site.asked.count(batch_path(0)) == 1
 
@@ -311,7 +309,7 @@ def test_a_redirect_is_named_and_not_followed(site: LocalNeuronpedia) -> None:
         elsewhere.put_batch(0, [record(0, "not what was asked for")])
         target = f"{elsewhere.url}{batch_path(0)}"
         site.put(batch_path(0), Answer(status=302, headers={"Location": target}))
-        with pytest.raises(InputError, match=f"redirect to {target}"):
+        with pytest.raises(InputError, match=f"redirects to {target}"):
             fetch(site)
         assert not elsewhere.asked
 
@@ -343,7 +341,7 @@ def test_cut_off_for_ever_is_not_kept(
     whole = batch_of([record(0, "zero")])
     length = len(whole) if promised else None
     site.put(batch_path(0), Answer(whole[:-9], promised=length))
-    with pytest.raises(InputError, match=r"batch-0\.jsonl\.gz, found .*, 3 times in a row"):
+    with pytest.raises(InputError, match=r"batch-0\.jsonl\.gz: .*, 3 times in a row"):
         fetch(site, tmp_path)
     assert _files(tmp_path) == []
 
@@ -374,7 +372,7 @@ def test_a_second_call_asks_only_for_what_is_missing(
     assert texts(second) == [*texts(first), (3, "new")]
 
 
-def test_a_damaged_cache_is_filled_anew(site: LocalNeuronpedia, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_filled_again(site: LocalNeuronpedia, tmp_path: Path) -> None:
     site.put_batch(0, [record(0, "zero")])
     fetch(site, tmp_path)
     path = in_cache(tmp_path) / "batch-0.jsonl.gz"
@@ -386,7 +384,7 @@ def test_a_damaged_cache_is_filled_anew(site: LocalNeuronpedia, tmp_path: Path) 
         assert fetched.notes == ("batch-0 was damaged in the cache and downloaded again",)
         assert path.read_bytes() == whole
     path.write_bytes(whole[:-5])
-    with pytest.raises(InputError, match=r"batch-0\.jsonl\.gz whole"):
+    with pytest.raises(InputError, match=r"batch-0\.jsonl\.gz is damaged"):
         fetch(site, tmp_path, offline=True)
 
 
@@ -587,7 +585,7 @@ def test_one_feature(site: LocalNeuronpedia) -> None:
 def test_no_such_feature(site: LocalNeuronpedia) -> None:
     site.put(feature_path(7), Answer(b"null"))
     for index in (7, 99_999):
-        with pytest.raises(InputError, match=f"feature {index} of m/0-res, found no such feature"):
+        with pytest.raises(InputError, match=f"there is no feature {index} of m/0-res"):
             one(site, index)
     with pytest.raises(UsageError):
         one(site, -1)
@@ -596,7 +594,7 @@ def test_no_such_feature(site: LocalNeuronpedia) -> None:
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"explanations": "text"}', b"\xff"])
 def test_an_answer_that_is_no_feature(site: LocalNeuronpedia, body: bytes) -> None:
     site.put(feature_path(5), Answer(body))
-    with pytest.raises(InputError, match=r"expected the JSON of feature 5"):
+    with pytest.raises(InputError, match=r"expected JSON for feature 5"):
         one(site, 5)
 
 
@@ -653,7 +651,7 @@ def test_page_of_a_feature() -> None:
 
 
 def test_every_error_is_one_of_ours(site: LocalNeuronpedia) -> None:
-    """Messages say what was needed and found, in a line that a terminal can show."""
+    """Messages say what was expected and got, in a line that a terminal can show."""
     site.put(batch_path(0), Answer(status=302, headers={"Location": "http://x/\x1b[31mred"}))
     with pytest.raises(SaematchError) as caught:
         fetch(site)

@@ -172,7 +172,7 @@ def test_an_ambiguous_folder_is_refused_with_its_candidates() -> None:
     [(5, 16_384, "gemma-2-2b"), (4, 65_536, "gemma-2-2b"), (4, 16_384, "gemma-2-2b-it")],
 )
 def test_a_folder_whose_sae_is_not_what_the_path_says(layer: int, d_sae: int, model: str) -> None:
-    with pytest.raises(InputError, match="found no id"):
+    with pytest.raises(InputError, match="got no id"):
         source_of(sae_at(f"/x/{gemma(4, 124)}/params.npz", layer, d_sae=d_sae, model=model))
 
 
@@ -185,9 +185,9 @@ def test_a_folder_is_only_compared_with_its_own_models() -> None:
 def test_a_path_that_could_be_anybodys_needs_the_model() -> None:
     path = "/mine/blocks.8.hook_resid_pre/sae_weights.safetensors"
     assert source_of(sae_at(path, 7, d_sae=24_576, model="gpt2")).id == "gpt2-small/8-res-jb"
-    with pytest.raises(InputError, match="found no id"):
+    with pytest.raises(InputError, match="got no id"):
         source_of(sae_at(path, 7, d_sae=24_576, model=None))
-    with pytest.raises(InputError, match="found no id"):
+    with pytest.raises(InputError, match="got no id"):
         source_of(sae_at("/mine/0/sae.safetensors", 0, model="gemma-2-2b"))  # a transcoder's path
 
 
@@ -251,7 +251,7 @@ def test_texts_that_are_no_id(text: str) -> None:
 
 @pytest.mark.parametrize("reference", ["", "bundled:smollm2-135m/12", "hf://me/mine/layer_4"])
 def test_saes_that_nobody_described(reference: str) -> None:
-    with pytest.raises(InputError, match="found no id of it"):
+    with pytest.raises(InputError, match="got no id of it"):
         source_of(sae_at(reference, 4))
 
 

@@ -114,9 +114,9 @@ def test_every_question_ends_as_judged_or_unreadable(url: str, model: str) -> No
 
 def test_a_description_is_written_or_said_to_be_unreadable(url: str, model: str) -> None:
     kept: dict[int, Explanation] = {}
-    context = [(" to", 0.0), (" Paris", 3.0), (" and", 0.0), (" Rome", 2.0)]
+    example = [(" to", 0.0), (" Paris", 3.0), (" and", 0.0), (" Rome", 2.0)]
     chat = Chat(model, url, max_tokens=16, timeout=120.0)
-    explain(chat, [ExplanationRequest(5, [context], [" city"])], kept.__setitem__, attempts=1)
+    explain(chat, [ExplanationRequest(5, [example], [" city"])], kept.__setitem__, attempts=1)
     assert kept[0].feature == 5
     assert kept[0].outcome in (Outcome.JUDGED, Outcome.UNREADABLE)
     assert bool(kept[0].text) == (kept[0].outcome is Outcome.JUDGED)

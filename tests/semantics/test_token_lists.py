@@ -9,18 +9,20 @@ from saematch.semantics.descriptions.token_lists import describe_tokens, words_i
 TOKENS = st.lists(st.text(max_size=8), max_size=5)
 
 
-@given(fires_on=TOKENS.filter(bool), amid=TOKENS, promotes=TOKENS)
-def test_the_tokens_come_back(fires_on: list[str], amid: list[str], promotes: list[str]) -> None:
-    description = describe_tokens(fires_on, amid, promotes)
-    around = " ".join([*amid, *promotes]).split()
+@given(activates_on=TOKENS.filter(bool), amid=TOKENS, top_logits=TOKENS)
+def test_the_tokens_come_back(
+    activates_on: list[str], amid: list[str], top_logits: list[str]
+) -> None:
+    description = describe_tokens(activates_on, amid, top_logits)
+    around = " ".join([*amid, *top_logits]).split()
     found = words_in(description)
-    if not any(fires_on) and not around:
+    if not any(activates_on) and not around:
         assert found == description
-    elif all(token.strip() for token in fires_on if token):
-        assert found.split() == [*" ".join(fires_on).split(), *around]
+    elif all(token.strip() for token in activates_on if token):
+        assert found.split() == [*" ".join(activates_on).split(), *around]
     else:
-        blanks = [token for token in fires_on if token and not token.strip()]
-        least = len(" ".join(fires_on).split()) + len(blanks) + len(around)
+        blanks = [token for token in activates_on if token and not token.strip()]
+        least = len(" ".join(activates_on).split()) + len(blanks) + len(around)
         assert len(found.split()) >= least
 
 

@@ -1,4 +1,4 @@
-"""What makes a file of a run directory anew is named, as one would type it."""
+"""What makes a file of a run directory again is named, as one would type it."""
 
 import shlex
 from pathlib import Path
@@ -11,8 +11,8 @@ from saematch.store.commands import describing, makes
 from saematch.store.directory import RunDirectory
 from saematch.store.manifest import altered_error
 
-SETTINGS = {"suite": "a b", "layers": [3, 4], "far": [["3", "5"], ["3", "6"]], "seed": 0}
-RUN = "saematch run --suite 'a b' --layers 3,4 --far '3,5;3,6' --out 'my run'"
+SETTINGS = {"suite": "a b", "layers": [3, 4], "non_adjacent": [["3", "5"], ["3", "6"]], "seed": 0}
+RUN = "saematch run --suite 'a b' --layers 3,4 --non-adjacent '3,5;3,6' --out 'my run'"
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ RUN = "saematch run --suite 'a b' --layers 3,4 --far '3,5;3,6' --out 'my run'"
         ("evaluation/documents/web/streams/3.parquet", "saematch evaluate 'my run' ("),
         ("evaluation/pairs.parquet", "saematch evaluate 'my run' ("),
         ("features/3.parquet", "saematch describe 'my run' ("),
-        ("contexts/3.parquet", "saematch describe 'my run' ("),
+        ("examples/3.parquet", "saematch describe 'my run' ("),
         ("descriptions/activations--3.parquet", "saematch describe 'my run' ("),
         ("descriptions/activations-0--3.parquet", "saematch describe 'my run' ("),
         (
@@ -56,14 +56,14 @@ def test_the_settings_are_the_manifests(tmp_path: Path) -> None:
     with RunDirectory(directory).holding() as held:
         held.update(config=RunConfig("a suite", layers=(3, 4)).to_dict())
     said = str(altered_error(directory / name))
-    command = said.partition("made anew by: ")[2]
+    command = said.partition("made again by: ")[2]
     assert command.startswith("saematch run --suite 'a suite' --layers 3,4 --out ")
     assert shlex.split(command)[-1] == str(directory)
     manifest = directory / "manifest.json"
     manifest.write_text(manifest.read_text()[:-5])
     said = str(altered_error(directory / name))
     assert said.endswith(f"saematch run --out '{directory}' (with its settings)")
-    with pytest.raises(InputError, match=r"manifest\.json .* made anew by: saematch run --out"):
+    with pytest.raises(InputError, match=r"manifest\.json .* made again by: saematch run --out"):
         _ = RunDirectory(directory).manifest
     assert "the same saematch command" in str(altered_error(tmp_path / "elsewhere" / "a.parquet"))
 

@@ -41,7 +41,7 @@ FIGURES = {
     "figure 8": lambda of: results(of, "persistence"),
 }
 """What they draw."""
-SETTINGS = {"random_draws": 2, "far": "3,5"}
+SETTINGS = {"random_draws": 2, "non_adjacent": "3,5"}
 
 
 class Judges:
@@ -111,7 +111,7 @@ def shown(of: Run) -> dict[str, Any]:
         "report, texts": page["evaluations"],
         "findings": [one for one in judged_findings(of) if one.verdict != OPEN],
         "explorer, judges": files.judges,
-        "explorer, firings": files.pair_sources,
+        "explorer, activations": files.pair_sources,
         "explorer, samples": sources_of(files, of.keys[0]).tables.get("samples", []),
         "corpora": corpora_of(of),
         "measures": of.measures().query("corpus != ''").to_dict("records"),
@@ -129,14 +129,14 @@ def test_the_same_settings_again_change_nothing(folder: Path) -> None:
     assert all(before.values()), [name for name, some in before.items() if not some]
     again = shown(run(settings_of(folder), folder / "run"))
     assert [name for name, some in again.items() if not some] == []
-    more = shown(run(settings_of(folder, far="3,5;3,6"), folder / "run"))
+    more = shown(run(settings_of(folder, non_adjacent="3,5;3,6"), folder / "run"))
     assert [name for name, some in more.items() if not some] == []
 
 
 CHANGES = {
     "parts": {"parts": "decoder"},
     "scale": {"scale": "decoder_norm"},
-    "layers": {"layers": "3,4,5", "far": "3,5"},
+    "layers": {"layers": "3,4,5", "non_adjacent": "3,5"},
     "price": {"unmatched_cost": 9.0},
 }
 
@@ -215,7 +215,7 @@ def test_another_sae_in_its_place_is_not_described_by_what_was_said_of_the_old(
     changed = run(settings_of(folder), folder / "run")
     assert {key for key, _ in described(changed)} == {"3", "5", "6"}
     assert set(described_in_figures(changed).texts) == {"3", "5", "6"}
-    for name in ("features/4.parquet", "contexts/4.parquet", "descriptions/activations--4.parquet"):
+    for name in ("features/4.parquet", "examples/4.parquet", "descriptions/activations--4.parquet"):
         assert not changed.directory.is_current(name)
         assert RunFiles(changed.path).sha256(name) is None
     assert not judged(changed)

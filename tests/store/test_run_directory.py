@@ -37,7 +37,7 @@ def let_settle(folder: Path) -> None:
 
 
 def config_of(suite: Path, **changes) -> RunConfig:
-    values = {"strategies": "folded,cosine", "candidates": 2, "far": "3,5", **changes}
+    values = {"strategies": "folded,cosine", "candidates": 2, "non_adjacent": "3,5", **changes}
     return RunConfig.from_dict({"suite": str(suite), **values})
 
 
@@ -168,7 +168,7 @@ def test_a_folder_of_something_else_is_left_alone(suite: Path, tmp_path: Path) -
     with pytest.raises(UsageError, match=r"thesis\.tex"):
         run_and_report(config_of(suite), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-    with pytest.raises(UsageError, match="found a file"):
+    with pytest.raises(UsageError, match="got a file"):
         run_and_report(config_of(suite), tmp_path / "thesis.tex")
 
 

@@ -25,7 +25,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "run-directory.md"
 
 @pytest.fixture(scope="module")
 def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    config = RunConfig(str(suite), far=(("3", "5"),), random_draws=2)
+    config = RunConfig(str(suite), non_adjacent=(("3", "5"),), random_draws=2)
     return run(config, tmp_path_factory.mktemp("runs") / "run")
 
 
@@ -96,5 +96,5 @@ def test_export_gives_the_tables_back(finished: Run, tmp_path: Path, format: str
 
 
 def test_unknown_formats_are_said(finished: Run, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="csv, parquet, json, found 'xlsx'"):
+    with pytest.raises(UsageError, match="csv, parquet, json, got 'xlsx'"):
         export(finished, "xlsx", tmp_path)

@@ -1,6 +1,6 @@
 """Files that appear whole or not at all.
 
-1. Write the bytes to a temporary file in the same folder (`.NAME.partial`, created anew).
+1. Write the bytes to a temporary file in the same folder (`.NAME.partial`, created again).
 2. fsync it, so that its bytes are on the disk before its name is.
 3. Rename it over the final name, and fsync the folder, so that the name is on the disk too.
 
@@ -75,7 +75,7 @@ def _remedy(number: int | None) -> str:
 def user_path(path: str | Path) -> Path:
     """A path as a user wrote it, with `~` and `~name` as their home folders.
 
-    Raises InputError where there is no such user.
+    Raises InputError if there is no such user.
     """
     try:
         return Path(path).expanduser()

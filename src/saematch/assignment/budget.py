@@ -8,7 +8,7 @@ import psutil
 
 @dataclass(frozen=True)
 class Budget:
-    """Seconds from now on, and bytes beside the factors; None: no end."""
+    """Seconds from now on, and bytes besides the factors; None: no end."""
 
     seconds: float | None
     bytes: int

@@ -30,7 +30,7 @@ from saematch.assignment.shortlists import (
 )
 
 COLUMNS_A_ROW = 6
-"""Columns evaluated exactly for each row, beside its own."""
+"""Columns evaluated exactly for each row, besides its own."""
 MORE_COLUMNS = 32
 """As many more where the bound on the others lies below them."""
 IN_DOUBLE = 33
@@ -44,7 +44,7 @@ class Certificate:
     row_duals: Float64[np.ndarray, " n"]
     column_duals: Float64[np.ndarray, " m"]
     margins: Float64[np.ndarray, " n"]
-    """Of a row without a column: what it would cost at least to give it one."""
+    """For a row without a column: what it would cost at least to give it one."""
     row_remainders: Float64[np.ndarray, " n"] | None = None
     """What rounding left of the row duals: their exact sum is with these; None: nothing."""
 
@@ -89,7 +89,7 @@ class _Scan:
         """Lower bound on c_ij − v_j of the pairs of a row that were not evaluated."""
         self.values = np.full((scanning.KEPT_A_COLUMN + 1, m), np.inf, dtype=np.float32)
         self.rows = np.full((scanning.KEPT_A_COLUMN + 1, m), -1, dtype=np.int32)
-        """Of every column the rows of least reduced cost, and one more, of which only that is used."""
+        """For every column the rows of least reduced cost, and one more, of which only that is used."""
         self.greatest_shift = 0.0
 
     def add(self, rows: slice, block: Tensor) -> None:

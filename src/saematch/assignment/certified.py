@@ -1,7 +1,7 @@
 """Assignment at any size: shortlists, shortest augmenting paths, and a proof over all pairs.
 
 1. Column duals to begin with: of a sample of rows, a low quantile of each column's costs.  A column
-   that many rows want starts dear.  Or those of an earlier answer to the same problem.
+   that many rows want starts costly.  Or those of an earlier answer to the same problem.
 2. One pass of products (products.py) gives every row a shortlist and a bound on all other columns
    (shortlists.py).
 3. Rows bid, then search for shortest augmenting paths, on the shortlists alone (augmenting.py).  Column
@@ -50,7 +50,7 @@ MANY = 64
 WANTED = 0.1
 """Share of columns that start below their price, where they have one."""
 STAND_INS = 0.125
-"""Of the columns: up to so many get stand-ins.  SAEs that differ by some degenerate features are solved
+"""Share of the columns that may get stand-ins.  SAEs that differ by some degenerate features are solved
 up to eight times faster with them; where half of the columns are left over, slower."""
 HELD_BYTES = 3 << 30
 """Products that take no more than this are held for the second pass."""
@@ -71,11 +71,11 @@ class Certified:
     seconds: float | None = None
     """Time budget: at its end the best pairs so far, with a true gap."""
     memory: int | None = None
-    """Bytes for products that are held and for shortlists, beside the factors, their rounded copies and
+    """Bytes for products that are held and for shortlists, besides the factors, their rounded copies and
     a block of products (128 MiB); None: `memory_share` of what is available."""
     memory_share: float = 0.8
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the products; auto: bfloat16 where the processor multiplies it faster.  The proof does not
+    """Precision of the products; auto: bfloat16 where the processor multiplies it faster.  The proof does not
     depend on it."""
     device: str | None = None
     """Where products are made and scanned, e.g. `cuda`; None: where the factors lie."""
@@ -326,7 +326,7 @@ class _Side:
                 if done == augmenting.INFEASIBLE:
                     raise UsageError(
                         f"no assignment avoids the forbidden pairs of row "
-                        f"{count}; forbid fewer, or give a price of staying unmatched"
+                        f"{count}; forbid fewer, or give an unmatched cost"
                     )
                 reached.append(ended[:count].copy())
                 waiting = waiting[done:]

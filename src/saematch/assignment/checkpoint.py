@@ -20,7 +20,7 @@ def write(path: str | PathLike[str], problem: Problem, column_duals: np.ndarray)
 
 
 def read(path: str | PathLike[str], problem: Problem) -> Float64[np.ndarray, " m"] | None:
-    """The duals in the file, or None where there is none.
+    """The duals in the file, or None if there is none.
 
     Raises InputError for a file of another problem, or that is none of ours.
     """

@@ -1,6 +1,6 @@
 """The decorator of this package's compiled loops.
 
-numba compiles them at first use and keeps the result beside the source or in the user's cache folder,
+numba compiles them at first use and keeps the result next to the source or in the user's cache folder,
 so that only the first run on a machine waits for it.  They release Python's lock and run on one
 thread each: whoever calls them splits the work (threads.py).
 """

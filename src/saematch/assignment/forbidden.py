@@ -19,7 +19,7 @@ class Forbidden:
 
     @classmethod
     def of(cls, pairs: np.ndarray | None, n: int, m: int) -> "Forbidden":
-        """From pairs [k, 2] of a row and a column; raises UsageError where there is none such."""
+        """From pairs [k, 2] of a row and a column; raises UsageError if there is none such."""
         try:
             pairs = np.asarray([] if pairs is None else pairs)
         except ValueError:

@@ -1,4 +1,4 @@
-"""What is to be solved: costs, prices of staying unmatched, forbidden pairs."""
+"""What is to be solved: costs, unmatched cost, forbidden pairs."""
 
 from dataclasses import dataclass
 

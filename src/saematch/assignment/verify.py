@@ -218,7 +218,7 @@ class _Problem:
             in_row[rows] = reduced.amin(dim=1).numpy()
             in_column = np.minimum(in_column, reduced.amin(dim=0).numpy())
         is_matched = pairs >= 0
-        # Beside its other pairs a row may stay unmatched, and so may a column.
+        # Besides its other pairs a row may stay unmatched, and so may a column.
         in_row = np.where(is_matched, np.minimum(in_row, self.row_price - u), in_row)
         in_column = np.minimum(in_column, self.column_price - v)
         margins = np.maximum(in_row, 0)

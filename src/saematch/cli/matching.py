@@ -26,7 +26,7 @@ def demo(out: Out = Path("saematch-demo"), as_json: bool = False) -> None:
     from saematch.cli import evaluation, semantics
     from saematch.cli.display import terminal as display
 
-    run({"suite": "bundled:smollm2-135m", "far": "12,14"}, out, as_json=as_json)
+    run({"suite": "bundled:smollm2-135m", "non_adjacent": "12,14"}, out, as_json=as_json)
     evaluation.demo(out, as_json)
     semantics.demo(out, as_json)
     if not as_json:
@@ -109,15 +109,15 @@ def match(
     solver = None
     if time_budget is not None or memory_budget is not None:
         if memory_budget is not None and not 0 < memory_budget < 2**20:
-            raise UsageError(f"needed a memory budget in GiB above 0, found {memory_budget}")
+            raise UsageError(f"expected a memory budget in GiB above 0, got {memory_budget}")
         memory = None if memory_budget is None else int(memory_budget * 2**30)
         solver = Certified(seconds=time_budget, memory=memory)
     if price_curve and not fold:
-        raise UsageError("needed folded weights for --price-curve, found --no-fold; leave one out")
+        raise UsageError("--price-curve needs folded weights; leave out --no-fold")
     output = None if output is None else user_path(output)
     if output is not None and (output.suffix != ".parquet" or not output.parent.is_dir()):
         raise UsageError(
-            f"needed a file that ends in .parquet in a folder that is there, found '{output}'; "
+            f"expected a .parquet file in an existing folder, got '{output}'; "
             "CSV and JSON come from saematch run and saematch export"
         )
     chosen = MAIN if fold else UNFOLDED

@@ -52,7 +52,7 @@ def figures(
     kept_back = [one.name for one in drawn if one.altered]
     if kept_back:
         raise InputError(
-            f"needed every file as it was written, found some altered; not drawn: {', '.join(kept_back)}; "
+            f"some files were altered since they were written; not drawn: {', '.join(kept_back)}; "
             "mend what is named there, and run the same command again"
         )
 
@@ -103,7 +103,7 @@ def explore(
     if export is None and (features or paths):
         given = "--features" if features else "--paths"
         raise UsageError(
-            f"needed --export FILE.html with {given}, found none; the page itself has every feature"
+            f"expected --export FILE.html with {given}, got none; the page itself has every feature"
         )
     wanted = parse_names(features, "features") if features else ()
     explorer = Explorer(directory, other)

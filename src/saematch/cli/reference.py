@@ -2,7 +2,7 @@
 
     python -m saematch.cli.reference
 
-writes them anew; a test fails where a page says something else than the code.
+writes them again; a test fails where a page says something else than the code.
 """
 
 import inspect

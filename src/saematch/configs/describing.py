@@ -17,7 +17,7 @@ class DescribeConfig(ModelSettings):
     )
     documents: int = setting(100, "Documents of each corpus.", least=1)
     tokens: int = setting(256, "Tokens of each document, BOS included.", least=3)
-    contexts: int = setting(
+    examples: int = setting(
         5, "Max-activating examples of each feature from each half of the documents.", least=1
     )
     seed: int = setting(0, "Seed of the order of the documents.", least=0)
@@ -37,5 +37,5 @@ class DescribeConfig(ModelSettings):
     def asks_for_texts(self) -> bool:
         """Whether the texts are others than usual: what ships was made of texts of its own."""
         usual = type(self)
-        names = ("corpora", "documents", "tokens", "contexts", "seed")
+        names = ("corpora", "documents", "tokens", "examples", "seed")
         return any(getattr(self, name) != getattr(usual, name) for name in names)

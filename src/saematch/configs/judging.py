@@ -10,7 +10,7 @@ from saematch.settings import Config, parse_names, plain, setting
 
 EXPERIMENTS = ("layers", "mse", "persistence", "examples")
 STRATA = 4
-"""Of equal size by cost, which features are drawn from in equal numbers."""
+"""Strata of equal size by cost, which features are drawn from in equal numbers."""
 
 
 def parse_strategies(value: Any, name: str) -> tuple[str, ...]:
@@ -66,15 +66,11 @@ class JudgeConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.experiment == "persistence" and self.pairs is not None:
-            raise UsageError(
-                "expected no pairs for persistence, got some; give the layers that it starts from"
-            )
+            raise UsageError("persistence takes starting layers instead of pairs; give starts")
         if self.experiment != "persistence" and self.starts is not None:
-            raise UsageError(
-                f"expected no layers to start from for {self.experiment}, got some; they are for persistence"
-            )
+            raise UsageError(f"{self.experiment} takes no starting layers; only persistence does")
         if not 0 <= self.swapped <= 1:
-            raise UsageError(f"expected a share from 0 to 1 of swapped pairs, got {self.swapped:g}")
+            raise UsageError(f"expected a share of swapped pairs from 0 to 1, got {self.swapped:g}")
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it; `config_from` is the way back."""

@@ -2,12 +2,12 @@
 
 1. Draw features that all strategies compare (`same_features`), one from each of equal strata of the cost
    of their folded pairs.
-2. Take documents in order; in the first where the feature fires, at all tokens where it does,
+2. Take documents in order; in the first where the feature is active, at all tokens where it is,
    (a) take its share f_i · W_dec_A[i] off the stream of the earlier layer, and
    (b) apart, its partner's share off the stream of the later layer, for every strategy's partner.
 3. The agreement is the cosine of the two changes of the logits at those tokens, taken as one vector;
-   each token's logits are centred first, since a constant changes no probability.  A partner that does
-   not fire there changes nothing, and its agreement is 0.
+   each token's logits are centred first, since a constant changes no probability.  A partner that is
+   not active there changes nothing, and its agreement is 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,10 +38,10 @@ class Agreement:
     partner: int
     strategy: str
     stratum: int
-    """Of the folded cost of the feature's pair, 0 the cheapest."""
+    """Stratum of the folded cost of the feature's pair, 0 the cheapest."""
     document: int
     tokens: int
-    """On which the feature fired and was ablated."""
+    """On which the feature was active and was ablated."""
     agreement: float
 
 
@@ -69,9 +69,9 @@ def causal_agreement(
     go_on: Callable[[], None] = lambda: None,
 ) -> list[Agreement]:
     """The agreement of one pair for each stratum of `candidates` ([strata, some], -1: none) and
-    strategy; of every stratum the first candidate that fires in a document is taken.
+    strategy; of every stratum the first candidate that is active in a document is taken.
 
-    Documents are cut to `tokens` tokens.  A stratum none of whose candidates fires has no row.
+    Documents are cut to `tokens` tokens.  A stratum none of whose candidates is active has no row.
     """
     open_strata = [n for n in range(len(candidates)) if candidates[n, 0] >= 0]
     found: list[Agreement] = []
@@ -82,10 +82,10 @@ def causal_agreement(
         streams = model.capture(token_ids, sorted({a.layer, b.layer}))
         x_a, x_b = streams[a.layer][0, 1:].float(), streams[b.layer][0, 1:].float()
         f_a, f_b = encode_sparse(a, x_a), encode_sparse(b, x_b)
-        fires = set(f_a.feature.unique().tolist())
+        active = set(f_a.feature.unique().tolist())
         chosen = {}
         for stratum in open_strata:
-            here = next((i for i in candidates[stratum].tolist() if i in fires), None)
+            here = next((i for i in candidates[stratum].tolist() if i in active), None)
             if here is not None:
                 chosen[stratum] = here
         open_strata = [n for n in open_strata if n not in chosen]

@@ -10,23 +10,23 @@ from saematch.sae import SAE
 
 ENTRIES = 1 << 25
 """Activations held densely at a time: 128 MiB."""
-OUTLYING = 10.0
-"""A token whose residual norm exceeds so many times the median of its document is outlying."""
+MASSIVE = 10.0
+"""A token whose residual norm exceeds so many times the median of its document has massive activations."""
 
 
 @dataclass(frozen=True, eq=False)
 class SparseActivations:
-    """Features that fire, ordered by token and then by feature."""
+    """Active features, ordered by token and then by feature."""
 
-    token: Int64[Tensor, " fired"]
-    feature: Int64[Tensor, " fired"]
-    value: Float[Tensor, " fired"]
+    token: Int64[Tensor, " active"]
+    feature: Int64[Tensor, " active"]
+    value: Float[Tensor, " active"]
     """float32, positive."""
     n_tokens: int
     d_sae: int
 
     def of_tokens(self, kept: Bool[Tensor, " n_tokens"]) -> "SparseActivations":
-        """As if nothing fired on the other tokens."""
+        """As if nothing were active on the other tokens."""
         here = kept.to(self.token.device)[self.token]
         return replace(
             self, token=self.token[here], feature=self.feature[here], value=self.value[here]
@@ -59,7 +59,7 @@ def encode_sparse(sae: SAE, rows: Float[Tensor, "n d_model"]) -> SparseActivatio
 
 
 def typical_rows(x: Float[Tensor, "n d"], document: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
-    """Rows whose norm is at most `OUTLYING` times the median of their document."""
+    """Rows whose norm is at most `MASSIVE` times the median of their document."""
     norms = x.norm(dim=1)
     limit = torch.stack([norms[document == n].median() for n in range(int(document.max()) + 1)])
-    return norms <= OUTLYING * limit[document]
+    return norms <= MASSIVE * limit[document]

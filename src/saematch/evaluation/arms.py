@@ -1,4 +1,4 @@
-"""The arms of a pair: every intervention and every strategy that is measured."""
+"""The conditions of a pair: every intervention and every strategy that is measured."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from saematch.evaluation.collecting import Arm
+from saematch.evaluation.collecting import Condition
 from saematch.evaluation.interventions import (
     LinearMap,
     encode_permute_decode,
@@ -23,7 +23,7 @@ from saematch.sae import SAE, FoldedSAE
 
 @dataclass(frozen=True, eq=False)
 class PairInputs:
-    """What the arms of a pair are made from; SAEs and maps lie on the model's device."""
+    """What the conditions of a pair are made from; SAEs and maps lie on the model's device."""
 
     a: FoldedSAE
     b: FoldedSAE
@@ -48,7 +48,7 @@ def on_device(folded: FoldedSAE, device: torch.device) -> FoldedSAE:
     return FoldedSAE(on, folded.scale.to(device), folded.scale_kind, folded.uniform)
 
 
-def arms_of(
+def conditions_of(
     pair: PairInputs,
     *,
     drawn: Sequence[str] = (),
@@ -56,7 +56,7 @@ def arms_of(
     seed: int = 0,
     quantiles: Sequence[float] = (),
     loss: bool = True,
-) -> list[Arm]:
+) -> list[Condition]:
     """Interventions first, then strategies as `encode_permute_decode`, then what they are compared with.
 
     `drawn`: the strategies that are drawn by a seed, each `draws` times from `seed` on; losses are taken of
@@ -64,31 +64,33 @@ def arms_of(
     """
     a, b, slug = pair.a, pair.b, pair.slug
     adjacent = a.sae.layer < b.sae.layer
-    arms = []
+    conditions = []
     if adjacent:
-        arms.append(Arm("layer_drop", intervene=layer_drop, loss=loss))
+        conditions.append(Condition("layer_drop", intervene=layer_drop, loss=loss))
         previous = reconstruct_previous(a.sae)
-        arms.append(Arm("reconstruct_previous", intervene=previous, loss=loss))
+        conditions.append(Condition("reconstruct_previous", intervene=previous, loss=loss))
     current = reconstruct_current(b.sae)
-    arms.append(Arm("reconstruct_current", intervene=current, loss=loss))
+    conditions.append(Condition("reconstruct_current", intervene=current, loss=loss))
     for strategy, matching in pair.matchings.items():
         found, raw = matching.correspondence, matcher(strategy).raw
         decoding = encode_permute_decode(a, b, found, folded=not raw)
-        arms.append(Arm(strategy, slug, 0, decoding, found.permutation, loss))
+        conditions.append(Condition(strategy, slug, 0, decoding, found.permutation, loss))
         if raw:
             decoding = encode_permute_decode(a, b, found)
-            arms.append(Arm(refolded(strategy), slug, 0, decoding, None, loss))
+            conditions.append(Condition(refolded(strategy), slug, 0, decoding, None, loss))
     for strategy in drawn:
         for draw in range(draws):
             found = matcher(strategy).draw(a.d_sae, b.d_sae, seed + draw)
             decoding = encode_permute_decode(a, b, found)
-            arms.append(Arm(strategy, slug, draw, decoding, found.permutation, loss and draw == 0))
+            conditions.append(
+                Condition(strategy, slug, draw, decoding, found.permutation, loss and draw == 0)
+            )
     if pair.ridge is not None:
-        arms.append(Arm(RIDGE, "", 0, pair.ridge, None, loss))
+        conditions.append(Condition(RIDGE, "", 0, pair.ridge, None, loss))
     for other, matching in pair.other_parts.items():
         decoding = encode_permute_decode(a, b, matching.correspondence)
-        arms.append(Arm(MAIN, other, 0, decoding, matching.permutation))
+        conditions.append(Condition(MAIN, other, 0, decoding, matching.permutation))
     for q in quantiles:
         decoding = quantile(a, b, pair.matchings[MAIN], q)
-        arms.append(Arm(f"quantile({q:g})", slug, 0, decoding, None, loss))
-    return arms
+        conditions.append(Condition(f"quantile({q:g})", slug, 0, decoding, None, loss))
+    return conditions

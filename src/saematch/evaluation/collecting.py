@@ -2,8 +2,8 @@
 
 1. Run the model once over a batch of documents: the residual streams after all layers that any pair
    needs, and the loss.
-2. Encode each stream with its SAE, as the few features that fire.
-3. For every pair and arm: the rows that the intervention puts in place of the stream, how far they
+2. Encode each stream with its SAE, as the few active features.
+3. For every pair and condition: the rows that the intervention puts in place of the stream, how far they
    are off, and, where asked, the loss when only the blocks after it run again.
 4. Keep sums for every document, from which all measures and their intervals follow (measuring.py).
 
@@ -32,16 +32,16 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Arm:
+class Condition:
     """One thing that is measured of a pair: an intervention, a map of features, or both."""
 
     strategy: str
     parts: str = ""
-    """Slug of the parts that the map was found with; '' where there are none."""
+    """Slug of the parts that the map was found with; '' if there are none."""
     draw: int = 0
     intervene: Intervention | None = None
     permutation: Permutation | None = None
-    """Joint firings are counted where there is one."""
+    """Joint activations are counted if there is one."""
     loss: bool = False
     """Whether the blocks after the intervention run, for its loss."""
 
@@ -53,8 +53,8 @@ class Collected:
     documents: list[Row]
     """Tokens, predictions and loss of the unmodified model."""
     layers: dict[str, list[Row]]
-    """By SAE: moments of its stream, firings."""
-    arms: dict[Pair, list[tuple[Arm, list[Row]]]]
+    """By SAE: moments of its stream, activations."""
+    conditions: dict[Pair, list[tuple[Condition, list[Row]]]]
 
     @classmethod
     def joined(cls, parts: "Sequence[Collected]") -> "Collected":
@@ -69,10 +69,10 @@ class Collected:
             {key: rows(lambda part, key=key: part.layers[key]) for key in first.layers},
             {
                 pair: [
-                    (arm, rows(lambda part, pair=pair, n=n: part.arms[pair][n][1]))
-                    for n, (arm, _) in enumerate(arms)
+                    (condition, rows(lambda part, pair=pair, n=n: part.conditions[pair][n][1]))
+                    for n, (condition, _) in enumerate(conditions)
                 ]
-                for pair, arms in first.arms.items()
+                for pair, conditions in first.conditions.items()
             },
         )
 
@@ -81,7 +81,7 @@ def collect(
     model: LanguageModel,
     documents: Documents,
     saes: Mapping[str, SAE],
-    arms: Mapping[Pair, Sequence[Arm]],
+    conditions: Mapping[Pair, Sequence[Condition]],
     batch_tokens: int,
     chosen: Sequence[int] | None = None,
     note: Callable[[str], None] = lambda _: None,
@@ -92,14 +92,14 @@ def collect(
 
     `saes`: by key, on the model's device.  A batch that is too large for the memory is halved, and
     `note` is told; `tell` is told how many losses of a batch are taken.  `base_loss`: take the
-    unmodified model's loss even where no arm asks for one.  Raises InputError for logits
+    unmodified model's loss even where no condition asks for one.  Raises InputError for logits
     that are not finite.
     """
     waiting = list(range(len(documents)) if chosen is None else chosen)
     while waiting:
         batch = next(batches(documents, batch_tokens, waiting))
         try:
-            found = _one_batch(model, documents, batch, saes, arms, tell, base_loss)
+            found = _one_batch(model, documents, batch, saes, conditions, tell, base_loss)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _out_of_memory(error) or len(batch.documents) == 1:
                 raise
@@ -121,13 +121,13 @@ def _one_batch(
     documents: Documents,
     batch: Batch,
     saes: Mapping[str, SAE],
-    arms: Mapping[Pair, Sequence[Arm]],
+    conditions: Mapping[Pair, Sequence[Condition]],
     tell: Callable[[int], None],
     base_loss: bool,
 ) -> Collected:
     taken = 0
     blocks = sorted({sae.layer for sae in saes.values()})
-    if base_loss or any(arm.loss for some in arms.values() for arm in some):
+    if base_loss or any(condition.loss for some in conditions.values() for condition in some):
         streams, logits = model.capture_and_predict(batch.token_ids, blocks)
         losses = loss_by_document(logits, batch)
         _check_finite(losses, documents, batch, model)
@@ -140,18 +140,18 @@ def _one_batch(
     typical = {block: typical_rows(x, document) for block, x in rows.items()}
     active = {key: encode_sparse(sae, rows[sae.layer]) for key, sae in saes.items()}
     sums = _Sums(batch, document)
-    found: dict[Pair, list[tuple[Arm, list[Row]]]] = {}
-    for (a, b), some in arms.items():
+    found: dict[Pair, list[tuple[Condition, list[Row]]]] = {}
+    for (a, b), some in conditions.items():
         block = saes[b].layer
         pair_rows = PairRows(rows[saes[a].layer], rows[block], active[a], active[b])
         found[a, b] = []
-        for arm in some:
+        for condition in some:
             row = sums.empty()
-            if arm.intervene is not None:
-                replaced = arm.intervene(pair_rows)
+            if condition.intervene is not None:
+                replaced = condition.intervene(pair_rows)
                 row |= sums.moments(replaced - rows[block], typical[block], "error")
                 row |= {"loss": np.full(len(batch.documents), np.nan)}
-                if arm.loss:
+                if condition.loss:
                     tell(taken)
                     taken += 1
                     stream = streams[block].clone()
@@ -159,9 +159,9 @@ def _one_batch(
                     row["loss"] = loss_by_document(
                         model.predict_from(batch.token_ids, block, stream), batch
                     )
-            if arm.permutation is not None:
-                row |= sums.counts(*joint(active[a], active[b], arm.permutation))
-            found[a, b].append((arm, sums.by_document(row)))
+            if condition.permutation is not None:
+                row |= sums.counts(*joint(active[a], active[b], condition.permutation))
+            found[a, b].append((condition, sums.by_document(row)))
     layers = {}
     for key, sae in saes.items():
         row = sums.empty() | sums.moments(rows[sae.layer], typical[sae.layer], "stream")
@@ -236,7 +236,7 @@ def loss_by_document(logits: Float[Tensor, "batch s v"], batch: Batch) -> Float[
 def joint(
     f_a: SparseActivations, f_b: SparseActivations, permutation: Permutation
 ) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
-    """Tokens and features of A that fire together with their partner."""
+    """Tokens and features of A that are active together with their partner."""
     partner = torch.tensor(permutation, device=f_a.feature.device)[f_a.feature]
     fired = f_b.token * f_b.d_sae + f_b.feature
     wanted = f_a.token * f_b.d_sae + partner

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from saematch.errors import UsageError
-from saematch.evaluation.arms import PairInputs, arms_of, on_device
+from saematch.evaluation.arms import PairInputs, conditions_of, on_device
 from saematch.evaluation.collecting import Collected, collect
 from saematch.evaluation.compatibility import check_belongs
 from saematch.evaluation.fitting import fit, fitting_documents
@@ -147,14 +147,14 @@ def measure_pair(
     slug = "+".join(matchings[MAIN].parts)
     inputs = PairInputs(on[key_a], on[key_b], slug, matchings, {}, ridges.get(pair))
     drawn = [one.name for one in taken if one.seeded]
-    every = arms_of(inputs, drawn=drawn, draws=random_draws, seed=seed, quantiles=quantiles)
-    arms = {pair: every}
+    every = conditions_of(inputs, drawn=drawn, draws=random_draws, seed=seed, quantiles=quantiles)
+    conditions = {pair: every}
     widths = {key_a: folded_a.d_sae, key_b: folded_b.d_sae}
     measured = []
     for corpus in texts:
         some = Documents.of(corpus.first(documents), language_model, tokens, documents)
         notes += [*corpus.notes, *some.notes(documents)]
-        sums = Collected.joined(list(collect(language_model, some, saes, arms, batch_tokens)))
+        sums = Collected.joined(list(collect(language_model, some, saes, conditions, batch_tokens)))
         measured.append(CorpusMeasures(corpus.name, sums, widths, seed))
     return measured
 

@@ -1,4 +1,4 @@
-"""One SAE a layer out of several, so that mean L0 is even along the depth (SAE Match, appendix A).
+"""One SAE per layer out of several, so that mean L0 is even along the depth (SAE Match, appendix A).
 
 Criterion: least Σ_t (ln L0_{t+1} − ln L0_t)², and, with a target, plus Σ_t (ln L0_t − ln target)².
 Each layer's term depends on the layer before alone, so the least sum is a shortest path through the

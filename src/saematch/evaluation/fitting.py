@@ -3,7 +3,8 @@
 - A ridge map from the stream of the earlier layer to that of the later one: what a linear map can do.
 - The matchers that need data, such as `correlation`: each adds activations up in sums of its own.
 
-Sums are streamed; outlying tokens (collecting.py) are left out of the ridge map, which they would rule.
+Sums are streamed; massive-activation tokens (collecting.py) are left out of the ridge map, which they would
+rule.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,11 +28,11 @@ DOCUMENT_TOKENS = 1024
 TOKENS_PER_DIMENSION = 20
 """Tokens that a linear map needs for every dimension it maps from."""
 SUMS_BYTES = 4 << 30
-"""Of sums that are held at once; where pairs need more, the model reads the documents again."""
+"""Bytes of sums held at once; if pairs need more, the model reads the documents again."""
 
 
 def fitting_documents(texts: Sequence[Corpus], model: LanguageModel) -> list[Documents]:
-    """Of each corpus that has texts its share of the tokens that maps need."""
+    """Documents of each corpus that has texts, with its share of the tokens that maps need."""
     wanted = -(-TOKENS_PER_DIMENSION * model.d_model // len(texts))
     return [
         Documents.of(corpus, model, DOCUMENT_TOKENS, len(corpus.texts)).up_to(wanted)
@@ -109,7 +110,7 @@ def fit(
     if ridge and tokens < needed:
         ridge = False
         notes.append(
-            f"ridge is not measured: it needs {needed} tokens of other documents, found {tokens}"
+            f"ridge is not measured: it needs {needed} tokens of other documents, got {tokens}"
         )
     ridges: dict[Pair, LinearMap] = {}
     maps: dict[tuple[Pair, str], Correspondence] = {}

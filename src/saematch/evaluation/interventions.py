@@ -59,7 +59,7 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class Decoding:
-    """Features of the earlier SAE, as they fire, through decoder rows to a residual stream."""
+    """Activations of the earlier SAE, through decoder rows to a residual stream."""
 
     terms: tuple[Term, ...]
     bias: Float[Tensor, " d_model"]

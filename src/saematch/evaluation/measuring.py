@@ -2,7 +2,7 @@
 
 Tokens are pooled over documents, never document values averaged.  Intervals are the 2.5% and 97.5%
 quantiles of a bootstrap over texts (all pieces of a text together), whose draws are the same for every
-arm of a pair, so that differences between arms are paired.
+condition of a pair, so that differences between conditions are paired.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ from saematch.stats import Values
 
 ENTRIES = 1 << 23
 """Draws × features worked on at a time."""
-DENSITY_EDGES = (1e-3, 1e-2, 1e-1)
-"""Features are grouped by the share of tokens they fire on: up to each of these, and beyond."""
+FREQUENCY_EDGES = (1e-3, 1e-2, 1e-1)
+"""Features are grouped by the share of tokens they activate on: up to each of these, and beyond."""
 COMPARED = ("explained_variance", "delta_loss", "matching_score", "lift", "phi")
 """Measures whose difference from `folded` is given too."""
 
@@ -52,13 +52,13 @@ def reconstruction_measures(
 
 
 @dataclass(frozen=True, eq=False)
-class Firings:
-    """How often features fire in each document: [documents, features], float64."""
+class ActivationCounts:
+    """How often features are active in each document: [documents, features], float64."""
 
     counts: Float64[np.ndarray, "documents features"]
 
     @classmethod
-    def of(cls, rows: Sequence[Row], features: int) -> "Firings":
+    def of(cls, rows: Sequence[Row], features: int) -> "ActivationCounts":
         counts = np.zeros((len(rows), features))
         for number, row in enumerate(rows):
             counts[number, row["features"]] = row["counts"]
@@ -66,9 +66,14 @@ class Firings:
 
 
 def matching_measures(
-    joint: Firings, of_a: Firings, of_b: Firings, tokens: np.ndarray, p: Permutation, w: np.ndarray
+    joint: ActivationCounts,
+    of_a: ActivationCounts,
+    of_b: ActivationCounts,
+    tokens: np.ndarray,
+    p: Permutation,
+    w: np.ndarray,
 ) -> dict[str, Values]:
-    """The matching score, everything that stands beside it, and the score by density of i."""
+    """The matching score, everything reported with it, and the score by activation frequency of i."""
     step = max(1, ENTRIES // max(1, len(p)))
     parts = [
         _matching_measures(joint, of_a, of_b, tokens, p, w[first : first + step])
@@ -78,7 +83,12 @@ def matching_measures(
 
 
 def _matching_measures(
-    joint: Firings, of_a: Firings, of_b: Firings, tokens: np.ndarray, p: Permutation, w: np.ndarray
+    joint: ActivationCounts,
+    of_a: ActivationCounts,
+    of_b: ActivationCounts,
+    tokens: np.ndarray,
+    p: Permutation,
+    w: np.ndarray,
 ) -> dict[str, Values]:
     matched = np.flatnonzero(p != UNMATCHED)
     total = (w @ tokens)[:, None]
@@ -89,52 +99,56 @@ def _matching_measures(
         score = both.sum(axis=1) / a.sum(axis=1)
         chance = (a * b / total).sum(axis=1) / a.sum(axis=1)
         spread = np.sqrt(a * (total - a) * b * (total - b))
-        # A partner that never fires, or one that always does, agrees with nothing.
+        # A partner that is never active, or always, agrees with nothing.
         phi = np.where(spread > 0, (both * total - a * b) / np.where(spread > 0, spread, 1), 0.0)
-        fired = a > 0
-        count = fired.sum(axis=1)
+        active = a > 0
+        count = active.sum(axis=1)
         found = {
             "matching_score": score,
             "features_compared": np.where(total[:, 0] > 0, count, np.nan),
             "matching_score_reverse": both.sum(axis=1) / b.sum(axis=1),
             "jaccard": both.sum(axis=1) / (a + b - both).sum(axis=1),
-            "matching_score_macro": np.where(fired, both / np.where(fired, a, 1), 0).sum(axis=1)
+            "matching_score_macro": np.where(active, both / np.where(active, a, 1), 0).sum(axis=1)
             / count,
-            "phi": np.where(fired, phi, 0).sum(axis=1) / count,
+            "phi": np.where(active, phi, 0).sum(axis=1) / count,
             "chance": chance,
             "lift": score / chance,
         }
-        # Groups are made once, by the density on the documents as they are.
-        density = (of_a.counts[:, matched].sum(axis=0)) / tokens.sum()
-        group = np.searchsorted(DENSITY_EDGES, density, side="left")
-        for number, name in enumerate(density_groups()):
+        # Groups are made once, by the activation frequency on the documents as they are.
+        activation_frequency = (of_a.counts[:, matched].sum(axis=0)) / tokens.sum()
+        group = np.searchsorted(FREQUENCY_EDGES, activation_frequency, side="left")
+        for number, name in enumerate(frequency_groups()):
             here = group == number
             found[f"matching_score_{name}"] = both[:, here].sum(axis=1) / a[:, here].sum(axis=1)
             found[f"chance_{name}"] = (a * b / total)[:, here].sum(axis=1) / a[:, here].sum(axis=1)
     return found
 
 
-def density_groups() -> tuple[str, ...]:
-    """Names of the groups of features by density, from the rarest on."""
+def frequency_groups() -> tuple[str, ...]:
+    """Names of the groups of features by activation frequency, from the rarest on."""
     return (
-        *(f"density_to_{edge:g}" for edge in DENSITY_EDGES),
-        f"density_over_{DENSITY_EDGES[-1]:g}",
+        *(f"frequency_to_{edge:g}" for edge in FREQUENCY_EDGES),
+        f"frequency_over_{FREQUENCY_EDGES[-1]:g}",
     )
 
 
 def stream_measures(rows: Sequence[Row], weights: np.ndarray) -> dict[str, Values]:
-    """Of one SAE: mean L0, and the share of tokens that are outlying."""
+    """Mean L0 of one SAE, and the share of massive-activation tokens."""
     tokens = np.array([row["tokens"] for row in rows], dtype=np.float64)
     typical = np.array([row["typical_tokens"] for row in rows], dtype=np.float64)
     active = np.array([row["counts"].sum() for row in rows], dtype=np.float64)
     total = weights @ tokens
-    return {"l0": weights @ active / total, "outlying": weights @ (tokens - typical) / total}
+    return {"l0": weights @ active / total, "massive_tokens": weights @ (tokens - typical) / total}
 
 
 def pair_table(
-    joint: Firings, of_a: Firings, of_b: Firings, tokens: int, p: Permutation
+    joint: ActivationCounts,
+    of_a: ActivationCounts,
+    of_b: ActivationCounts,
+    tokens: int,
+    p: Permutation,
 ) -> dict[str, np.ndarray]:
-    """Firings, joint firings, φ and lift of every matched pair, over all documents."""
+    """Activations, joint activations, φ and lift of every matched pair, over all documents."""
     feature = np.flatnonzero(p != UNMATCHED)
     partner = p[feature]
     both = joint.counts.sum(axis=0)[feature]
@@ -148,9 +162,9 @@ def pair_table(
     return {
         "feature": feature,
         "partner": partner,
-        "firings": a.astype(np.int64),
-        "partner_firings": b.astype(np.int64),
-        "joint_firings": both.astype(np.int64),
+        "activation_count": a.astype(np.int64),
+        "partner_activation_count": b.astype(np.int64),
+        "joint_activation_count": both.astype(np.int64),
         "phi": phi,
         "lift": lift,
     }

@@ -1,4 +1,4 @@
-"""What a pair is measured under beside its matchings, by name."""
+"""What a pair is measured under besides its matchings, by name."""
 
 INTERVENTIONS = ("layer_drop", "reconstruct_current", "reconstruct_previous")
 """Those that need no map of features."""
@@ -7,7 +7,7 @@ _REFOLDED = "_refolded"
 
 
 def refolded(strategy: str) -> str:
-    """The arm that decodes the map of a strategy on raw weights on folded ones: map and scale apart."""
+    """The condition that decodes the map of a strategy on raw weights on folded ones: map and scale apart."""
     return f"{strategy}{_REFOLDED}"
 
 

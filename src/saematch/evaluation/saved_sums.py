@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from saematch.evaluation.collecting import Arm, Collected, Pair, Row
+from saematch.evaluation.collecting import Collected, Condition, Pair, Row
 
 RAGGED = ("features", "counts")
 """Columns whose rows have a length each."""
 
 
 def to_bytes(found: Collected) -> bytes:
-    """An .npz file of the sums; arms are told apart by their place."""
+    """An .npz file of the sums; conditions are told apart by their place."""
     arrays: dict[str, np.ndarray] = {}
     for name, rows in _units(found).items():
         arrays |= {f"{name}|{column}": values for column, values in _flat(rows).items()}
@@ -23,8 +23,8 @@ def to_bytes(found: Collected) -> bytes:
     return data.getvalue()
 
 
-def from_bytes(data: bytes, arms: Mapping[Pair, Sequence[Arm]]) -> Collected | None:
-    """The sums of the same arms, or None where the bytes are not whole."""
+def from_bytes(data: bytes, conditions: Mapping[Pair, Sequence[Condition]]) -> Collected | None:
+    """The sums of the same conditions, or None where the bytes are not whole."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as kept:
             units: dict[str, dict[str, np.ndarray]] = {}
@@ -36,9 +36,10 @@ def from_bytes(data: bytes, arms: Mapping[Pair, Sequence[Arm]]) -> Collected | N
             {n[6:]: _rows(v) for n, v in units.items() if n.startswith("layer/")},
             {
                 pair: [
-                    (arm, _rows(units[f"arm/{number}/{place}"])) for place, arm in enumerate(some)
+                    (condition, _rows(units[f"condition/{number}/{place}"]))
+                    for place, condition in enumerate(some)
                 ]
-                for number, (pair, some) in enumerate(arms.items())
+                for number, (pair, some) in enumerate(conditions.items())
             },
         )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -50,9 +51,9 @@ def _units(found: Collected) -> dict[str, list[Row]]:
         "documents": found.documents,
         **{f"layer/{key}": rows for key, rows in found.layers.items()},
         **{
-            f"arm/{number}/{place}": rows
-            for number, arms in enumerate(found.arms.values())
-            for place, (_, rows) in enumerate(arms)
+            f"condition/{number}/{place}": rows
+            for number, conditions in enumerate(found.conditions.values())
+            for place, (_, rows) in enumerate(conditions)
         },
     }
 

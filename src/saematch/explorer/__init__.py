@@ -2,7 +2,7 @@
 
 1. `run_files`: the finished files of a run, each checked against the manifest before it is read.
 2. `database`: DuckDB over those files, locked to their folders.
-3. `catalogue`: a small index, one an SAE, of all that finding and following need of its features;
+3. `catalogue`: a small index per SAE, of all that finding and following need of its features;
    `sources`: the files it is made from, `catalogue_query`: how, `index_file` writes it, `rows`: its
    single features.
 4. `selection`, `finding`, `following`, `evidence`, `flows`, `comparing`, `two_runs`, `taking`: one

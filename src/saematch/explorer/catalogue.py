@@ -1,12 +1,12 @@
 """A small index over a run: for every SAE two files in the user's cache, made when they are needed.
 
-The Parquet file answers questions about all features; beside it the rows of single ones (rows.py).
+The Parquet file answers questions about all features; next to it the rows of single ones (rows.py).
 
 1. An index's name is the sha256 of what it is made from, by the manifest, and of the code that makes it:
    another file, or other code, another index.
 2. A file that is altered or no such table is left out, and the index made from the rest; `RunFiles.wrong`
    names it.  Once it is mended the whole index is made.
-3. It appears whole (written beside its place, then renamed), so several explorers may share the folder.
+3. It appears whole (written next to its final path, then renamed), so several explorers may share the folder.
 4. A thread makes those that are missing, in order of depth; a question that needs one makes it at once.
    Then it looks at every file once, so that those that were altered are named.
 5. A run's own directory is never written to.  Indexes that nobody used for a month are removed.
@@ -239,7 +239,7 @@ class Catalogue:
             {role: self.run.files(names) for role, names in sources.tables.items()},
             [(source, self.run.file(name)) for source, name in sources.descriptions],
             sources.judges,
-            sources.telling,
+            sources.passing,
         )
         write_index(self._database, *query, self.run.width(key), path)
 
@@ -250,7 +250,7 @@ class Catalogue:
             "width": self.run.width(key),
             "following": sources.following,
             "judges": sources.judges,
-            "telling": sources.telling,
+            "passing": sources.passing,
             "strategies": strategies(),
             "files": [(role, name, self.run.sha256(name)) for role, name in sources.names],
         }

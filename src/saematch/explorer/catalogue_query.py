@@ -1,8 +1,8 @@
 """The query that puts all that finding and following need of one SAE's features into one table.
 
 A row a feature: where it is, the step from it to the next layer under every strategy, the nearest other
-feature, how often the two fire together, what it fires on and promotes, what it is said to mean, how a judge
-labelled the pair.
+feature, how often the two are active together, what it activates on, its top logits, what it is said to mean,
+how a judge labelled the pair.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from saematch.matching.matchers import COSINE
 from saematch.matching.registry import MAIN, is_matcher, matchers
 from saematch.semantics.judges.protocol import Label
 from saematch.store.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PATHS, Table
-from saematch.store.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES, JUDGEMENTS, SAMPLE
+from saematch.store.schema_semantics import DESCRIPTIONS, EXAMPLES, FEATURES, JUDGEMENTS, SAMPLE
 from saematch.store.warnings import RULES
 
 STEP_COLUMNS = ("partner", "cost", "mse", "cosine", "margin", "matched", "both_live")
 """What is kept of a step under each of them.  `matched`: whether the run has this matching; without it
 nothing is known of a partner, which is not the same as none.  `both_live`: whether both
 features of the pair are live."""
-FIRED_COLUMNS = ("phi_texts", "lift_texts", "fired", "partner_fired", "joint_fired")
-"""On how many texts φ and lift are known, and the firings on all of them."""
-MAIN_COLUMNS = ("certain", "quantile", "labels", "phi", "lift", *FIRED_COLUMNS, "doubts")
+ACTIVE_COLUMNS = ("phi_texts", "lift_texts", "active", "partner_active", "joint_active")
+"""On how many texts φ and lift are known, and the activations on all of them."""
+MAIN_COLUMNS = ("certain", "quantile", "labels", "phi", "lift", *ACTIVE_COLUMNS, "warnings")
 """What is known of the main strategy's step alone."""
 SEPARATOR = "chr(31)"
 """Between tokens in the columns that are searched; no token holds it."""
@@ -33,7 +33,7 @@ TABLES = {
     "previous": MATCHINGS,
     "candidates": CANDIDATES,
     "features": FEATURES,
-    "contexts": CONTEXTS,
+    "examples": EXAMPLES,
     "samples": SAMPLE,
     "judgements": JUDGEMENTS,
     "pairs": PAIR_SOURCE,
@@ -83,16 +83,16 @@ def catalogue_query(
     files: Mapping[str, Sequence[str]],
     descriptions: Sequence[tuple[str, str]],
     judges: Sequence[str],
-    telling: Sequence[str],
+    passing: Sequence[str],
 ) -> tuple[str, dict[str, Any]]:
     """The query of the features from $start until before $end, and its other parameters.
 
     `following`: key of the SAE after it on its chain, '' at the end; `files`: by role (`TABLES`), as far as
     there are any; `descriptions`: source and file, those that are preferred first; `judges`: whose labels
-    are shown, as experiment/judge; `telling`: those of them that tell their controls apart.
+    are shown, as experiment/judge; `passing`: those of them that pass their controls.
     """
     values: dict[str, Any] = {
-        "key": key, "next": following, "judges": list(judges), "telling": list(telling),
+        "key": key, "next": following, "judges": list(judges), "passing": list(passing),
     }  # fmt: skip
 
     def whole(role: str, extra: str = "") -> str:
@@ -122,11 +122,11 @@ def catalogue_query(
         paths=table("paths"), before=table("previous", "partner"), main=whole(role_of(MAIN)), strategy=MAIN,
         every_path=whole("paths"),
         candidates=table("candidates"), features=table("features"), pairs=table("pairs"),
-        contexts=table("contexts"),
+        examples=table("examples"),
         labelled=labels_query(whole("samples", ", filename = true"), whole("judgements")),
         others=",\n".join(others), joins="\n".join(joins), texts=_texts(descriptions, values),
-        fires=_searched("list_concat(fires_on, peaks)"), promotes=_searched("promotes"),
-        doubts=_doubts(), cosine=COSINE, different=Label.DIFFERENT,
+        activates_on=_searched("list_concat(activates_on, peaks)"), top_logits=_searched("top_logits"),
+        warnings=_warnings(), cosine=COSINE, different=Label.DIFFERENT,
     ), values  # fmt: skip
 
 
@@ -175,8 +175,8 @@ def _searched(column: str) -> str:
     return f"{SEPARATOR} || array_to_string({tokens}, {SEPARATOR}) || {SEPARATOR}"
 
 
-def _doubts() -> str:
-    """The kinds of doubt of a step; NULL where there is no step."""
+def _warnings() -> str:
+    """The kinds of warning about a step; NULL if there is no step."""
     kinds = ", ".join(f"CASE WHEN {holds} THEN '{kind}' END" for kind, holds in RULES.items())
     return (
         f"CASE WHEN matched AND partner IS NOT NULL "
@@ -230,19 +230,20 @@ other AS (
 ),
 together AS (
   SELECT feature, partner, avg(phi) AS phi, avg(lift) AS lift, count(phi) AS phi_texts,
-    count(lift) AS lift_texts, sum(firings)::BIGINT AS fired,
-    sum(partner_firings)::BIGINT AS partner_fired, sum(joint_firings)::BIGINT AS joint_fired
+    count(lift) AS lift_texts, sum(activation_count)::BIGINT AS active,
+    sum(partner_activation_count)::BIGINT AS partner_active,
+    sum(joint_activation_count)::BIGINT AS joint_active
   FROM {pairs} WHERE a = $key AND b = $next AND strategy = '{strategy}' GROUP BY feature, partner
 ),
 peaked AS (
   SELECT feature, list(token ORDER BY activation DESC, token) AS peaks FROM (
-    SELECT feature, tokens[place + 1] AS token, max(activation) AS activation FROM {contexts}
+    SELECT feature, tokens[place + 1] AS token, max(activation) AS activation FROM {examples}
     GROUP BY feature, token
   ) GROUP BY feature
 ),
 described AS ({texts}),
 labelled AS (SELECT * FROM ({labelled}) WHERE a = $key AND b = $next)
-SELECT * EXCLUDE (beside_cosine, different), {doubts} AS doubts FROM (SELECT *,
+SELECT * EXCLUDE (beside_cosine, different), {warnings} AS warnings FROM (SELECT *,
   CASE WHEN {cosine}_both_live AND {cosine}_partner <> partner AND {cosine}_partner IS DISTINCT FROM nearer
     THEN {cosine}_cosine END AS beside_cosine,
   coalesce(told = ['{different}'], false) AS different
@@ -256,11 +257,12 @@ FROM (SELECT CAST($key AS VARCHAR) AS key, base.feature, path.path,
   step.partner_status, other.runner_up, other.runner_up_cost - step.cost AS extra_cost,
   other.runner_up_cosine, nullif(other.runner_up_status, '') AS runner_up_status,
   other.nearer, other.nearer_cost, other.nearer_cosine,
-  together.phi, together.lift, together.phi_texts, together.lift_texts, together.fired,
-  together.partner_fired, together.joint_fired,
-  features.firings, features.density, features.mean_activation, features.greatest_activation,
-  features.fires_on, features.fires_on_share, features.amid, features.promotes, peaked.peaks,
-  {fires} AS searched_fires, {promotes} AS searched_promotes,
+  together.phi, together.lift, together.phi_texts, together.lift_texts, together.active,
+  together.partner_active, together.joint_active,
+  features.activation_count, features.activation_frequency, features.mean_activation,
+  features.greatest_activation,
+  features.activates_on, features.activates_on_share, features.amid, features.top_logits, peaked.peaks,
+  {activates_on} AS searched_activates_on, {top_logits} AS searched_top_logits,
   described.description, described.source, described.searched AS searched_text,
   labelled.labels, labelled.told,
   {others}

@@ -1,10 +1,10 @@
 """Two strategies on the same features: where they disagree, and who is right.
 
-A feature's score under a strategy is the share of its firings on which its partner fires too (the matching
-score of that pair); its label is what a judge calls the two, from 1 (DIFFERENT) to 3 (SAME).  Labels are
-compared where one experiment asked about both partners: one that asks about one strategy alone would count
-features for both only where the partners are equal.  Only live features are compared; means are over those
-that both strategies pair, whether or not their partners are live.
+A feature's score under a strategy is the share of its activations on which its partner is active too (the
+matching score of that pair); its label is what a judge calls the two, from 1 (DIFFERENT) to 3 (SAME).  Labels
+are compared where one experiment asked about both partners: one that asks about one strategy alone would
+count features for both only where the partners are equal.  Only live features are compared; means are over
+those that both strategies pair, whether or not their partners are live.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,8 +38,9 @@ SHOWN = {
     "same": "partner_one = partner_other",
     "all": "true",
 }
-"""Which features: those on which the two differ, those where the one's (the other's) partner fires
-together with the feature more often, or is called more alike by the judge, those on which they agree, all."""
+"""Which features: those on which the two differ, those where the one's (the other's) partner is
+active together with the feature more often, or is called more alike by the judge, those on which they agree,
+all."""
 SORTS = {
     "difference": "abs(score_one - score_other)",
     "labels": "abs(label_one - label_other)",
@@ -50,20 +51,20 @@ SORTS = {
 GROUP = 300_000
 """Features that one question looks at."""
 MOST_OFFSET = 10_000
-"""Of a page over several layers, whose features are put in order here."""
-PARAMETERS = ("layer", "one", "other", "corpus", "show", "sort", "fired", "limit", "offset")
-FIRED = 10
-"""How often a feature fired that is listed by its score, where nothing is said: of one that fired once the
-score is 0 or 1."""
-_SCORE = ("score", "phi", "lift", "firings")
+"""Last offset of a page over several layers, whose features are put in order here."""
+PARAMETERS = ("layer", "one", "other", "corpus", "show", "sort", "active", "limit", "offset")
+ACTIVE = 10
+"""How often a feature was active that is listed by its score, unless asked otherwise: of one that was active
+once the score is 0 or 1."""
+_SCORE = ("score", "phi", "lift", "activation_count")
 _NO_SCORES = (
     "(SELECT NULL::VARCHAR AS a, NULL::VARCHAR AS b, NULL::BIGINT AS feature, NULL::BIGINT AS partner, "
     "NULL::VARCHAR AS strategy, NULL::DOUBLE AS score, NULL::DOUBLE AS phi, NULL::DOUBLE AS lift, "
-    "NULL::BIGINT AS firings WHERE false)"
+    "NULL::BIGINT AS activation_count WHERE false)"
 )
 _SCORES = (
-    "(SELECT a, b, feature, partner, strategy, firings, phi, lift, "
-    "CASE WHEN firings > 0 THEN joint_firings / firings END AS score "
+    "(SELECT a, b, feature, partner, strategy, activation_count, phi, lift, "
+    "CASE WHEN activation_count > 0 THEN joint_activation_count / activation_count END AS score "
     "FROM read_parquet($scores) WHERE list_contains($keys, a) AND list_contains($compared, strategy))"
 )
 _NO_LABELS = (
@@ -86,24 +87,24 @@ def compare(
     one = one_of(asked, "one", strategies(), MAIN)
     other = one_of(asked, "other", strategies(), _other_than(one, strategies_of(run)))
     if one == other:
-        raise UsageError(f"needed two strategies to compare, found {one} twice")
+        raise UsageError(f"expected two strategies to compare, got {one} twice")
     show = one_of(asked, "show", tuple(SHOWN), "differ")
     left_out: list[str] = []
     labels = _usable(lambda: label_parameters(run), "labels", left_out)
     usual = "difference" if run.pair_sources else "labels" if labels else "mse"
     sort = one_of(asked, "sort", tuple(SORTS), usual)
-    fired = whole_number(asked, "fired", FIRED if run.pair_sources else 0, 0, 1 << 40)
+    active = whole_number(asked, "active", ACTIVE if run.pair_sources else 0, 0, 1 << 40)
     limit = whole_number(asked, "limit", 25, 1, MOST_ROWS)
     offset = whole_number(asked, "offset", 0, 0, 1 << 40)
     corpora = list(run.pair_sources)
     corpus = asked.get("corpus", "") or (corpora[0] if corpora else "")
     if corpus and corpus not in corpora:
-        raise UsageError(f"needed a corpus among {', '.join(corpora)}, found '{corpus[:80]}'")
+        raise UsageError(f"expected a corpus among {', '.join(corpora)}, got '{corpus[:80]}'")
     every = catalogue.all()
     firsts = [a for a, _ in run.adjacent if a in every]
     keys = parse_keys(asked.get("layer", ""), firsts)
     answer: dict[str, Any] = {
-        "one": one, "other": other, "corpus": corpus, "show": show, "sort": sort, "fired": fired,
+        "one": one, "other": other, "corpus": corpus, "show": show, "sort": sort, "active": active,
         "judged": bool(labels), "judges": list(labels.get("judges", ())), "left_out": left_out,
         "limit": limit, "offset": offset, "problems": catalogue.problems,
     }  # fmt: skip
@@ -112,7 +113,7 @@ def compare(
     values: dict[str, Any] = dict(labels)
     measured = _usable(
         lambda: {"scores": run.file(run.pair_sources[corpus])} if corpus else {},
-        "firings",
+        "activation_count",
         left_out,
     )
     if measured:
@@ -120,11 +121,13 @@ def compare(
     by_score = measured and (sort == "difference" or show in ("one", "other"))
     listed = f"({SHOWN[show]})"
     if by_score:
-        listed += f" AND coalesce(greatest(firings_one, firings_other), 0) >= {fired}"
+        listed += (
+            f" AND coalesce(greatest(activation_count_one, activation_count_other), 0) >= {active}"
+        )
     compared = f"WITH compared AS ({_compared(one, other, bool(measured), bool(labels))})"
 
     def ask(sql: str, **more: Any) -> Iterator[dict[str, Any]]:
-        """Of some layers after others, so that memory does not grow with their number."""
+        """Ask some layers after others, so that memory does not grow with their number."""
         for some in _grouped(keys, run):
             files = {"files": [every[key] for key in some], "keys": some}
             yield from database.rows(f"{compared} {sql}", {**values, **files, **more})
@@ -134,7 +137,7 @@ def compare(
     offset = min(offset, last_page(total, limit)) if total else 0
     if len(keys) > 1 and offset > MOST_OFFSET:
         raise UsageError(
-            f"needed an offset of at most {MOST_OFFSET} over several layers, found {offset}; choose one layer"
+            f"expected an offset of at most {MOST_OFFSET} over several layers, got {offset}; choose one layer"
         )
     best = ask(
         f"SELECT key, feature, {SORTS[sort]} AS sorted FROM compared WHERE {listed} "
@@ -240,7 +243,7 @@ def _compared(one: str, other: str, measured: bool, judged: bool) -> str:
         )
         joins.append(
             f"LEFT JOIN {scores} AS {side}_score ON {side}_score.a = step.key "
-            f"AND {side}_score.b = step.next "  # far pairs are measured too
+            f"AND {side}_score.b = step.next "  # non-adjacent pairs are measured too
             f"AND {side}_score.feature = step.feature AND {side}_score.strategy = '{strategy}' "
             f"AND {side}_score.partner = step.{step_column('partner', strategy)}"
         )

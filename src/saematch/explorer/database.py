@@ -160,7 +160,7 @@ class Database:
             raise
 
     def details(self, file: str) -> bytes:
-        """The JSON that a table of a run directory holds beside its rows."""
+        """The JSON that a table of a run directory holds in its metadata."""
         sql = "SELECT value FROM parquet_kv_metadata($file) WHERE decode(key) = 'saematch'"
         found = self.rows(sql, {"file": file})
         return found[0]["value"] if found else b"{}"
@@ -209,10 +209,10 @@ class Database:
                 what = what.replace(str(link), str(folder))
             if isinstance(error, self._no_memory):
                 raise OutOfMemoryError(
-                    f"needed at most {MEMORY} of memory to read the tables, found: {what}"
+                    f"reading the tables takes more than {MEMORY} of memory: {what}"
                 ) from error
             raise InputError(
-                f"needed tables as docs/run-directory.md says; found: {what}"
+                f"a table is not as docs/run-directory.md describes it: {what}"
             ) from error
         finally:
             if ending is not None:

@@ -18,7 +18,7 @@ FORMATS = {
     "json": ("FORMAT json, ARRAY true", "application/json"),
 }
 TEXTS = ("key", "status", "description", "source", "next", "runner_up_status")
-LISTS = ("fires_on", "fires_on_share", "amid", "promotes", "peaks", "labels", "doubts")
+LISTS = ("activates_on", "activates_on_share", "amid", "top_logits", "peaks", "labels", "warnings")
 TAKEN_COLUMNS = (
     *OWN_COLUMNS,
     "runner_up",

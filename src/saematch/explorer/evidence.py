@@ -1,4 +1,4 @@
-"""What stands behind one feature: where it fires, what is said of it, what else is near, who judged it."""
+"""What is known of one feature: examples, descriptions, what else is near, who judged it."""
 
 import json
 import re
@@ -17,22 +17,22 @@ from saematch.store.judge_results import answered_experiments
 from saematch.store.names import (
     JUDGEMENTS_NAME,
     candidates_name,
-    contexts_name,
     descriptions_name,
+    examples_name,
     sample_name,
 )
 from saematch.types import find_feature
 
-MOST_CONTEXTS = 20
+MOST_EXAMPLES = 20
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def evidence(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -> dict[str, Any]:
-    """The strongest contexts of a feature, and every description it has; `problems`: files that could not
-    be used, in words."""
+    """The max-activating examples of a feature, and every description it has; `problems`: files that could
+    not be used, in words."""
     check_names(asked, ("feature", "limit"))
     key, feature = _feature(catalogue, asked)
-    limit = whole_number(asked, "limit", 3, 1, MOST_CONTEXTS)
+    limit = whole_number(asked, "limit", 3, 1, MOST_EXAMPLES)
     return evidence_of(catalogue, database, key, [feature], limit)[feature]
 
 
@@ -53,9 +53,9 @@ def evidence_of(
             problems.append(f"{role} are left out: {error}")
             return {}
 
-    contexts = rows(
-        "contexts",
-        contexts_name(key),
+    examples = rows(
+        "examples",
+        examples_name(key),
         "SELECT feature, corpus, document, position, activation, place, tokens, activations "
         f"FROM read_parquet($file) WHERE {_AMONG} "
         "QUALIFY row_number() OVER (PARTITION BY feature ORDER BY activation DESC, half, rank) <= $limit "
@@ -78,7 +78,7 @@ def evidence_of(
         feature: {
             "key": key,
             "feature": feature,
-            "contexts": contexts.get(feature, []),
+            "examples": examples.get(feature, []),
             "descriptions": [
                 {**row, "source": source} for source, of in texts for row in of.get(feature, ())
             ],
@@ -149,7 +149,7 @@ def judgements(
     catalogue: Catalogue, database: Database, asked: Mapping[str, str]
 ) -> dict[str, Any]:  # fmt: skip
     """What judges said of the pair that a feature makes with its partner at the next layer; `stands`: whose
-    label the page shows; `doubt`: why not to trust that judge."""
+    label the page shows; `warning`: why not to trust that judge."""
     check_names(asked, ("feature",))
     key, feature = _feature(catalogue, asked)
     return judgements_of(catalogue, database, key, [feature])[feature]
@@ -188,7 +188,7 @@ def judgements_of(
     for row in (row for rows in said.values() for row in rows):
         judge = stands.get((row["experiment"], row["judge"]))
         row["stands"] = judge is not None
-        row["doubt"] = "" if judge is None or judge.tells else judge.verdict
+        row["warning"] = "" if judge is None or judge.passes_controls else judge.verdict
     return {
         feature: {"key": key, "feature": feature, "judgements": said.get(feature, [])}
         for feature in features

@@ -57,7 +57,7 @@ class Explorer:
         """
         if question not in self.questions:
             raise UsageError(
-                f"needed a question among {', '.join(self.questions)}, found '{question}'"
+                f"expected a question among {', '.join(self.questions)}, got '{question}'"
             )
         self.refresh()
         return self.questions[question](asked)

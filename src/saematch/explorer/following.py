@@ -1,4 +1,4 @@
-"""The path of one feature through the layers, forwards and backwards, a card a layer."""
+"""The path of one feature through the layers, forwards and backwards, a card per layer."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -6,7 +6,7 @@ from typing import Any
 
 from saematch.errors import InputError
 from saematch.explorer.catalogue import Catalogue
-from saematch.explorer.catalogue_query import FIRED_COLUMNS, step_column
+from saematch.explorer.catalogue_query import ACTIVE_COLUMNS, step_column
 from saematch.explorer.database import Database
 from saematch.explorer.rows import read_rows
 from saematch.explorer.selection import check_names
@@ -15,19 +15,20 @@ from saematch.store.warnings import Other, Pair
 from saematch.types import find_feature
 
 FEATURE_COLUMNS = (
-    "key", "feature", "status", "description", "source", "fires_on", "fires_on_share", "amid", "promotes",
-    "density", "firings", "mean_activation", "greatest_activation", "born", "dies",
+    "key", "feature", "status", "description", "source", "activates_on", "activates_on_share",
+    "amid", "top_logits",
+    "activation_frequency", "activation_count", "mean_activation", "greatest_activation", "born", "dies",
 )  # fmt: skip
 STEP_COLUMNS = (
     "cost", "mse", "mse_encoder", "cosine", "margin", "certain", "quantile", "runner_up", "extra_cost",
-    "runner_up_cosine", "runner_up_status", "phi", "lift", *FIRED_COLUMNS, "labels",
+    "runner_up_cosine", "runner_up_status", "phi", "lift", *ACTIVE_COLUMNS, "labels",
 )  # fmt: skip
 
 
 def follow(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -> dict[str, Any]:
     """The path through a feature.
 
-    A card's `step` tells of the step into its layer; the first card has none.  `here` is the place of the
+    A card's `step` is the step into its layer; the first card has none.  `here` is the place of the
     feature that was asked for.  `ends`: why the path stops before its chain does, in words, at either end;
     `known`: whether it really does, as `[before, after]`, or a matching is missing.
     """
@@ -90,7 +91,7 @@ def _row(catalogue: Catalogue, key: str, feature: int) -> dict[str, Any]:
     found = read_rows(index, [feature])
     if feature not in found:
         raise InputError(
-            f"needed a feature {feature} in layer {key}, found {catalogue.run.width(key)} features: "
+            f"layer {key} has no feature {feature}, only {catalogue.run.width(key)} features: "
             "a matching in this run leads to one that is not there"
         )
     return found[feature]
@@ -102,18 +103,20 @@ def _card(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str,
     if before is None:
         return {**card, "step": None}
     step = {name: before[name] for name in STEP_COLUMNS}
-    doubts = [words for _, words in _pair(before, row).doubts]
+    warnings = [words for _, words in _pair(before, row).warnings]
     if not before["matched"]:
-        doubts.append("the matching of these layers is missing: how near the two are is not known")
+        warnings.append(
+            "the matching of these layers is missing: how near the two are is not known"
+        )
     origin = f"{before['key']}/{before['feature']}"
-    return {**card, "step": {**step, "from": origin, "doubts": doubts}}
+    return {**card, "step": {**step, "from": origin, "warnings": warnings}}
 
 
 def _pair(before: Mapping[str, Any], row: Mapping[str, Any]) -> Pair:
     first, second = (f"{one['key']}/{one['feature']}" for one in (before, row))
-    nearer, beside = before["nearer"], before[step_column("partner", COSINE)]
-    fired = tuple(before[name] for name in ("fired", "partner_fired", "joint_fired"))
-    directed = before[step_column("both_live", COSINE)] and beside != before["partner"]
+    nearer, aligned = before["nearer"], before[step_column("partner", COSINE)]
+    active = tuple(before[name] for name in ("active", "partner_active", "joint_active"))
+    directed = before[step_column("both_live", COSINE)] and aligned != before["partner"]
     return Pair(
         names=(first, second),
         statuses=(before["status"], row["status"]),
@@ -121,8 +124,8 @@ def _pair(before: Mapping[str, Any], row: Mapping[str, Any]) -> Pair:
         nearer=None
         if nearer is None
         else Other(nearer, before["nearer_cosine"], before["nearer_cost"]),
-        by_direction=Other(beside, before[step_column("cosine", COSINE)]) if directed else None,
-        firings=None if None in fired else fired,
+        by_direction=Other(aligned, before[step_column("cosine", COSINE)]) if directed else None,
+        activation_counts=None if None in active else active,
         labels=before["told"] or (),
     )
 

@@ -23,7 +23,8 @@ BATCH = 8192
 def write_index(
     database: Database, sql: str, values: Mapping[str, Any], width: int, path: Path
 ) -> None:
-    """Write the table of features that a query gives from $start until before $end, and their rows beside it.
+    """Write the table of features that a query gives from $start until before $end, and their rows next to
+    it.
 
     They appear whole.  Raises InputError where the tables are not what they should be, memory does not
     suffice, or nothing can be written.
@@ -48,7 +49,7 @@ def write_index(
     except (OSError, sqlite3.OperationalError) as error:
         found = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(
-            f"needed to write an index into {path.parent.resolve()}, found: {found}; make room, or set "
+            f"could not write an index into {path.parent.resolve()}: {found}; make room, or set "
             "SAEMATCH_CACHE to another folder"
         ) from error
     finally:

@@ -13,13 +13,16 @@ _ANSWERED = f"""{{samples}} AS sample JOIN {{judgements}} AS answer ON answer.qu
   AND answer.experiment = string_split(replace(sample.filename, chr(92), '/'), '/')[-2]
   WHERE sample.kind = 'pair' AND NOT sample.swapped AND answer.label IS NOT NULL
   AND list_contains($judges, {_JUDGE})"""
-"""Of the table of samples their file names are known."""
+"""Answers with their questions; the file names of the samples must be known."""
 
 
 def standing_judges(run: RunFiles) -> tuple[list[str], list[str]]:
-    """Whose labels are shown, and who of them tells controls apart, as experiment/judge."""
-    named = {f"{experiment}/{judge.judge}": judge.tells for experiment, judge in run.judges.items()}
-    return list(named), [name for name, tells in named.items() if tells]
+    """Whose labels are shown, and who of them passes its controls, as experiment/judge."""
+    named = {
+        f"{experiment}/{judge.judge}": judge.passes_controls
+        for experiment, judge in run.judges.items()
+    }
+    return list(named), [name for name, passes_controls in named.items() if passes_controls]
 
 
 def label_parameters(run: RunFiles) -> dict[str, Any]:
@@ -27,13 +30,13 @@ def label_parameters(run: RunFiles) -> dict[str, Any]:
 
     Raises InputError where a file of them cannot be used.
     """
-    judges, telling = standing_judges(run)
+    judges, passing = standing_judges(run)
     if not judges or run.sha256(JUDGEMENTS_NAME) is None:
         return {}
     samples = [sample_name(experiment) for experiment in run.judges]
     return {
         "judges": judges,
-        "telling": telling,
+        "passing": passing,
         "samples": run.files(samples),
         "answers": run.file(JUDGEMENTS_NAME),
     }
@@ -41,12 +44,12 @@ def label_parameters(run: RunFiles) -> dict[str, Any]:
 
 def labels_query(samples: str, judgements: str) -> str:
     """What the judges of $judges (experiment/judge) call the two features of a pair, whatever paired them:
-    distinct labels, and those of the judges of $telling."""
+    distinct labels, and those of the judges of $passing."""
     answered = _ANSWERED.format(samples=samples, judgements=judgements)
     return (
         "SELECT sample.a, sample.b, sample.feature, sample.partner, "
         "list_sort(list(DISTINCT answer.label)) AS labels, "
-        f"list_sort(list(DISTINCT answer.label) FILTER (list_contains($telling, {_JUDGE}))) AS told "
+        f"list_sort(list(DISTINCT answer.label) FILTER (list_contains($passing, {_JUDGE}))) AS told "
         f"FROM {answered} GROUP BY sample.a, sample.b, sample.feature, sample.partner"
     )
 

@@ -32,7 +32,7 @@ from saematch.text import to_json
 Progress = Callable[[int, int, str], None]
 """(layers done, layers in all, what is being done)."""
 
-CONTEXTS = 3
+EXAMPLES = 3
 """Kept of each feature."""
 _OURS = ("directory", "problems", "left_out")
 """Answers in which we name files."""
@@ -63,9 +63,7 @@ def export_page(
     """
     path = files.user_path(path)
     if path.suffix != ".html" or not path.parent.is_dir():
-        raise UsageError(
-            f"needed a file that ends in .html in a folder that is there, found '{path}'"
-        )
+        raise UsageError(f"expected an .html file in an existing folder, got '{path}'")
     explorer.first.all()
     starts = list(features) or _best_paths(explorer, count)
     places: dict[str, tuple[int, int]] = {}
@@ -87,9 +85,7 @@ def _best_paths(explorer: Explorer, count: int) -> list[str]:
     """The first feature of each of the paths of least mean cost that are live in every layer."""
     run = explorer.first.run
     if run.sha256(PATHS_NAME) is None:
-        raise InputError(
-            f"needed the paths of {run.path}, found none; let saematch run finish, or name features"
-        )
+        raise InputError(f"{run.path} has no paths yet; let saematch run finish, or name features")
     longest = max((len(chain) for chain in run.chains), default=0)
     rows = explorer.database.rows(
         "SELECT arg_min(key, layer) AS key, arg_min(feature, layer) AS feature "
@@ -99,9 +95,7 @@ def _best_paths(explorer: Explorer, count: int) -> list[str]:
         {"paths": run.file(PATHS_NAME), "longest": longest, "count": count},
     )
     if not rows:
-        raise InputError(
-            f"needed a path that is live in every layer, found none in {run.path}; name features"
-        )
+        raise InputError(f"no path in {run.path} is live in every layer; name features")
     return [f"{row['key']}/{row['feature']}" for row in rows]
 
 
@@ -153,7 +147,7 @@ def _evidence(
         if progress is not None:
             progress(done, len(wanted), "layers")
         questions = {
-            "evidence": partial(evidence_of, *of, key, features, CONTEXTS),
+            "evidence": partial(evidence_of, *of, key, features, EXAMPLES),
             "candidates": partial(candidates_of, *of, key, features),
             "judgements": partial(judgements_of, *of, key, features),
         }
@@ -224,7 +218,7 @@ def bundled(name: str, done: set[str] | None = None) -> str:
 
 def _without(path: str, name: str, value: Any, ours: bool = False) -> Any:
     """The data, but for where the run lies: that is nothing to those the file is given to.  Only what we say
-    ourselves tells of it; texts of strangers stay as they are."""
+    ourselves says of it; texts of strangers stay as they are."""
     if isinstance(value, dict):
         return {key: _without(path, name, one, ours or key in _OURS) for key, one in value.items()}
     if isinstance(value, list | tuple):

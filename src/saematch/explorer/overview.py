@@ -35,7 +35,7 @@ def overview(catalogue: Catalogue) -> dict[str, Any]:
             {
                 "experiment": experiment,
                 "judge": one.judge,
-                "tells": one.tells,
+                "passes_controls": one.passes_controls,
                 "verdict": one.verdict,
             }
             for experiment, one in run.judges.items()
@@ -87,13 +87,13 @@ def missing(run: RunFiles) -> list[dict[str, str]]:
             else "features of " + _layers(undescribed)
         )
         lacks(
-            f"The {which} are not described: there is no text to search, and no contexts to read.",
+            f"The {which} are not described: there is no text to search, and there are no examples to read.",
             "describe",
         )
     if not run.pair_sources:
         lacks(
             "The matchings were not evaluated on the language model: strategies cannot be compared by "
-            "how often partners fire together.",
+            "how often partners are active together.",
             "evaluate",
         )
     if run.sha256(JUDGEMENTS_NAME) is None:

@@ -13,16 +13,18 @@ from typing import Any
 from urllib.parse import quote
 
 from saematch.errors import InputError
-from saematch.explorer.catalogue_query import FIRED_COLUMNS, STEP_COLUMNS, step_column, strategies
+from saematch.explorer.catalogue_query import ACTIVE_COLUMNS, STEP_COLUMNS, step_column, strategies
 
 _COLUMNS = (
     "key", "feature", "path", "status", "born", "dies", "next", "certain", "live_pair", "quantile",
     "mse_encoder", "runner_up", "extra_cost", "runner_up_cosine", "runner_up_status", "nearer",
-    "nearer_cost", "nearer_cosine", "doubts", "phi", "lift", *FIRED_COLUMNS, "firings", "density",
-    "mean_activation", "greatest_activation", "fires_on", "fires_on_share", "amid", "promotes", "peaks",
+    "nearer_cost", "nearer_cosine", "warnings", "phi", "lift", *ACTIVE_COLUMNS, "activation_count",
+    "activation_frequency",
+    "mean_activation", "greatest_activation", "activates_on", "activates_on_share", "amid",
+    "top_logits", "peaks",
     "description", "source", "labels", "told",
 )  # fmt: skip
-MEANING = ("description", "source", "fires_on", "amid", "promotes")
+MEANING = ("description", "source", "activates_on", "amid", "top_logits")
 """What is said of a feature."""
 SUFFIX = ".rows"
 
@@ -33,7 +35,7 @@ def rows_file(index: str | Path) -> Path:
 
 
 def columns() -> tuple[str, ...]:
-    """Of a row, in the order in which they are kept."""
+    """Columns of a row, in the order in which they are stored."""
     steps = (step_column(name, strategy) for strategy in strategies() for name in STEP_COLUMNS)
     return (*_COLUMNS, *steps)
 
@@ -74,7 +76,7 @@ def read_rows(index: str | Path, features: Sequence[int]) -> dict[int, dict[str,
             return found
     except (sqlite3.Error, ValueError) as error:
         raise InputError(
-            f"needed an index in {path}, found: {error}; delete {path.parent} and start again"
+            f"the index {path} cannot be read ({error}); delete {path.parent} and start again"
         ) from error
 
 

@@ -30,12 +30,12 @@ from saematch.store.names import (
 from saematch.store.tables import Tables
 
 READ = (
-    PATHS_NAME, "matchings/", "candidates/", "features/", DESCRIPTIONS, "contexts/", JUDGING,
+    PATHS_NAME, "matchings/", "candidates/", "features/", DESCRIPTIONS, "examples/", JUDGING,
     JUDGEMENTS_NAME, PAIR_SOURCES,
 )  # fmt: skip
-"""Of all that a run has, what is shown; what takes up the page first stands first."""
+"""The files of a run that are shown; those that the page needs first come first."""
 MOST_FEATURES = 1 << 24
-"""Of one SAE; a manifest that says more was not written by us."""
+"""Features of one SAE; a manifest that says more was not written by us."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class RunFiles(Tables):
     """A run directory, for reading only; safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
-        """Raises InputError where there is no run at `path` or its manifest was altered."""
+        """Raises InputError if there is no run at `path` or its manifest was altered."""
         # Not `resolve`, which fails in a way of its own where links lead to each other.
         self._directory = RunDirectory(os.path.realpath(files.user_path(path)))
         self.read_at = self.path
@@ -77,7 +77,8 @@ class RunFiles(Tables):
         self._checked: dict[str, Checked] = {}
         self._missing: dict[str, str] = {}
         self._stamp: files.Stamp | None = None
-        """Of the manifest that was read; None also where it may have changed within a tick of its clock."""
+        """Stamp of the manifest that was read; None also where it may have changed within a tick of its
+        clock."""
         self._judges: tuple[Any, dict[str, Judged]] | None = None
         self.refresh()
 
@@ -105,8 +106,7 @@ class RunFiles(Tables):
             directory = RunDirectory(self.path)
             if directory.manifest["config"] is None:
                 raise InputError(
-                    f"needed a run in {self.path}, found one that was never begun; "
-                    "make one with saematch run"
+                    f"the run in {self.path} has not started; make one with saematch run"
                 )
             self._chains = _chains(directory.manifest["saes"])
             self._pair_sources = _pair_sources(directory)
@@ -132,7 +132,7 @@ class RunFiles(Tables):
         width = self.manifest["saes"][key]["d_sae"]
         if not isinstance(width, int) or not 0 < width <= MOST_FEATURES:
             raise InputError(
-                f"needed from 1 to {MOST_FEATURES} features for {key}, found {width} in "
+                f"expected from 1 to {MOST_FEATURES} features for {key}, got {width} in "
                 f"{self.path / MANIFEST}"
             )
         return width
@@ -147,7 +147,7 @@ class RunFiles(Tables):
 
     @property
     def pair_sources(self) -> dict[str, str]:
-        """Tables of feature pairs' firings, by corpus, as far as they are of what the run has now."""
+        """Tables of feature pairs' activations, by corpus, as far as they are of what the run has now."""
         return self._pair_sources
 
     @property
@@ -167,7 +167,7 @@ class RunFiles(Tables):
                 self._missing.pop(name, None)
             except (SaematchError, ValueError, KeyError, TypeError) as error:
                 self._missing[name] = (
-                    f"needed results of judges in {self.path / name}, found: {error}"
+                    f"the judges' results in {self.path / name} cannot be read: {error}"
                 )
                 whole = False
         self._judges = (directory, found) if whole else None
@@ -179,7 +179,7 @@ class RunFiles(Tables):
         return [name for name in names if name.endswith(".parquet")]
 
     def sha256(self, name: str) -> str | None:
-        """What the manifest says of a file; None where there is none that is current."""
+        """What the manifest says of a file; None if there is none that is current."""
         return self.directory.kept(name).sha256 if self.directory.is_current(name) else None
 
     def file(self, name: str) -> str:
@@ -228,12 +228,12 @@ class RunFiles(Tables):
         path = self._directory.file(name)
         expected = self.sha256(name)
         if expected is None:
-            raise InputError(f"needed {path}, found that it is not finished; run again")
+            raise InputError(f"{path} is not finished; run again")
         if set(name) & set(PATTERN):
-            raise InputError(f"needed a file whose name is no pattern, found '{name}'")
+            raise InputError(f"expected a file name without wildcards, got '{name}'")
         if not files.is_plain_file(path) or not path.resolve().is_relative_to(self.path):
             self._checked.pop(name, None)
-            self._missing[name] = f"needed the file {path}, found none there; run again"
+            self._missing[name] = f"there is no file {path}; run again"
             raise InputError(self._missing[name])
         self._missing.pop(name, None)
         with files.os_errors_in_words("read", path):

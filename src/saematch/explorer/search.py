@@ -1,4 +1,4 @@
-"""Features by what is said of them, what they fire on, and how near their nearest feature is."""
+"""Features by their descriptions, what they activate on, and how near their nearest feature is."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,8 +12,9 @@ from saematch.explorer.selection import Selection, last_page, parse_selection
 from saematch.matching.registry import MAIN
 
 OWN_COLUMNS = (
-    "key", "feature", "status", "description", "source", "fires_on", "fires_on_share", "amid", "promotes",
-    "peaks", "density", "firings", "next", *MAIN_COLUMNS,
+    "key", "feature", "status", "description", "source", "activates_on", "activates_on_share",
+    "amid", "top_logits",
+    "peaks", "activation_frequency", "activation_count", "next", *MAIN_COLUMNS,
 )  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def _wide(
 
 
 def is_known(name: str, strategy: str) -> bool:
-    """Whether a column tells of the step that a strategy takes; some are of the main step alone."""
+    """Whether a column is about the step that a strategy takes; some are of the main step alone."""
     return strategy == MAIN or name not in MAIN_COLUMNS
 
 

@@ -75,9 +75,9 @@ class Guard:
         ]
         if len(hosts) != 1 or hosts[0] not in self._hosts:
             found = hosts[0][:80] if hosts else "none"
-            return 421, f"needed the Host header of this machine, found {found}\n"
+            return 421, f"expected the Host header of this machine, got {found}\n"
         if scope["method"] not in ("GET", "HEAD"):
-            return 405, f"needed GET or HEAD, found {scope['method'][:20]}\n"
+            return 405, f"expected GET or HEAD, got {scope['method'][:20]}\n"
         if len(scope["query_string"]) > MOST_QUERY_BYTES:
-            return 414, f"needed an address of at most {MOST_QUERY_BYTES} bytes\n"
+            return 414, f"expected an address of at most {MOST_QUERY_BYTES} bytes\n"
         return None

@@ -9,11 +9,11 @@ from saematch.errors import UsageError
 from saematch.explorer.catalogue_query import SEPARATOR, STEP_COLUMNS, step_column, strategies
 from saematch.matching.registry import MAIN
 from saematch.semantics.judges.protocol import Label
-from saematch.store.warnings import Doubt
+from saematch.store.warnings import StepWarning
 from saematch.types import find_feature, find_key
 
 MOST_CHARACTERS = 300
-"""Of one value in an address."""
+"""Characters of one value in an address."""
 MOST_ROWS = 200
 """On one page."""
 STATUSES = ("live", "dead", "degenerate")
@@ -26,18 +26,28 @@ PAIRS = {
 }
 """What becomes of a feature by the main matching: both it and its partner are live, or not both, it dies,
 or it was born here."""
-DOUBTS = ("none", "some", *(str(kind) for kind in Doubt))
+WARNINGS = ("none", "some", *(str(kind) for kind in StepWarning))
 """None, any, or one of that kind."""
-RANGES = ("mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift", "fired")
+RANGES = (
+    "mse",
+    "cost",
+    "cosine",
+    "margin",
+    "activation_frequency",
+    "quantile",
+    "phi",
+    "lift",
+    "active",
+)
 """Columns that can be bounded, as `mse_min` and `mse_max`; both ends included."""
 SHARE = "share"
 """The order by the share of a feature's activation that is on the token that is looked for."""
-SORTS = ("layer", *RANGES, "firings", SHARE)
+SORTS = ("layer", *RANGES, "activation_count", SHARE)
 _SOUGHT = "lower(trim(${}, ' '))"
 """A token that is looked for: blanks around it and capitals do not matter."""
 FILTERS = (
-    "text", "fires", "promotes", "feature", "layer", "status", "label", "pairs", "strategy",
-    "differs", "certain", "doubts",
+    "text", "activates_on", "top_logits", "feature", "layer", "status", "label", "pairs", "strategy",
+    "differs", "certain", "warnings",
     *(f"{name}_{end}" for name in RANGES for end in ("min", "max")),
 )  # fmt: skip
 PAGING = ("sort", "order", "limit", "offset")
@@ -85,7 +95,7 @@ def parse_selection(asked: Mapping[str, str], widths: Mapping[str, int]) -> Sele
     for place, word in enumerate(given.get("text", "").split()):
         conditions.append(f"contains(searched_text, lower($text{place}))")
         values[f"text{place}"] = word
-    for name in ("fires", "promotes"):
+    for name in ("activates_on", "top_logits"):
         if name in given:
             conditions.append(
                 f"contains(searched_{name}, {SEPARATOR} || {_SOUGHT.format(name)} || {SEPARATOR})"
@@ -103,13 +113,13 @@ def parse_selection(asked: Mapping[str, str], widths: Mapping[str, int]) -> Sele
         truth = one_of(given, "certain", ("yes", "no"), "")
         conditions.append("partner IS NOT NULL AND certain" if truth == "yes" else
                           "partner IS NOT NULL AND NOT certain")  # fmt: skip
-    if "doubts" in given:
-        kind = one_of(given, "doubts", DOUBTS, "")
-        if kind in DOUBTS[:2]:
-            conditions.append("len(doubts) > 0" if kind == "some" else "len(doubts) = 0")
+    if "warnings" in given:
+        kind = one_of(given, "warnings", WARNINGS, "")
+        if kind in WARNINGS[:2]:
+            conditions.append("len(warnings) > 0" if kind == "some" else "len(warnings) = 0")
         else:
-            conditions.append("list_contains(doubts, $doubt)")
-            values["doubt"] = kind
+            conditions.append("list_contains(warnings, $warning)")
+            values["warning"] = kind
     if "differs" in given:
         others = tuple(one for one in strategies() if one != MAIN)
         other = one_of(given, "differs", others, "")
@@ -123,15 +133,13 @@ def parse_selection(asked: Mapping[str, str], widths: Mapping[str, int]) -> Sele
             if f"{name}_{end}" in given:
                 conditions.append(f"{column} {sign} ${name}_{end}")
                 values[f"{name}_{end}"] = number(given, f"{name}_{end}")
-    sort = one_of(given, "sort", SORTS, SHARE if "fires" in given else "layer")
+    sort = one_of(given, "sort", SORTS, SHARE if "activates_on" in given else "layer")
     usual = "desc" if sort == SHARE else "asc"
     direction = {"asc": "ASC", "desc": "DESC"}[one_of(given, "order", ("asc", "desc"), usual)]
     if sort == SHARE:
-        if "fires" not in given:
-            raise UsageError(
-                "needed a token that features fire on to sort by its share, found none"
-            )
-        column = _share_of(given["fires"], values)
+        if "activates_on" not in given:
+            raise UsageError("expected a token to sort by its share, got none")
+        column = _share_of(given["activates_on"], values)
         order = f"sorted {direction} NULLS LAST, list_position($all_keys, key), feature"
     elif sort == "layer":
         column = "feature"
@@ -156,10 +164,10 @@ def check_names(asked: Mapping[str, str], known: Sequence[str]) -> None:
     """Raises UsageError for a name that is not known, or a value that is too long."""
     for name, value in asked.items():
         if name not in known:
-            raise UsageError(f"needed filters among {', '.join(known)}, found '{name[:80]}'")
+            raise UsageError(f"expected filters among {', '.join(known)}, got '{name[:80]}'")
         if len(value) > MOST_CHARACTERS or "\0" in value:
             raise UsageError(
-                f"needed at most {MOST_CHARACTERS} characters for {name}, found {len(value)}"
+                f"expected at most {MOST_CHARACTERS} characters for {name}, got {len(value)}"
             )
 
 
@@ -169,7 +177,7 @@ def one_of(
     """A value from a fixed list; raises UsageError for another."""
     value = asked.get(name, "") or default
     if value not in known:
-        raise UsageError(f"needed {name} among {', '.join(known)}, found '{value[:80]}'")
+        raise UsageError(f"expected {name} among {', '.join(known)}, got '{value[:80]}'")
     return value
 
 
@@ -186,7 +194,7 @@ def number(asked: Mapping[str, str], name: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UsageError(f"needed a number for {name}, found '{asked[name][:80]}'")
+        raise UsageError(f"expected a number for {name}, got '{asked[name][:80]}'")
     return value
 
 
@@ -196,7 +204,7 @@ def whole_number(
     """A whole number in a range; raises UsageError for anything else."""
     text = asked.get(name, "") or str(default)
     if not (text.isascii() and text.isdecimal()) or not least <= int(text[:20]) <= most:
-        raise UsageError(f"needed {name} from {least} to {most}, found '{text[:80]}'")
+        raise UsageError(f"expected {name} from {least} to {most}, got '{text[:80]}'")
     return int(text)
 
 
@@ -205,10 +213,10 @@ def _column(name: str, strategy: str) -> str:
 
 
 def _share_of(token: str, values: dict[str, Any]) -> str:
-    """SQL for how much of a feature's activation is on a token; NULL where it is in its contexts alone."""
+    """SQL for how much of a feature's activation is on a token; NULL if it is in its examples alone."""
     values["shared"] = _unescaped(token)
     wanted = f"lambda one: lower(trim(one[1], ' ')) = {_SOUGHT.format('shared')}"
-    found = f"list_filter(list_zip(fires_on, fires_on_share), {wanted})"
+    found = f"list_filter(list_zip(activates_on, activates_on_share), {wanted})"
     return f"list_sum(list_transform({found}, lambda one: one[2]))"
 
 

@@ -148,7 +148,7 @@ def _asked(request: "Request") -> dict[str, str]:
     names = [name for name, _ in items]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UsageError(f"needed each filter once, found '{twice[0][:80]}' twice")
+        raise UsageError(f"expected each filter once, got '{twice[0][:80]}' twice")
     return dict(items)
 
 

@@ -10,7 +10,7 @@ from saematch.store.names import (
     JUDGEMENTS_NAME,
     PATHS_NAME,
     candidates_name,
-    contexts_name,
+    examples_name,
     features_name,
     sample_name,
 )
@@ -28,8 +28,8 @@ class Sources:
     """Source and name, those that are preferred first."""
     judges: Sequence[str]
     """Whose labels are shown, as experiment/judge."""
-    telling: Sequence[str]
-    """Those of them that tell their controls apart."""
+    passing: Sequence[str]
+    """Those of them that pass their controls."""
 
     @property
     def names(self) -> list[tuple[str, str]]:
@@ -60,12 +60,12 @@ def sources_of(run: RunFiles, key: str) -> Sources:
         "previous": [run.matching(before, key)],
         "candidates": [candidates_name(key, following)],
         "features": [features_name(key)],
-        "contexts": [contexts_name(key)],
+        "examples": [examples_name(key)],
         "samples": [sample_name(experiment) for experiment in run.judges],
         "judgements": [JUDGEMENTS_NAME],
         "pairs": list(run.pair_sources.values()),
         **{role_of(one): [run.matching(key, following, one)] for one in strategies()},
     }
-    judges, telling = standing_judges(run)
-    every = Sources(following, tables, run.descriptions(key), judges, telling)
+    judges, passing = standing_judges(run)
+    every = Sources(following, tables, run.descriptions(key), judges, passing)
     return every.without({name for _, name in every.names if run.sha256(name) is None})

@@ -38,7 +38,7 @@ def compare_runs(
     check_names(asked, PARAMETERS)
     if second is None:
         raise UsageError(
-            "needed two run directories, found one; try: saematch explore DIR SECOND_DIR"
+            "expected two run directories, got one; try: saematch explore DIR SECOND_DIR"
         )
     one = one_of(asked, "one", strategies(), MAIN)
     other = one_of(asked, "other", strategies(), MAIN)

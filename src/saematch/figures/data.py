@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Pair = tuple[str, str]
 INTERVALS = "Bars through points: 95% intervals, bootstrap over texts."
-ARMS = ("reconstruct_current", "reconstruct_previous", MAIN, UNFOLDED, "layer_drop")
+CONDITIONS = ("reconstruct_current", "reconstruct_previous", MAIN, UNFOLDED, "layer_drop")
 """What the paper prunes a layer by."""
 
 
@@ -28,7 +28,7 @@ class NotInRunError(InputError):
     """A run lacks what a figure shows."""
 
     def __init__(self, run: "Run", needed: str, command: str) -> None:
-        super().__init__(f"needed {needed} in {run.path}, found none; try: {command}")
+        super().__init__(f"expected {needed} in {run.path}, got none; try: {command}")
         self.needed = needed
         self.command = command
 

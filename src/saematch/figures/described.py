@@ -13,7 +13,7 @@ from saematch.store.names import features_name
 if TYPE_CHECKING:
     from saematch.store.reader import Run
 
-FIRES_ON = "tokens that a feature fires on"
+ACTIVATES_ON = "tokens that a feature activates on"
 WORDS = {
     "activations": "lists of tokens from activations",
     "model": "words of a language model",
@@ -44,7 +44,7 @@ class Described:
 
 
 def described(run: "Run") -> Described:
-    """The run's descriptions; of an SAE without any, the tokens that its features fire on."""
+    """The run's descriptions; of an SAE without any, the tokens that its features activate on."""
     texts: dict[str, dict[int, str]] = {}
     sources: dict[str, None] = {}
     for key in run.keys:
@@ -53,14 +53,14 @@ def described(run: "Run") -> Described:
             texts[key] = {feature: plain(text) for feature, text in found.texts.items()}
             sources[source] = None
         elif run.directory.is_current(features_name(key)):
-            texts[key] = _fires_on(run.directory.table(features_name(key))[0].to_pandas())
-            sources[FIRES_ON] = None
+            texts[key] = _activates_on(run.directory.table(features_name(key))[0].to_pandas())
+            sources[ACTIVATES_ON] = None
     return Described(texts, tuple(sources))
 
 
-def _fires_on(table: pd.DataFrame) -> dict[int, str]:
+def _activates_on(table: pd.DataFrame) -> dict[int, str]:
     return {
         int(feature): plain(", ".join(f"'{token}'" for token in list(tokens)[:TOKENS]))
-        for feature, tokens in zip(table["feature"], table["fires_on"], strict=True)
+        for feature, tokens in zip(table["feature"], table["activates_on"], strict=True)
         if len(tokens)
     }

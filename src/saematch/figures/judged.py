@@ -51,7 +51,7 @@ def results_of(run: "Run", experiment: str, judges: Iterable[str]) -> dict[str, 
 
 
 def judges_facts(found: dict[str, pd.DataFrame]) -> str:
-    """The sentence that says who judged, and how well they tell controls apart."""
+    """The sentence that says who judged, and how they did on their controls."""
     said = []
     for judge, rows in found.items():
         controls = rows[(rows["measure"] == "auc") & (rows["strategy"] == "")]["value"].dropna()

@@ -52,9 +52,9 @@ CONTROLS = {
     "control: same": ("a feature and itself", (0, (1, 1))),
     "control: different": ("two features at random", (0, (4, 3))),
 }
-"""Name and dashes of what the judge is asked beside pairs."""
+"""Name and dashes of what the judge is asked besides pairs."""
 FEW = 12
-"""Of so many layer pairs the bars of two strategies have room beside each other."""
+"""Up to so many layer pairs the bars of two strategies fit side by side."""
 HALO = (Stroke(linewidth=2.6, foreground="white"), Normal())
 """Around black lines, which would be lost on dark bars."""
 
@@ -183,7 +183,7 @@ def mse_by_label(run: "Run") -> Figure:
 
 
 def _title(what: str, judge: str, judges: Collection[str]) -> str:
-    """What a panel shows, and by whom where there are several judges."""
+    """What a panel shows, and by whom if there are several judges."""
     return f"{what}\n{label(shortened([judge], TITLE)[0])}" if len(judges) > 1 else what
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PARTS = {"decoder": "decoder", "encoder": "encoder", "bias": "encoder bias"}
 BESIDE = 4.6
-"""Inches: width of the report's figures that stand beside each other."""
+"""Inches: width of the report's figures that stand side by side."""
 
 
 def mse(run: "Run") -> Figure:

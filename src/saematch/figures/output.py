@@ -11,7 +11,7 @@ from saematch.figures.captions import caption_of, quiet_glyphs
 
 PIXELS_PER_INCH = 150
 _ID = re.compile(r'(?<=id=")[A-Za-z]([0-9a-f]{10})(?=")')
-"""Of a clip path, a marker or a hatch: matplotlib hashes its geometry."""
+"""Id of a clip path, a marker or a hatch: matplotlib hashes its geometry."""
 
 
 def to_svg(figure: Figure) -> str:

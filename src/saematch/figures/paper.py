@@ -21,7 +21,7 @@ class PaperFigure:
     numbers: tuple[str, ...]
     """In the paper; 13 is 11 on another suite, as 19 is 18.  None: a figure that it has not."""
     name: str
-    """Of its files and for `--only`."""
+    """Name of its files and for `--only`."""
     draw: Callable[["Run"], Figure]
     """Raises NotInRunError where the run lacks what it needs."""
     shows: str
@@ -63,7 +63,7 @@ FIGURES: Sequence[PaperFigure] = (
     PaperFigure(
         ("5",), "sorted-pairs", sorted_pairs.sorted_pairs,
         "all live pairs of one layer pair by decoder MSE, with examples from low to high",
-        "matchings; descriptions are shown where there are some", _RUN,
+        "matchings; descriptions are shown if there are any", _RUN,
     ),
     PaperFigure(
         ("6",), "mse-by-label", labels.mse_by_label,
@@ -82,7 +82,7 @@ FIGURES: Sequence[PaperFigure] = (
     ),
     PaperFigure(
         ("10",), "pruned-by-corpus", pruning.pruned_by_corpus,
-        "explained variance and ΔL of encode-permute-decode per layer pair, a line a corpus",
+        "explained variance and ΔL of encode-permute-decode per layer pair, one line per corpus",
         "measures on text", _EVALUATE,
     ),
     PaperFigure(
@@ -103,16 +103,16 @@ FIGURES: Sequence[PaperFigure] = (
     PaperFigure(
         ("15",), "even-l0", sparsity.even_l0,
         "L0 by layer of the suite and of SAEs chosen for even L0; explained variance of both",
-        "measures on text; a choice needs several SAEs a layer", _EVALUATE,
+        "measures on text; a choice needs several SAEs per layer", _EVALUATE,
     ),
     PaperFigure(
         ("16", "17"), "mixed-quantiles", pruning.mixed_quantiles,
-        "explained variance and ΔL against the MSE quantile mixed in, a line a layer pair",
+        "explained variance and ΔL against the MSE quantile mixed in, one line per layer pair",
         "measures at quantiles", f"{_EVALUATE} --quantiles {pruning.QUANTILES}",
     ),
     PaperFigure(
         ("18", "19"), "paths", paths.followed,
-        "single features through the layers, with descriptions where there are some",
+        "single features through the layers, with descriptions if there are any",
         "paths", _RUN,
     ),
 )  # fmt: skip
@@ -130,17 +130,17 @@ def chosen_figures(wanted: Sequence[str]) -> list[PaperFigure]:
             near = get_close_matches(one, [figure.name for figure in FIGURES], 1)
             meant = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(
-                f"needed figures by name or number in the paper; found '{one}'{meant}; there are {there}"
+                f"expected figures by name or number in the paper; got '{one}'{meant}; there are {there}"
             )
     return [figure for figure in FIGURES if any(map(figure.is_called, wanted))]
 
 
 def draw(run: "Run", figure: str | int) -> Figure:
-    """A figure by its name or number.  Raises UsageError where there is none, or where a number is
+    """A figure by its name or number.  Raises UsageError if there is none, or where a number is
     that of two; NotInRunError where the run lacks what it shows."""
     found = chosen_figures([str(figure)])
     if len(found) > 1:
         raise UsageError(
-            f"needed one figure, found {figure}, which is {' and '.join(one.name for one in found)}"
+            f"expected one figure, got {figure}, which is {' and '.join(one.name for one in found)}"
         )
     return found[0].draw(run)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from saematch.store.reader import Run
 
 QUANTILES = (0.0, 0.1, 0.5, 0.9)
-"""Of the total cost of whole live paths: which of them are shown where none are named."""
+"""Quantiles of the total cost of whole live paths: those shown if none are named."""
 LONG = 14
 """More layers than this do not stand below each other on a page: paths are broken into two halves, and
 fewer of them are shown."""
@@ -32,9 +32,9 @@ HEAD, ARROW, INSIDE = 0.42, 0.18, 0.04
 """Inches: above the first box, between boxes, around their text."""
 HIGHEST = 8.3
 """Inches: descriptions are cut to fewer lines where the figure would be higher; a page takes so much
-beside its caption."""
+next to its caption."""
 LINES = 4
-"""Of a description, at most."""
+"""Lines of a description, at most."""
 LINE_HEIGHT = SMALLEST * LINE / 72
 
 
@@ -64,7 +64,7 @@ class Layout:
     width: float
     boxes: dict[str, Box]
     lines: int
-    """Of a description, at most."""
+    """Lines of a description, at most."""
     blocks: int
 
     @property
@@ -114,9 +114,9 @@ def followed(run: "Run", features: Sequence[str | tuple[str | int, SupportsIndex
         "Single features through the layers (SAE Match, figures 18 and 19)",
         suite_facts(run),
         said,
-        "An arrow leads to the nearest feature under a one-to-one matching, beside it the cosine of the "
+        "An arrow leads to the nearest feature under a one-to-one matching, next to it the cosine of the "
         "two decoder rows and, in brackets, the share of the layer's live pairs that cost at most as "
-        "much; thin and hollow where the step is in doubt (a high cost, a near tie, a nearer feature, a "
+        "much; thin and hollow if the step has a warning (a high cost, a near tie, a nearer feature, a "
         "judge; saematch paths names the reasons). Dashed boxes: dead or degenerate features.",
         words.facts(),
         lacking(text for row in texts.values() for text in row),
@@ -169,7 +169,7 @@ def _examples(run: "Run", steps: Sequence[Sequence[Step]]) -> tuple[list[_Column
     return chosen, (
         f"Of {plural(len(ranked), 'whole path')} of live features those at quantiles "
         f"{', '.join(f'{q:g}' for q in quantiles)} of total cost, the sum over steps, from the cheapest "
-        "(0) to the dearest (1)."
+        "(0) to the most costly (1)."
     )
 
 
@@ -182,7 +182,7 @@ def _through(steps: Sequence[Sequence[Step]], key: str, feature: int) -> _Column
         if any((step.key, step.feature) == (key, feature) for step in path):
             name = label(f"{shortened([key])[0]}/{feature}")
             return _Column(path, f"through {name},\ntotal cost {_cost(path):.3g}")
-    raise UsageError(f"needed a feature that a path goes through, found {key}/{feature}")
+    raise UsageError(f"expected a feature that a path goes through, got {key}/{feature}")
 
 
 def _draw_column(ax: Axes, column: _Column, aside: float, layout: Layout, words: Described) -> None:
@@ -214,8 +214,8 @@ def _draw_column(ax: Axes, column: _Column, aside: float, layout: Layout, words:
             "", (middle, top), (middle, top - ARROW),
             arrowprops={
                 "arrowstyle": "-|>", "edgecolor": color, "shrinkA": 1, "shrinkB": 1,
-                "linewidth": 0.9 if step.doubts else 1.6,
-                "facecolor": "white" if step.doubts else color, "mutation_scale": 10,
+                "linewidth": 0.9 if step.warnings else 1.6,
+                "facecolor": "white" if step.warnings else color, "mutation_scale": 10,
             },
         )  # fmt: skip
         share = "" if step.quantile is None else f"  ({step.quantile:.0%})"

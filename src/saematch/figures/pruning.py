@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from saematch.figures.captions import caption, label, not_measured, signed
 from saematch.figures.data import (
-    ARMS,
+    CONDITIONS,
     INTERVALS,
     NotInRunError,
     adjacent,
@@ -56,7 +56,7 @@ LOWEST = -1.0
 NEAR_ZERO = 0.3
 """An axis of explained variance whose least value is between zero and this begins at zero."""
 MANY = 8
-"""Of more lines in a panel the intervals would hide each other."""
+"""With more lines in a panel the intervals would hide each other."""
 QUANTILES = "0,0.25,0.5,0.75,1"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "d")
 DASHES = ("-", "--", "-.", ":")
@@ -67,7 +67,7 @@ MATCHED = (
 
 
 def pruned_by_corpus(run: "Run") -> Figure:
-    """Figure 10: explained variance and ΔL of encode-permute-decode per layer pair, a line a corpus."""
+    """Figure 10: explained variance and ΔL of encode-permute-decode per layer pair, one line per corpus."""
     pairs, names = adjacent(run), list(corpora(run))
     figure, axes = new_figure(2.7 + below(pairs), columns=len(PANELS))
     missing: dict[str, list[str]] = {}
@@ -89,15 +89,17 @@ def pruned_by_corpus(run: "Run") -> Figure:
 def pruned_by_strategy(run: "Run") -> Figure:
     """Figures 11 and 13: the same for matched features, plain reconstructions and a dropped layer."""
     pairs = adjacent(run)
-    found = {measure: _measured(run, measure, ARMS) for measure in PANELS}
+    found = {measure: _measured(run, measure, CONDITIONS) for measure in PANELS}
     columns = len(corpora(run))
     missing: dict[str, list[str]] = {}
 
     def draw(ax: Axes, measure: str, corpus: str) -> None:
         rows = found[measure]
-        for number, strategy in enumerate(ARMS):
+        for number, strategy in enumerate(CONDITIONS):
             mine = rows[(rows["corpus"] == corpus) & (rows["strategy"] == strategy)]
-            draw_strategy(ax, mine, strategy, pairs, dodge(number, len(ARMS), len(pairs), columns))
+            draw_strategy(
+                ax, mine, strategy, pairs, dodge(number, len(CONDITIONS), len(pairs), columns)
+            )
             of = f"{PANELS[measure]} of {strategy_lines()[strategy].label} on {corpus}"
             missing[of] = gaps(mine, pairs)
         label_pairs(ax, arrows(pairs))
@@ -134,7 +136,7 @@ def mixed_quantiles(run: "Run") -> Figure:
             if many:
                 draw_line(ax, line, shares, by_share.assign(low=np.nan, high=np.nan))
             else:
-                # From 0 to 1 there is one place, and half a one beside it.
+                # From 0 to 1 there is one place, and half a one next to it.
                 x = np.array(shares) + dodge(number, len(lines), 1, columns)
                 draw_line(ax, line, x, by_share)
             unknown = by_share.index[by_share["value"].isna()]
@@ -156,7 +158,7 @@ def mixed_quantiles(run: "Run") -> Figure:
 def panels(
     run: "Run", draw: Callable[[Axes, str, str], None], measures: Mapping[str, str] = PANELS
 ) -> Figure:
-    """A row a measure, a column a corpus; `draw(axes, measure, corpus)` fills each.
+    """A row per measure, a column per corpus; `draw(axes, measure, corpus)` fills each.
 
     `measures`: what stands at the y axis of each.
     """

@@ -1,4 +1,4 @@
-"""Figures 7 (right) and 12: how often matched features fire together."""
+"""Figures 7 (right) and 12: how often matched features are active together."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 
 SCORE = "matching_score"
 MEANING = (
-    "Matching score: joint firings of matched features over firings of the earlier one. Chance: of "
-    f"{MAIN}'s pairs, their score if the two fired independently at the same rates."
+    "Matching score: joint activations of matched features over activations of the earlier one. Chance: of "
+    f"{MAIN}'s pairs, their score if the two activated independently at the same rates."
 )
 
 
 def matching_score(run: "Run") -> Figure:
-    """Figure 7 (right): matching score per layer pair, unfolded and folded, beside chance."""
+    """Figure 7 (right): matching score per layer pair, unfolded and folded, with chance."""
     rows = on_text(run, SCORE)
     looks = strategy_lines()
     lines = {one.name: looks[one.name] for one in matchers() if one.in_runs and not one.control}
@@ -84,7 +84,7 @@ def score_by_parts(run: "Run") -> Figure:
 def _by_corpus(
     run: "Run", found: Mapping[str, pd.DataFrame], lines: Mapping[str, Line], title: str
 ) -> Figure:
-    """A panel a corpus, a line a key of `found`, and chance."""
+    """A panel per corpus, a line per key of `found`, and chance."""
     names, pairs = list(corpora(run)), adjacent(run)
     if all(rows.empty for rows in found.values()):
         raise NotInRunError(run, "matching scores", command(run, "evaluate"))
@@ -114,7 +114,7 @@ def _by_corpus(
         suite_facts(run),
         corpora_facts(run),
         MEANING,
-        f"Over {counted} features of the earlier SAE a pair: those that activate and have a partner under "
+        f"Over {counted} features of each pair's earlier SAE: those that activate and have a partner under "
         "every strategy."
         if (counted := features_said(on_text(run, "features_compared")))
         else "",

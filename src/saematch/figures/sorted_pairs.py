@@ -45,7 +45,7 @@ LEFT, RIGHT = 2.8, PAGE - 0.08
 """Inches: where the examples begin and end."""
 INDENT = 0.2
 LINES = 3
-"""Of a description; a longer one is cut."""
+"""Lines of a description; a longer one is cut."""
 APART = 0.09
 """Inches between examples."""
 LOWEST_CURVE = 2.4

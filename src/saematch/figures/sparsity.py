@@ -1,4 +1,4 @@
-"""Figures 14 and 15: what the number of features that fire on a token, mean L0, has to do with it."""
+"""Figures 14 and 15: what the number of active features per token, mean L0, has to do with it."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from saematch.evaluation.even_l0 import choose_suite
 from saematch.figures.captions import caption, label, not_measured, plain
 from saematch.figures.data import (
-    ARMS,
+    CONDITIONS,
     INTERVALS,
     NotInRunError,
     adjacent,
@@ -53,9 +53,9 @@ SHORT = {"l0": "L0", "explained_variance": "explained variance"}
 CLOSE = 1.08
 """L0s closer than by this factor share a tick."""
 BESIDE = 14
-"""Signs of a name beside a line."""
+"""Characters of a name next to a line."""
 APART = 0.09
-"""Names beside lines stand this share of the axis apart."""
+"""Names next to lines stand this share of the axis apart."""
 NO_KEY = ""
 """Stands where a chain has no SAE at a layer."""
 OTHERS = Line("as they are, by name", CHANCE_LINE.color, "o", "--")
@@ -84,13 +84,13 @@ def against_l0(run: "Run") -> Figure:
         ordered = sorted((p for p in chosen if np.isfinite(at[p])), key=lambda p: (at[p], p))
         x = np.array([at[pair] for pair in ordered])
         span = float(np.log(x[-1] / x[0])) if len(x) and x[0] > 0 else 0.0
-        for number, strategy in enumerate(ARMS):
+        for number, strategy in enumerate(CONDITIONS):
             rows = found[measure]
             rows = rows[(rows["corpus"] == corpus) & (rows["strategy"] == strategy)]
             rows = rows.set_index(["a", "b"])[["value", "low", "high"]]
             rows = rows.reindex(pd.MultiIndex.from_tuples(ordered or chosen, names=["a", "b"]))
             # On a logarithmic axis points stand aside by a factor.
-            aside = np.exp(dodge(number, len(ARMS), 1, columns) * max(span, CLOSE - 1))
+            aside = np.exp(dodge(number, len(CONDITIONS), 1, columns) * max(span, CLOSE - 1))
             if ordered:
                 draw_line(ax, strategy_lines()[strategy], x * aside, rows)
             of = f"{PANELS[measure]} of {strategy_lines()[strategy].label} on {corpus}"
@@ -163,7 +163,7 @@ def even_l0(run: "Run") -> Figure:
     said = (
         f"Chosen: {', '.join(choice)}, for the least sum of squared steps of ln L0 (mean over corpora)."
         if choice
-        else "One SAE a layer: there is nothing to choose from."
+        else "One SAE per layer: there is nothing to choose from."
     )
     return caption(
         figure,
@@ -178,7 +178,7 @@ def even_l0(run: "Run") -> Figure:
 
 
 def _name_ends(ax: Axes, x: float, ends: Mapping[str, float]) -> None:
-    """The names of lines beside their last points, apart where points are close."""
+    """The names of lines next to their last points, apart where points are close."""
     low, high = ax.get_ylim()
     low, before = max(low, LOWEST), -np.inf
     for name, value in sorted(ends.items(), key=lambda end: end[1]):
@@ -194,7 +194,7 @@ def _at(layer: int, chain: Sequence[str], saes: Mapping[str, Any]) -> str:
 def _choice(
     layers: Sequence[int], lines: Collection[Sequence[str]], l0: pd.Series
 ) -> list[str] | None:
-    """Keys that `choose_suite` takes; None where there is no choice, or an L0 is not known."""
+    """Keys that `choose_suite` takes; None if there is no choice, or an L0 is not known."""
     if len(lines) < 2:
         return None
     means = {str(key): float(value) for key, value in l0.groupby(level=0).mean().items()}

@@ -33,7 +33,7 @@ class Line:
 
 
 COMPOSITION_LINE = Line("composition", "#CC79A7", "D", (0, (1, 1)))
-"""Of the main strategy."""
+"""Line of the main strategy's compositions."""
 _INTERVENTION_LINES = {
     "reconstruct_previous": Line("reconstruct previous", "#000000", "<", "--"),
     "reconstruct_current": Line("reconstruct current", "#000000", ">", "-"),
@@ -137,7 +137,7 @@ def plain_axes(ax: Axes) -> None:
 
 
 def page_of(columns: int) -> float:
-    """Width in inches of a figure with so many panels beside each other."""
+    """Width in inches of a figure with so many panels side by side."""
     return max(PAGE, NARROWEST * columns)
 
 
@@ -150,7 +150,7 @@ def dodge(number: int, of: int, places: int, columns: int = 1) -> float:
     """How far to the side the points of a line stand, so that intervals do not hide each other.
 
     In units of `places` that an axis has, `columns` panels wide; on both sides of a place alike, and no
-    wider on paper where there are few.
+    wider on paper if there are few.
     """
     room = PAGE * 72 / columns - AROUND
     return (number - (of - 1) / 2) * min(ASIDE * places / room, 0.5 / max(of, 1))
@@ -199,7 +199,7 @@ def draw_strategy(
 ) -> None:
     """A strategy's values at each layer pair, with the range from `low` to `high` where it has one.
 
-    `rows`: a row a pair of evaluation/measures.parquet; a pair without one is a gap, and pairs that
+    `rows`: one row per pair of evaluation/measures.parquet; a pair without one is a gap, and pairs that
     share no SAE are not joined.  `line`: default, the strategy's own.
     """
     chosen = rows.set_index(["a", "b"])[["value", "low", "high"]]

@@ -143,7 +143,7 @@ class Checkpoint:
     layer: int | None = None
     """The layer as the caller says it; None: the config's hook name, else the path."""
     claims: tuple[Claim, ...] = ()
-    """What a registry says of the site, beside what config and path say."""
+    """What a registry says of the site, besides what config and path say."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """What a registry says over the config."""
 
@@ -172,7 +172,7 @@ class Checkpoint:
         """The JSON object in a file that must be there."""
         if not self.has(name):
             raise InputError(
-                f"expected '{name}' beside {self.location}, got: {', '.join(self.siblings[:8])}"
+                f"expected '{name}' next to {self.location}, got: {', '.join(self.siblings[:8])}"
             )
         return read_json(self.fetch(name))
 
@@ -180,7 +180,7 @@ class Checkpoint:
         return read_json(self.fetch(name)) if self.has(name) else {}
 
     def config_above(self, name: str) -> dict[str, Any]:
-        """A config that a run keeps one folder above its checkpoints; empty where there is none."""
+        """A config that a run keeps one folder above its checkpoints; empty if there is none."""
         if self.inside:
             parent = self.inside.rpartition("/")[0]
             name = f"{parent}/{name}" if parent else name
@@ -198,7 +198,7 @@ class Checkpoint:
         """What the dictionary reads and writes, by config, path and registry; loading and listing
         both ask here.
 
-        `config` stands for the small files beside the weights, where somebody else has read them.
+        `config` stands for the small files next to the weights, where somebody else has read them.
         Raises as `site.decide`.
         """
         return self._decide(config)[0]

@@ -28,9 +28,9 @@ class Field:
     kinds: tuple[Kind, ...]
     default: Any = None
     low: int | float = -math.inf
-    """Of numbers: the least that makes sense."""
+    """For numbers: the least that makes sense."""
     above: int | float = -math.inf
-    """Of numbers: what they must be above."""
+    """For numbers: what they must be above."""
 
     @property
     def expected(self) -> str:

@@ -10,7 +10,7 @@ Definition by `trainer.dict_class` (dictionary_learning/dictionary.py, trainers/
     JumpReluAutoEncoder     relu(pre) where pre > threshold; x is used as it is
 
 `encoder.weight` is [d_sae, d_model] and `decoder.weight` [d_model, d_sae].  A BatchTopK threshold
-of -1 was never set: training stopped first, and the file does not say what fires.
+of -1 was never set: training stopped first, and the file does not say what is active.
 """
 
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ SCHEMA = {
     "lm_name": text(),
     "submodule_name": text(),
 }
-"""Of the object `trainer`."""
+"""Settings of the object `trainer`."""
 
 BIAS = {"AutoEncoder": "bias", "AutoEncoderNew": "decoder.bias"}
 """The name of b_dec where it is another; whether it is subtracted from x depends on the class."""
@@ -126,7 +126,7 @@ def _guess_class(tensors: Mapping[str, Tensor], where: str) -> str:
     if "bias" in names:
         return "AutoEncoder"
     raise InputError(
-        f"expected config.json beside {where} to tell TopK from BatchTopK, got tensors: "
+        f"expected config.json next to {where} to tell TopK from BatchTopK, got tensors: "
         f"{', '.join(sorted(names))}"
     )
 
@@ -152,7 +152,7 @@ def _weights(tensors: Mapping[str, Tensor], b_dec_name: str, where: str) -> Draf
 
 
 def _whole(tensors: Mapping[str, Tensor], name: str, where: str) -> int | None:
-    """The whole number in a tensor of one; None where there is no such tensor."""
+    """The whole number in a tensor of one; None if there is no such tensor."""
     if name not in tensors:
         return None
     tensor = tensors[name]
@@ -195,7 +195,7 @@ def _activated(
         if float(threshold) < 0:
             raise InputError(
                 f"expected the threshold that BatchTopK training sets, got {float(threshold):g} in "
-                f"{where}, which means unset: training stopped too early to say what fires"
+                f"{where}, which means unset: training stopped too early to say what is active"
             )
         return draft.saying(
             f"{dict_class} does at inference what jumprelu does at its one threshold "

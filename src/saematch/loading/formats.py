@@ -23,9 +23,9 @@ class CheckpointFormat:
 
     name: str
     configs: tuple[str, ...]
-    """Files that are read beside the weights where they are there."""
+    """Files that are read with the weights if they are there."""
     recognises: Callable[[Checkpoint], bool]
-    """By the files beside the weights and the names of the tensors in them."""
+    """By the files next to the weights and the names of the tensors in them."""
     load: Callable[[Checkpoint], SAE]
 
 
@@ -50,6 +50,6 @@ def format_of(checkpoint: Checkpoint) -> CheckpointFormat:
     raise InputError(
         f"expected a checkpoint of a known format ({', '.join(f.name for f in FORMATS)}), got "
         f"{checkpoint.location} with tensors {', '.join(sorted(checkpoint.tensors)[:8]) or 'none'} "
-        f"beside {', '.join(checkpoint.siblings[:8])}"
+        f"next to {', '.join(checkpoint.siblings[:8])}"
         f"{registry.hint_for(checkpoint.location, checkpoint.weights.rpartition('/')[2])}"
     )

@@ -85,7 +85,7 @@ def download(repository: str, name: str, revision: str | None = None) -> Path:
     """One file of a repository as a local file.
 
     The copy in the cache where the Hub is out of reach, refuses or fails, and a warning says so.  Raises
-    InputError where there is none, where the Hub says that the file is not there, and for an HTML page (of a
+    InputError if there is none, where the Hub says that the file is not there, and for an HTML page (of a
     proxy, of a login) in its place.
     """
     hub = _huggingface_hub()

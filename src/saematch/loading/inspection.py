@@ -57,7 +57,7 @@ class Inspection:
     b_dec_norm: float
     degenerate: int
     dead: int | None
-    """Features that never fired on the recorded corpus; None where none is recorded."""
+    """Features that were never active on the recorded corpus; None where none is recorded."""
     live: int
     firing_corpus: str | None
     firing_tokens: int | None

@@ -24,7 +24,7 @@ class Origin:
     """The checkpoint's folder in the repository, or on this machine from its root: the name of the
     weights is left out where a known format gives it."""
     revision: str | None = None
-    """Of the repository, where the reference pins one."""
+    """Revision of the repository, if the reference pins one."""
     registered: registry.Registered | None = None
     """The registry's line, where the reference is `release:sae_id`."""
 
@@ -44,7 +44,7 @@ class Origin:
 
 
 def origin_of(reference: str) -> Origin | None:
-    """The origin that a reference tells of; None for bundled SAEs and those made in memory.
+    """The origin that a reference names; None for bundled SAEs and those made in memory.
 
     Raises UsageError for a `release:sae_id` whose release has no such id.
     """

@@ -90,7 +90,7 @@ def _release_hint(reference: str) -> str:
 
 
 def checkpoint_at(place: Place, layer: int | None = None) -> Checkpoint:
-    """The one checkpoint at a place; an error that lists them where there are several or none."""
+    """The one checkpoint at a place; an error that lists them if there are several or none."""
     registered = place.registered
     checkpoint = Checkpoint(
         folder=place.folder,
@@ -148,7 +148,7 @@ def load_sae(reference: str, *, layer: int | None = None) -> SAE:
 
 
 def source_files(reference: str) -> tuple[Path, ...]:
-    """The local files that loading a reference reads: weights first, then configs beside them.
+    """The local files that loading a reference reads: weights first, then configs next to them.
 
     For a Hub reference these are the downloaded files in the cache.  Raises as `load_sae`;
     UnsupportedError for a registry entry that only SAELens itself can read.

@@ -96,7 +96,7 @@ class Registered:
     @cached_property
     def site(self) -> Site:
         """What the dictionary reads and writes, as far as the registry says; loading decides again
-        with the config beside.  Raises as `site.decide`."""
+        with the config next to it.  Raises as `site.decide`."""
         return decide(self.claims, self.reference)
 
     def site_or_refusal(self) -> Site:
@@ -155,7 +155,7 @@ def read_registry() -> dict[str, dict[str, Any]]:
 
 
 def find(release: str, sae_id: str) -> Registered:
-    """The line for `release:sae_id`; UsageError with close matches where there is none."""
+    """The line for `release:sae_id`; UsageError with close matches if there is none."""
     by_id = {entry["id"]: entry for entry in _entry(release)["saes"]}
     if sae_id not in by_id:
         close = difflib.get_close_matches(sae_id, by_id, n=4, cutoff=0.4)

@@ -109,7 +109,7 @@ def rows(made: Iterable[Decision]) -> list[str]:
 
 
 def installed_version() -> str:
-    """Of sae-lens: what the page was made with."""
+    """Version of sae-lens that the page was made with."""
     return version("sae-lens")
 
 

@@ -110,7 +110,7 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 
 def load(checkpoint: Checkpoint) -> SAE:
-    """The canonical SAE of a SAELens checkpoint, with its firing counts where they lie beside."""
+    """The canonical SAE of a SAELens checkpoint, with its firing counts if they lie next to it."""
     config = {**checkpoint.config("cfg.json"), **checkpoint.overrides}
     if config.get("normalize_activations") in ("expected_average_only_in", True):
         scaler = read_settings(
@@ -195,7 +195,7 @@ def convert(
 
 
 def read_firing(checkpoint: Checkpoint) -> Firing | None:
-    """The counts that lie beside a checkpoint (`firing_counts.safetensors`), or None."""
+    """The counts that lie next to a checkpoint (`firing_counts.safetensors`), or None."""
     if not checkpoint.has(FIRING):
         return None
     path = checkpoint.fetch(FIRING)
@@ -364,7 +364,7 @@ def _raw_units(
     if scaling == "covariance_whitening":
         if not whitening:
             raise UnsupportedError(
-                f"expected {WHITENING} beside {where} to undo covariance_whitening, got none"
+                f"expected {WHITENING} next to {where} to undo covariance_whitening, got none"
             )
         d_model = draft.W_dec.shape[1]
         square = (d_model, d_model)
@@ -377,7 +377,7 @@ def _raw_units(
         if factor is None:
             raise InputError(
                 f"expected the scale of expected_average_only_in ('norm_scaling_factor' in cfg.json "
-                f"or {SCALER}) beside {where}, got none; load it by release:sae_id"
+                f"or {SCALER}) next to {where}, got none; load it by release:sae_id"
             )
         return fold_scale(draft, factor, name="expected_average_only_in scale")
     raise UnsupportedError(f"expected a known normalize_activations in {where}, got '{scaling}'")

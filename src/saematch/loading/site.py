@@ -346,7 +346,7 @@ _NAMES: Mapping[str, Kind] = {
 """Sites as the folders of the known publishers call them."""
 
 _BESIDE_NUMBER: Mapping[str, Kind] = {"out": "residual", "post": "residual"}
-"""What is a site beside a layer's number only: `layer_3_out`; a folder `out` is anything."""
+"""What is a site only next to a layer's number: `layer_3_out`; a folder `out` is anything."""
 
 _SITE_WORDS = frozenset(
     re.findall(
@@ -363,7 +363,7 @@ _SAYS_LITTLE = frozenset(
 """Site words that alone, as a folder's whole name, may mean anything."""
 
 _SITE_STEMS = ("attn", "attention", "mlp", "ffn", "transcod", "crosscod", "resid")
-"""Words, and parts of words, that say where; beside a layer's number they must make a known name."""
+"""Words, and parts of words, that say where; next to a layer's number they must make a known name."""
 
 _BEFORE_BLOCK = ("resid_pre", "resid_in", "residual_pre", "res_pre")
 
@@ -448,7 +448,7 @@ def claims_of_name(name: str, *, plain: bool = True) -> tuple[Claim, ...]:
         for match in _HOOK_IN_PATH.finditer(name)
     ]
     if hooks:
-        # Exact; a bare number beside it repeats the block.
+        # Exact; a bare number next to it repeats the block.
         return _in_path(hooks)
     stem = re.sub(r"\.(?:npz|safetensors|sae\.pt|pth?)$", "", name)
     if _EMBEDDING_FOLDER.fullmatch(stem):
@@ -526,7 +526,7 @@ def _in_path(claims: Iterable[Claim]) -> tuple[Claim, ...]:
 
 
 def _numbers_of(name: str) -> list[re.Match[str]]:
-    """Where a name gives a layer's number, and Llama Scope's letter where there is one."""
+    """Where a name gives a layer's number, and Llama Scope's letter if there is one."""
     found = [*_LAYER.finditer(name), *_LETTER.finditer(name)]
     if match := _LETTER_OF_ID.fullmatch(name):
         found.append(match)

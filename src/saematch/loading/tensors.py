@@ -163,7 +163,7 @@ def take(
 
 
 def check_shape(name: str, tensor: Tensor, expected: Sequence[int], where: str) -> None:
-    """InputError naming the tensor, the shape needed and the shape found."""
+    """InputError naming the tensor, the shape expected and the shape got."""
     if tuple(tensor.shape) != tuple(expected):
         raise InputError(
             f"expected '{name}' of shape {list(expected)} in {where}, "

@@ -1,4 +1,4 @@
-"""One number for how alike two dictionaries are: PW-MCC, beside what chance gives.
+"""One number for how alike two dictionaries are: PW-MCC, with what chance gives.
 
 PW-MCC (pairwise dictionary mean correlation coefficient; Song et al., arXiv 2505.20254) is the mean
 |cosine| of decoder rows over the one-to-one matching that makes it greatest.  Untrained SAEs can

@@ -1,4 +1,4 @@
-"""What a matcher is given beside the two SAEs, and what it finds."""
+"""What a matcher is given besides the two SAEs, and what it finds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Settings:
     """The arguments of `match` that a matcher may heed."""
 
     weights: Mapping[str, float]
-    """Of each part of the cost."""
+    """Weight of each part of the cost."""
     unmatched_cost: Unmatched | None = None
     """For matchers that solve an assignment problem, as the next three."""
     degenerate: Degenerate = "apart"
@@ -25,7 +25,7 @@ class Settings:
     column_duals: np.ndarray | None = None
     """Those of an earlier matching, for the solver to go on from."""
     seed: int = 0
-    """Of a matcher that is drawn."""
+    """Seed of a matcher that is drawn."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,7 +95,7 @@ class Matching:
         """Relative distance from the proven lower bound; None where nothing was solved.
 
         Of the features that are not degenerate; `together`: the greater of the gaps with and without
-        the degenerate ones, whose costs can be so large that no error shows beside them.
+        the degenerate ones, whose costs can be so large that no error shows next to them.
         """
         proofs = [proof for proof in (self.assignment, self.without_degenerate) if proof]
         return max((proof.gap for proof in proofs), default=None)

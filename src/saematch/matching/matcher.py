@@ -32,7 +32,8 @@ class Matcher:
     color: str
     marker: str
     dashes: Any = "-"
-    """Of its line, as matplotlib takes them; give each matcher another marker or dashes, for greyscale."""
+    """Dashes of its line, as matplotlib takes them; give each matcher another marker or dashes, for
+    greyscale."""
     one_to_one: bool = False
     """Whether no two features of A share a partner."""
     several: bool = False

@@ -53,7 +53,8 @@ class FeaturePaths:
         return len(self.features)
 
     def _repr_html_(self) -> str:
-        """How many paths there are, some whole ones from cheap to dear, and the mean cosine of each step."""
+        """How many paths there are, some whole ones from cheap to costly, and the mean cosine of each
+        step."""
         live = np.flatnonzero(self.live())
         facts: dict[str, Any] = {
             "paths": f"{len(self):,}, {len(live):,} of them through every layer by live features"

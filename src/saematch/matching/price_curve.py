@@ -1,4 +1,4 @@
-"""How many features are matched at each price of staying unmatched (pricing.py)."""
+"""How many features are matched at each unmatched cost (pricing.py)."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
 """What it costs to leave a feature without a partner.
 
-A complete matching pairs every feature, however far its partner.  With a price p of staying unmatched
+A complete matching pairs every feature, however far its partner.  With an unmatched cost p
 a pair is made only where the total is lower with it; alone, a pair that costs more than p is not.
 """
 

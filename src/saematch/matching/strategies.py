@@ -204,7 +204,7 @@ def assign(
     """The permutation of least total cost, each feature of A's margin, and the proof.
 
     `apart`: 1. The features that are not degenerate are matched, with a proof.  2. What is left over is
-    matched likewise, without one: where there is no price, everything that is left on both sides, so that
+    matched likewise, without one: if there is no price, everything that is left on both sides, so that
     the smaller side is matched completely; at a price, degenerate features alone, since whether another
     one lives or dies was settled by 1.
 

@@ -53,7 +53,7 @@ class Corpus:
     """Where they really come from, for people."""
     texts: tuple[str, ...]
     cut: tuple[bool, ...] = ()
-    """Of each text: whether what exceeds the token limit may make further documents (a user's plain
+    """For each text: whether what exceeds the token limit may make further documents (a user's plain
     text), or is cut off (a record); empty: all are cut off."""
     notes: tuple[str, ...] = ()
     """What of it could not be read."""
@@ -68,7 +68,7 @@ class Corpus:
 
     @property
     def sha256(self) -> str:
-        """Of the texts in their order, and of which of them may be cut into pieces."""
+        """Hash of the texts in their order, and of which of them may be cut into pieces."""
         digest = hashlib.sha256()
         for text in self.texts:
             data = text.encode()

@@ -30,7 +30,7 @@ class Documents:
     """Texts, and ends of texts, that were left out: fewer than two tokens next to BOS."""
     has_bos: bool
     text_of: tuple[int, ...]
-    """Of each document the number of the text that it is, or is a piece of."""
+    """For each document the number of the text that it is, or is a piece of."""
 
     def __len__(self) -> int:
         return len(self.token_ids)

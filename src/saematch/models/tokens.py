@@ -15,7 +15,7 @@ _MARK = re.compile(r"<[|\uff5c].*[|\uff5c]>", re.DOTALL)
 def token_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a text, without BOS or any other control token.
 
-    1. Written controls are split by the tokenizer (`split_special_tokens`), only where there are any: slow
+    1. Written controls are split by the tokenizer (`split_special_tokens`), only if there are any: slow
        tokenizers then split every added token, also those of whitespace.
     2. A tokenizer may still have a control among the pieces of its vocabulary (Unigram) or among its added
        tokens that are not special; the text is then divided within each of them.

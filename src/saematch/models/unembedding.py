@@ -1,4 +1,4 @@
-"""Which tokens a direction of the residual stream promotes: the logit lens, from the weights alone.
+"""The top logits of a direction of the residual stream: the logit lens, from the weights alone.
 
 The final norm rescales a whole stream by a number that no single direction decides; what it does to a
 direction but for that number, its weights and centring, is in the result.
@@ -28,7 +28,7 @@ FINAL_NORMS = (
 
 
 @torch.no_grad()
-def promoted_tokens(
+def top_logit_tokens(
     model: Any, directions: Float[Tensor, "n d_model"], count: int
 ) -> Int64[Tensor, "n count"]:
     """Ids of the tokens whose logits each direction raises most, the most raised first.

@@ -118,7 +118,7 @@ def examine(
     for key, sae in saes.items():
         if sae["d_model"] != saes[first]["d_model"]:
             raise InputError(
-                f"needed SAEs of one model, found d_model {saes[first]['d_model']} at {first} and "
+                f"expected SAEs of one model, got d_model {saes[first]['d_model']} at {first} and "
                 f"{sae['d_model']} at {key}; choose layers of one model"
             )
     return members, saes, times

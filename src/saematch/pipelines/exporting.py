@@ -29,7 +29,7 @@ def export(run: Run, format: str, destination: str | Path) -> tuple[Path, ...]:
     same names.  Raises UsageError for another format.
     """
     if format not in FORMATS:
-        raise UsageError(f"needed a format of {', '.join(FORMATS)}, found '{format}'")
+        raise UsageError(f"expected a format of {', '.join(FORMATS)}, got '{format}'")
     tables = {"paths": run.paths, "matchings": lambda: all_matchings(run), "measures": run.measures}
     written = []
     for name, read in tables.items():

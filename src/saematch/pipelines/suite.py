@@ -1,7 +1,7 @@
 """Which SAEs a run takes, which pairs it matches, and loading them without holding many.
 
 Adjacent pairs are consecutive entries of the suite in order of layer.  Where a suite has several
-SAEs a layer there is one chain for each name that recurs in at least two layers; names that do not
+SAEs per layer there is one chain for each name that recurs in at least two layers; names that do not
 recur are left out, and the run's notes say so.
 """
 
@@ -26,7 +26,7 @@ class Member:
 
     entry: "SuiteEntry"
     sha256: str
-    """Of its files: decides, with the key, whether work on it is still good."""
+    """Hash of its files: decides, with the key, whether work on it is still good."""
 
     @property
     def key(self) -> str:
@@ -85,7 +85,7 @@ class Placed(Protocol):
 def chains(entries: Sequence[Placed]) -> tuple[list[list[str]], list[str]]:
     """Keys of the SAEs to chain, in order of layer, and notes on what was left out.
 
-    Raises UsageError where there are not two SAEs of different layers to match.
+    Raises UsageError if there are not two SAEs of different layers to match.
     """
     ordered = sorted(entries, key=lambda entry: (entry.layer, entry.name))
     layers = [entry.layer for entry in ordered]
@@ -100,8 +100,8 @@ def chains(entries: Sequence[Placed]) -> tuple[list[list[str]], list[str]]:
     found = [keys for keys in found if len(keys) > 1]
     if not found:
         raise UsageError(
-            "needed SAEs of at least two layers to match (with one name, where a layer has "
-            f"several), found {', '.join(entry.key for entry in ordered) or 'none'}"
+            "expected SAEs of at least two layers to match (with one name, where a layer has "
+            f"several), got {', '.join(entry.key for entry in ordered) or 'none'}"
         )
     notes = []
     if left_out:
@@ -112,12 +112,12 @@ def chains(entries: Sequence[Placed]) -> tuple[list[list[str]], list[str]]:
     return found, notes
 
 
-def far_pairs(
+def non_adjacent_pairs(
     wanted: Sequence[tuple[str, str]],
     entries: "Sequence[SuiteEntry]",
     adjacent: Sequence[tuple[str, str]],
 ) -> list[tuple[str, str]]:
-    """Far pairs as keys, the earlier layer first; adjacent ones are matched anyway and left out.
+    """Non-adjacent pairs as keys, the earlier layer first; adjacent ones are matched anyway and left out.
 
     Raises UsageError for a layer or key that the suite lacks, that names several SAEs, and for a
     pair of one SAE with itself.
@@ -127,6 +127,8 @@ def far_pairs(
     for first, second in wanted:
         pair = sorted((find_key(first, order), find_key(second, order)), key=order.__getitem__)
         if pair[0] == pair[1]:
-            raise UsageError(f"needed two different SAEs for a far pair, found {first} twice")
+            raise UsageError(
+                f"expected two different SAEs for a non-adjacent pair, got {first} twice"
+            )
         pairs.append((pair[0], pair[1]))
     return [pair for pair in dict.fromkeys(pairs) if pair not in adjacent]

@@ -1,6 +1,6 @@
 """`saematch figures`: the paper's figures from a run directory's tables, kept like any other output.
 
-A figure is drawn anew where a table, the settings, this code or matplotlib has changed since.  What a run
+A figure is drawn again if a table, the settings, this code or matplotlib has changed since.  What a run
 lacks the data of is said, with the command that makes them; files of it that an earlier call left, from
 data that are gone, are taken away.  An altered file keeps back those figures alone that need it.
 """
@@ -68,7 +68,7 @@ def draw_figures(
             raise InputError(wrong)
         first = found[0]
         raise InputError(
-            f"needed {first.needed} in {directory} to draw {first.name}, found none; try: {first.command}"
+            f"expected {first.needed} in {directory} to draw {first.name}, got none; try: {first.command}"
         )
     return found
 

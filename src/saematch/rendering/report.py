@@ -16,7 +16,7 @@ from saematch.store.schema import canonical_json
 
 
 def write_report(directory: str | Path) -> bool:
-    """Render `report.html` from everything else that is finished; whether it was made anew."""
+    """Render `report.html` from everything else that is finished; whether it was made again."""
     with holding_run(directory) as held:
         return _write(held)
 

@@ -34,7 +34,7 @@ def evaluations(run: "Run", adjacent: Sequence[tuple[str, str]]) -> list[dict[st
     for corpus, about in corpora_of(run).items():
         here = measures[measures["corpus"] == corpus]
         if here.empty:
-            continue  # of matchings that were made anew since
+            continue  # of matchings that were made again since
         main = here[here["parts"].isin(["", slug])]
         pairs = [pair for pair in map(tuple, about["pairs"]) if pair in adjacent]
         found.append(

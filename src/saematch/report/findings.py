@@ -133,7 +133,7 @@ def _evenness(*runs: Evaluated) -> str:
     levels = [[one.l0(key) for key in pair] for one in runs for pair in one.adjacent]
     if all(max(pair) <= EVEN * min(pair) for pair in levels):
         return "all SAEs here have about the same"
-    return "it takes a run over SAEs chosen so, beside this one (figure 15)"
+    return "it takes a second run, over SAEs chosen so (figure 15)"
 
 
 def pruning(main: Evaluated, early: Evaluated | None) -> list[Finding]:

@@ -1,7 +1,7 @@
 """The paper's findings that a judge decides: (d), (i) and (j).
 
 A language model's labels are taken where a run has them, else a person's, else those of sentence
-embeddings; the effect says whose.  A judge that cannot tell its controls apart decides nothing.
+embeddings; the effect says whose.  A judge that fails its controls decides nothing.
 """
 
 from typing import TYPE_CHECKING
@@ -40,7 +40,7 @@ def persistence(run: "Run") -> list[Finding]:
         "d4": "further on it drifts away from exact",
     }
     judge = best_judge(run, "persistence")
-    if judge is None or not judge.tells:
+    if judge is None or not judge.passes_controls:
         return [_not_judged(name, claim, "persistence", judge) for name, claim in claims.items()]
     means = _Distances(run, judge)
     last = max(means.distances)
@@ -84,7 +84,7 @@ def folding(run: "Run") -> Finding:
     """(i): from labels of every layer pair by strategy."""
     claim = "the judge says SAME more often for folded than for unfolded"
     judge = best_judge(run, "layers")
-    if judge is None or not judge.tells:
+    if judge is None or not judge.passes_controls:
         return _not_judged("i", claim, "layers", judge)
     table = labelled_pairs(run, "layers", judge.judge)
     same = {
@@ -114,7 +114,7 @@ def cost(run: "Run") -> Finding:
     """(j): from labels of pairs over the whole range of decoder MSE."""
     claim = "MSE falls from DIFFERENT to MAYBE to SAME"
     judge = best_judge(run, "mse")
-    if judge is None or not judge.tells:
+    if judge is None or not judge.passes_controls:
         return _not_judged("j", claim, "mse", judge)
     table = labelled_pairs(run, "mse", judge.judge)
     by_pair = table.groupby(["a", "b"])["mse_decoder"].transform("mean")
@@ -188,7 +188,7 @@ class _Distances:
 def _not_judged(name: str, claim: str, experiment: str, judge: Judged | None) -> Finding:
     if judge is None:
         return _open(name, claim, f"saematch judge --experiment {experiment}")
-    return _open(name, claim, f"a judge that can tell; of {judge.judge}: {judge.verdict}")
+    return _open(name, claim, f"a judge that passes its controls; {judge.judge}: {judge.verdict}")
 
 
 def _open(name: str, claim: str, needs: str) -> Finding:

@@ -68,8 +68,11 @@ def context(run: "Run") -> dict[str, Any]:
         "pairs": [pair_row(measures, a, b, run.config.strategies) for a, b in adjacent],
         "order": ordering(measures, adjacent),
         "partial": any_unmatched(measures, adjacent),
-        "far": [
-            row for a, b in run.pairs if (a, b) not in adjacent for row in [far_row(run, a, b)]
+        "non_adjacent": [
+            row
+            for a, b in run.pairs
+            if (a, b) not in adjacent
+            for row in [non_adjacent_row(run, a, b)]
         ],
         "figures": figures(run, measures, adjacent),
         "evaluations": evaluations(run, adjacent),
@@ -137,7 +140,7 @@ def ordering(measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]) -> list
     return [row for row in (*found, {**inside, "inside": True}) if row["of"]]
 
 
-def far_row(run: "Run", a: str, b: str) -> dict[str, Any]:
+def non_adjacent_row(run: "Run", a: str, b: str) -> dict[str, Any]:
     """Exact matching of a distant pair and the composition of the steps between, on the same features."""
     exact = run.matching_table(a, b)
     same = (exact["status"] == "live") & (exact["partner"] >= 0)
@@ -185,7 +188,7 @@ def example_path(run: "Run", steps: Mapping[int, Sequence[Step]]) -> list[Step]:
 def example_paths(
     steps: Mapping[int, Sequence[Step]], chains: Sequence[Sequence[str]]
 ) -> list[dict[str, Any]]:
-    """Whole paths of live features, from the cheapest to the dearest, at fixed quantiles of cost."""
+    """Whole paths of live features, from the cheapest to the most costly, at fixed quantiles of cost."""
     chosen = []
     for chain in chains:
         whole = [
@@ -214,7 +217,7 @@ def embedded(run: "Run", steps: Mapping[int, Sequence[Step]]) -> str:
         cost, quantile, cosine, margin, extra = (_short(value) for value in values)
         return [
             position[step.key], step.feature, step.status, cost, quantile, cosine, margin,
-            int(step.certain), step.runner_up, extra, list(step.doubts), life(step),
+            int(step.certain), step.runner_up, extra, list(step.warnings), life(step),
             _short(step.runner_up_cosine), step.runner_up_status,
         ]  # fmt: skip
 
@@ -223,13 +226,13 @@ def embedded(run: "Run", steps: Mapping[int, Sequence[Step]]) -> str:
 
 
 def life(step: Step) -> str:
-    """What a reader should know of a path's ends, in words; '' where there is nothing to say."""
+    """What a reader should know of a path's ends, in words; '' if there is nothing to say."""
     said = ("born here" if step.born else "", "dies here" if step.dies else "")
     return ", ".join(filter(None, said))
 
 
 def number(value: Any) -> str:
-    """Four significant digits; a dash where there is no value."""
+    """Four significant digits; a dash if there is no value."""
     return "–" if value is None or not np.isfinite(value) else f"{value:.4g}"
 
 

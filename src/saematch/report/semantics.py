@@ -30,7 +30,7 @@ def _entry(run: "Run", one: Judged) -> dict[str, Any]:
     return {
         "experiment": one.experiment,
         "judge": one.judge,
-        "tells": one.tells,
+        "passes_controls": one.passes_controls,
         "verdict": one.verdict,
         "source": one.about["config"]["descriptions"],
         "origin": _origin(run, one),

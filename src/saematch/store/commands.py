@@ -24,7 +24,7 @@ DESCRIBING = {
 """Verb and flags of what makes descriptions, by their source."""
 _VERBS = {
     "features": "describe",
-    "contexts": "describe",
+    "examples": "describe",
     "descriptions": "describe",
     "judging": "judge",
     "judgements.parquet": "judge",
@@ -52,7 +52,7 @@ def describing(directory: str | Path, source: str) -> str:
 
 
 def makes(directory: str | Path, name: str, settings: Mapping[str, Any] | None) -> str:
-    """The command that makes an output anew; `settings`: the run's, None where they are not known."""
+    """The command that makes an output again; `settings`: the run's, None if they are not known."""
     verb = _VERBS.get(name.split("/")[0], "run")
     if name == MEASURES_NAME or name.startswith(_FROM_WEIGHTS):
         verb = "run"

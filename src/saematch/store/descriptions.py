@@ -22,7 +22,7 @@ class Described:
 
     descriptions: tuple[Description, ...]
     about: Mapping[str, Any]
-    """What the table says beside its rows: corpora, tokens, model."""
+    """What the table's metadata says: corpora, tokens, model."""
 
     @cached_property
     def texts(self) -> Mapping[int, str]:
@@ -36,7 +36,7 @@ class Described:
 
     @property
     def example(self) -> tuple[int, str]:
-        """A feature in the middle of those described, and its text; '' where there is none."""
+        """A feature in the middle of those described, and its text; '' if there is none."""
         features = sorted(self.texts)
         if not features:
             return -1, ""
@@ -45,7 +45,7 @@ class Described:
 
 
 def descriptions_of(run: "Tables", source: str, key: str) -> Described | None:
-    """The current descriptions of an SAE from a source (freshness.py); None where there are none."""
+    """The current descriptions of an SAE from a source (freshness.py); None if there are none."""
     name = descriptions_name(source, key)
     if not run.directory.is_current(name):
         return None

@@ -2,7 +2,7 @@
 
 1. One process at a time holds the directory to write in it (locking.py); readers need no lock.
 2. An output is *finished* when the manifest records the sha256 of its inputs and of its bytes.
-3. To make one anew its record is taken out first, then the file is replaced, then recorded: a kill
+3. To make one again its record is taken out first, then the file is replaced, then recorded: a kill
    in between leaves a file without a record, which is made again.
 4. A finished file whose bytes differ from its record was altered by someone else: an error.
 """
@@ -46,7 +46,7 @@ KNOWN_NAMES = {
     "evaluation",
     "features",
     "descriptions",
-    "contexts",
+    "examples",
     "judging",
     "judgements.parquet",
     "figures",
@@ -72,7 +72,7 @@ class KeptFile:
             data = self.path.read_bytes()
         except FileNotFoundError:
             raise AlteredError(
-                f"needed {self.path}, found no such file; make it again with {made_by(self.path)}"
+                f"there is no file {self.path}; make it again with {made_by(self.path)}"
             ) from None
         except OSError as error:
             raise files.os_error_in_words(error, "read", self.path) from error
@@ -81,7 +81,7 @@ class KeptFile:
         return data
 
     def table(self) -> "tuple[pa.Table, dict[str, Any]]":
-        """Its rows, and what it says beside them; raises as `read`."""
+        """Its rows, and what it says next to them; raises as `read`."""
         return decode(self.read())
 
 
@@ -133,7 +133,7 @@ class RunDirectory:
         """The path of an output; InputError for a name that leads out of the directory."""
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\\" in name:
-            raise InputError(f"needed the name of a file in {self.path}, found '{name}'")
+            raise InputError(f"expected the name of a file in {self.path}, got '{name}'")
         return self.path.joinpath(*pure.parts)
 
     def record(self, name: str) -> Record | None:
@@ -153,7 +153,7 @@ class RunDirectory:
         return [name for name in self.names(prefix) if self.is_current(name)]
 
     def table(self, name: str) -> "tuple[pa.Table, dict[str, Any]]":
-        """The rows of a table, and what it says beside them.
+        """The rows of a table, and what it says next to them.
 
         Raises InputError where it is not finished, not current, or altered.
         """
@@ -173,8 +173,7 @@ class RunDirectory:
             record = self.record(name)
         if record is None:
             raise InputError(
-                f"needed {self.file(name)}, found that it is not finished; "
-                "run the same saematch command again"
+                f"{self.file(name)} is not finished; run the same saematch command again"
             )
         return KeptFile(name, self.file(name), record.sha256)
 
@@ -252,7 +251,7 @@ class RunDirectory:
             if self._held:
                 return empty_manifest()
             raise InputError(
-                f"needed a run directory, found no {MANIFEST} in {self.path}; "
+                f"expected a run directory, got no {MANIFEST} in {self.path}; "
                 "make one with saematch run"
             ) from None
         except OSError as error:
@@ -263,7 +262,7 @@ class RunDirectory:
         if not self.path.exists():
             return
         if not self.path.is_dir():
-            raise UsageError(f"needed a folder for the run, found a file at {self.path}")
+            raise UsageError(f"expected a folder for the run, got a file at {self.path}")
         if self.file(MANIFEST).exists():
             return
         foreign = sorted(
@@ -275,6 +274,6 @@ class RunDirectory:
         )
         if foreign:
             raise UsageError(
-                f"needed an empty folder or a run directory, found '{foreign[0]}' and no "
+                f"expected an empty folder or a run directory, got '{foreign[0]}' and no "
                 f"{MANIFEST} in {self.path}; give another directory"
             )

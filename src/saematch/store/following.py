@@ -1,4 +1,4 @@
-"""Every path of a run, step by step, with what a reader needs to doubt a step."""
+"""Every path of a run, step by step, with warnings."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from saematch.matching.registry import MAIN
 from saematch.store.judge_results import labels_of_pairs
 from saematch.store.names import PAIR_SOURCES, candidates_name, matching_name
 from saematch.store.schema import CANDIDATES
-from saematch.store.warnings import Doubt, Other, Pair
+from saematch.store.warnings import Other, Pair, StepWarning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,10 +44,10 @@ class Step:
     """Nothing at the layer before was matched to it."""
     dies: bool = False
     """It is matched to nothing at the next layer."""
-    doubts: tuple[str, ...] = ()
-    """Why to doubt the step, in words; empty where nothing speaks against it."""
-    kinds: tuple[Doubt, ...] = ()
-    """What kinds of doubt they are."""
+    warnings: tuple[str, ...] = ()
+    """Warnings about the step, in words; empty if there are none."""
+    kinds: tuple[StepWarning, ...] = ()
+    """The kinds of these warnings."""
 
 
 def followed_steps(run: "Tables") -> Mapping[int, Sequence[Step]]:
@@ -77,7 +77,7 @@ class _Steps:
         """`wanted`: those rows of `paths` that steps are made of."""
         self._run, self._paths, self._wanted = run, paths, wanted
         self._labels = labels_of_pairs(run)
-        self._firings = _firings_of_pairs(run, wanted)
+        self._activation_counts = _activation_counts_of_pairs(run, wanted)
         self._near = cache(self._near_of)
 
     def along(self, rows: Iterable[Mapping[Any, Any]]) -> list[Step]:
@@ -101,10 +101,12 @@ class _Steps:
             **values,
             nearer=near.nearer.get(source),
             by_direction=near.by_direction.get(source),
-            firings=self._firings.get((before.key, row["key"], source, row["feature"])),
+            activation_counts=self._activation_counts.get(
+                (before.key, row["key"], source, row["feature"])
+            ),
             labels=self._labels.get((before.key, row["key"], source, row["feature"]), ()),
         )
-        doubts = pair.doubts
+        warnings = pair.warnings
         other = near.runner_up.get(source)
         if other is not None and other.cost is not None:
             values |= {
@@ -118,8 +120,8 @@ class _Steps:
             feature=row["feature"],
             status=row["status"],
             dies=row["dies"],
-            doubts=tuple(words for _, words in doubts),
-            kinds=tuple(kind for kind, _ in doubts),
+            warnings=tuple(words for _, words in warnings),
+            kinds=tuple(kind for kind, _ in warnings),
             **values,
         )
 
@@ -175,14 +177,17 @@ class _Steps:
         }
 
 
-def _firings_of_pairs(
+def _activation_counts_of_pairs(
     run: "Tables", wanted: "pd.DataFrame"
 ) -> dict[tuple[str, str, int, int], tuple[int, int, int]]:
-    """Firings of a feature, of its partner and of both on all texts, by (a, b, feature, partner); `wanted`:
-    rows of paths that features are taken from."""
+    """Tokens on which a feature, its partner and both are active, on all texts, by (a, b, feature, partner);
+    `wanted`: rows of paths that features are taken from."""
     import pandas as pd
 
-    pair, counts = ["a", "b", "feature", "partner"], ["firings", "partner_firings", "joint_firings"]
+    pair, counts = (
+        ["a", "b", "feature", "partner"],
+        ["activation_count", "partner_activation_count", "joint_activation_count"],
+    )
     frames = []
     for name in run.directory.current_names(PAIR_SOURCES):
         table = run.directory.table(name)[0].select([*pair, *counts, "strategy"]).to_pandas()
@@ -212,7 +217,7 @@ class _Near:
     nearer: Mapping[int, Other]
     by_direction: Mapping[int, Other]
     statuses: Mapping[int, str]
-    """Of the candidates."""
+    """The candidates."""
 
 
 def _first(near: "pd.DataFrame") -> dict[int, Other]:

@@ -40,9 +40,9 @@ class Judged:
         return self.table.to_pandas()
 
     @property
-    def tells(self) -> bool:
-        """Whether the judge tells its controls apart."""
-        return bool(self.about["tells"])
+    def passes_controls(self) -> bool:
+        """Whether the judge passes its controls."""
+        return bool(self.about["passes_controls"])
 
     @property
     def verdict(self) -> str:
@@ -101,10 +101,10 @@ def answered_experiments(directory: RunDirectory) -> list[str]:
 def best_judge(run: "Tables", experiment: str) -> Judged | None:
     """The judge whose labels decide; None where the experiment was not judged."""
     found = judged(run, experiment)
-    for able in (True, False):  # a judge that cannot tell stands behind any that can
+    for able in (True, False):  # a judge that fails its controls stands behind any that passes
         for prefix in PREFERRED:
             for one in found:
-                if one.tells is able and one.judge.startswith(prefix):
+                if one.passes_controls is able and one.judge.startswith(prefix):
                     return one
     return None
 
@@ -114,14 +114,14 @@ def judged_by(run: "Tables", experiment: str, judge: str) -> Judged:
     if not run.directory.is_current(results_name(experiment, judge)):
         there = ", ".join(f"{one.judge} in {one.experiment}" for one in judged(run))
         raise UsageError(
-            f"needed results of {judge} in {experiment}, found {there or 'none'}; "
+            f"expected results of {judge} in {experiment}, got {there or 'none'}; "
             f"try: saematch judge {run.path} --experiment {experiment}"
         )
     return _read(run, experiment, judge)
 
 
 def name_in(run: "Tables", experiment: str, judge: Judge) -> str | None:
-    """What a judge's results of an experiment are called; None where there are none of this sample."""
+    """What a judge's results of an experiment are called; None if there are none of this sample."""
     from saematch.store.judgements import name_of, results_about  # with what draws samples: heavy
 
     name = name_of(results_about(run.directory, experiment), judge)
@@ -129,7 +129,7 @@ def name_in(run: "Tables", experiment: str, judge: Judge) -> str | None:
 
 
 def labelled_sample(run: "Tables", experiment: str, judge: str) -> "pd.DataFrame":
-    """The questions of an experiment with what a judge said: columns of both tables, a row an answer."""
+    """The questions of an experiment with what a judge said: columns of both tables, one row per answer."""
     sample = run.directory.table(sample_name(experiment))[0].to_pandas()
     answers = run.directory.table(JUDGEMENTS_NAME)[0].to_pandas()
     mine = answers[(answers["experiment"] == experiment) & (answers["judge"] == judge)]
@@ -144,12 +144,12 @@ def labelled_pairs(run: "Tables", experiment: str, judge: str) -> "pd.DataFrame"
 
 
 def labels_of_pairs(run: "Tables") -> dict[tuple[str, str, int, int], tuple[str, ...]]:
-    """What the judges that stand, one an experiment, and tell their controls apart call two features: labels
-    in alphabetical order, by (a, b, feature of a, feature of b)."""
+    """What the judges whose labels count, one per experiment, and who pass their controls call two features:
+    labels in alphabetical order, by (a, b, feature of a, feature of b)."""
     found: dict[tuple[str, str, int, int], set[str]] = {}
     for experiment in answered_experiments(run.directory):
         judge = best_judge(run, experiment)
-        if judge is None or not judge.tells:
+        if judge is None or not judge.passes_controls:
             continue
         rows = labelled_pairs(run, experiment, judge.judge)
         columns = (rows[name] for name in ("a", "b", "feature", "partner", "label"))

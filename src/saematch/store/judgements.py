@@ -46,7 +46,7 @@ def results_about(held: RunDirectory, experiment: str) -> dict[str, dict[str, An
 
 
 def name_of(judges: Mapping[str, Mapping[str, Any]], judge: Judge) -> str:
-    """What the results of a judge are called beside those of others (`results_about`) of an experiment.
+    """What the results of a judge are called among those of others (`results_about`) of an experiment.
 
     Its own name; with a number behind it where another judge has that one: the same model at another
     endpoint, or asked in another way.

@@ -40,7 +40,7 @@ def holding(folder: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise InputError(
-            f"needed to lock {folder}, found: {error.strerror or error}; "
+            f"could not lock {folder}: {error.strerror or error}; "
             "try a directory that you may write to"
         ) from error
     try:

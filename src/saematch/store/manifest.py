@@ -80,7 +80,7 @@ def decode_manifest(data: bytes, path: Path) -> dict[str, Any]:
         raise _altered(path)
     if version != SCHEMA_VERSION:
         raise InputError(
-            f"needed a run directory of schema {SCHEMA_VERSION}, found schema {version} in {path}; "
+            f"expected a run directory of schema {SCHEMA_VERSION}, got schema {version} in {path}; "
             "open it with the saematch that wrote it, or run into another directory"
         )
     if set(content) != set(empty_manifest()) or encode_manifest(content) != data:
@@ -128,10 +128,10 @@ class AlteredError(InputError):
 
 
 def altered_error(path: Path) -> AlteredError:
-    """The error for a file whose bytes are not those that were written; names what makes it anew."""
+    """The error for a file whose bytes are not those that were written; names what makes it again."""
     return AlteredError(
-        f"needed {path} as it was written, found it altered or cut short; delete that file, and it alone "
-        f"is made anew by: {made_by(path)}"
+        f"{path} was altered or cut short after it was written; delete that file, and it alone "
+        f"is made again by: {made_by(path)}"
     )
 
 
@@ -150,8 +150,8 @@ def made_by(path: Path) -> str:
 
 def _altered(path: Path) -> AlteredError:
     return AlteredError(
-        f"needed {path} as it was written, found it altered or cut short; delete that file, and everything "
-        f"in the directory is made anew by: {makes(path.parent, MANIFEST, None)}"
+        f"{path} was altered or cut short after it was written; delete that file, and everything "
+        f"in the directory is made again by: {makes(path.parent, MANIFEST, None)}"
     )
 
 

@@ -95,7 +95,7 @@ def encode_correspondence(correspondence: Correspondence, details: Mapping[str, 
 
 
 def kept_correspondence(file: KeptFile) -> tuple[Correspondence, dict[str, Any]]:
-    """The map in such a table, and what the table says beside its rows."""
+    """The map in such a table, and its metadata."""
     table, details = file.table()
     features, partners, weights = (
         table[name].to_numpy() for name in ("feature", "partner", "weight")

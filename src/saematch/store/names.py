@@ -31,7 +31,7 @@ FROM_PLAN = (
     f"{SOURCES}norms-",
 )
 """Outputs that other settings of the run call for others of."""
-BY_KEY = ("features/", "contexts/", DESCRIPTIONS)
+BY_KEY = ("features/", "examples/", DESCRIPTIONS)
 """Outputs that are of one SAE."""
 
 
@@ -84,18 +84,18 @@ def weight_sources(pairs: Sequence[Sequence[str]]) -> list[str]:
 
 
 def pair_source_name(corpus: str) -> str:
-    """Path of the table of feature pairs' firings on a corpus."""
+    """Path of the table of feature pairs' activations on a corpus."""
     return f"{PAIR_SOURCES}{corpus}.parquet"
 
 
 def features_name(key: str) -> str:
-    """Path of the table of how an SAE's features fire."""
+    """Path of the table of how often an SAE's features are active."""
     return f"features/{key}.parquet"
 
 
-def contexts_name(key: str) -> str:
+def examples_name(key: str) -> str:
     """Path of the table of where they do."""
-    return f"contexts/{key}.parquet"
+    return f"examples/{key}.parquet"
 
 
 def descriptions_name(source: str, key: str) -> str:

@@ -21,7 +21,7 @@ _FOLLOWED: dict[str, str] = {
     **{name: name for name in ("key", "feature", "status", "cost", "cosine", "margin", "certain")},
     **{name: name for name in ("born", "dies", "quantile", "runner_up")},
     "runner_up_extra_cost": "extra_cost",
-    **{name: name for name in ("runner_up_cosine", "runner_up_status", "doubts", "kinds")},
+    **{name: name for name in ("runner_up_cosine", "runner_up_status", "warnings", "kinds")},
 }
 """Columns of `Run.follow`, and what a step calls them (following.py)."""
 
@@ -55,14 +55,14 @@ class Run(Tables):
         return page(title, facts, curve(drawn, "mean decoder MSE of folded, by layer pair"))
 
     def follow(self, layer_key: str | int, feature: int) -> "pd.DataFrame":
-        """The path through a feature, a row a layer; a step's values are in the row of its end.
+        """The path through a feature, one row per layer; a step's values are in the row of its end.
 
         Columns: layer, key, feature, status, cost, cosine, margin, certain, born, dies (as in paths.parquet);
         quantile: share of the step's live-live pairs that cost at most as much (missing
         where a feature is not live); runner_up: the feature of least cost but for the one taken, with
         runner_up_extra_cost (its cost less that of the pair; negative: nearer, but given to another),
-        runner_up_cosine and runner_up_status; doubts: why to doubt the step, in words; kinds: what kinds
-        of doubt these are.
+        runner_up_cosine and runner_up_status; warnings: about the step, in words; kinds: the kinds of these
+        warnings.
         Raises UsageError naming the layers, or the features, that there are.
         """
         import pandas as pd
@@ -73,7 +73,7 @@ class Run(Tables):
         steps = steps_through(self, key, feature)
         if not steps:
             raise UsageError(
-                f"needed a layer that paths go through, found {key}; there are: "
+                f"expected a layer that paths go through, got {key}; there are: "
                 f"{', '.join(name for chain in self.chains for name in chain)}"
             )
         path = pd.DataFrame(
@@ -87,17 +87,17 @@ class Run(Tables):
 
 
 def open_run(directory: str | Path) -> Run:
-    """The run in a directory; raises InputError where there is none or its manifest was altered."""
+    """The run in a directory; raises InputError if there is none or its manifest was altered."""
     run = Run(RunDirectory(directory))
     if run.manifest["config"] is None:
-        raise InputError(f"needed a run in {directory}, found one that was never begun")
+        raise InputError(f"the run in {directory} has not started")
     return run
 
 
 @contextmanager
 def holding_run(directory: str | Path) -> Iterator[RunDirectory]:
     """Be the only writer of a run that is there; raises as `open_run`, then as `RunDirectory.holding`."""
-    open_run(directory)  # first: nothing is made where there is no run
+    open_run(directory)  # first: nothing is made if there is no run
     with RunDirectory(directory).holding() as held:
         yield held
 

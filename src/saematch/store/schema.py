@@ -99,7 +99,7 @@ def canonical_json(value: Any) -> str:
     return to_json(value, sort_keys=True, compact=True)
 
 
-_STATUS = "live, dead (never fired on the named corpus) or degenerate"
+_STATUS = "live, dead (never active on the named corpus) or degenerate"
 
 MATCHINGS = Table(
     "matchings/{strategy}/{parts}/{a}--{b}.parquet",
@@ -245,7 +245,7 @@ DOCUMENTS = Table(
 )
 
 _FEATURES = (
-    Column("features", INTS, "", "features that fired in the document"),
+    Column("features", INTS, "", "features that were active in the document"),
     Column("counts", INTS, "tokens", "on how many tokens each of them did"),
 )
 
@@ -253,7 +253,7 @@ _FEATURES = (
 def _moments(of: str) -> tuple[Column, ...]:
     return tuple(
         column
-        for prefix, which in (("", "tokens but BOS"), ("typical_", "of them, those not outlying"))
+        for prefix, which in (("", "tokens but BOS"), ("typical_", "of them, the typical ones"))
         for column in (
             Column(f"{prefix}tokens", INT, "tokens", which),
             Column(f"{prefix}{of}_sum", FLOATS, "residual stream", "sum over them, [d_model]"),
@@ -266,19 +266,19 @@ def _moments(of: str) -> tuple[Column, ...]:
 
 STREAMS = Table(
     "evaluation/documents/{corpus}/streams/{key}.parquet",
-    "a document at one SAE: sums of the residual stream, and firings",
+    "a document at one SAE: sums of the residual stream, and activations",
     (DOCUMENTS.columns[0], *_moments("stream"), *_FEATURES),
 )
 
-ARMS = Table(
+CONDITIONS = Table(
     "evaluation/documents/{corpus}/{strategy}/{parts}/{a}--{b}.parquet",
-    "a document under a strategy or intervention: sums of the error, loss, joint firings",
+    "a document under a strategy or intervention: sums of the error, loss, joint activations",
     (
         Column("draw", INT, "", "draw of `random`; 0 elsewhere"),
         DOCUMENTS.columns[0],
         *_moments("error"),
         Column("loss", FLOAT, "nats, summed", "with the intervention; null: not taken", True),
-        Column("features", INTS, "", "features of a that fired together with their partner"),
+        Column("features", INTS, "", "features of a that were active together with their partner"),
         _FEATURES[1],
     ),
 )
@@ -293,15 +293,15 @@ PAIRS = Table(
         Column("strategy", TEXT, "", "folded, unfolded, cosine or correlation"),
         Column("feature", INT, "", "feature of a"),
         Column("partner", INT, "", "feature of b"),
-        Column("firings", INT, "tokens", "on which the feature fired"),
-        Column("partner_firings", INT, "tokens", "on which its partner fired"),
-        Column("joint_firings", INT, "tokens", "on which both did"),
-        Column("phi", FLOAT, "-1 to 1", "φ of the two; null: the feature never fired", True),
+        Column("activation_count", INT, "tokens", "on which the feature was active"),
+        Column("partner_activation_count", INT, "tokens", "on which its partner was active"),
+        Column("joint_activation_count", INT, "tokens", "on which both were"),
+        Column("phi", FLOAT, "-1 to 1", "φ of the two; null: the feature was never active", True),
         Column(
             "lift",
             FLOAT,
             "ratio",
-            "joint firings over those by chance; null: one never fired",
+            "joint activations over those by chance; null: one was never active",
             True,
         ),
         Column(
@@ -326,7 +326,7 @@ CAUSAL = Table(
         Column("strategy", TEXT, "", "whose partner it is"),
         Column("stratum", INT, "", "of the folded cost of the feature's pair, 0 the cheapest"),
         Column("document", INT, "", "document in which both were ablated"),
-        Column("tokens", INT, "tokens", "on which the feature fired there"),
+        Column("tokens", INT, "tokens", "on which the feature was active there"),
         Column("agreement", FLOAT, "-1 to 1", "cosine of the two changes of the logits"),
     ),
 )
@@ -336,7 +336,7 @@ COMPARED = Table("evaluation/compared/{a}--{b}.parquet", MEASURES.row, MEASURES.
 
 TABLES = (
     MATCHINGS, CANDIDATES, PATHS, MEASURES, MEASURE_SOURCE, COMPARED,
-    DOCUMENTS, STREAMS, ARMS, CAUSAL, PAIRS, PAIR_SOURCE, CORRESPONDENCES,
+    DOCUMENTS, STREAMS, CONDITIONS, CAUSAL, PAIRS, PAIR_SOURCE, CORRESPONDENCES,
 )  # fmt: skip
 
 WEIGHT_MEASURES: Mapping[str, tuple[str, str]] = {
@@ -398,35 +398,39 @@ WEIGHT_MEASURES: Mapping[str, tuple[str, str]] = {
 """Unit and meaning of every measure that needs no data."""
 
 DATA_MEASURES: Mapping[str, tuple[str, str]] = {
-    "l0": ("features a token", "mean number of features that fire on a token; a and b are one SAE"),
-    "outlying": (
+    "l0": (
+        "features a token",
+        "mean number of features that are active on a token; a and b are one SAE",
+    ),
+    "massive_tokens": (
         "0 to 1",
         "share of tokens whose residual norm exceeds 10 medians of their document",
     ),
     "explained_variance": ("at most 1", "1 - fvu"),
     "fvu": ("from 0", "variance of the error over variance of the stream, summed over dimensions"),
-    "explained_variance_typical": ("at most 1", "the same without outlying tokens"),
-    "fvu_typical": ("from 0", "the same without outlying tokens"),
+    "explained_variance_typical": ("at most 1", "the same without massive-activation tokens"),
+    "fvu_typical": ("from 0", "the same without massive-activation tokens"),
     "delta_loss": ("nats a token", "mean cross-entropy with the intervention, less that without"),
-    "matching_score": ("0 to 1", "joint firings over firings of the features of a"),
+    "matching_score": ("0 to 1", "joint activations over activations of the features of a"),
     "features_compared": (
         "features",
-        "features of a that scores are over: they fired, and have a partner under every map of the pair",
+        "features of a that scores are over: they were active, and have a partner under every map "
+        "of the pair",
     ),
-    "matching_score_reverse": ("0 to 1", "joint firings over firings of the partners"),
-    "jaccard": ("0 to 1", "joint firings over tokens on which either fires"),
-    "matching_score_macro": ("0 to 1", "mean over features that fired of their own score"),
+    "matching_score_reverse": ("0 to 1", "joint activations over activations of the partners"),
+    "jaccard": ("0 to 1", "joint activations over tokens on which either is active"),
+    "matching_score_macro": ("0 to 1", "mean over active features of their own score"),
     "phi": (
         "-1 to 1",
-        "mean over features that fired of φ with their partner; 0 where that never does",
+        "mean over active features of φ with their partner; 0 if that is never active",
     ),
-    "chance": ("0 to 1", "matching_score if partners fired independently at the same rates"),
+    "chance": ("0 to 1", "matching_score if partners activated independently at the same rates"),
     "lift": ("ratio", "matching_score over chance"),
-    "matching_score_density_{group}": (
+    "matching_score_frequency_{group}": (
         "0 to 1",
-        "matching_score of features by the share of tokens they fire on",
+        "matching_score of features by the share of tokens they activate on",
     ),
-    "chance_density_{group}": ("0 to 1", "chance of the same"),
+    "chance_frequency_{group}": ("0 to 1", "chance of the same"),
     "causal_agreement": (
         "-1 to 1",
         "mean over sampled pairs of the cosine of what ablating either does",

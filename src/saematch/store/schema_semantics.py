@@ -8,23 +8,25 @@ TEXTS = pa.list_(pa.string())
 
 FEATURES = Table(
     "features/{key}.parquet",
-    "a feature, as it fires on a corpus",
+    "a feature, by its activations on a corpus",
     (
         Column("feature", INT, "", "feature of the SAE"),
-        Column("firings", INT, "tokens", "on which it fires"),
-        Column("density", FLOAT, "0 to 1", "share of tokens on which it fires"),
-        Column("mean_activation", FLOAT, "activation", "mean where it fires; null: never", True),
-        Column("greatest_activation", FLOAT, "activation", "greatest; null: never fires", True),
-        Column("fires_on", TEXTS, "", "tokens with most of its activation"),
-        Column("fires_on_share", FLOATS, "0 to 1", "their shares of it"),
-        Column("amid", TEXTS, "", "tokens that stand in its contexts more often than chance"),
-        Column("promotes", TEXTS, "", "tokens whose logits its decoder row raises most"),
+        Column("activation_count", INT, "tokens", "on which it is active"),
+        Column("activation_frequency", FLOAT, "0 to 1", "share of tokens on which it is active"),
+        Column(
+            "mean_activation", FLOAT, "activation", "mean where it is active; null: never", True
+        ),
+        Column("greatest_activation", FLOAT, "activation", "greatest; null: never active", True),
+        Column("activates_on", TEXTS, "", "tokens with most of its activation"),
+        Column("activates_on_share", FLOATS, "0 to 1", "their shares of it"),
+        Column("amid", TEXTS, "", "tokens in its examples more often than by chance"),
+        Column("top_logits", TEXTS, "", "tokens whose logits its decoder row raises most"),
     ),
 )
 
-CONTEXTS = Table(
-    "contexts/{key}.parquet",
-    "a context in which a feature fires strongly; one a document",
+EXAMPLES = Table(
+    "examples/{key}.parquet",
+    "a max-activating example of a feature, at most one per document",
     (
         Column("feature", INT, "", "feature of the SAE"),
         Column("half", INT, "", "half of the documents that it is from: 0 or 1"),
@@ -35,7 +37,7 @@ CONTEXTS = Table(
         Column("activation", FLOAT, "activation", "on that token, the strongest of the document"),
         Column("place", INT, "tokens", "of that token among the tokens here"),
         Column("tokens", TEXTS, "", "the token and those around it, as text"),
-        Column("activations", FLOATS, "activation", "on each of them; 0: it does not fire"),
+        Column("activations", FLOATS, "activation", "on each of them; 0: not active"),
     ),
 )
 
@@ -60,7 +62,7 @@ SAMPLE = Table(
             "kind",
             TEXT,
             "",
-            "pair; same: a feature and itself from other contexts; different: two drawn at random; "
+            "pair; same: a feature and itself from other examples; different: two drawn at random; "
             "calibration-same, calibration-different: such pairs that thresholds are set on",
         ),
         Column("strategy", TEXT, "", "that pairs the two; '': a control"),
@@ -116,7 +118,7 @@ RESULTS = Table(
     ),
 )
 
-SEMANTIC_TABLES = (FEATURES, CONTEXTS, DESCRIPTIONS, SAMPLE, JUDGEMENTS, RESULTS)
+SEMANTIC_TABLES = (FEATURES, EXAMPLES, DESCRIPTIONS, SAMPLE, JUDGEMENTS, RESULTS)
 
 JUDGED_MEASURES = {
     "mean": ("1 to 3", "mean of the labels: DIFFERENT 1, MAYBE 2, SAME 3"),

@@ -55,7 +55,7 @@ class Tables:
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Adjacent pairs first, in order of depth, then far ones."""
+        """Adjacent pairs first, in order of depth, then the others."""
         _, details = self.directory.table(WEIGHTS_NAME)
         return tuple((a, b) for a, b in details["pairs"])
 
@@ -72,7 +72,7 @@ class Tables:
         return tuple(pair for keys in self.chains for pair in pairwise(keys))
 
     def matching_table(self, a: str | int, b: str | int, strategy: str = MAIN) -> "pd.DataFrame":
-        """The table of a pair's matching under the run's parts; `composition`: of far pairs.
+        """The table of a pair's matching under the run's parts; `composition`: of non-adjacent pairs.
 
         Raises UsageError naming the pairs or strategies there are.
         """
@@ -127,7 +127,7 @@ class Tables:
         if not self.directory.current_names(folder):
             there = {found.split("/")[1] for found in self.directory.current_names("matchings/")}
             raise UsageError(
-                f"needed a strategy of {', '.join(sorted(there)) or 'a finished run'}, found "
+                f"expected a strategy of {', '.join(sorted(there)) or 'a finished run'}, got "
                 f"'{strategy}'"
             )
         raise self._no_pair(first, second, folder)
@@ -136,8 +136,8 @@ class Tables:
         names = self.directory.current_names(folder)
         there = [name.removeprefix(folder).removesuffix(".parquet") for name in names]
         return UsageError(
-            f"needed one of the pairs {', '.join(there) or '(none is finished)'}, found {a}--{b}; "
-            "pairs further apart are matched by far (in the command line --far)"
+            f"expected one of the pairs {', '.join(there) or '(none is finished)'}, got {a}--{b}; "
+            "pairs further apart are matched if named by non_adjacent (--non-adjacent on the command line)"
         )
 
     def _frame(self, name: str) -> "pd.DataFrame":

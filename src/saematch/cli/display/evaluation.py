@@ -52,7 +52,7 @@ def evaluation_summary(run: "Run") -> None:
             CONSOLE.print(styled(("note:", "yellow"), f" {note}"))
     CONSOLE.print(
         "EV: explained variance of what takes the place of the later layer's stream. ΔL: rise of the "
-        "loss, nats a token. score: joint firings over firings; lift: over chance. causal: cosine of "
+        "loss, nats a token. score: joint activations over activations; lift: over chance. causal: cosine of "
         "what ablating either of a pair does to the logits (first corpus).\n"
         f"Intervals of every pair: {run.path / 'evaluation' / 'measures.parquet'}\n"
         f"Report: {run.path / 'report.html'}"

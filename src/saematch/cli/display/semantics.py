@@ -58,7 +58,7 @@ def described_summary(run: "Run", flags: str = "") -> None:
     for note in notes:
         CONSOLE.print(styled(("note:", "yellow"), f" {printable(note)}"))
     CONSOLE.print(
-        f"Tables: {run.path}/descriptions, contexts, features\n"
+        f"Tables: {run.path}/descriptions, examples, features\n"
         f"Next: saematch judge {run.path}"
         f"{flags}"
     )
@@ -107,7 +107,8 @@ def explaining_shown(
     """What will be asked to describe features, and what it may cost; whether to go on."""
     if not quiet:
         CONSOLE.print(
-            f"{plural(intent.features, 'feature')}, described from either half of their contexts; "
+            f"{plural(intent.features, 'feature')}, described from either half of their "
+            f"max-activating examples; "
             f"answered already: {intent.answered:,}."
         )
     return not intent.estimate.calls or _agreed(intent.estimate, "the endpoint", yes, spinner)
@@ -123,7 +124,7 @@ def _agreed(estimate: "Estimate", endpoint: str, yes: bool, spinner: Spinner | N
         return True
     if not SIGNS.is_terminal:
         raise UsageError(
-            "needed your word before a language model is asked, found no terminal to ask you in; "
+            "a language model would be asked, and there is no terminal in which to confirm; "
             "add --yes"
         )
     with spinner.still() if spinner else nullcontext():
@@ -143,7 +144,7 @@ def judged_json(run: "Run", experiment: str, judge: str) -> dict[str, Any]:
 def judged_summary(run: "Run", experiment: str, judge: str) -> None:
     """Labels by strategy, or by pair of layers, and how good the judge is."""
     found = judged_by(run, experiment, judge)
-    style = "green" if found.tells else "bold red"
+    style = "green" if found.passes_controls else "bold red"
     CONSOLE.print(styled("\n", (judge, "bold"), ": ", (found.verdict, style)))
     _quality(found)
     rows = new_table("strategy", "layers", "mean label", "DIFFERENT", "MAYBE", "SAME")

@@ -146,7 +146,7 @@ def inspection(found: "Inspection") -> None:
 def matchings(
     found: "Matching", rows: "Mapping[str, Mapping[str, Interval]]", output: Path | None
 ) -> None:
-    """One matching's proof and, beside it, the other strategies on the same pair."""
+    """One matching's proof and, next to it, the other strategies on the same pair."""
     table = new_table("strategy", "MSE dec", "raw", "MSE enc", "cosine", "cost", "certain")
     for strategy, measures in rows.items():
         values = {name: one.value for name, one in measures.items()}
@@ -268,7 +268,7 @@ def next_steps(out: Path) -> None:
 
 
 def path(steps: pd.DataFrame, key: str, feature: int) -> None:
-    """One feature through the layers, a row a layer."""
+    """One feature through the layers, one row per layer."""
     table = new_table(
         "layer", "feature", "status", "cost", "rank", "cosine", "margin", "certain", "runner-up"
     )
@@ -294,12 +294,12 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
     CONSOLE.print(f"Feature {key}/{feature}: nearest under a one-to-one matching, layer by layer")
     CONSOLE.print(table)
     for step in steps.to_dict("records"):
-        if step["doubts"]:
+        if step["warnings"]:
             name = f"{step['key']}/{step['feature']}"
-            CONSOLE.print(styled(("doubt", "yellow"), f" {name}: {'; '.join(step['doubts'])}"))
+            CONSOLE.print(styled(("warning", "yellow"), f" {name}: {'; '.join(step['warnings'])}"))
     CONSOLE.print(
-        "A row tells of the step into its layer. rank: where its cost lies among the live "
-        "pairs (100%: the dearest). certain: every optimal matching takes the step. margin: "
+        "Each row is the step into its layer. rank: where its cost lies among the live "
+        "pairs (100%: the most costly). certain: every optimal matching takes the step. margin: "
         "proven rise of the total if it were forbidden. runner-up: the nearest other live feature "
         "(and its extra cost; below zero it is nearer, but was given to another feature, as "
         "small features are near to everything)."
@@ -322,8 +322,8 @@ def _narrow(table: Table, *names: int) -> None:
 
 
 def _short(value: Any, sign: str = "") -> str:
-    """Two or three significant digits in at most seven signs beside the minus, for tables of many
-    columns; nothing where there is no value."""
+    """Two or three significant digits in at most seven characters besides the minus, for tables of many
+    columns; nothing if there is no value."""
     if value is None or pd.isna(value):
         return ""
     if 1e3 <= abs(value) < 1e6:
@@ -332,7 +332,7 @@ def _short(value: Any, sign: str = "") -> str:
 
 
 def number(value: Any) -> str:
-    """Four significant digits; nothing where there is no value."""
+    """Four significant digits; nothing if there is no value."""
     return "" if value is None or pd.isna(value) else f"{value:.4g}"
 
 

@@ -4,24 +4,24 @@ import {clear, make, styled} from "./elements.js";
 import {followAddress} from "./route.js";
 import {ask} from "./questions.js";
 import {counted, percent, plural, short, signed} from "./numbers.js";
-import {contextLine, meaning} from "./tokens.js";
+import {exampleLine, meaning} from "./tokens.js";
 import {featureLink, labelMarks} from "./find.js";
 
-const CONTEXTS = 3;
-const MORE_CONTEXTS = 12;
+const EXAMPLES = 3;
+const MORE_EXAMPLES = 12;
 
 function pairs(rows) {
   return make("dl", {}, rows.map(([term, ...value]) => [make("dt", {}, term), make("dd", {}, value)]));
 }
 
-// Why to doubt a step; features of its layer that are named lead to their paths.
-function doubtsOf(card) {
+// Warnings about a step; features of its layer that are named lead to their paths.
+function warningsOf(card) {
   const before = card.step.from.slice(0, card.step.from.lastIndexOf("/"));
-  const parts = card.step.doubts.join("; ").split(/(\S+\/\d+)/).map(part => {
+  const parts = card.step.warnings.join("; ").split(/(\S+\/\d+)/).map(part => {
     const slash = part.lastIndexOf("/");
     return [card.key, before].includes(part.slice(0, slash)) ? featureLink(part.slice(0, slash), part.slice(slash + 1)) : part;
   });
-  return make("p", {class: "doubts"}, make("b", {}, "Doubt this step: "), parts);
+  return make("p", {class: "warnings"}, make("b", {}, "Warning: "), parts);
 }
 
 // φ and lift are means over the texts on which they are known, which may be fewer for one of them.
@@ -29,7 +29,7 @@ function together(step) {
   const {phi_texts: texts, lift_texts: lifted} = step;
   const of = count => (texts === lifted ? "" : ` (${plural(count, "text")})`);
   return [`φ ${short(step.phi, 2)}${of(texts)}`, step.lift === null ? "" : `, lift ${short(step.lift)}${of(lifted)}`,
-    make("br"), make("span", {class: "quiet small"}, `${counted(step.joint_fired)} of ${counted(step.fired)} and ${counted(step.partner_fired)}`)];
+    make("br"), make("span", {class: "quiet small"}, `${counted(step.joint_active)} of ${counted(step.active)} and ${counted(step.partner_active)}`)];
 }
 
 function stepBlock(card) {
@@ -43,14 +43,14 @@ function stepBlock(card) {
       ["decoder MSE", short(step.mse)],
       ["cosine", short(step.cosine, 2)],
       ["cost", short(step.cost), " ", bar],
-      ["margin", short(step.margin), step.certain === null ? "" : step.certain ? " certain" : make("span", {class: "doubt"}, " not certain")],
-      step.phi === null ? null : ["fire together", together(step)],
+      ["margin", short(step.margin), step.certain === null ? "" : step.certain ? " certain" : make("span", {class: "warning"}, " not certain")],
+      step.phi === null ? null : ["active together", together(step)],
       step.runner_up === null ? null : ["runner-up", featureLink(card.key, step.runner_up), ` ${signed(step.extra_cost)}`,
         `, cosine ${short(step.runner_up_cosine, 2)}`, step.runner_up_status && step.runner_up_status !== "live"
-          ? make("span", {class: "doubt"}, ` ${step.runner_up_status}`) : null],
+          ? make("span", {class: "warning"}, ` ${step.runner_up_status}`) : null],
     ].filter(Boolean)),
     step.labels?.length ? make("p", {class: "judged"}, "judged ", labelMarks(step.labels), judgedButton(step.from)) : null,
-    step.doubts.length ? doubtsOf(card) : null);
+    step.warnings.length ? warningsOf(card) : null);
 }
 
 // A button that puts what it asks for below itself.
@@ -64,7 +64,7 @@ function disclosure(label, load) {
     try {
       clear(place, await load());
     } catch (error) {
-      clear(place, make("p", {class: "doubt", role: "alert"}, error.message));
+      clear(place, make("p", {class: "warning", role: "alert"}, error.message));
     }
   });
   return make("div", {class: "disclosure"}, button, place);
@@ -75,7 +75,7 @@ function judgedButton(before) {
     const {judgements} = await ask("judgements", {feature: before});
     return judgements.map(one => make("p", {class: "small"}, make("b", {}, `${one.label ?? "no label"}`),
       ` in ${one.experiment}, by ${one.judge}`, one.score === null ? "" : `, score ${short(one.score, 2)}`,
-      one.stands ? "" : " (its label is not shown: another judge stands for this experiment)", one.doubt ? ` (${one.doubt})` : "",
+      one.stands ? "" : " (its label is not shown: another judge stands for this experiment)", one.warning ? ` (${one.warning})` : "",
       one.reason ? `: ${one.reason}` : ""));
   });
 }
@@ -87,7 +87,7 @@ function candidatesButton(card) {
     if (!answer.candidates.length) return make("p", {class: "small quiet"}, "not kept in this run: saematch run makes them");
     return make("ol", {class: "candidates"}, answer.candidates.map(one => make("li", {},
       one.rank === null ? "by direction: " : null, featureLink(answer.next, one.candidate), ` cost ${short(one.cost)}, cosine ${short(one.cosine, 2)}`,
-      one.status && one.status !== "live" ? make("span", {class: "doubt"}, ` ${one.status}`) : null,
+      one.status && one.status !== "live" ? make("span", {class: "warning"}, ` ${one.status}`) : null,
       one.candidate === answer.partner ? make("b", {}, ", matched") : null,
       one.given_to !== null && one.given_to !== card.feature
         ? [", given to ", featureLink(card.key, one.given_to)] : null,
@@ -95,46 +95,46 @@ function candidatesButton(card) {
   });
 }
 
-function contextBlock(answer, greatest, card, place) {
-  if (!answer.contexts.length) {
-    return make("p", {class: "quiet small"}, card.firings === 0 ? "never fired on the corpora" : "no contexts are kept");
+function exampleBlock(answer, greatest, card, place) {
+  if (!answer.examples.length) {
+    return make("p", {class: "quiet small"}, card.activation_count === 0 ? "never active on the corpora" : "no examples are stored");
   }
-  const more = answer.contexts.length < CONTEXTS || answer.contexts.length > CONTEXTS ? null
-    : make("button", {type: "button", class: "plain"}, "more contexts");
+  const more = answer.examples.length < EXAMPLES || answer.examples.length > EXAMPLES ? null
+    : make("button", {type: "button", class: "plain"}, "more examples");
   more?.addEventListener("click", async () => {
-    const longer = await ask("evidence", {feature: `${card.key}/${card.feature}`, limit: MORE_CONTEXTS})
+    const longer = await ask("evidence", {feature: `${card.key}/${card.feature}`, limit: MORE_EXAMPLES})
       .catch(() => answer);
-    clear(place, contextBlock(longer, greatest, card, place));
+    clear(place, exampleBlock(longer, greatest, card, place));
   });
-  return [answer.contexts.map(one => contextLine(one, greatest)), more];
+  return [answer.examples.map(one => exampleLine(one, greatest)), more];
 }
 
 // A card and `open`, which asks for what stands behind it.
 export function featureCard(card, here, run) {
   const name = `${card.key}/${card.feature}`;
-  const contexts = make("div", {class: "contexts"}, make("p", {class: "quiet small"}, run.sources.length ? "…" : ""));
+  const examples = make("div", {class: "examples"}, make("p", {class: "quiet small"}, run.sources.length ? "…" : ""));
   const elsewhere = make("p", {class: "small"});
   const life = [card.born ? "born here" : "", card.dies ? "dies here" : ""].filter(Boolean).join(", ");
   const node = make("li", {class: here ? "here" : "", "aria-current": here ? "true" : null},
     make("h2", {}, make("span", {class: "quiet"}, `layer ${card.key}`), make("a", {href: followAddress(card.key, card.feature)}, card.feature),
-      card.status && card.status !== "live" ? make("span", {class: "doubt"}, card.status) : null,
-      life ? make("span", {class: "doubt"}, life) : null),
+      card.status && card.status !== "live" ? make("span", {class: "warning"}, card.status) : null,
+      life ? make("span", {class: "warning"}, life) : null),
     stepBlock(card),
     meaning(card, run.sources.length ? "no description" : "not described yet", {shares: true}),
     card.source && card.source !== "activations" ? make("p", {class: "quiet small"}, `description: ${card.source}`) : null,
-    contexts,
-    card.density === null ? null : pairs([["density", percent(card.density, 2), card.firings === null ? "" : ` (${plural(card.firings, "firing")})`], ["greatest activation", short(card.greatest_activation)]]),
+    examples,
+    card.activation_frequency === null ? null : pairs([["activation frequency", percent(card.activation_frequency, 2), card.activation_count === null ? "" : ` (${plural(card.activation_count, "activation")})`], ["greatest activation", short(card.greatest_activation)]]),
     candidatesButton(card), elsewhere);
   const open = async () => {
     try {
-      const answer = await ask("evidence", {feature: name, limit: CONTEXTS});
-      clear(contexts, contextBlock(answer, card.greatest_activation, card, contexts),
-        answer.problems.map(why => make("p", {class: "doubt small", role: "alert"}, why)));
+      const answer = await ask("evidence", {feature: name, limit: EXAMPLES});
+      clear(examples, exampleBlock(answer, card.greatest_activation, card, examples),
+        answer.problems.map(why => make("p", {class: "warning small", role: "alert"}, why)));
       if (answer.descriptions.length > 1) elsewhere.before(otherDescriptions(answer, card));
       if (answer.neuronpedia) elsewhere.append(make("a", {href: answer.neuronpedia, target: "_blank", rel: "noopener noreferrer"},
         "on Neuronpedia ↗"));
     } catch (error) {
-      clear(contexts, make("p", {class: "doubt small", role: "alert"}, error.message));
+      clear(examples, make("p", {class: "warning small", role: "alert"}, error.message));
     }
   };
   return {node, open};

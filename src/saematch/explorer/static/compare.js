@@ -60,9 +60,9 @@ function inWords(answer, run) {
   const text = make("p", {class: "answer"}, make("b", {}, answer.one), " and ", make("b", {}, answer.other),
     ` pair ${percent(all.features ? all.same / all.features : null)} of ${plural(all.features, "live feature")} with the same partner. `);
   if (answer.corpus && all.for_one + all.for_other + all.ties) {
-    text.append(`Where they differ, the partner by ${answer.one} fires together with the feature more often in ${counted(all.for_one)}, `
+    text.append(`Where they differ, the partner by ${answer.one} is active together with the feature more often in ${counted(all.for_one)}, `
       + `that by ${answer.other} in ${counted(all.for_other)}, equally often in ${counted(all.ties)} (text: ${answer.corpus}); ${counted(all.unmeasured)} were not measured. `);
-  } else text.append("How often partners fire together was not measured for these two", ...commandFor("evaluate", run), ". ");
+  } else text.append("How often partners are active together was not measured for these two", ...commandFor("evaluate", run), ". ");
   if (all.judged) {
     text.append(`${answer.judges.map(one => one.split("/")[1]).filter((one, place, all) => all.indexOf(one) === place).join(" and ")} `
       + `labelled the partners by both of ${plural(all.judged, "feature")}, equal in ${counted(all.judged_same)}: mean label `
@@ -82,8 +82,8 @@ function partner(row, side) {
   return make("td", {}, to === null ? make("span", {class: "quiet"}, "nothing") : featureLink(row.next, to),
     labelMarks(row[`labels_${side}`]).map(mark => [" ", mark]),
     make("br"), make("span", {class: "quiet small"}, `MSE ${short(row[`mse_${side}`])}, cosine ${short(row[`cosine_${side}`], 2)}`),
-    row[`firings_${side}`] === null ? null : [make("br"), make("span", {class: "small"},
-      `score ${short(row[`score_${side}`], 2)}, φ ${short(row[`phi_${side}`], 2)}`, side === "one" ? ` of ${plural(row.firings_one, "firing")}` : "")]);
+    row[`activation_count_${side}`] === null ? null : [make("br"), make("span", {class: "small"},
+      `score ${short(row[`score_${side}`], 2)}, φ ${short(row[`phi_${side}`], 2)}`, side === "one" ? ` of ${plural(row.activation_count_one, "activation")}` : "")]);
 }
 
 export async function showCompare(place, asked, run) {
@@ -98,7 +98,7 @@ export async function showCompare(place, asked, run) {
   const steps = run.chains.flatMap(chain => chain.slice(0, -1).map((key, place) => [key, `${key} → ${chain[place + 1]}`]));
   const measured = run.corpora.length > 0;
   const where = [["differ", "where they differ"],
-    ...(measured ? [["one", `where ${answer.one}’s fires together more`], ["other", `where ${answer.other}’s fires together more`]] : []),
+    ...(measured ? [["one", `where ${answer.one}’s is active together more`], ["other", `where ${answer.other}’s is active together more`]] : []),
     ...(answer.judged ? [["judge_one", `where ${answer.one}’s is called more alike`], ["judge_other", `where ${answer.other}’s is called more alike`]] : []),
     ["same", "where they agree"], ["all", "all"]];
   const sorts = [...(measured ? [["difference", "difference of scores"]] : []), ...(answer.judged ? [["labels", "difference of labels"]] : []),
@@ -108,10 +108,10 @@ export async function showCompare(place, asked, run) {
     ["layer", "Layers", [["", "all"], ...steps], asked.layer ?? ""],
     ...(measured ? [["corpus", "Text", run.corpora.map(one => [one, one]), answer.corpus]] : []),
     ["show", "Show", where, answer.show], ["sort", "Sorted by", sorts, answer.sort],
-    ...(measured ? [["fired", "Listed by score if fired", [[0, "ever"], [10, "10 times"], [100, "100 times"], [1000, "1000 times"]], answer.fired]] : []),
+    ...(measured ? [["active", "Listed by score if active", [[0, "ever"], [10, "10 times"], [100, "100 times"], [1000, "1000 times"]], answer.active]] : []),
   ]), inWords(answer, run));
-  for (const why of answer.left_out) place.append(make("p", {class: "notice doubt", role: "alert"}, why));
-  for (const [key, why] of Object.entries(answer.problems)) place.append(make("p", {class: "notice doubt", role: "alert"}, `Layer ${key} is left out: ${why}`));
+  for (const why of answer.left_out) place.append(make("p", {class: "notice warning", role: "alert"}, why));
+  for (const [key, why] of Object.entries(answer.problems)) place.append(make("p", {class: "notice warning", role: "alert"}, `Layer ${key} is left out: ${why}`));
   place.append(tableOf("Counts for every two layers", ["layers", "live features", "same partner", "differ", `${answer.one} more`, `${answer.other} more`, "shares",
     `score, ${answer.one}`, `score, ${answer.other}`, `φ, ${answer.one}`, `φ, ${answer.other}`,
     ...(answer.judged ? ["judged", `label, ${answer.one}`, `label, ${answer.other}`] : [])],
@@ -121,7 +121,7 @@ export async function showCompare(place, asked, run) {
     make("td", {}, row.differ > row.unmeasured ? shares(row) : null),
     [row.score_one, row.score_other, row.phi_one, row.phi_other].map(value => make("td", {}, short(value, 2))),
     answer.judged ? [make("td", {}, counted(row.judged)), [row.label_one, row.label_other].map(value => make("td", {}, short(value)))] : null))),
-  make("p", {class: "quiet small"}, "Score: the share of a feature’s firings on which its partner fires too, mean over features. "
+  make("p", {class: "quiet small"}, "Score: the share of a feature’s activations on which its partner is active too, mean over features. "
     + (shared.length ? `Not one-to-one, so that many features may share a partner: ${shared.join(", ")}. ` : "")
     + "Always-on partners flatter the score, φ less so. "
     + (answer.judged ? "Label: mean over features whose partners by both were labelled in one experiment, 1 (DIFFERENT) to 3 (SAME)." : "")),

@@ -1,4 +1,4 @@
-// Elements from values.  Text is only ever set as text: descriptions and contexts come from strangers.
+// Elements from values.  Text is only ever set as text: descriptions and examples come from strangers.
 
 const SVG = "http://www.w3.org/2000/svg";
 

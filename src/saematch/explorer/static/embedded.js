@@ -3,9 +3,9 @@
 import {plural} from "./numbers.js";
 import {sameToken} from "./tokens.js";
 
-const RANGES = ["mse", "cost", "cosine", "margin", "density", "quantile", "phi", "lift", "fired"];
-const OF_MAIN = {certain: null, quantile: null, labels: null, phi: null, lift: null, phi_texts: null, lift_texts: null, fired: null,
-  partner_fired: null, joint_fired: null, doubts: null};
+const RANGES = ["mse", "cost", "cosine", "margin", "activation_frequency", "quantile", "phi", "lift", "active"];
+const OF_MAIN = {certain: null, quantile: null, labels: null, phi: null, lift: null, phi_texts: null, lift_texts: null, active: null,
+  partner_active: null, joint_active: null, warnings: null};
 
 export function embeddedAnswer(data, question, asked) {
   if (question === "features") return found(data, asked);
@@ -27,9 +27,9 @@ function found(data, asked) {
   const step = row => (other ? {...row, ...row.steps[asked.strategy]} : row);
   const shown = row => (other ? {...row, ...OF_MAIN} : row);
   const rows = data.features.map(row => ({...step(row)})).filter(row => matches(row, asked, saidOf(data, row), main));
-  const sort = asked.sort || (asked.fires ? "share" : "layer");
+  const sort = asked.sort || (asked.activates_on ? "share" : "layer");
   const order = asked.order || (sort === "share" ? "desc" : "asc");
-  if (sort === "share") rows.forEach(row => { row.share = shareOf(row, asked.fires); });
+  if (sort === "share") rows.forEach(row => { row.share = shareOf(row, asked.activates_on); });
   const keys = data.keys;
   const sign = order === "desc" ? -1 : 1;
   const place = (a, b) => keys.indexOf(a.key) - keys.indexOf(b.key) || a.feature - b.feature;
@@ -44,9 +44,9 @@ function found(data, asked) {
     features: rows.slice(offset, offset + limit).map(shown)};
 }
 
-// How much of a feature's activation is on a token; null where it is in its contexts alone.
+// How much of a feature's activation is on a token; null if it is in its examples alone.
 function shareOf(row, token) {
-  const shares = (row.fires_on || []).flatMap((one, place) => (sameToken(one, token) ? [row.fires_on_share[place]] : []));
+  const shares = (row.activates_on || []).flatMap((one, place) => (sameToken(one, token) ? [row.activates_on_share[place]] : []));
   return shares.length ? shares.reduce((sum, one) => sum + one, 0) : null;
 }
 
@@ -62,8 +62,8 @@ function matches(row, asked, said, main) {
   if (asked.text) {
     if (!asked.text.toLowerCase().split(/\s+/).filter(Boolean).every(word => said.includes(word))) return false;
   }
-  if (asked.fires && !holds(row.fires_on, asked.fires) && !holds(row.peaks, asked.fires)) return false;
-  if (asked.promotes && !holds(row.promotes, asked.promotes)) return false;
+  if (asked.activates_on && !holds(row.activates_on, asked.activates_on) && !holds(row.peaks, asked.activates_on)) return false;
+  if (asked.top_logits && !holds(row.top_logits, asked.top_logits)) return false;
   if (asked.feature && `${row.key}/${row.feature}` !== asked.feature.trim()) return false;
   if (asked.layer && !asked.layer.split(",").includes(row.key)) return false;
   if (asked.status && row.status !== asked.status) return false;
@@ -71,9 +71,9 @@ function matches(row, asked, said, main) {
   const fates = {live: row.live_pair, "left out": own.partner !== null && !row.live_pair,
     dies: own.matched && own.partner === null, born: row.born};
   if (asked.pairs && !fates[asked.pairs]) return false;
-  const doubts = row.doubts || [];
-  const doubted = {none: row.doubts !== null && !doubts.length, some: doubts.length > 0};
-  if (asked.doubts && !(doubted[asked.doubts] ?? doubts.includes(asked.doubts))) return false;
+  const warnings = row.warnings || [];
+  const flagged = {none: row.warnings !== null && !warnings.length, some: warnings.length > 0};
+  if (asked.warnings && !(flagged[asked.warnings] ?? warnings.includes(asked.warnings))) return false;
   if (asked.certain && (own.partner === null || row.certain !== (asked.certain === "yes"))) return false;
   if (asked.differs) {
     const other = row.steps[asked.differs];

@@ -1,4 +1,4 @@
-// Features by what is said of them, what they fire on, and how near their nearest feature is.
+// Features by their descriptions, what they activate on, and how near their nearest feature is.
 
 import {clear, make, newId, styled} from "./elements.js";
 import {address, followAddress} from "./route.js";
@@ -7,13 +7,13 @@ import {counted, percent, short} from "./numbers.js";
 import {meaning, sameToken} from "./tokens.js";
 
 const SORTS = [["layer", "layer"], ["mse", "decoder MSE"], ["cost", "cost"], ["cosine", "cosine"],
-  ["margin", "margin"], ["density", "density"], ["quantile", "cost quantile"], ["firings", "firings"],
-  ["phi", "φ"], ["lift", "lift"], ["fired", "firings under φ"]];
-const RANGE_FIELDS = SORTS.filter(([name]) => !["layer", "firings"].includes(name));
-const MEASURED = ["phi", "lift", "fired"]; // known of runs that were evaluated
+  ["margin", "margin"], ["activation_frequency", "activation frequency"], ["quantile", "cost quantile"], ["activation_count", "activations"],
+  ["phi", "φ"], ["lift", "lift"], ["active", "activations under φ"]];
+const RANGE_FIELDS = SORTS.filter(([name]) => !["layer", "activation_count"].includes(name));
+const MEASURED = ["phi", "lift", "active"]; // known of runs that were evaluated
 const LEAST_FIRST = ["layer", "mse", "cost", "quantile"]; // of the others the greatest are of interest
 const SHARE = "share"; // of a feature's activation that is on the token that is looked for
-const DOUBTS = ["not live", "dear", "nearer", "by direction", "not certain", "near tie", "never together", "judged different"];
+const WARNINGS = ["not live", "costly", "nearer", "by direction", "not certain", "near tie", "never together", "judged different"];
 
 function field(label, control) {
   const id = newId("field");
@@ -40,7 +40,7 @@ function rangeField([name, label], asked) {
 
 // How an address without a sort or an order is meant, as selection.py has it.
 function usualSort(asked) {
-  return asked.fires ? SHARE : "layer";
+  return asked.activates_on ? SHARE : "layer";
 }
 
 function usualOrder(sort) {
@@ -51,16 +51,16 @@ function searchForm(asked, run) {
   const layers = run.saes.map(sae => [sae.key, `layer ${sae.key}`]);
   const others = run.strategies.filter(one => one !== run.main);
   const possible = ([name]) => run.corpora.length || !MEASURED.includes(name) || asked.sort === name;
-  const sorts = [...(asked.fires ? [[SHARE, "share of the token"]] : []), ...SORTS.filter(possible)];
+  const sorts = [...(asked.activates_on ? [[SHARE, "share of the token"]] : []), ...SORTS.filter(possible)];
   const sort = asked.sort || usualSort(asked);
   const shown = {...asked, sort, order: asked.order || usualOrder(sort)};
-  const more = ["status", "label", "pairs", "certain", "doubts", "strategy", "differs", ...RANGE_FIELDS.flatMap(([name]) =>
+  const more = ["status", "label", "pairs", "certain", "warnings", "strategy", "differs", ...RANGE_FIELDS.flatMap(([name]) =>
     [`${name}_min`, `${name}_max`])].some(name => asked[name]);
   const form = make("form", {class: "search", role: "search"},
     make("div", {class: "fields"},
-      field("Described with", text("text", asked, "words, or 12/345")),
-      field("Fires on the token", text("fires", asked, "Paris")),
-      field("Promotes the token", text("promotes", asked, "France")),
+      field("Description has", text("text", asked, "words, or 12/345")),
+      field("Activates on the token", text("activates_on", asked, "Paris")),
+      field("Top logits include", text("top_logits", asked, "France")),
       field("In", choice("layer", asked, layers, "all layers")),
       field("Sorted by", choice("sort", shown, sorts)),
       field("Order", choice("order", shown, [["asc", "least first"], ["desc", "most first"]])),
@@ -70,7 +70,7 @@ function searchForm(asked, run) {
         field("Status", choice("status", asked, [["live", "live"], ["dead", "dead"], ["degenerate", "degenerate"]], "any")),
         field("Judge’s label", choice("label", asked, [["SAME", "SAME"], ["MAYBE", "MAYBE"], ["DIFFERENT", "DIFFERENT"]], "any")),
         field("Step", choice("pairs", asked, [["live", "both live"], ["left out", "not both live"], ["dies", "dies"], ["born", "born here"]], "any")),
-        field("Doubts", choice("doubts", asked, [["none", "none"], ["some", "some"], ...DOUBTS.map(kind => [kind, kind])], "any")),
+        field("Warnings", choice("warnings", asked, [["none", "none"], ["some", "some"], ...WARNINGS.map(kind => [kind, kind])], "any")),
         field("Pair is certain", choice("certain", asked, [["yes", "yes"], ["no", "no"]], "either")),
         others.length ? field("Nearest by", choice("strategy", asked, run.matchers.map(one => [one.name, one.label]))) : null,
         others.length ? field(`Where ${run.main} differs from`, choice("differs", asked, others.map(one => [one, one]), "–")) : null,
@@ -78,13 +78,13 @@ function searchForm(asked, run) {
   const go = () => {
     const given = Object.fromEntries(new FormData(form));
     // With a token its share is the order, unless somebody chose another; without it no longer.
-    if (Boolean(given.fires) !== Boolean(asked.fires) && given.sort === usualSort(asked)) given.sort = given.order = "";
+    if (Boolean(given.activates_on) !== Boolean(asked.activates_on) && given.sort === usualSort(asked)) given.sort = given.order = "";
     if (given.order === usualOrder(given.sort || usualSort(given))) given.order = "";
     if (given.sort === usualSort(given)) given.sort = "";
     if (given.strategy === run.main) given.strategy = "";
     const named = (given.text ?? "").trim();
     const slash = named.lastIndexOf("/");
-    // Also where there is no such layer: the answer names those there are.
+    // Also if there is no such layer: the answer names those there are.
     if (/^\S+\/\d+$/.test(named)) {
       location.hash = followAddress(named.slice(0, slash), named.slice(slash + 1));
     } else location.hash = address("find", given);
@@ -114,19 +114,19 @@ export function labelMarks(labels) {
   return (labels ?? []).map(label => make("span", {class: `label ${label.toLowerCase()}`}, label));
 }
 
-// Why a feature is among those that fire on a token: how much, or that a context says so.
+// Why a feature is among those that activate on a token: how much, or that it peaks an example.
 function onToken(row, token) {
-  const fires = row.fires_on ?? [];
-  const listed = fires.map((one, place) => (sameToken(one, token) ? row.fires_on_share?.[place] ?? 0 : 0));
-  if (fires.some(one => sameToken(one, token))) {
+  const tokens = row.activates_on ?? [];
+  const listed = tokens.map((one, place) => (sameToken(one, token) ? row.activates_on_share?.[place] ?? 0 : 0));
+  if (tokens.some(one => sameToken(one, token))) {
     return make("p", {class: "small quiet"}, `${percent(listed.reduce((sum, one) => sum + one, 0))} of its activation is on this token`);
   }
   const peak = (row.peaks ?? []).find(one => sameToken(one, token));
-  return peak === undefined ? null : make("p", {class: "small quiet"}, "this token is the strongest of one of its contexts");
+  return peak === undefined ? null : make("p", {class: "small quiet"}, "this token is the peak of one of its examples");
 }
 
 function resultRow(row, measured, token) {
-  const status = row.status && row.status !== "live" ? make("span", {class: "doubt"}, ` ${row.status}`) : null;
+  const status = row.status && row.status !== "live" ? make("span", {class: "warning"}, ` ${row.status}`) : null;
   const partner = row.partner === null
     ? make("span", {class: "quiet"}, !row.next ? "last layer" : row.matched === false ? "not known" : "nothing")
     : featureLink(row.next, row.partner);
@@ -135,11 +135,11 @@ function resultRow(row, measured, token) {
   return make("tr", {},
     make("th", {scope: "row"}, featureLink(row.key, row.feature), status),
     make("td", {class: "meaning"}, meaning(row, "no description"), token ? onToken(row, token) : null),
-    cell("density", percent(row.density, 2)),
-    cell("nearest", partner, " ", labelMarks(row.labels), row.doubts?.length ? make("span", {class: "doubt small"}, " doubtful") : null),
+    cell("activation frequency", percent(row.activation_frequency, 2)),
+    cell("nearest", partner, " ", labelMarks(row.labels), row.warnings?.length ? make("span", {class: "warning small"}, " warning") : null),
     cell("MSE", short(row.mse), " ", bar),
     cell("cosine", short(row.cosine, 2)),
-    measured ? cell("φ", short(row.phi, 2), row.phi === null ? null : make("span", {class: "quiet small"}, ` of ${counted(row.fired)}`)) : null,
+    measured ? cell("φ", short(row.phi, 2), row.phi === null ? null : make("span", {class: "quiet small"}, ` of ${counted(row.active)}`)) : null,
     cell("margin", short(row.margin)));
 }
 
@@ -157,7 +157,7 @@ function paging(answer, asked) {
 function takeAway(asked) {
   if (exported) return null;
   const {limit: _limit, offset: _offset, ...kept} = asked;
-  return make("p", {class: "take"}, "Take all of them away as ", [["csv", "CSV"], ["parquet", "Parquet"], ["json", "JSON"]]
+  return make("p", {class: "take"}, "Download all of them as ", [["csv", "CSV"], ["parquet", "Parquet"], ["json", "JSON"]]
     .map(([format, label], place) => [place ? ", " : "", make("a", {href: takeAddress(format, kept), download: ""}, label)]));
 }
 
@@ -169,7 +169,7 @@ export async function showFind(place, asked, run) {
   try {
     answer = await ask("features", asked);
   } catch (error) {
-    clear(results, make("p", {class: "notice doubt", role: "alert"}, error.message));
+    clear(results, make("p", {class: "notice warning", role: "alert"}, error.message));
     return;
   }
   const shared = run.matchers.some(one => one.name === answer.strategy && !one.one_to_one);
@@ -179,23 +179,23 @@ export async function showFind(place, asked, run) {
   if (answer.pending.length) notes.push(make("p", {class: "notice", role: "status"},
     `Not looked in yet, since they are being read: layers ${answer.pending.join(", ")}.`));
   for (const [key, why] of Object.entries(answer.problems)) {
-    notes.push(make("p", {class: "notice doubt", role: "alert"}, `Layer ${key} is left out: ${why}`));
+    notes.push(make("p", {class: "notice warning", role: "alert"}, `Layer ${key} is left out: ${why}`));
   }
   if (!answer.total) {
     const lack = run.missing.find(one => one.makes === "describe");
-    clear(results, notes, make("p", {}, "No feature is so. Fewer filters find more; words are looked for in "
-      + "descriptions as they are written, tokens as a whole."), lack ? make("p", {}, lack.what, " ", make("code", {}, lack.command)) : null);
+    clear(results, notes, make("p", {}, "No feature matches. Try fewer filters; words are searched in descriptions as written, "
+      + "tokens as a whole."), lack ? make("p", {}, lack.what, " ", make("code", {}, lack.command)) : null);
     return;
   }
   clear(results, notes,
     make("div", {class: "above"}, paging(answer, asked), takeAway(asked)),
     make("table", {class: "found"},
       make("caption", {class: "quiet"}, `Nearest: the feature of the next layer ${shared ? "that is nearest, which others may share" : "under a one-to-one matching"}${by}.`
-        + (by ? "" : " The bar: how many of the live pairs cost at most as much. Doubtful: follow the feature to read why."
-          + (measured ? " φ of so many firings of the feature: of few it says little." : ""))
-        + (by && asked.doubts ? ` Doubts are of the ${run.main} step.` : "")),
-      make("thead", {}, make("tr", {}, ["feature", "described as", "density", "nearest", "MSE", "cosine", ...(measured ? ["φ"] : []), "margin"]
+        + (by ? "" : " The bar: how many of the live pairs cost at most as much. Warning: follow the feature to read why."
+          + (measured ? " φ is over as many activations of the feature as it says: if they are few it means little." : ""))
+        + (by && asked.warnings ? ` Warnings are about the ${run.main} step.` : "")),
+      make("thead", {}, make("tr", {}, ["feature", "described as", "activation frequency", "nearest", "MSE", "cosine", ...(measured ? ["φ"] : []), "margin"]
         .map(name => make("th", {scope: "col"}, name)))),
-      make("tbody", {}, answer.features.map(row => resultRow(row, measured, asked.fires)))),
+      make("tbody", {}, answer.features.map(row => resultRow(row, measured, asked.activates_on)))),
     answer.total > answer.limit ? paging(answer, asked) : null);
 }

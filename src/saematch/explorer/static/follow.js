@@ -1,4 +1,4 @@
-// The path of one feature through the layers, a card a layer.
+// The path of one feature through the layers, a card per layer.
 
 import {make} from "./elements.js";
 import {address} from "./route.js";
@@ -38,8 +38,8 @@ function summary(path) {
     + ` and cosine ${short(step.cosine, 2)}. `,
     step.certain === null ? "The matching of these layers is missing, so how near the two are is not known."
       : step.certain ? "The pair is certain: every matching of least total cost contains it."
-      : "The pair is not certain: a matching as good may do without it.",
-    step.doubts.length ? make("b", {class: "doubt"}, ` Doubt the step, for ${plural(step.doubts.length, "reason")}: ${step.doubts.join("; ")}.`) : "");
+      : "The pair is not certain: an equally good matching may pair it otherwise.",
+    step.warnings.length ? make("b", {class: "warning"}, ` ${plural(step.warnings.length, "warning")}: ${step.warnings.join("; ")}.`) : "");
   return text;
 }
 
@@ -74,15 +74,15 @@ function legend() {
       ": a proven lower bound on how much the total would rise if the pair were forbidden; where it exceeds what the "
       + "proof leaves open the pair is ", make("b", {}, "certain"), ", about the optimum, not about meaning. ",
       make("b", {}, "Runner-up"), ": the nearest other feature, and what it costs beyond the pair; below zero it is "
-      + "nearer, but was given to another feature, as small features, dead ones before all, are near to everything. ",
-      make("b", {}, "Doubt"), ": a feature is not live; the pair is among the dearest tenth; another live feature is nearer "
-      + "both by cost and by cosine, or has a cosine greater by more than 0.1; the pair is not certain or nearly tied; both fire on "
-      + "the evaluation’s texts and never together; the judge calls the two DIFFERENT. Beside a token: the share of the feature’s "
+      + "nearer, but was given to another feature, as small features, above all dead ones, are near to everything. ",
+      make("b", {}, "Warning"), ": a feature is not live; the pair is among the most costly 10%; another live feature is nearer "
+      + "both by cost and by cosine, or has a cosine greater by more than 0.1; the pair is not certain or nearly tied; both activate on "
+      + "the evaluation’s texts and never together; the judge calls the two DIFFERENT. Next to a token: the share of the feature’s "
       + "activation that is on it. "
-      + "Shades in a context: activation, by the feature’s greatest. ",
-      make("b", {}, "Fire together"),
-      ": correlation of the two features’ firings (φ), and how many times as often as by chance (lift), means over the texts "
-      + "on which they are known; how often both fired at once, of the firings of the feature before and of this one. ",
+      + "Shades in an example: activation, relative to the feature’s greatest. ",
+      make("b", {}, "Active together"),
+      ": correlation of the two features’ activity (φ), and how many times as often as by chance (lift), means over the texts "
+      + "on which they are known; how often both were active at once, out of the activations of the feature before and of this one. ",
       make("b", {}, "Label"), ": what a judge says of the two descriptions."));
 }
 

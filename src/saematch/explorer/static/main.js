@@ -41,7 +41,7 @@ async function show(quietly = false) {
     await known[2](place, parameters, run);
   } catch (error) {
     const again = known && Object.keys(parameters).length ? [" ", make("a", {href: address(view)}, "Start again without it")] : null;
-    place.append(make("p", {class: "notice doubt", role: "alert"}, error.message, again));
+    place.append(make("p", {class: "notice warning", role: "alert"}, error.message, again));
   }
   if (turn !== shown) return; // the reader has gone on
   const field = main.contains(document.activeElement) ? document.activeElement.id : "";
@@ -69,7 +69,7 @@ async function look() {
     }
   } catch (error) {
     if (run === null) throw error;
-    clear(document.getElementById("notices"), make("p", {class: "notice doubt", role: "alert"}, error.message));
+    clear(document.getElementById("notices"), make("p", {class: "notice warning", role: "alert"}, error.message));
     run = {...run, failed: error.message};
   }
 }
@@ -84,7 +84,7 @@ async function start() {
   try {
     await look();
   } catch (error) {
-    clear(main, make("p", {class: "notice doubt", role: "alert"}, error.message));
+    clear(main, make("p", {class: "notice warning", role: "alert"}, error.message));
     return;
   }
   showNotices(document.getElementById("notices"), run);

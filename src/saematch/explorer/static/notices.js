@@ -8,9 +8,9 @@ export function showNotices(place, run) {
   const found = [];
   for (const [which, one] of [["", run], ["In the second run: ", run.second]]) {
     if (!one) continue;
-    for (const problem of one.problems) found.push(make("p", {class: "notice doubt", role: "alert"}, `${which}${problem}. The rest is shown.`));
-    for (const judge of one.judges.filter(judge => !judge.tells)) {
-      found.push(make("p", {class: "notice doubt"}, `${which}do not trust the labels of ${judge.judge} (experiment ${judge.experiment}): ${judge.verdict}`));
+    for (const problem of one.problems) found.push(make("p", {class: "notice warning", role: "alert"}, `${which}${problem}. The rest is shown.`));
+    for (const judge of one.judges.filter(judge => !judge.passes_controls)) {
+      found.push(make("p", {class: "notice warning"}, `${which}do not trust the labels of ${judge.judge} (experiment ${judge.experiment}): ${judge.verdict}`));
     }
     if (one.index.ready < one.index.of) {
       found.push(make("p", {class: "notice", role: "status"},

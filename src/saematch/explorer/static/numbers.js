@@ -1,4 +1,4 @@
-// Numbers as people read them; "–" where there is none.
+// Numbers as people read them; "–" if there is none.
 
 export function short(value, digits = 3) {
   if (value === null || value === undefined) return "–";

@@ -32,35 +32,35 @@ export function tokenList(tokens, label, shares) {
       make("span", {class: "quiet"}, percent(shares[place], 0))), " "] : make("span", {class: "token"}, chip(token)))));
 }
 
-// What a feature fires on, amid and promotes, as its description from activations says it.
+// What a feature activates on, amid what, and its top logits, as its description from activations has them.
 function tokenLists(feature, shares) {
-  return [["fires_on", "fires on"], ["amid", "amid"], ["promotes", "promotes"]]
-    .map(([name, label]) => tokenList(feature[name], label, name === "fires_on" ? shares : null));
+  return [["activates_on", "activates on"], ["amid", "amid"], ["top_logits", "top logits"]]
+    .map(([name, label]) => tokenList(feature[name], label, name === "activates_on" ? shares : null));
 }
 
 // A description, or, where it is nothing but lists of tokens, those.  `shares`: also how much of its activation
-// is on each of the tokens that it fires on.
+// is on each of the tokens that it activates on.
 export function meaning(feature, otherwise, {shares = false} = {}) {
-  const shown = shares ? feature.fires_on_share : null;
-  if (feature.source === "activations" && feature.fires_on?.length) return make("div", {class: "meant"}, tokenLists(feature, shown));
+  const shown = shares ? feature.activates_on_share : null;
+  if (feature.source === "activations" && feature.activates_on?.length) return make("div", {class: "meant"}, tokenLists(feature, shown));
   return [feature.description ? make("span", {class: "said"}, feature.description)
-    : make("span", {class: "quiet"}, otherwise), tokenList(feature.fires_on, "fires on", shown), tokenList(feature.promotes, "promotes")];
+    : make("span", {class: "quiet"}, otherwise), tokenList(feature.activates_on, "activates on", shown), tokenList(feature.top_logits, "top logits")];
 }
 
-// The context with its tokens shaded by activation, the strongest of the feature being 1.
-export function contextLine(context, greatest) {
-  const line = make("p", {class: "context"});
-  context.tokens.forEach((token, place) => {
-    const activation = context.activations[place] || 0;
+// The example with its tokens shaded by activation, the strongest of the feature being 1.
+export function exampleLine(example, greatest) {
+  const line = make("p", {class: "example"});
+  example.tokens.forEach((token, place) => {
+    const activation = example.activations[place] || 0;
     if (activation <= 0) {
       line.append(closed(token));
       return;
     }
-    const mark = make("mark", {class: place === context.place ? "peak" : "", title: `activation ${short(activation)}`},
+    const mark = make("mark", {class: place === example.place ? "peak" : "", title: `activation ${short(activation)}`},
       closed(token));
     line.append(styled(mark, "--share", Math.min(1, 0.15 + 0.85 * activation / (greatest || activation)).toFixed(2)));
   });
-  const end = make("span", {class: "quiet corpus"}, ` ${context.corpus}`);
+  const end = make("span", {class: "quiet corpus"}, ` ${example.corpus}`);
   line.append(end);
   return line;
 }

@@ -6,7 +6,7 @@ import {ask} from "./questions.js";
 import {counted, plural, short} from "./numbers.js";
 
 const BANDS = ["q1", "q2", "q3", "q4", "left out", "dies", "unknown", "last"];
-const WORDS = {q1: "cheapest quarter", q2: "second quarter", q3: "third quarter", q4: "dearest quarter",
+const WORDS = {q1: "cheapest quarter", q2: "second quarter", q3: "third quarter", q4: "most costly quarter",
   "left out": "not both live", dies: "dies: matched to nothing", unknown: "not known: not matched yet, or the file is left out", last: "no next layer"};
 const HEIGHT = 300, BAR = 18, GAP = 3, TOP = 26;
 
@@ -134,8 +134,8 @@ export async function showWhole(place, asked, run) {
     place.append(make("p", {}, "No two layers are matched yet, so nothing flows."));
     return;
   }
-  place.append(make("p", {}, "Every column is a layer, cut by what the step to the next layer costs; a ribbon is features going "
-    + "to their nearest under a one-to-one matching. Bars lead to the features behind them."),
+  place.append(make("p", {}, "Every column is a layer, cut by what the step to the next layer costs; a ribbon is features that "
+    + "go to their nearest under a one-to-one matching. Bars lead to the features behind them."),
   bandLegend(answer));
   for (const chain of run.chains) {
     if (run.chains.length > 1) place.append(make("h2", {}, chain.join(" → ")));

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saematch.configs.describing import DescribeConfig
-from saematch.evaluation.activations import OUTLYING
+from saematch.evaluation.activations import MASSIVE
 from saematch.models import Documents, LanguageModel, load_corpus
 from saematch.pipelines.describing.neuronpedia import NEURONPEDIA, describe_from_neuronpedia
 from saematch.pipelines.describing.shipped import shipped_descriptions
@@ -27,9 +27,9 @@ from saematch.semantics.descriptions.describing import (
 from saematch.semantics.descriptions.max_activating import HALVES
 from saematch.store.build import Progress, hash_of
 from saematch.store.directory import RunDirectory, sae_file
-from saematch.store.names import contexts_name, descriptions_name, features_name
+from saematch.store.names import descriptions_name, examples_name, features_name
 from saematch.store.reader import Run, holding_run, open_run
-from saematch.store.schema_semantics import CONTEXTS, DESCRIPTIONS, FEATURES
+from saematch.store.schema_semantics import DESCRIPTIONS, EXAMPLES, FEATURES
 
 
 def names_from_activations(key: str) -> tuple[str, ...]:
@@ -37,7 +37,7 @@ def names_from_activations(key: str) -> tuple[str, ...]:
     sources = (ACTIVATIONS, *(half_source(ACTIVATIONS, half) for half in range(HALVES)))
     return (
         features_name(key),
-        contexts_name(key),
+        examples_name(key),
         *(descriptions_name(source, key) for source in sources),
     )
 
@@ -118,8 +118,8 @@ class _Describing:
             "texts": [corpus.sha256 for corpus in corpora],
             "documents": config.documents,
             "tokens": config.tokens,
-            "contexts": config.contexts,
-            "outlying": OUTLYING,
+            "examples": config.examples,
+            "massive_tokens": MASSIVE,
             "layers": self.layers,
         }
         missing = {}
@@ -139,7 +139,7 @@ class _Describing:
             model,
             texts,
             {key: self.model.saes[key].sae for key in missing},
-            config.contexts,
+            config.examples,
             config.batch_tokens,
             self.layers,
             lambda done: self.tell(f"reading: {done} of {count} documents"),
@@ -162,7 +162,7 @@ class _Describing:
             "documents": len(texts.documents),
             "texts": texts.documents.texts,
             "tokens": found.statistics.tokens,
-            "outlying": found.statistics.outlying,
+            "outlying": found.statistics.massive_tokens,
             "model": self.model.identity,
             "notes": self.notes,
             "sae": self.members[key].sha256,
@@ -172,8 +172,8 @@ class _Describing:
         data = FEATURES.encode(feature_rows(model, found), about)
         self.held.keep(features_name(key), data, inputs, made_from)
         rows = context_rows(model, texts, found)
-        self.held.keep(contexts_name(key), CONTEXTS.encode(rows, about), inputs, made_from)
-        made_from = [self.held.kept(contexts_name(key))]
+        self.held.keep(examples_name(key), EXAMPLES.encode(rows, about), inputs, made_from)
+        made_from = [self.held.kept(examples_name(key))]
         for source, some in found.descriptions.items():
             columns = {name: [getattr(one, name) for one in some] for name in DESCRIPTIONS.names}
             data = DESCRIPTIONS.encode(columns, about)

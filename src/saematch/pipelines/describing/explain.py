@@ -1,7 +1,7 @@
 """`saematch explain`: a language model writes descriptions of the features that an experiment asks about.
 
-Every feature is described twice, from the contexts of either half of the documents, so that it can be its
-own control.  The same contexts are asked about once, whichever features they are of.  Answers go to a
+Every feature is described twice, from the examples of either half of the documents, so that it can be its
+own control.  The same examples are asked about once, whichever features they are of.  Answers go to a
 journal as they come: after a kill only calls that were under way are made again.
 """
 
@@ -31,7 +31,7 @@ from saematch.semantics.judges.protocol import Judgement, Outcome, Question
 from saematch.store.build import Progress, hash_of
 from saematch.store.directory import RunDirectory
 from saematch.store.judgements import check_some_read
-from saematch.store.names import contexts_name, descriptions_name
+from saematch.store.names import descriptions_name, examples_name
 from saematch.store.reader import Run, holding_run, open_run
 from saematch.store.schema_semantics import DESCRIPTIONS
 
@@ -45,11 +45,11 @@ class ExplainingIntent:
     """What is about to be asked."""
 
     features: int
-    """Of all SAEs together."""
+    """Features of all SAEs together."""
     answered: int
     """Requests, two a feature, that this model has answered before."""
     estimate: Estimate
-    """Of those that are left."""
+    """Estimate for those that are left."""
 
 
 def explain_features(
@@ -116,22 +116,22 @@ class _Request:
 
 def _requests(held: RunDirectory, wanted: list[tuple[str, int]]) -> Iterator[_Request]:
     for key in dict.fromkeys(key for key, _ in wanted):
-        name = contexts_name(key)
+        name = examples_name(key)
         if held.record(name) is None:
             raise InputError(
-                f"needed contexts of the features of {key}, found none; make them with: "
+                f"expected max-activating examples of the features of {key}, got none; make them with: "
                 f"saematch describe {held.path} --source activations"
             )
         features = {feature for of, feature in wanted if of == key}
         rows = held.table(name)[0].to_pandas()
         rows = rows[rows["feature"].isin(features)].sort_values(["feature", "half", "rank"])
         for (feature, half), group in rows.groupby(["feature", "half"]):  # pyright: ignore
-            contexts = [
+            examples = [
                 list(zip(tokens, activations, strict=True))
                 for tokens, activations in zip(group["tokens"], group["activations"], strict=True)
             ]
-            # Without the promoted tokens: the same in both halves, they would tell a feature again.
-            request = ExplanationRequest(int(feature), contexts)
+            # Without the top logits: the same in both halves, they would give a feature away.
+            request = ExplanationRequest(int(feature), examples)
             yield _Request(key, int(half), request)
 
 
@@ -170,7 +170,7 @@ def _keep_descriptions(
             columns["source"] = [source] * len(descriptions)
             data = DESCRIPTIONS.encode(columns, {"explainer": explainer, "model": model})
             inputs = hash_of(stage="explained", data=files.sha256(data))
-            held.keep(descriptions_name(source, key), data, inputs, [held.kept(contexts_name(key))])
+            held.keep(descriptions_name(source, key), data, inputs, [held.kept(examples_name(key))])
 
 
 def _kept_before(
@@ -181,7 +181,7 @@ def _kept_before(
     for half in range(HALVES):
         name = descriptions_name(half_source(MODEL, half), key)
         if not held.is_current(name):
-            continue  # none, or of contexts that changed since
+            continue  # none, or of examples that changed since
         table, about = held.table(name)
         if about.get("explainer") == explainer:
             for row in table.to_pylist():

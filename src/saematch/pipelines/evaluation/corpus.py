@@ -14,8 +14,8 @@ from typing import Any, cast
 from saematch._io import files
 from saematch.evaluation import saved_sums as saved
 from saematch.evaluation.ablation import causal_agreement, sample
-from saematch.evaluation.arms import PairInputs, arms_of
-from saematch.evaluation.collecting import Arm, Collected, collect
+from saematch.evaluation.arms import PairInputs, conditions_of
+from saematch.evaluation.collecting import Collected, Condition, collect
 from saematch.evaluation.names import RIDGE
 from saematch.matching.matched import Matching, same_features
 from saematch.matching.registry import MAIN, matcher
@@ -81,15 +81,15 @@ class CorpusEvaluation:
     def _collect(self, missing: Sequence[Unit], base_loss: bool) -> Collected:
         """Step 2, from where an earlier call was cut off."""
         of, documents = self.of, self._documents()
-        arms = self._arms(missing)
+        conditions = self._conditions(missing)
         saes = {key: of.model.saes[key].sae for key in of.keys}
         units = sorted(unit.inputs for unit in missing)
         identity = hash_of(stage="pass", units=units, base_loss=base_loss)[:16]
-        parts = self._unfinished(identity, arms)
+        parts = self._unfinished(identity, conditions)
         number = len(parts)
         done = {row["document"] for part in parts for row in part.documents}
         left = [n for n in range(len(documents)) if n not in done]
-        count = sum(arm.loss for some in arms.values() for arm in some)
+        count = sum(condition.loss for some in conditions.values() for condition in some)
 
         def tell(place: int) -> None:
             text = f"{documents.corpus}: {len(done)} of {len(documents)} documents"
@@ -99,7 +99,7 @@ class CorpusEvaluation:
             of.model.load(),
             documents,
             saes,
-            arms,
+            conditions,
             of.config.batch_tokens,
             left,
             of.note,
@@ -114,12 +114,12 @@ class CorpusEvaluation:
             done |= {row["document"] for row in found.documents}
         return Collected.joined(parts)
 
-    def _arms(self, missing: Sequence[Unit]) -> dict[Pair, list[Arm]]:
+    def _conditions(self, missing: Sequence[Unit]) -> dict[Pair, list[Condition]]:
         """What is applied to each pair for the missing outputs."""
         of, config = self.of, self.of.config
         wanted = {unit.key for unit in missing}
         ridges = self.fitting.ridges([unit.pair for unit in missing if unit.strategy == RIDGE])
-        arms: dict[Pair, list[Arm]] = {}
+        conditions: dict[Pair, list[Condition]] = {}
         for pair in of.pairs:
             mine: dict[str, Matching] = {}
             others: dict[str, Matching] = {}
@@ -137,23 +137,29 @@ class CorpusEvaluation:
                 of.model.saes[pair[0]], of.model.saes[pair[1]], of.slug, mine, others,
                 ridges.get(pair),
             )  # fmt: skip
-            every = arms_of(
+            every = conditions_of(
                 inputs,
                 drawn=drawn,
                 draws=config.random_draws,
                 seed=config.seed,
                 quantiles=config.quantiles,
             )
-            arms[pair] = [arm for arm in every if (pair, arm.strategy, arm.parts) in wanted]
-        return arms
+            conditions[pair] = [
+                condition
+                for condition in every
+                if (pair, condition.strategy, condition.parts) in wanted
+            ]
+        return conditions
 
-    def _unfinished(self, identity: str, arms: dict[Pair, list[Arm]]) -> list[Collected]:
+    def _unfinished(
+        self, identity: str, conditions: dict[Pair, list[Condition]]
+    ) -> list[Collected]:
         """Batches of the same pass that an earlier call finished; those of another are removed."""
         found = []
         for path in sorted(self.of.held.file(UNFINISHED).glob("*.npz")):
             part = None
             if path.name.startswith(f"{identity}-"):
-                part = saved.from_bytes(path.read_bytes(), arms)
+                part = saved.from_bytes(path.read_bytes(), conditions)
             if part is None:
                 files.remove(path)
             else:
@@ -172,16 +178,18 @@ class CorpusEvaluation:
             name = plan.stream_name(self.slug, key)
             held.keep(name, evaluation.encode_stream(rows), about_documents[name])
         units = {unit.key: unit for unit in missing}
-        for pair, arms in found.arms.items():
-            for strategy, parts in dict.fromkeys((arm.strategy, arm.parts) for arm, _ in arms):
+        for pair, conditions in found.conditions.items():
+            for strategy, parts in dict.fromkeys(
+                (condition.strategy, condition.parts) for condition, _ in conditions
+            ):
                 unit = units[pair, strategy, parts]
                 draws = [
-                    (arm, rows)
-                    for arm, rows in arms
-                    if (arm.strategy, arm.parts) == (strategy, parts)
+                    (condition, rows)
+                    for condition, rows in conditions
+                    if (condition.strategy, condition.parts) == (strategy, parts)
                 ]
                 depends = [unit.matching] if unit.matching is not None else []
-                held.keep(unit.name, evaluation.encode_arms(draws), unit.inputs, depends)
+                held.keep(unit.name, evaluation.encode_conditions(draws), unit.inputs, depends)
         for path in held.file(UNFINISHED).glob("*.npz"):
             files.remove(path)
 
@@ -227,8 +235,8 @@ class CorpusEvaluation:
     def _measure(self, units: Sequence[Unit], causal: Sequence[tuple[Pair, str]]) -> None:
         """Step 4."""
         of, config = self.of, self.of.config
-        arms = tuple(
-            evaluation.ArmFile(
+        conditions = tuple(
+            evaluation.ConditionFile(
                 unit.pair,
                 unit.strategy,
                 unit.parts,
@@ -254,7 +262,7 @@ class CorpusEvaluation:
             self.corpus.name,
             plan.documents_name(self.slug),
             tuple((key, plan.stream_name(self.slug, key)) for key in of.keys),
-            arms,
+            conditions,
             tuple(causal),
             tuple(of.widths.items()),
             of.slug,
@@ -265,8 +273,8 @@ class CorpusEvaluation:
             [
                 task.documents,
                 *(name for _, name in task.streams),
-                *(arm.name for arm in arms),
-                *(arm.matching for arm in arms if arm.matching is not None),
+                *(condition.name for condition in conditions),
+                *(condition.matching for condition in conditions if condition.matching is not None),
                 *(name for _, name in causal),
             ]
         )

@@ -71,7 +71,7 @@ def _measure_corpora(of: EvaluatedRun) -> None:
     slugs = [plan.corpus_slug(corpus.name) for corpus, _ in texts]
     if len(set(slugs)) < len(slugs):
         raise UsageError(
-            f"needed corpora of different names, found {', '.join(of.config.corpora)}; rename a file"
+            f"expected corpora of different names, got {', '.join(of.config.corpora)}; rename a file"
         )
     fitting = Fitting(of, [rest for _, rest in texts])
     fitting.fit_maps()

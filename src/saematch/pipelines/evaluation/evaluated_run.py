@@ -35,7 +35,7 @@ def members_of(held: RunDirectory, run: Run) -> tuple[dict[str, Member], dict[st
     changed = [k for k in before if k not in saes or saes[k]["sha256"] != before[k]["sha256"]]
     if changed:
         raise InputError(
-            f"needed the SAEs that {held.path} was made of, found {changed[0]} changed or gone; "
+            f"expected the SAEs that {held.path} was made of, got {changed[0]} changed or gone; "
             "run saematch run again"
         )
     return members, {key: int(sae["d_sae"]) for key, sae in saes.items()}
@@ -60,7 +60,7 @@ class EvaluatedRun:
 
     @property
     def slug(self) -> str:
-        """Of the run's parts."""
+        """Slug of the run's parts."""
         return self.run.config.slug
 
     @property
@@ -97,7 +97,7 @@ class EvaluatedRun:
                     found[pair, strategy, self.slug] = self.held.kept(name)
             if (pair, MAIN, self.slug) not in found:
                 raise InputError(
-                    f"needed the {MAIN} matching of {pair[0]}--{pair[1]} in {self.held.path}, found none; "
+                    f"expected the {MAIN} matching of {pair[0]}--{pair[1]} in {self.held.path}, got none; "
                     "run saematch run again"
                 )
             for other in others:
@@ -120,5 +120,5 @@ class EvaluatedRun:
         for a, b in wanted:
             if (a, b) not in self.run.pairs:
                 there = ", ".join(f"{x},{y}" for x, y in self.run.pairs)
-                raise UsageError(f"needed pairs among {there}, found {a},{b}")
+                raise UsageError(f"expected pairs among {there}, got {a},{b}")
         return wanted

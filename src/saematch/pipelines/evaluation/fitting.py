@@ -49,7 +49,7 @@ class Fitting:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the maps, beside the SAEs."""
+        """What decides the maps, besides the SAEs."""
         return {"texts": [text.sha256 for text in self.texts], "model": self.of.model.identity}
 
     def ridges(self, pairs: Sequence[Pair]) -> dict[Pair, LinearMap]:
@@ -57,7 +57,7 @@ class Fitting:
         return self._fit(pairs, ridge=True)[0] if pairs else {}
 
     def fit_maps(self) -> None:
-        """The matchings by matchers that need data, as tables beside those of the run."""
+        """The matchings by matchers that need data, as tables next to those of the run."""
         for strategy in self.of.fitted:
             self._fit_map(strategy)
 

@@ -28,7 +28,7 @@ class Unit:
     pair: Pair
     strategy: str
     parts: str
-    """Slug; '' where there are none."""
+    """Slug; '' if there are none."""
     name: str
     inputs: str
     """sha256 of what decides it."""
@@ -39,7 +39,7 @@ class Unit:
 
     @property
     def counts_joint(self) -> bool:
-        """Whether joint firings are counted: once for each map of features."""
+        """Whether joint activations are counted: once for each map of features."""
         return not is_refolded(self.strategy) and not self.strategy.startswith("quantile")
 
     @property
@@ -64,7 +64,7 @@ def stream_name(corpus: str, key: str) -> str:
     return f"{folder(corpus)}/streams/{key}.parquet"
 
 
-def arm_name(corpus: str, strategy: str, parts: str, pair: Pair) -> str:
+def condition_name(corpus: str, strategy: str, parts: str, pair: Pair) -> str:
     return f"{folder(corpus)}/{strategy}/{parts or NO_PARTS}/{pair[0]}--{pair[1]}.parquet"
 
 
@@ -104,8 +104,8 @@ def units_of(
                     pair,
                     strategy,
                     parts,
-                    arm_name(corpus, strategy, parts, pair),
-                    hash_of(stage="arm", **decides),
+                    condition_name(corpus, strategy, parts, pair),
+                    hash_of(stage="condition", **decides),
                     kept,
                     more.get("draws", 1),
                     more.get("seed", 0),

@@ -14,8 +14,19 @@ from saematch.errors import InputError, UsageError
 from saematch.evaluation.ablation import agreement_values
 from saematch.evaluation.tables import CorpusMeasures
 from saematch.matching.registry import is_matcher, matcher
-from saematch.pipelines.evaluation.plan import NO_PARTS, Pair, arm_name, corpus_slug, documents_name
-from saematch.pipelines.evaluation.stages import ArmFile, CorpusTask, agreements_of, corpus_measures
+from saematch.pipelines.evaluation.plan import (
+    NO_PARTS,
+    Pair,
+    condition_name,
+    corpus_slug,
+    documents_name,
+)
+from saematch.pipelines.evaluation.stages import (
+    ConditionFile,
+    CorpusTask,
+    agreements_of,
+    corpus_measures,
+)
 from saematch.pipelines.evaluation.summary import corpora_of
 from saematch.stats import Values
 from saematch.store.names import SOURCES, matching_name
@@ -30,7 +41,7 @@ class Evaluated:
         self.about = corpora_of(run)
         if not self.about:
             raise InputError(
-                f"needed an evaluated run in {run.path}, found none; saematch evaluate {run.path} first"
+                f"{run.path} has not been evaluated; try: saematch evaluate {run.path}"
             )
         self.slug = run.config.slug
         some = next(iter(self.about.values()))
@@ -46,8 +57,8 @@ class Evaluated:
         found = []
         for task in self.tasks:
             names = [task.documents, *(name for _, name in task.streams)]
-            for arm in task.arms:
-                names += [arm.name, *([arm.matching] if arm.matching else [])]
+            for condition in task.conditions:
+                names += [condition.name, *([condition.matching] if condition.matching else [])]
             files = {name: self.run.directory.kept(name) for name in names}
             found.append(corpus_measures(task, files))
         return found
@@ -74,20 +85,24 @@ class Evaluated:
     def strategies(self) -> list[tuple[str, str]]:
         """Strategy and parts of everything that was measured."""
         return list(
-            dict.fromkeys((arm.strategy, arm.parts) for task in self.tasks for arm in task.arms)
+            dict.fromkeys(
+                (condition.strategy, condition.parts)
+                for task in self.tasks
+                for condition in task.conditions
+            )
         )
 
     def within(self, first: int, last: int) -> "Evaluated":
         """The same, with means over adjacent pairs of these layers alone.
 
-        Raises UsageError where there are none.
+        Raises UsageError if there are none.
         """
         layer = {key: sae["layer"] for key, sae in self.run.manifest["saes"].items()}
         kept = [(a, b) for a, b in self.adjacent if first <= layer[a] and layer[b] <= last]
         if not kept:
             raise UsageError(
-                f"needed pairs of adjacent SAEs within layers {first} to {last} in {self.run.path}, "
-                f"found only those of {', '.join(f'{a}→{b}' for a, b in self.adjacent)}"
+                f"expected pairs of adjacent SAEs within layers {first} to {last} in {self.run.path}, "
+                f"got only those of {', '.join(f'{a}→{b}' for a, b in self.adjacent)}"
             )
         part = copy.copy(self)
         part.adjacent = kept
@@ -106,11 +121,11 @@ class Evaluated:
         return str(next(iter(self.about.values()))["model"]["name"])
 
     def reference_at(self, layer: int) -> str:
-        """The reference of the run's SAE at a layer; raises UsageError where there is none."""
+        """The reference of the run's SAE at a layer; raises UsageError if there is none."""
         for key, sae in self.run.manifest["saes"].items():
             if sae["layer"] == layer:
                 return str(self.run.manifest["references"][key])
-        raise UsageError(f"needed an SAE of a layer of the run, found one of layer {layer}")
+        raise UsageError(f"expected an SAE of one of the run's layers, got one of layer {layer}")
 
     def l0(self, key: str) -> float:
         """Mean L0 of an SAE over corpora."""
@@ -141,7 +156,7 @@ class Evaluated:
         slug = corpus_slug(corpus)
         record = self.run.directory.record(f"{SOURCES}corpus-{slug}.parquet")
         assert record is not None
-        streams, arms, causal = [], [], []
+        streams, conditions, causal = [], [], []
         for name in record.depends:
             path = PurePosixPath(name)
             if name.startswith("evaluation/causal/"):
@@ -152,7 +167,7 @@ class Evaluated:
                 strategy, parts = path.parts[-3], path.parts[-2]
                 parts = "" if parts == NO_PARTS else parts
                 pair = _pair(path.stem)
-                assert name == arm_name(slug, strategy, parts, pair)
+                assert name == condition_name(slug, strategy, parts, pair)
                 matching = matching_name(*pair, strategy, parts) if parts else None
                 draws = 1
                 if is_matcher(strategy) and matcher(strategy).seeded:
@@ -161,11 +176,11 @@ class Evaluated:
                 if matching not in record.depends:
                     matching = None
                 seed = self.about[corpus]["seed"]
-                arms.append(ArmFile(pair, strategy, parts, name, matching, draws, seed))
+                conditions.append(ConditionFile(pair, strategy, parts, name, matching, draws, seed))
         widths = tuple((key, sae["d_sae"]) for key, sae in self.run.manifest["saes"].items())
         seed = self.about[corpus]["seed"]
         return CorpusTask(
-            corpus, documents_name(slug), tuple(streams), tuple(arms), tuple(causal), widths,
+            corpus, documents_name(slug), tuple(streams), tuple(conditions), tuple(causal), widths,
             self.slug, seed,
         )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from saematch.evaluation.ablation import Agreement, agreement_measures
-from saematch.evaluation.collecting import Arm, Collected, Pair, Row
+from saematch.evaluation.collecting import Collected, Condition, Pair, Row
 from saematch.evaluation.names import RIDGE
 from saematch.evaluation.tables import CorpusMeasures
 from saematch.matching.registry import is_matcher, matcher
@@ -17,8 +17,8 @@ from saematch.store.build import Output, stage
 from saematch.store.directory import KeptFile
 from saematch.store.matchings import kept_matching
 from saematch.store.schema import (
-    ARMS,
     CAUSAL,
+    CONDITIONS,
     DOCUMENTS,
     MEASURE_SOURCE,
     PAIR_SOURCE,
@@ -29,7 +29,7 @@ from saematch.store.schema import (
 
 
 @dataclass(frozen=True)
-class ArmFile:
+class ConditionFile:
     """The sums of one strategy of a pair."""
 
     pair: Pair
@@ -50,7 +50,7 @@ class CorpusTask:
     documents: str
     """Files by what they are."""
     streams: tuple[tuple[str, str], ...]
-    arms: tuple[ArmFile, ...]
+    conditions: tuple[ConditionFile, ...]
     causal: tuple[tuple[Pair, str], ...]
     widths: tuple[tuple[str, int], ...]
     """d_sae by key."""
@@ -58,15 +58,22 @@ class CorpusTask:
     """Slug of the run's parts."""
     seed: int
     about: tuple[tuple[str, Any], ...] = ()
-    """What the table says beside its rows: model, origin of the texts, settings, notes."""
+    """The table's metadata: model, origin of the texts, settings, notes."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the result beside the files."""
+        """What decides the result besides the files."""
         return {
             "corpus": self.corpus,
-            "arms": [
-                [*arm.pair, arm.strategy, arm.parts, arm.draws, arm.seed] for arm in self.arms
+            "conditions": [
+                [
+                    *condition.pair,
+                    condition.strategy,
+                    condition.parts,
+                    condition.draws,
+                    condition.seed,
+                ]
+                for condition in self.conditions
             ],
             "parts": self.parts,
             "seed": self.seed,
@@ -139,15 +146,15 @@ def encode_stream(rows: Sequence[Row]) -> bytes:
     return _encode(STREAMS, rows)
 
 
-def encode_arms(draws: Sequence[tuple[Arm, Sequence[Row]]]) -> bytes:
+def encode_conditions(draws: Sequence[tuple[Condition, Sequence[Row]]]) -> bytes:
     """The sums of one strategy, all its draws."""
     nothing = np.zeros(0, dtype=np.int32)
     rows = [
-        {"features": nothing, "counts": nothing, **row, "draw": arm.draw}
-        for arm, some in draws
+        {"features": nothing, "counts": nothing, **row, "draw": condition.draw}
+        for condition, some in draws
         for row in some
     ]
-    return _encode(ARMS, rows)
+    return _encode(CONDITIONS, rows)
 
 
 def encode_causal(found: Sequence[Agreement]) -> bytes:
@@ -175,8 +182,8 @@ def rows_of(file: KeptFile) -> list[Row]:
 def corpus_measures(task: CorpusTask, read: Mapping[str, KeptFile]) -> CorpusMeasures:
     """The sums in the files, as what measures follow from."""
     widths = dict(task.widths)
-    arms: dict[Pair, list[tuple[Arm, list[Row]]]] = {}
-    for one in task.arms:
+    conditions: dict[Pair, list[tuple[Condition, list[Row]]]] = {}
+    for one in task.conditions:
         rows = rows_of(read[one.name])
         for draw in range(one.draws):
             permutation = None
@@ -186,16 +193,16 @@ def corpus_measures(task: CorpusTask, read: Mapping[str, KeptFile]) -> CorpusMea
             elif one.matching is not None:
                 permutation = kept_matching(read[one.matching]).permutation
             mine = [row for row in rows if row["draw"] == draw]
-            arm = Arm(one.strategy, one.parts, draw, _measured, permutation)
-            arms.setdefault(one.pair, []).append((arm, mine))
+            condition = Condition(one.strategy, one.parts, draw, _measured, permutation)
+            conditions.setdefault(one.pair, []).append((condition, mine))
     layers = {key: rows_of(read[name]) for key, name in task.streams}
     return CorpusMeasures(
-        task.corpus, Collected(rows_of(read[task.documents]), layers, arms), widths, task.seed
+        task.corpus, Collected(rows_of(read[task.documents]), layers, conditions), widths, task.seed
     )
 
 
 def _measured(_: Any) -> Any:
-    """Stands where an arm had an intervention, whose sums are at hand."""
+    """Stands in for the intervention of a condition whose sums are at hand."""
     raise AssertionError(f"{RIDGE} and other interventions are not run again")
 
 

@@ -33,8 +33,8 @@ def evaluated(run: "Run") -> "pd.DataFrame":
 
 
 def corpora_of(run: "Run") -> dict[str, dict[str, Any]]:
-    """What each corpus's table says beside its rows, by the corpus's name; tables of matchings that were
-    made anew since are left out."""
+    """The metadata of each corpus's table, by the corpus's name; tables of matchings that were made again
+    since are left out."""
 
     found = {}
     for name in run.directory.current_names("evaluation/measures/corpus-"):
@@ -70,7 +70,7 @@ def listed() -> list[str]:
 
 
 def strategy_rows(measures: "pd.DataFrame") -> Iterator[tuple[str, dict[str, float]]]:
-    """Means over pairs of SAEs of each measure, by strategy (and parts, where there are several), in
+    """Means over pairs of SAEs of each measure, by strategy (and parts, if there are several), in
     a fixed order."""
     drawn = [one.name for one in matchers() if one.seeded]
     main = measures[measures["strategy"].isin(drawn)]["parts"]
@@ -96,7 +96,7 @@ def strategy_rows(measures: "pd.DataFrame") -> Iterator[tuple[str, dict[str, flo
 
 
 def spanned(span: Interval | None, interval: bool = True) -> str:
-    """A value to three places, its interval in brackets; a dash where there is none."""
+    """A value to three places, its interval in brackets; a dash if there is none."""
     if span is None or not math.isfinite(span.value):
         return "–"
     value, low, high = span

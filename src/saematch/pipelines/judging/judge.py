@@ -86,7 +86,7 @@ def judge(
     matchings or descriptions, and for a journal that was altered.
     """
     if at_most is not None and at_most < 1:
-        raise UsageError(f"needed at least one question to ask, found {at_most}")
+        raise UsageError(f"expected at least one question to ask, got {at_most}")
     with holding_run(directory) as held:
         experiment = _Experiment(held, open_run(directory), config, progress)
         experiment.run(the_judge, agree, at_most, redraw)
@@ -142,8 +142,9 @@ class _Experiment:
             same, different = _calibration(rows)
             if min(len(same), len(different)) < LEAST_CONTROLS:
                 raise UsageError(
-                    f"needed {LEAST_CONTROLS} controls of each kind to set the embedding judge's thresholds "
-                    f"on, found {len(same)} of 'same' (a feature described twice) and {len(different)} of "
+                    f"expected {LEAST_CONTROLS} controls of each kind to set the embedding judge's "
+                    f"thresholds "
+                    f"on, got {len(same)} of 'same' (a feature described twice) and {len(different)} of "
                     "'different'; describe features from activations, or let a language model explain them "
                     "(saematch explain --for-embedding) or judge them (saematch judge --model)"
                 )
@@ -195,8 +196,8 @@ class _Experiment:
             old, new = kept.plain(), config.plain()
             differ = [setting for setting in new if new[setting] != old[setting]]
             raise UsageError(
-                f"needed the sample of {name} that {', '.join(others)} judged "
-                f"({_listed(old, differ)}), found other settings ({_listed(new, differ)}); leave them "
+                f"expected the sample of {name} that {', '.join(others)} judged "
+                f"({_listed(old, differ)}), got other settings ({_listed(new, differ)}); leave them "
                 f"away to judge the same sample, or {_REDRAW}"
             )
 
@@ -205,8 +206,8 @@ class _Experiment:
         name = self.config.experiment
         if self.held.kept(sample_name(name)).sha256 != files.sha256(data):
             raise UsageError(
-                f"needed the questions of {name} that {', '.join(others)} judged, found that the "
-                f"descriptions or matchings that they were drawn from have changed since; {_REDRAW}"
+                f"expected the questions of {name} that {', '.join(others)} judged; the descriptions or "
+                f"matchings that they were drawn from have changed since; {_REDRAW}"
             )
 
     def compared(self) -> list[Compared]:
@@ -233,7 +234,7 @@ class _Experiment:
             self.held.keep(name, data, inputs, [self.held.kept(one) for one in self.drawn_from])
 
     def _match_directly(self, pairs: Sequence[Pair]) -> None:
-        """Far pairs matched directly, and the adjacent matchings composed."""
+        """Non-adjacent pairs matched directly, and the adjacent matchings composed."""
         members, _ = members_of(self.held, self.of)
         for a, b in pairs:
             chain = next(keys for keys in self.of.chains if a in keys and b in keys)
@@ -276,8 +277,13 @@ class _Experiment:
             found = results(answers, config.seed, reference)
             others = {o: of["judge_key"] for o, of in judges.items() if o != name}
             found += kappas(rows, key, others, journal, config.seed)
-            tells, sentence = verdict(found, answers)
-            about = {**about, "config": config.plain(), "tells": tells, "verdict": sentence}
+            passes_controls, sentence = verdict(found, answers)
+            about = {
+                **about,
+                "config": config.plain(),
+                "passes_controls": passes_controls,
+                "verdict": sentence,
+            }
             data = encode_results(found, about)
             inputs = hash_of(stage="results", data=files.sha256(data))
             held.keep(results_name(config.experiment, name), data, inputs, [sample])

@@ -39,7 +39,7 @@ MSE_PAIRS = 3
 MSE_STRATA = 10
 EXAMPLES = 8
 CALIBRATION_PAIRS = 200
-"""Of each kind, that thresholds are set on."""
+"""Controls of each kind that thresholds are set on."""
 EXACT, COMPOSITION = "exact", compositions()[MAIN]
 
 
@@ -56,7 +56,7 @@ def persistence_pairs(run: Run, config: JudgeConfig) -> list[Pair]:
                 found += [(start, later) for later in keys[place + 1 :]]
     if not found:
         raise UsageError(
-            f"needed layers with later ones to start from, found {', '.join(config.starts or ())}"
+            f"expected layers with later ones to start from, got {', '.join(config.starts or ())}"
         )
     return found
 
@@ -71,7 +71,7 @@ def pairs_for(run: Run, config: JudgeConfig) -> list[Pair]:
         missing = [pair for pair in wanted if pair not in run.pairs]
         if missing:
             there = ", ".join(f"{a},{b}" for a, b in run.pairs)
-            raise UsageError(f"needed pairs among {there}, found {','.join(missing[0])}")
+            raise UsageError(f"expected pairs among {there}, got {','.join(missing[0])}")
         return wanted
     if config.experiment == "mse":
         places = np.linspace(0, len(adjacent) - 1, MSE_PAIRS).round().astype(int)
@@ -153,7 +153,7 @@ def _pairs(
 
 def _no_matching(pair: Pair) -> InputError:
     return InputError(
-        f"needed the {MAIN} matching of {pair[0]}--{pair[1]}, found none; run saematch run again"
+        f"expected the {MAIN} matching of {pair[0]}--{pair[1]}, got none; run saematch run again"
     )
 
 
@@ -163,7 +163,7 @@ def with_texts(
     """Columns of `judging/{experiment}/sample.parquet`, and the tables that the texts are from.
 
     Raises InputError where an SAE of the sample has no descriptions from that source (one that only
-    calibration pairs are of may be without), where they are of contexts that changed since, or of several
+    calibration pairs are of may be without), where they are of examples that changed since, or of several
     writers.
     """
     keys = dict.fromkeys(key for one in sample for key in (one.a, one.b))
@@ -205,20 +205,20 @@ def _texts_of(run: Run, source: str, keys: Iterable[str], asked: Set[str]) -> di
         ]
         if found is None and stale:
             raise InputError(
-                f"needed {stale[0]} to describe the contexts that are there, found that these have "
+                f"{stale[0]} no longer describes the stored examples: these have "
                 f"changed since; make it again with {describing(run.path, source)}"
             )
         if found is None:
             sources = sorted({name for _, name in described(run)})
             raise InputError(
-                f"needed descriptions of the features of {key} from {source}, found "
+                f"expected descriptions of the features of {key} from {source}, got "
                 f"{', '.join(sources) or 'none'}; make them with: {describing(run.path, source)}"
             )
         writers[found.writer] = key
     if len(writers) > 1:
         said = ", ".join(f"those of {key} by {writer[0]}" for writer, key in writers.items())
         raise InputError(
-            f"needed descriptions by one writer, found {said}; let one describe all of the sample with "
+            f"expected descriptions by one writer, got {said}; let one describe all of the sample with "
             f"{describing(run.path, source)}"
         )
     return {
@@ -232,11 +232,11 @@ class _Texts:
     """Texts of one SAE's features, by feature."""
 
     first: Mapping[int, str]
-    """Of the first feature of two."""
+    """Description of the first feature of two."""
     second: Mapping[int, str]
-    """Of the second of two."""
+    """Description of the second of two."""
     again: Mapping[int, str]
-    """Of a feature that is compared with itself: from other contexts, or by another explainer."""
+    """Description of a feature that is compared with itself: from other examples, or by another explainer."""
     tables: Sequence[str] = ()
     """That they are from."""
     writer: tuple[str, str] = ("", "")
@@ -244,7 +244,7 @@ class _Texts:
 
     @classmethod
     def of(cls, run: Run, source: str, key: str) -> "_Texts | None":
-        """From either half of the documents, or else from all of them; None where there are none."""
+        """From either half of the documents, or else from all of them; None if there are none."""
         halves = [half_source(source, half) for half in range(HALVES)]
         first, second = (descriptions_of(run, half, key) for half in halves)
         if first is not None and second is not None:

@@ -26,7 +26,7 @@ PAIRS_AT_A_TIME = 4096
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """The nearest features of B, a row a (feature of A, rank)."""
+    """The nearest features of B, one row per (feature of A, rank)."""
 
     feature: Int64[np.ndarray, " rows"]
     rank: Int64[np.ndarray, " rows"]

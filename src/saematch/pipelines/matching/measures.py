@@ -1,4 +1,4 @@
-"""What a matching says of itself beside its rows, and the measures of a pair's matchings."""
+"""A matching's metadata, and the measures of a pair's matchings."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -68,7 +68,7 @@ def measures_of(found: Matching, features: np.ndarray) -> dict[str, Interval]:
 
 
 def details_of(found: Matching, correspondence: str | None = None) -> dict[str, Any]:
-    """What a matching's table says beside its rows (docs/run-directory.md).
+    """The metadata of a matching's table (docs/run-directory.md).
 
     `correspondence`: the sha256 of the table with all partners.
     """

@@ -1,7 +1,7 @@
 """The stages that measure what folding is for: thresholds, and how far features reach.
 
-The norm of a folded decoder row is what a feature writes at the moment it fires, in units of the
-residual stream.  The paper's figure 1 sets its growth along matched features beside that of the stream.
+The norm of a folded decoder row is what a feature writes at the moment it activates, in units of the
+residual stream.  The paper's figure 1 sets its growth along matched features next to that of the stream.
 """
 
 import math

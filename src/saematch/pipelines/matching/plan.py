@@ -1,7 +1,7 @@
 """What a run makes, in order: one step an output, each with the stage that makes it.
 
-1. For every pair, adjacent ones first, in order of depth: its matchings, for far pairs whose ends lie on
-   one chain the compositions of the adjacent ones too; the measures of all these over the same
+1. For every pair, adjacent ones first, in order of depth: its matchings, for non-adjacent pairs whose ends
+   lie on one chain the compositions of the adjacent ones too; the measures of all these over the same
    features; candidates, consistency.
 2. The paths; the measures of the weights; all measures in one table.
 
@@ -35,7 +35,7 @@ def plan(
     members: Mapping[str, Member],
     widths: Mapping[str, int],
     chains: Sequence[Sequence[str]],
-    far: Sequence[tuple[str, str]],
+    non_adjacent: Sequence[tuple[str, str]],
 ) -> tuple[list[Step], list[str]]:
     """The steps of a run but for the merging of measures and the report, and notes on what is not
     done.
@@ -53,7 +53,7 @@ def plan(
                 f"{MAIN} leaves features unmatched at a price ({config.unmatched_cost}), and "
                 f"{', '.join(complete)} match all: means are over those that all of them match"
             )
-    for a, b in [*adjacent, *far]:
+    for a, b in [*adjacent, *non_adjacent]:
         for key in (a, b):
             if key not in measured:
                 norms = norm_stages.NormsTask(members[key], config.scale)
@@ -65,7 +65,7 @@ def plan(
             for strategy in config.strategies
             if widths[a] == widths[b] or not matcher(strategy).needs_equal_widths
         ]
-        if (a, b) in far:
+        if (a, b) in non_adjacent:
             matchings += _composition_steps(config, *ends, chains, notes)
         steps += [
             *(step for some in matchings for step in some),
@@ -80,8 +80,8 @@ def plan(
     paths = stages.PathsTask(tuple(len(keys) - 1 for keys in chains))
     chained = tuple(matching_name(a, b, MAIN, config.slug) for a, b in adjacent)
     steps.append(Step(PATHS_NAME, stages.chain_paths, paths, chained))
-    weights = stages.WeightsTask((*adjacent, *far))
-    compared = tuple(compared_name(a, b) for a, b in (*adjacent, *far))
+    weights = stages.WeightsTask((*adjacent, *non_adjacent))
+    compared = tuple(compared_name(a, b) for a, b in (*adjacent, *non_adjacent))
     steps.append(Step(WEIGHTS_NAME, stages.collect_measures, weights, compared))
     return steps, notes
 
@@ -168,7 +168,7 @@ def _pair_steps(config: RunConfig, a: Member, b: Member) -> list[Step]:
 
 
 def _price(config: RunConfig, strategy: str) -> float | str | None:
-    """The price of staying unmatched under a strategy: a number is in units of folded weights."""
+    """The unmatched cost under a strategy: a number is in units of folded weights."""
     way = matcher(strategy)
     if way.assigns and (not way.raw or config.unmatched_cost == "auto"):
         return config.unmatched_cost

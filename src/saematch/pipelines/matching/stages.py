@@ -123,7 +123,7 @@ class CandidatesTask(PairTask):
 
 @dataclass(frozen=True)
 class ConsistencyTask:
-    """PW-MCC of the pair's decoders, beside that of a random dictionary drawn by `seed`."""
+    """PW-MCC of the pair's decoders, and that of a random dictionary drawn by `seed`."""
 
     a: Member
     b: Member
@@ -166,7 +166,7 @@ class MergeTask:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the result beside the files."""
+        """What decides the result besides the files."""
         return {}
 
 

@@ -13,7 +13,7 @@ from saematch.semantics.chat.protocol import Conversation, Keep, Readable
 from saematch.semantics.chat.spending import Estimate, Tokens, about_tokens
 
 REPLY_TOKENS = 80
-"""Of a short reason and a label, about."""
+"""Tokens of a short reason and a label, about."""
 
 
 @dataclass(frozen=True)

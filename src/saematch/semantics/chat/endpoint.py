@@ -17,7 +17,7 @@ from saematch.settings import Config, setting
 OPENAI = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
 NO_KEY = "none"
-"""Sent where there is no key: a server of one's own asks for none, and the client insists on one."""
+"""Sent if there is no key: a server of one's own asks for none, and the client insists on one."""
 
 
 @dataclass(frozen=True)

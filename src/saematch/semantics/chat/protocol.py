@@ -33,7 +33,7 @@ class Reply:
     """How one conversation ended, and what it took; numbers are sums over its attempts."""
 
     text: str
-    """Of the last attempt, cut to the chat's limit; '' where no reply came."""
+    """Text of the last attempt, cut to the chat's limit; '' if no reply came."""
     read: bool
     """Whether it came whole and the asker could read it."""
     failure: str

@@ -15,7 +15,7 @@ from typing import Any
 from saematch.text import clean
 
 BYTES_AROUND = 1 << 16
-"""What a body may hold beside the reply's text."""
+"""What a body may hold besides the reply's text."""
 BYTES_A_CHARACTER = 12
 """The longest form of one character in JSON: two escaped surrogates."""
 MOST_TOKENS = 1 << 40
@@ -191,7 +191,7 @@ def _error_in(value: Any) -> str:
 
 
 def _at(value: Any, *path: str | int) -> Any:
-    """The part of a JSON value at a path; None where there is no such part."""
+    """The part of a JSON value at a path; None if there is no such part."""
     for step in path:
         if isinstance(step, str):
             value = value.get(step) if isinstance(value, dict) else None

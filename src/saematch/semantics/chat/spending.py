@@ -1,7 +1,7 @@
 """What asking a language model costs, and the budget that it may not pass.
 
 1. Before a call its greatest possible number of tokens is reserved: every byte of the prompt a token, and
-   the whole reply that was allowed.  It starts only where all that was spent, is reserved and comes anew
+   the whole reply that was allowed.  It starts only if all that was spent, is reserved and comes on top
    fits the budget, so that calls in flight together cannot pass it.
 2. When the reply is there, what was reserved gives way to what the endpoint counted.
 
@@ -110,7 +110,7 @@ class Spending:
         return self.max_calls is None or self.calls < self.max_calls
 
     def may_pay(self, most: Tokens) -> bool:
-        """Whether the budget of money covers a call of that many tokens beside those in flight."""
+        """Whether the budget of money covers a call of that many tokens besides those in flight."""
         if self.prices is None or self.max_cost is None:
             return True
         return self.prices.of(self.tokens + self._reserved + most) <= self.max_cost

@@ -1,9 +1,9 @@
 """Features of some SAEs described from one pass of their language model over a corpus.
 
-1. Watch where the features fire (max_activating.py).
-2. Ask the unembedding which tokens their decoder rows promote.
+1. Record what the features activate on (max_activating.py).
+2. Ask the unembedding for their top logits.
 3. Put both in words (typical_tokens.py): once from all that was read, and once from either half of the
-   documents, without the promoted tokens, which no choice of documents changes: a judge's controls
+   documents, without the top logits, which no choice of documents changes: a judge's controls
    and pairs are then made of the same kind of text from different documents.
 """
 
@@ -20,15 +20,15 @@ from saematch.semantics.descriptions.description import Description
 from saematch.semantics.descriptions.max_activating import (
     HALVES,
     NONE,
-    Contexts,
-    FiringStatistics,
+    ActivationStatistics,
+    Examples,
     watch,
 )
 from saematch.semantics.descriptions.token_lists import describe_tokens
 from saematch.semantics.descriptions.typical_tokens import (
     EXPLAINER,
     LICENCE,
-    PROMOTES,
+    TOP_LOGITS,
     TypicalTokens,
     first_of_window,
     typical_tokens,
@@ -44,9 +44,9 @@ class ReadTexts:
 
     documents: Documents
     corpus_of: tuple[str, ...]
-    """Of each document."""
+    """Corpus of each document."""
     number_of: tuple[int, ...]
-    """Of each document in its corpus."""
+    """Number of each document in its corpus."""
 
     @classmethod
     def of(cls, corpora: Sequence[Documents]) -> "ReadTexts":
@@ -76,11 +76,11 @@ def _numbered(text_of: Sequence[Sequence[int]]) -> tuple[int, ...]:
 class DescribedFeatures:
     """The features of one SAE."""
 
-    contexts: Contexts
-    statistics: FiringStatistics
+    examples: Examples
+    statistics: ActivationStatistics
     typical: Mapping[int, TypicalTokens]
     """From all documents."""
-    promoted: Int64[np.ndarray, "d_sae count"]
+    top_logits: Int64[np.ndarray, "d_sae count"]
     descriptions: Mapping[str, Sequence[Description]]
     """By source: `activations`, and of either half alone `activations-0` and `activations-1`."""
 
@@ -94,62 +94,64 @@ def describe_features(
     model: LanguageModel,
     texts: ReadTexts,
     saes: Mapping[str, SAE],
-    contexts: int = 5,
+    examples: int = 5,
     batch_tokens: int = 2048,
     layers: Collection[int] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, DescribedFeatures]:
-    """By key; `saes` are on the model's device, `contexts` is their number a feature and half.
+    """By key; `saes` are on the model's device, `examples` is their number per feature and half.
 
-    `layers`: of other SAEs of the run, whose outlying tokens are left out too.
+    `layers`: of other SAEs of the run, whose massive-activation tokens are left out too.
     `progress` is told how many documents were read.
     """
     # First: a model whose unembedding cannot be read should say so before the long pass.
-    promoted = {
-        key: model.promoted_tokens(sae.W_dec, PROMOTES).numpy() for key, sae in saes.items()
+    top_logits = {
+        key: model.top_logit_tokens(sae.W_dec, TOP_LOGITS).numpy() for key, sae in saes.items()
     }
     watched = watch(
         model,
         texts.documents,
         saes,
-        contexts,
+        examples,
         batch_tokens=batch_tokens,
         layers=layers,
         progress=progress,
     )
-    return {key: _described(model, texts, promoted[key], *found) for key, found in watched.items()}
+    return {
+        key: _described(model, texts, top_logits[key], *found) for key, found in watched.items()
+    }
 
 
 def _described(
     model: LanguageModel,
     texts: ReadTexts,
-    promoted: Int64[np.ndarray, "d_sae count"],
-    contexts: Contexts,
-    statistics: FiringStatistics,
+    top_logits: Int64[np.ndarray, "d_sae count"],
+    examples: Examples,
+    statistics: ActivationStatistics,
 ) -> DescribedFeatures:
-    typical = typical_tokens(contexts, statistics, texts.documents)
+    typical = typical_tokens(examples, statistics, texts.documents)
     descriptions: dict[str, Sequence[Description]] = {
-        ACTIVATIONS: _in_words(model, typical, ACTIVATIONS, promoted)
+        ACTIVATIONS: _in_words(model, typical, ACTIVATIONS, top_logits)
     }
     for half in range(HALVES):
         source = half_source(ACTIVATIONS, half)
-        of_half = typical_tokens(contexts, statistics, texts.documents, half)
+        of_half = typical_tokens(examples, statistics, texts.documents, half)
         descriptions[source] = _in_words(model, of_half, source)
-    return DescribedFeatures(contexts, statistics, typical, promoted, descriptions)
+    return DescribedFeatures(examples, statistics, typical, top_logits, descriptions)
 
 
 def _in_words(
     model: LanguageModel,
     typical: Mapping[int, TypicalTokens],
     source: str,
-    promoted: np.ndarray | None = None,
+    top_logits: np.ndarray | None = None,
 ) -> list[Description]:
     words = model.token_text
     found = []
     for feature, tokens in sorted(typical.items()):
-        promotes = [] if promoted is None else [words(int(t)) for t in promoted[feature]]
-        fires_on = [words(token) for token, _ in tokens.fires_on]
-        text = describe_tokens(fires_on, [words(token) for token in tokens.amid], promotes)
+        raised = [] if top_logits is None else [words(int(t)) for t in top_logits[feature]]
+        activates_on = [words(token) for token, _ in tokens.activates_on]
+        text = describe_tokens(activates_on, [words(token) for token in tokens.amid], raised)
         found.append(Description(feature, text, source, EXPLAINER, LICENCE))
     return found
 
@@ -157,29 +159,31 @@ def _in_words(
 def feature_rows(model: LanguageModel, described: DescribedFeatures) -> dict[str, Any]:
     """Columns of `features/{key}.parquet`."""
     statistics, words = described.statistics, model.token_text
-    firings = statistics.firings
-    fired = firings > 0
-    typical = [described.typical.get(f, TypicalTokens((), ())) for f in range(len(firings))]
+    activation_count = statistics.activation_count
+    active = activation_count > 0
+    typical = [
+        described.typical.get(f, TypicalTokens((), ())) for f in range(len(activation_count))
+    ]
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean = np.where(fired, statistics.total / firings, np.nan)
+        mean = np.where(active, statistics.total / activation_count, np.nan)
     return {
-        "feature": np.arange(len(firings)),
-        "firings": firings,
-        "density": firings / max(1, statistics.tokens),
+        "feature": np.arange(len(activation_count)),
+        "activation_count": activation_count,
+        "activation_frequency": activation_count / max(1, statistics.tokens),
         "mean_activation": mean,
-        "greatest_activation": np.where(fired, statistics.greatest, np.nan),
-        "fires_on": [[words(token) for token, _ in one.fires_on] for one in typical],
-        "fires_on_share": [[share for _, share in one.fires_on] for one in typical],
+        "greatest_activation": np.where(active, statistics.greatest, np.nan),
+        "activates_on": [[words(token) for token, _ in one.activates_on] for one in typical],
+        "activates_on_share": [[share for _, share in one.activates_on] for one in typical],
         "amid": [[words(token) for token in one.amid] for one in typical],
-        "promotes": [[words(int(token)) for token in row] for row in described.promoted],
+        "top_logits": [[words(int(token)) for token in row] for row in described.top_logits],
     }
 
 
 def context_rows(
     model: LanguageModel, texts: ReadTexts, described: DescribedFeatures
 ) -> dict[str, Any]:
-    """Columns of `contexts/{key}.parquet`, by feature, half and rank."""
-    contexts, documents = described.contexts, texts.documents
+    """Columns of `examples/{key}.parquet`, by feature, half and rank."""
+    examples, documents = described.examples, texts.documents
     rows: dict[str, list[Any]] = {
         name: []
         for name in (
@@ -187,17 +191,17 @@ def context_rows(
             "tokens", "activations",
         )
     }  # fmt: skip
-    known = np.argwhere(np.moveaxis(contexts.document, 1, 0) != NONE)
+    known = np.argwhere(np.moveaxis(examples.document, 1, 0) != NONE)
     for feature, half, rank in known.tolist():
-        number = int(contexts.document[half, feature, rank])
-        position = int(contexts.position[half, feature, rank])
-        ids = window_of(documents, contexts, number, position)
-        first = first_of_window(documents, contexts, position)
-        start = first - position + contexts.window.before
-        around = contexts.activations[half, feature, rank]
+        number = int(examples.document[half, feature, rank])
+        position = int(examples.position[half, feature, rank])
+        ids = window_of(documents, examples, number, position)
+        first = first_of_window(documents, examples, position)
+        start = first - position + examples.window.before
+        around = examples.activations[half, feature, rank]
         values = (
             feature, half, rank + 1, texts.corpus_of[number], texts.number_of[number], position,
-            float(around[contexts.window.before]), position - first,
+            float(around[examples.window.before]), position - first,
             [model.token_text(token) for token in ids],
             around[start : start + len(ids)].astype(float).tolist(),
         )  # fmt: skip

@@ -1,6 +1,6 @@
-"""A description of a feature in a language model's words, from the contexts in which it fires most.
+"""A description of a feature in a language model's words, from its max-activating examples.
 
-Contexts come from corpora, so from strangers: they are handed over as data, as the judge's are.
+Examples come from corpora, so from strangers: they are handed over as data, as the judge's are.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,9 +43,9 @@ class ExplanationRequest:
     """What is known of one feature."""
 
     feature: int
-    contexts: Sequence[Sequence[tuple[str, float]]]
-    """Pieces of text, the strongest first: every token with its activation, 0 where it does not fire."""
-    promoted: Sequence[str] = ()
+    examples: Sequence[Sequence[tuple[str, float]]]
+    """Pieces of text, the strongest first: every token with its activation, 0 where it is not active."""
+    top_logits: Sequence[str] = ()
     """Tokens that its decoder row raises most."""
 
 
@@ -57,7 +57,7 @@ class Explanation:
     outcome: Outcome
     """`judged` stands for a description that could be read."""
     text: str
-    """The description, one line; '' where there is none."""
+    """The description, one line; '' if there is none."""
     reply: Reply
     """With the prompt, the model's name and everything that it cost."""
 
@@ -95,15 +95,15 @@ def estimate_explaining(chat: Chat, requests: Sequence[ExplanationRequest]) -> E
 
 def conversation_about(request: ExplanationRequest) -> Conversation:
     """What the model is told of one feature."""
-    contexts = ",\n".join(_marked(context) for context in request.contexts)
-    told = f'{{"contexts": [\n{contexts}\n], "promoted": {as_data(list(request.promoted))}}}'
+    examples = ",\n".join(_marked(example) for example in request.examples)
+    told = f'{{"contexts": [\n{examples}\n], "promoted": {as_data(list(request.top_logits))}}}'
     return Conversation(INSTRUCTIONS, f"{TASK}\n<feature>\n{told}\n</feature>", REMINDER)
 
 
-def _marked(context: Sequence[tuple[str, float]]) -> str:
-    """A context as JSON, in which only our marks are << and >>: those of the text are escaped."""
+def _marked(example: Sequence[tuple[str, float]]) -> str:
+    """An example as JSON, in which only our marks are << and >>: those of the text are escaped."""
     pieces = [
         f"<<{as_data(token)[1:-1]}>>" if activation > 0 else as_data(token)[1:-1]
-        for token, activation in context
+        for token, activation in example
     ]
     return f'"{"".join(pieces)}"'

@@ -1,13 +1,15 @@
-"""Where features fire most, from one pass over documents, in memory that text does not let grow.
+"""Max-activating examples of features, from one pass over documents, in memory that does not grow with the
+text.
 
 1. Run the model over a batch of documents as far as the last layer in question; encode each stream.
-   Tokens whose norm is outlying at any of the layers are left out: on the few on which a model parks its
-   attention features fire tens of times as strongly as on any other, and say nothing of what they mean.
-2. Of every document keep, for each feature, the token on which it fires most: contexts are of different
+   Massive-activation tokens, by their norm at any of the layers, are left out: on the few on which a model
+   parks its attention, features are tens of times as active as on any other, which says nothing of what they
+   mean.
+2. Of every document keep, for each feature, the token on which it is most active: examples are from different
    documents.  Documents are dealt into two halves by the number of their text, and each half keeps its own
-   best `count` contexts a feature: a feature described from the one half and from the other is the control
+   best `count` examples per feature: a feature described from the one half and from the other is the control
    that a judge should call the same.
-3. Add up how often, how strongly and, by half, on which tokens a feature fires.  Token sums are cut to
+3. Add up how often, how strongly and, by half, on which tokens a feature is active.  Token sums are cut to
    each feature's heaviest when there are more than `TOKEN_ENTRIES` of them.
 """
 
@@ -28,13 +30,13 @@ TOKEN_ENTRIES = 1 << 23
 TOKENS_A_FEATURE = 64
 """Kept of each feature and half then."""
 WAITING_ENTRIES = 1 << 22
-"""Firings that may wait to be added to the token sums."""
+"""Activations that may wait to be added to the token sums."""
 NONE = -1
 
 
 @dataclass(frozen=True)
 class Window:
-    """How much of the text around a firing is kept."""
+    """How much of the text around a token is kept."""
 
     before: int = 16
     after: int = 8
@@ -45,17 +47,17 @@ class Window:
 
 
 @dataclass(frozen=True, eq=False)
-class Contexts:
-    """The best contexts of every feature of one SAE, by half, the strongest first.
+class Examples:
+    """The max-activating examples of every feature of one SAE, by half, the strongest first.
 
     Entries beyond what there is have `document` -1.
     """
 
     document: Int64[np.ndarray, "halves d_sae count"]
     position: Int64[np.ndarray, "halves d_sae count"]
-    """Of the token, 0 the first of the document."""
+    """Place of the token, 0 the first of the document."""
     activations: Float32[np.ndarray, "halves d_sae count window"]
-    """Around that token; 0 where it does not fire and outside the document."""
+    """Around that token; 0 where it is not active and outside the document."""
     window: Window
 
     @property
@@ -65,22 +67,22 @@ class Contexts:
 
 
 @dataclass(frozen=True, eq=False)
-class FiringStatistics:
-    """How often, how strongly and on which tokens features fire."""
+class ActivationStatistics:
+    """How often, how strongly and on which tokens features are active."""
 
     tokens: int
-    """Read, BOS and outlying ones left out."""
-    outlying: int
-    """Tokens that were left out since their norm exceeds `OUTLYING` medians of their document at this or
+    """Read, BOS and massive-activation tokens left out."""
+    massive_tokens: int
+    """Tokens that were left out since their norm exceeds `MASSIVE` medians of their document at this or
     another watched layer."""
-    firings: Int64[np.ndarray, " d_sae"]
+    activation_count: Int64[np.ndarray, " d_sae"]
     total: Float64[np.ndarray, " d_sae"]
     """Sum of activations."""
     greatest: Float32[np.ndarray, " d_sae"]
     token_sums: "TokenSums"
 
     def top_tokens(self, count: int, half: int | None = None) -> dict[int, list[tuple[int, float]]]:
-        """By feature that fired: the tokens with most of its activation, and their shares of it.
+        """By active feature: the tokens with most of its activation, and their shares of it.
 
         `half`: of these documents alone.
         """
@@ -90,7 +92,7 @@ class FiringStatistics:
             key, mass = key[sums.half == half], mass[sums.half == half]
         key, mass = _summed(key, mass)
         feature, token = key // _TOKEN_RANGE, key % _TOKEN_RANGE
-        whole = np.bincount(feature, weights=mass, minlength=len(self.firings))
+        whole = np.bincount(feature, weights=mass, minlength=len(self.activation_count))
         order = np.lexsort((token, -mass, feature))
         order = order[_rank_in_group(feature[order]) < count]
         found: dict[int, list[tuple[int, float]]] = {}
@@ -119,11 +121,11 @@ def watch(
     batch_tokens: int = 2048,
     layers: Collection[int] = (),
     progress: Callable[[int], None] = lambda _: None,
-) -> dict[str, tuple[Contexts, FiringStatistics]]:
-    """Contexts and statistics of every SAE's features, by key.
+) -> dict[str, tuple[Examples, ActivationStatistics]]:
+    """Examples and statistics of every SAE's features, by key.
 
-    `saes`: on the model's device; `layers`: others whose outlying tokens are left out too; `progress` is told
-    how many documents are done.
+    `saes`: on the model's device; `layers`: others whose massive-activation tokens are left out too;
+    `progress` is told how many documents are done.
     """
     watched = {
         key: _Watched(sae.d_sae, count, window, documents.text_of) for key, sae in saes.items()
@@ -161,8 +163,8 @@ class _Watched:
         self.document = np.full(shape, NONE, dtype=np.int64)
         self.position = np.zeros(shape, dtype=np.int64)
         self.activations = np.zeros((*shape, window.length), dtype=np.float32)
-        self.tokens = self.outlying = 0
-        self.firings = np.zeros(d_sae, dtype=np.int64)
+        self.tokens = self.massive_tokens = 0
+        self.activation_count = np.zeros(d_sae, dtype=np.int64)
         self.total = np.zeros(d_sae)
         self.greatest = np.zeros(d_sae, dtype=np.float32)
         self.mass_key = np.zeros(0, dtype=np.int64)
@@ -179,23 +181,23 @@ class _Watched:
     ) -> None:
         """Take in the tokens of some whole documents: their document, place in it and id.
 
-        `typical`: how many of them are not outlying; on the others nothing may fire.
+        `typical`: how many of them have no massive activations; on the others nothing may be active.
         """
         token, feature = active.token.cpu().numpy(), active.feature.cpu().numpy()
         value = active.value.cpu().numpy()
         self.tokens += typical
-        self.outlying += active.n_tokens - typical
-        self.firings += np.bincount(feature, minlength=self.d_sae)
+        self.massive_tokens += active.n_tokens - typical
+        self.activation_count += np.bincount(feature, minlength=self.d_sae)
         self.total += np.bincount(feature, weights=value, minlength=self.d_sae)
         np.maximum.at(self.greatest, feature, value)
         group = feature * HALVES + self.half_of[document[token]]
         self.waiting.append((group * _TOKEN_RANGE + ids[token], value))
         if sum(len(key) for key, _ in self.waiting) > WAITING_ENTRIES:
             self._add_mass()
-        self._add_contexts(token, feature, value, document, place)
+        self._add_examples(token, feature, value, document, place)
 
     def _add_mass(self) -> None:
-        """Put what waits among the token sums: sorting is dear, so not after every batch."""
+        """Put what waits among the token sums: sorting is costly, so not after every batch."""
         key = np.concatenate([self.mass_key, *(key for key, _ in self.waiting)])
         mass = np.concatenate([self.mass, *(value for _, value in self.waiting)])
         self.waiting = []
@@ -206,7 +208,7 @@ class _Watched:
             keep = np.sort(order[_rank_in_group(group[order]) < TOKENS_A_FEATURE])
             self.mass_key, self.mass = self.mass_key[keep], self.mass[keep]
 
-    def _add_contexts(
+    def _add_examples(
         self,
         token: np.ndarray,
         feature: np.ndarray,
@@ -227,7 +229,7 @@ class _Watched:
     def _strongest(
         self, token: np.ndarray, feature: np.ndarray, value: np.ndarray, document: np.ndarray
     ) -> np.ndarray:
-        """The firing of each feature in each document that is strongest, the first of equals."""
+        """The strongest activation of each feature in each document, the first of equals."""
         documents, place = np.unique(document, return_inverse=True)
         group = place[token] * self.d_sae + feature
         greatest = torch.zeros(len(documents) * self.d_sae)
@@ -238,7 +240,7 @@ class _Watched:
         return best[best != NONE]
 
     def _least(self, half: int) -> np.ndarray:
-        """What a context must exceed to be kept, by feature."""
+        """What an example must exceed to be kept, by feature."""
         return self.activations[half, :, -1, self.window.before]
 
     def _around(
@@ -249,7 +251,7 @@ class _Watched:
         document: np.ndarray,
         chosen: np.ndarray,
     ) -> np.ndarray:
-        """Activations of the chosen firings' features on the tokens around them."""
+        """Activations of the chosen features on the tokens around the chosen ones."""
         keys = token * self.d_sae + feature  # ascending: ordered by token, then feature
         near = token[chosen][:, None] + np.arange(-self.window.before, self.window.after + 1)
         inside = (near >= 0) & (near < len(document))
@@ -268,7 +270,7 @@ class _Watched:
         position: np.ndarray,
         activations: np.ndarray,
     ) -> None:
-        """Put new contexts, several a feature, among those that are kept."""
+        """Put new examples, several per feature, among those that are kept."""
         touched = np.unique(feature)
         if not len(touched):
             return
@@ -288,13 +290,13 @@ class _Watched:
             -1, self.count, self.window.length
         )
 
-    def result(self) -> tuple[Contexts, FiringStatistics]:
+    def result(self) -> tuple[Examples, ActivationStatistics]:
         self._add_mass()
         group, token = self.mass_key // _TOKEN_RANGE, self.mass_key % _TOKEN_RANGE
         sums = TokenSums(group // HALVES, group % HALVES, token, self.mass)
-        contexts = Contexts(self.document, self.position, self.activations, self.window)
-        return contexts, FiringStatistics(
-            self.tokens, self.outlying, self.firings, self.total, self.greatest, sums
+        examples = Examples(self.document, self.position, self.activations, self.window)
+        return examples, ActivationStatistics(
+            self.tokens, self.massive_tokens, self.activation_count, self.total, self.greatest, sums
         )
 
 

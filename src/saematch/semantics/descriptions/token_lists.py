@@ -17,16 +17,16 @@ _DESCRIPTION = re.compile(rf"fires on ({_LIST})(?: amid ({_LIST}))?(?:; promotes
 
 
 def describe_tokens(
-    fires_on: Sequence[str], amid: Sequence[str] = (), promotes: Sequence[str] = ()
+    activates_on: Sequence[str], amid: Sequence[str] = (), top_logits: Sequence[str] = ()
 ) -> str:
-    """The description; '' where the feature was not seen to fire."""
-    if not fires_on:
+    """The description; '' if the feature was never seen active."""
+    if not activates_on:
         return ""
-    text = f"fires on {_listed(fires_on)}"
+    text = f"fires on {_listed(activates_on)}"
     if amid:
         text += f" amid {_listed(amid)}"
-    if promotes:
-        text += f"; promotes {_listed(promotes)}"
+    if top_logits:
+        text += f"; promotes {_listed(top_logits)}"
     return text
 
 
@@ -34,14 +34,14 @@ def words_in(description: str) -> str:
     """The tokens of such a description, blanks between them; any other text as it is.
 
     What every description of this kind shares (quotes, commas, "fires on") makes all of them alike.  Of
-    blank tokens, which no embedding sees, those that the feature fires on are named; around it they stand
+    blank tokens, which no embedding sees, those that the feature activates on are named; around it they stand
     everywhere, and are left out.
     """
     found = _DESCRIPTION.fullmatch(description)
     if not found:
         return description
-    fires_on, around = _tokens(found[1]), _tokens(found[2] or "") + _tokens(found[3] or "")
-    words = [_named(token) for token in fires_on if token]
+    activates_on, around = _tokens(found[1]), _tokens(found[2] or "") + _tokens(found[3] or "")
+    words = [_named(token) for token in activates_on if token]
     words += [" ".join(token.split()) for token in around if token.strip()]
     return " ".join(words) or description
 

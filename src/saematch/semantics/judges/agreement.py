@@ -20,9 +20,9 @@ ResultRow = tuple[Any, ...]
 CONTROLS = {SAME: "control: same", DIFFERENT: "control: different"}
 """What stands for a strategy in the rows of controls."""
 LEAST_CONTROLS = 10
-"""Of each kind: fewer, and a judge that guesses would often seem to tell."""
+"""Controls of each kind: with fewer, a judge that guesses would often seem to pass."""
 CHANCE = 0.5
-"""AUC of a judge that cannot tell."""
+"""AUC of a judge that guesses."""
 
 
 @dataclass(frozen=True)
@@ -121,33 +121,37 @@ def quality(answers: Sequence[Answer], seed: int) -> list[ResultRow]:
 
 
 def verdict(rows: Sequence[ResultRow], answers: Sequence[Answer]) -> tuple[bool, str]:
-    """Whether the judge can tell the controls apart, and the sentence that says so.
+    """Whether the judge passes its controls, and the sentence that says so.
 
     `rows`: the `results` of `answers`.
     """
     found = next((row for row in rows if row[3] == "auc"), None)
     if found is None:
-        return False, f"it is not known whether the judge can tell: {_why_unknown(answers)}"
+        return (
+            False,
+            f"it is not known whether the judge passes its controls: {_why_unknown(answers)}",
+        )
     fewest = min(row[7] for row in rows if row[0] in CONTROLS.values() and row[3] == "mean")
     if fewest < LEAST_CONTROLS:
         return False, (
-            f"it is not known whether the judge can tell: {fewest} controls of a kind were judged, and "
+            f"it is not known whether the judge passes its controls: {fewest} controls of a kind "
+            f"were judged, and "
             f"{LEAST_CONTROLS} are needed"
         )
     value, low, high = found[4:7]
     if low is None or low <= CHANCE:
         return False, (
-            f"the judge cannot tell: AUC of its controls {value:.2f}, where {CHANCE} is chance; its labels "
+            f"the judge fails its controls: AUC {value:.2f}, where {CHANCE} is chance; its labels "
             "of the pairs mean nothing"
         )
-    return True, f"the judge tells its controls apart: AUC {value:.2f} [{low:.2f}, {high:.2f}]"
+    return True, f"the judge passes its controls: AUC {value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _why_unknown(answers: Sequence[Answer]) -> str:
     """Why there is no AUC: there must be both kinds of controls, asked and read."""
     controls = [one for one in answers if one.kind in CONTROLS and one.askable]
     if not any(one.kind == SAME for one in controls):
-        return "no feature could be compared with itself, described from other contexts"
+        return "no feature could be compared with itself, described from other examples"
     asked = [one for one in controls if one.judgement is not None]
     if not asked:
         return "none of its controls was asked yet"

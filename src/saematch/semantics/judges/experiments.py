@@ -36,7 +36,7 @@ class Compared:
     feature: int
     partner: int
     mse_decoder: float
-    """Of the two; NaN where it was not measured."""
+    """Decoder MSE of the two; NaN if it was not measured."""
     stratum: int
     swapped: bool = False
 
@@ -50,7 +50,7 @@ def strata_of(
 ) -> list[tuple[int, int]]:
     """(feature, stratum) of about `count` features drawn from equal strata of the eligible, by value.
 
-    Every stratum gives the same number; fewer than `count` in all where there are not so many.
+    Every stratum gives the same number; fewer than `count` in all if there are not so many.
     """
     features = np.flatnonzero(eligible)
     strata = max(1, min(strata, len(features)))

@@ -24,7 +24,7 @@ _COUNTS = ("attempts", "prompt_tokens", "completion_tokens")
 _NUMBERS = ("score", "seconds", "cost")
 _MOST = 1 << 62
 _BEGINNING = b'{"judge":'
-"""Of every line."""
+"""Beginning of every line."""
 
 
 def key_of(value: Mapping[str, Any] | Question) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def judge(pairs: Sequence[Sequence[str]], judge: Judge) -> "pd.DataFrame":
     """A row a pair of descriptions: first, second, and what the judge said of them.
 
-    Columns beside the two texts: outcome, label (DIFFERENT, MAYBE, SAME; missing where there is none),
+    Columns besides the two texts: outcome, label (DIFFERENT, MAYBE, SAME; missing if there is none),
     score, reason, reply, model, attempts, seconds, prompt_tokens, completion_tokens, cost.  Judges:
     `EmbeddingJudge` (calibrated on controls), `LLMJudge`.  What a judge is worth is seen from controls:
     put pairs that are the same, and pairs drawn at random, among yours.

@@ -91,7 +91,7 @@ class Server:
         self._client.close()
 
     def get(self, path: str, read: Callable[[bytes], T]) -> T | None:
-        """What `read` makes of the bytes at `path`; None where there is nothing (404).
+        """What `read` makes of the bytes at `path`; None if there is nothing (404).
 
         `read` raises PassingError where the bytes are not whole: they are then asked for again.  Raises
         InputError naming the address.

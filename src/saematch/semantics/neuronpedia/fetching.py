@@ -40,7 +40,7 @@ __all__ = [
 EXPORTS = "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com/v1"
 SITE = "https://www.neuronpedia.org"
 FOLDER = "explanations"
-"""Some sources have others beside it, one an explainer: `explanations-gpt-4o-mini`."""
+"""Some sources have others next to it, one per explainer: `explanations-gpt-4o-mini`."""
 GAP = 3
 """Batches in a row that may be missing before a later one."""
 LAST_BATCH = 1 << 16
@@ -57,13 +57,13 @@ class FetchedDescriptions:
 
     source: NeuronpediaSource
     address: str
-    """Of the folder that they come from."""
+    """Address of the folder that they come from."""
     descriptions: tuple[Description, ...]
     """By feature, then in the order of the files; a feature may have none or several."""
     batches: int
     """Files read."""
     downloaded: int
-    """Of these not from the cache."""
+    """How many of these did not come from the cache."""
     empty: int
     """Lines without a text: null or blank."""
     malformed: int
@@ -105,7 +105,7 @@ def fetch_descriptions(
 
     `cache`: a folder that keeps the files as they came, so that a call that was stopped goes on where
     it was; None keeps nothing.  Batches are asked for until at least four in a row are not there (404),
-    because numbers are known to be skipped; which are not there is asked anew by every call, because
+    because numbers are known to be skipped; which are not there is asked again by every call, because
     they may come.  `offline` reads the cache alone.  `largest`: bytes that a batch may decompress to.
     `progress` is told how many batches are done.
 
@@ -188,7 +188,7 @@ class _Batches:
         """Numbers of the cached files that had to be downloaded again."""
 
     def read(self, number: int) -> tuple[bytes, bool] | None:
-        """Lines of a batch and whether they were downloaded; None where there is no such batch."""
+        """Lines of a batch and whether they were downloaded; None if there is no such batch."""
         name = f"batch-{number}.jsonl.gz"
         path = None if self.kept is None else self.kept / name
         if path is not None and is_plain_file(path):

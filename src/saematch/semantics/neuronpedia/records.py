@@ -66,7 +66,7 @@ def describe(feature: int, record: Mapping[str, Any]) -> Description | None:
 
 
 def read_object(data: bytes) -> dict[str, Any] | None:
-    """The JSON object in some bytes; None where there is none; empty for null."""
+    """The JSON object in some bytes; None if there is none; empty for null."""
     try:
         value = read_json(data)
     except ValueError:

@@ -38,9 +38,9 @@ class NeuronpediaSource:
     source: str
     """`4-gemmascope-res-16k`."""
     repository: str = ""
-    """Of the checkpoint that is described there; '' where the registry does not say."""
+    """Repository of the checkpoint that is described there; '' if the registry does not say."""
     path: str = ""
-    """Of that checkpoint in its repository."""
+    """Path of that checkpoint in its repository."""
     notes: tuple[str, ...] = ()
     """What a reader of the descriptions must know, such as that they are another SAE's."""
 
