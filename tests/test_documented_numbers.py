@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from saematch import sae
+from saematch import sae, stats
 from saematch.assignment import certified
 from saematch.configs.describing import DescribeConfig
 from saematch.configs.evaluation import EvaluationConfig
