@@ -185,8 +185,8 @@ class _Writer(Meanings):
         sources = []
         for corpus in self.shape.corpora:
             parts: dict[str, list[np.ndarray]] = {name: [] for name in PAIRS.names}
-            non_adjacent = [(a, c, b) for (a, b), (_, c) in pairwise(pairwise(self.keys))][:1]
-            for a, b, like in [*((a, b, b) for a, b in pairwise(self.keys)), *non_adjacent]:
+            far = [(a, c, b) for (a, b), (_, c) in pairwise(pairwise(self.keys))][:1]
+            for a, b, like in [*((a, b, b) for a, b in pairwise(self.keys)), *far]:
                 for strategy in (one.name for one in ranked_matchers() if not one.control):
                     # In the non-adjacent pair the same numbers are partners: who mixes them up counts twice.
                     partner = self.partners[strategy, a, like]
@@ -225,7 +225,7 @@ class _Writer(Meanings):
             "config": {
                 "suite": "synthetic", "layers": None, "strategies": list(usual_in_runs()),
                 "parts": {"decoder": 1.0, "encoder": 1.0, "bias": 1.0}, "scale": None,
-                "unmatched_cost": None, "non_adjacent": [], "random_draws": 1, "seed": self.shape.seed,
+                "unmatched_cost": None, "far": [], "random_draws": 1, "seed": self.shape.seed,
                 "candidates": self.shape.candidates,
             },
             "references": {key: sae["reference"] for key, sae in saes.items()},

@@ -16,8 +16,8 @@ from paper.settings import (
     Sae,
     SaeFacts,
     Settings,
+    far_pairs,
     layers_of,
-    non_adjacent_pairs,
 )
 from saematch.evaluation.even_l0 import choose_suite
 from saematch.loading.presets import CANONICAL_L0, TABLE_1_L0
@@ -70,7 +70,7 @@ def plan(settings: Settings) -> list[PlannedRun]:
             "the SAEs of Table 1: everything but what needs other SAEs",
             tuple(Sae(layer, path(layer, l0)) for layer, l0 in table_1.items()),
             suite="gemma-scope-2b/table1" if at_hub else None,
-            non_adjacent=non_adjacent_pairs(settings, layers),
+            far=far_pairs(settings, layers),
             fitted=True,
             quantiles=settings.quantiles,
             other_parts=True,

@@ -16,8 +16,8 @@ from paper.settings import (
     Sae,
     SaeFacts,
     Settings,
+    far_pairs,
     layers_of,
-    non_adjacent_pairs,
 )
 
 BLOCKS = 32
@@ -35,7 +35,7 @@ def plan(settings: Settings) -> list[PlannedRun]:
             "the residual SAEs of all layers",
             tuple(Sae(layer, f"Llama3_1-8B-Base-L{layer}R-8x") for layer in layers),
             suite=settings.saes or "llama-scope-8b/8x",
-            non_adjacent=non_adjacent_pairs(settings, layers),
+            far=far_pairs(settings, layers),
             fitted=True,
             quantiles=settings.quantiles,
             other_parts=True,

@@ -7,7 +7,7 @@ measured matching on two cores; nothing here was measured on a GPU.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paper.settings import PlannedRun, Recipe, Settings, non_adjacent_pairs
+from paper.settings import PlannedRun, Recipe, Settings, far_pairs
 from saematch.matching.registry import matcher, usual_for_judges
 
 GIB = 1 << 30
@@ -91,8 +91,8 @@ def questions(run: PlannedRun, settings: Settings) -> int:
     """That a judge is asked at most in the four experiments on a run."""
     samples, controls = settings.samples, 2 * settings.controls
     layers = run.pairs * samples * (len(usual_for_judges()) + SWAPPED)
-    non_adjacent = len(non_adjacent_pairs(settings, run.layers))
-    persistence = (2 * non_adjacent + 2 * len(settings.starts)) * samples * (1 + SWAPPED)
+    far = len(far_pairs(settings, run.layers))
+    persistence = (2 * far + 2 * len(settings.starts)) * samples * (1 + SWAPPED)
     mse = 3 * samples * (1 + SWAPPED)
     return round(layers + persistence + mse + 8 * (1 + SWAPPED)) + 4 * controls
 
@@ -116,7 +116,7 @@ def _sums_of_a_corpus(recipe: Recipe, run: PlannedRun, settings: Settings) -> in
 
 def _out_bytes(recipe: Recipe, run: PlannedRun, settings: Settings) -> int:
     d_sae = recipe.saes.d_sae
-    tables = (run.pairs + len(run.non_adjacent)) * d_sae * (64 * len(run.strategies) + 200)
+    tables = (run.pairs + len(run.far)) * d_sae * (64 * len(run.strategies) + 200)
     text = CORPORA * _sums_of_a_corpus(recipe, run, settings) if run.evaluated else 0
     described = len(run.saes) * len(run.described) * d_sae * 2500
     return tables + text + described
@@ -134,11 +134,11 @@ def _matching_seconds(recipe: Recipe, run: PlannedRun, settings: Settings) -> fl
     size = recipe.saes.d_sae**2 * (2 * recipe.saes.d_model + 1)
     solved = [name for name in run.strategies if matcher(name).assigns]
     one = MEASURED_SECONDS * size / MEASURED_SIZE * (len(solved) + 2) / 4
-    found = one * (run.pairs * (1.5 if run.other_parts else 1) + len(run.non_adjacent))
+    found = one * (run.pairs * (1.5 if run.other_parts else 1) + len(run.far))
     if (
-        run.judged_on and not run.non_adjacent
+        run.judged_on and not run.far
     ):  # the judge's non-adjacent pairs are matched by the main strategy alone
-        found += one / 4 * len(non_adjacent_pairs(settings, run.layers))
+        found += one / 4 * len(far_pairs(settings, run.layers))
     return found
 
 

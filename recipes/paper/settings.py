@@ -98,7 +98,7 @@ class PlannedRun:
     suite: str | None = None
     """A preset, or a folder that holds exactly these SAEs; none: links to them make a folder."""
     strategies: tuple[str, ...] = field(default_factory=usual_in_runs)
-    non_adjacent: tuple[tuple[str, str], ...] = ()
+    far: tuple[tuple[str, str], ...] = ()
     evaluated: bool = True
     fitted: bool = False
     """Whether `ridge` and `correlation`, which are fitted to other text, are measured too."""
@@ -151,7 +151,7 @@ class Recipe:
         return settings.first_third or self.model.blocks // 3
 
 
-def non_adjacent_pairs(settings: Settings, layers: Sequence[int]) -> tuple[tuple[str, str], ...]:
+def far_pairs(settings: Settings, layers: Sequence[int]) -> tuple[tuple[str, str], ...]:
     """From each start to every later layer but the next, which is matched anyway."""
     return tuple(
         (str(start), str(later))

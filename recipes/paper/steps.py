@@ -84,7 +84,7 @@ class Reproduction:
             suite_of(planned, self.recipe, settings, self._telling(planned, "SAEs")),
             layers=None if planned.suite is None else settings.layers,
             strategies=planned.strategies,
-            non_adjacent=planned.non_adjacent,
+            far=planned.far,
             random_draws=settings.random_draws,
             seed=settings.seed,
         )

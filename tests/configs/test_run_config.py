@@ -33,9 +33,7 @@ configs = st.builds(
     strategies=st.sets(st.sampled_from(data_free()[1:])).map(lambda s: (MAIN, *s)),
     parts=st.dictionaries(st.sampled_from(PARTS), st.floats(0.001, 1000), min_size=1),
     scale=st.sampled_from([None, "threshold", "decoder_norm", "none"]),
-    non_adjacent=st.lists(
-        st.tuples(st.just("12"), st.sampled_from(["14", "15.x"])), max_size=2
-    ).map(tuple),
+    far=st.lists(st.tuples(st.just("12"), st.sampled_from(["14", "15.x"])), max_size=2).map(tuple),
     random_draws=st.integers(1, 50),
     seed=st.integers(0, 2**31),
     candidates=st.integers(1, 10),
@@ -61,11 +59,11 @@ def test_toml(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text(
         'suite = "bundled:smollm2-135m"\nlayers = "12-14,20"\nstrategies = ["folded", "cosine"]\n'
-        "non_adjacent = [[12, 14]]\n[parts]\ndecoder = 1\nencoder = 0.5\n"
+        "far = [[12, 14]]\n[parts]\ndecoder = 1\nencoder = 0.5\n"
     )
     config = RunConfig.from_toml(path)
     assert config.layers == (12, 13, 14, 20)
-    assert config.non_adjacent == (("12", "14"),)
+    assert config.far == (("12", "14"),)
     assert config.slug == "decoder+encoder@0.5"
 
 
@@ -92,8 +90,8 @@ def test_flags() -> None:
         ({"suite": "s", "parts": "decoder@-1"}, "positive"),
         ({"suite": "s", "parts": "decoder,decoder"}, "decoder,decoder"),
         ({"suite": "s", "scale": "activation"}, "threshold"),
-        ({"suite": "s", "non_adjacent": "12"}, "12,14"),
-        ({"suite": "s", "non_adjacent": [[1, 2, 3]]}, "12,14"),
+        ({"suite": "s", "far": "12"}, "12,14"),
+        ({"suite": "s", "far": [[1, 2, 3]]}, "12,14"),
         ({"suite": "s", "random_draws": 0}, "from 1"),
         ({"suite": "s", "random_draws": True}, "from 1"),
         ({"suite": "s", "seed": "x"}, "from 0"),
@@ -160,9 +158,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         RunConfig(
             "a folder", layers=(12, 14), strategies=("folded", "cosine"), seed=3, candidates=2
         ),
-        RunConfig(
-            "x", parts={"decoder": 1.0, "encoder": 0.5}, non_adjacent=(("1", "3"), ("2", "4.a"))
-        ),
+        RunConfig("x", parts={"decoder": 1.0, "encoder": 0.5}, far=(("1", "3"), ("2", "4.a"))),
         RunConfig("x", unmatched_cost="auto", random_draws=2),
         RunConfig("x", unmatched_cost=0.25),
     ],

@@ -443,10 +443,10 @@ def test_several_judges_stand_below_each_other(copied: Path) -> None:
 
 def test_the_command_makes_the_same_run(tmp_path: Path, matched: Path) -> None:
     config = RunConfig(
-        "a b", layers=(1, 2), parts=parse_parts("decoder,encoder@0.5"), non_adjacent=(("1", "3"),)
+        "a b", layers=(1, 2), parts=parse_parts("decoder,encoder@0.5"), far=(("1", "3"),)
     )
     words = {
-        "layers": "1,2", "parts": "decoder,encoder@0.5", "non_adjacent": "1,3",
+        "layers": "1,2", "parts": "decoder,encoder@0.5", "far": "1,3",
     }  # fmt: skip
     run = open_run(matched)
     run.__dict__["config"] = config

@@ -131,9 +131,7 @@ def make_run(folder: Path) -> dict[str, Any]:
         pair = ("suite/layer_3", "suite/layer_4")
         call("match", *pair, "--compare", "--verify", "--price-curve")
         call("match", *pair, "--unmatched-cost", "auto", "--degenerate", "together", of="priced")
-        call(
-            "run", "--suite", "suite", "--out", "run", "--random-draws", 2, "--non-adjacent", "3,5"
-        )
+        call("run", "--suite", "suite", "--out", "run", "--random-draws", 2, "--far", "3,5")
         texts = ("--documents", 3, "--tokens", 24, "--batch-tokens", 80)
         mixed = ("--quantiles", "0,0.5,1", "--causal-pairs", 4, "--pairs", "3,4;4,5")
         call("evaluate", "run", *MODEL, *texts, *mixed)

@@ -23,7 +23,7 @@ from saematch.matching.matched import same_features
 from saematch.matching.strategies import random_permutation
 from saematch.pipelines import Run, RunConfig, run
 from saematch.pipelines.matching.measures import compared_measures
-from saematch.report.page import non_adjacent_row
+from saematch.report.page import far_row
 from saematch.sae import Firing, fold_thresholds
 from saematch.semantics.judges.agreement import Answer, results
 from saematch.semantics.judges.experiments import PAIR, pairs_of
@@ -193,7 +193,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("uneven")
     for layer, width in ((3, 20), (4, 14), (5, 16)):
         write_sae(folder / "suite" / f"layer_{layer}", layer, width, dead=tuple(range(0, width, 3)))
-    settings = {"suite": str(folder / "suite"), "non_adjacent": "3,5", "random_draws": DRAWS}
+    settings = {"suite": str(folder / "suite"), "far": "3,5", "random_draws": DRAWS}
     return run(RunConfig.from_dict(settings, "test"), folder / "run")
 
 
@@ -226,7 +226,7 @@ def test_a_run_compares_over_the_same_features_everywhere(uneven: Run) -> None:
                 for column in ("mse_decoder", "mse_encoder", "cosine"):
                     assert values[name, column] == pytest.approx(table[column][same].mean())
     exact, composed = (uneven.matching_table("3", "5", s) for s in ("folded", "composition"))
-    row = non_adjacent_row(uneven, "3", "5")
+    row = far_row(uneven, "3", "5")
     same = same_in({"exact": exact, "composed": composed})
     assert row["exact"] == pytest.approx(exact["mse_decoder"][same].mean())
     assert row["composition"] == pytest.approx(composed["mse_decoder"][same].mean())

@@ -106,7 +106,7 @@ def finished(
     with registering(TOY), pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("SAEMATCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        run(RunConfig(str(suite), non_adjacent=(("3", "5"),), random_draws=2), directory)
+        run(RunConfig(str(suite), far=(("3", "5"),), random_draws=2), directory)
         evaluated = EvaluationConfig(**TEXTS, causal_pairs=3, random_draws=2, other_parts=False)
         evaluate(directory, evaluated, model=model)
         describe(directory, DescribeConfig(**TEXTS), model=model)
@@ -243,7 +243,7 @@ def test_other_weights_make_what_was_made_from_them_again(finished: Run) -> None
 def test_nothing_is_made_twice(finished: Run, suite: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(finished.path, tmp_path / "run"))
     before = contents(copy)
-    run(RunConfig(str(suite), non_adjacent=(("3", "5"),), random_draws=2), copy)
+    run(RunConfig(str(suite), far=(("3", "5"),), random_draws=2), copy)
     after = contents(copy)
     kept = ("matchings/", "correspondences/", "evaluation/", "paths")
     assert {n: d for n, d in before.items() if n.startswith(kept)} == {

@@ -58,7 +58,7 @@ def model() -> LanguageModel:
 
 
 def matched(suite: Path, directory: Path) -> Path:
-    run(RunConfig(str(suite), non_adjacent=(("3", "5"),), random_draws=2), directory)
+    run(RunConfig(str(suite), far=(("3", "5"),), random_draws=2), directory)
     return directory
 
 
@@ -323,7 +323,7 @@ def test_a_new_matching_leaves_old_measures_out(model, suite, tmp_path) -> None:
     evaluate(directory, config, model=model)
     assert "web" in set(open_run(directory).measures()["corpus"])
     run(
-        RunConfig(str(suite), non_adjacent=(("3", "5"),), random_draws=2, unmatched_cost=1.0),
+        RunConfig(str(suite), far=(("3", "5"),), random_draws=2, unmatched_cost=1.0),
         directory,
     )
     assert set(open_run(directory).measures()["corpus"]) == {""}

@@ -24,7 +24,7 @@ def tiny_config(suite: Path) -> RunConfig:
     return RunConfig(
         str(suite),
         strategies=("folded", "random"),
-        non_adjacent=(("3", "5"),),
+        far=(("3", "5"),),
         random_draws=2,
         candidates=2,
     )
@@ -109,7 +109,7 @@ from saematch.pipelines import RunConfig, run
 from saematch.rendering import report
 report.render_report = lambda run: "<p></p>"
 print("ready", flush=True)
-run(RunConfig(sys.argv[1], non_adjacent=((sys.argv[2], sys.argv[3]),)), sys.argv[4])
+run(RunConfig(sys.argv[1], far=((sys.argv[2], sys.argv[3]),)), sys.argv[4])
 report.write_report(sys.argv[4])
 """
 """A run in a process of its own; what is timed and killed starts at `ready`, after the imports."""

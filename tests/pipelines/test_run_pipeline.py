@@ -29,7 +29,7 @@ def config_of(suite: Path, **changes) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run(config_of(suite, non_adjacent="3,5"), tmp_path_factory.mktemp("runs") / "run")
+    return run(config_of(suite, far="3,5"), tmp_path_factory.mktemp("runs") / "run")
 
 
 def value(run: Run, a: str, b: str, strategy: str, measure: str, column: str = "value") -> float:
@@ -138,9 +138,9 @@ def test_unknown_layers_are_said(suite: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="9"):
         run(config_of(suite, layers="3,9"), tmp_path / "run")
     with pytest.raises(UsageError, match="got '9'"):
-        run(config_of(suite, non_adjacent="3,9"), tmp_path / "run")
+        run(config_of(suite, far="3,9"), tmp_path / "run")
     with pytest.raises(UsageError, match="twice"):
-        run(config_of(suite, non_adjacent="3,3"), tmp_path / "run")
+        run(config_of(suite, far="3,3"), tmp_path / "run")
     with pytest.raises(UsageError, match="at least two layers"):
         run(config_of(suite, layers="3"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -186,7 +186,7 @@ def test_candidates_agree_with_the_matching(finished: Run) -> None:
 
 def test_two_runs_are_the_same_byte_for_byte(finished: Run, suite: Path, tmp_path: Path) -> None:
     saematch.pipelines.suite.forget_loaded()
-    run(config_of(suite, non_adjacent="3,5"), tmp_path / "again")
+    run(config_of(suite, far="3,5"), tmp_path / "again")
     assert contents(finished.path) == contents(tmp_path / "again")
 
 
@@ -207,7 +207,7 @@ def test_a_change_makes_anew_exactly_what_depends_on_it(
     assert again(strategies="folded,random", random_draws=4) == measures
     assert again() == measures
     assert again(candidates=2) == ["find_candidates", "find_candidates"]
-    assert again(candidates=2, non_adjacent="3,5") == [
+    assert again(candidates=2, far="3,5") == [
         "collect_measures", "compare_strategies", "compose_pair", "find_candidates", "match_pair",
         "measure_consistency", "measure_growth", "merge_sources",
     ]  # fmt: skip
@@ -236,7 +236,7 @@ def test_stages_and_tasks_pickle(suite: Path, tmp_path: Path) -> None:
         stage, task, files = pickle.loads(pickle.dumps((stage, task, files)))
         return pickle.loads(pickle.dumps(stage(task, files)))
 
-    config = config_of(suite, non_adjacent="3,5", strategies="folded,naive,random")
+    config = config_of(suite, far="3,5", strategies="folded,naive,random")
     run(config, tmp_path / "sent", execute=elsewhere)
     run(config, tmp_path / "here")
     assert contents(tmp_path / "sent") == contents(tmp_path / "here")

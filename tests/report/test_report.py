@@ -24,7 +24,7 @@ EVIL = "<img src=x onerror=alert(1)>"
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("report") / EVIL.replace("/", "")
     suite = write_suite(folder / "suite")
-    return run(RunConfig(str(suite), non_adjacent=(("3", "5"),)), folder / "out")
+    return run(RunConfig(str(suite), far=(("3", "5"),)), folder / "out")
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from saematch.store.commands import describing, makes
 from saematch.store.directory import RunDirectory
 from saematch.store.manifest import altered_error
 
-SETTINGS = {"suite": "a b", "layers": [3, 4], "non_adjacent": [["3", "5"], ["3", "6"]], "seed": 0}
-RUN = "saematch run --suite 'a b' --layers 3,4 --non-adjacent '3,5;3,6' --out 'my run'"
+SETTINGS = {"suite": "a b", "layers": [3, 4], "far": [["3", "5"], ["3", "6"]], "seed": 0}
+RUN = "saematch run --suite 'a b' --layers 3,4 --far '3,5;3,6' --out 'my run'"
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ FIGURES = {
     "figure 8": lambda of: results(of, "persistence"),
 }
 """What they draw."""
-SETTINGS = {"random_draws": 2, "non_adjacent": "3,5"}
+SETTINGS = {"random_draws": 2, "far": "3,5"}
 
 
 class Judges:
@@ -129,14 +129,14 @@ def test_the_same_settings_again_change_nothing(folder: Path) -> None:
     assert all(before.values()), [name for name, some in before.items() if not some]
     again = shown(run(settings_of(folder), folder / "run"))
     assert [name for name, some in again.items() if not some] == []
-    more = shown(run(settings_of(folder, non_adjacent="3,5;3,6"), folder / "run"))
+    more = shown(run(settings_of(folder, far="3,5;3,6"), folder / "run"))
     assert [name for name, some in more.items() if not some] == []
 
 
 CHANGES = {
     "parts": {"parts": "decoder"},
     "scale": {"scale": "decoder_norm"},
-    "layers": {"layers": "3,4,5", "non_adjacent": "3,5"},
+    "layers": {"layers": "3,4,5", "far": "3,5"},
     "price": {"unmatched_cost": 9.0},
 }
 

@@ -37,7 +37,7 @@ def let_settle(folder: Path) -> None:
 
 
 def config_of(suite: Path, **changes) -> RunConfig:
-    values = {"strategies": "folded,cosine", "candidates": 2, "non_adjacent": "3,5", **changes}
+    values = {"strategies": "folded,cosine", "candidates": 2, "far": "3,5", **changes}
     return RunConfig.from_dict({"suite": str(suite), **values})
 
 

@@ -25,7 +25,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "run-directory.md"
 
 @pytest.fixture(scope="module")
 def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    config = RunConfig(str(suite), non_adjacent=(("3", "5"),), random_draws=2)
+    config = RunConfig(str(suite), far=(("3", "5"),), random_draws=2)
     return run(config, tmp_path_factory.mktemp("runs") / "run")
 
 

@@ -26,7 +26,7 @@ def demo(out: Out = Path("saematch-demo"), as_json: bool = False) -> None:
     from saematch.cli import evaluation, semantics
     from saematch.cli.display import terminal as display
 
-    run({"suite": "bundled:smollm2-135m", "non_adjacent": "12,14"}, out, as_json=as_json)
+    run({"suite": "bundled:smollm2-135m", "far": "12,14"}, out, as_json=as_json)
     evaluation.demo(out, as_json)
     semantics.demo(out, as_json)
     if not as_json:

@@ -83,7 +83,7 @@ def parse_parts(value: Any, name: str = "parts") -> dict[str, float]:
     return part_weights(weights)
 
 
-def parse_pairs(value: Any, name: str = "non_adjacent") -> tuple[tuple[str, str], ...]:
+def parse_pairs(value: Any, name: str = "far") -> tuple[tuple[str, str], ...]:
     """Pairs of SAE keys or layers from `12,14` (several: `12,14;13,15`) or a sequence of pairs."""
     expected = "pairs of layers such as 12,14"
     items: Sequence[Any] = value.split(";") if isinstance(value, str) else value
@@ -170,7 +170,7 @@ class RunConfig(Config):
         "as in the paper.",
         choices=DEGENERATE,
     )
-    non_adjacent: tuple[tuple[str, str], ...] = setting(
+    far: tuple[tuple[str, str], ...] = setting(
         (),
         "Non-adjacent pairs of layers to match too, e.g. 12,14 or 12,14;13,16.",
         parse=parse_pairs,

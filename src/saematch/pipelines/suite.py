@@ -112,7 +112,7 @@ def chains(entries: Sequence[Placed]) -> tuple[list[list[str]], list[str]]:
     return found, notes
 
 
-def non_adjacent_pairs(
+def far_pairs(
     wanted: Sequence[tuple[str, str]],
     entries: "Sequence[SuiteEntry]",
     adjacent: Sequence[tuple[str, str]],

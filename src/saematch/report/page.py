@@ -68,11 +68,8 @@ def context(run: "Run") -> dict[str, Any]:
         "pairs": [pair_row(measures, a, b, run.config.strategies) for a, b in adjacent],
         "order": ordering(measures, adjacent),
         "partial": any_unmatched(measures, adjacent),
-        "non_adjacent": [
-            row
-            for a, b in run.pairs
-            if (a, b) not in adjacent
-            for row in [non_adjacent_row(run, a, b)]
+        "far": [
+            row for a, b in run.pairs if (a, b) not in adjacent for row in [far_row(run, a, b)]
         ],
         "figures": figures(run, measures, adjacent),
         "evaluations": evaluations(run, adjacent),
@@ -140,7 +137,7 @@ def ordering(measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]) -> list
     return [row for row in (*found, {**inside, "inside": True}) if row["of"]]
 
 
-def non_adjacent_row(run: "Run", a: str, b: str) -> dict[str, Any]:
+def far_row(run: "Run", a: str, b: str) -> dict[str, Any]:
     """Exact matching of a distant pair and the composition of the steps between, on the same features."""
     exact = run.matching_table(a, b)
     same = (exact["status"] == "live") & (exact["partner"] >= 0)

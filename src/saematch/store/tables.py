@@ -137,7 +137,7 @@ class Tables:
         there = [name.removeprefix(folder).removesuffix(".parquet") for name in names]
         return UsageError(
             f"expected one of the pairs {', '.join(there) or '(none is finished)'}, got {a}--{b}; "
-            "pairs further apart are matched if named by non_adjacent (--non-adjacent on the command line)"
+            "pairs further apart are matched if named by far (--far on the command line)"
         )
 
     def _frame(self, name: str) -> "pd.DataFrame":

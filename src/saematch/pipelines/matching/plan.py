@@ -35,7 +35,7 @@ def plan(
     members: Mapping[str, Member],
     widths: Mapping[str, int],
     chains: Sequence[Sequence[str]],
-    non_adjacent: Sequence[tuple[str, str]],
+    far: Sequence[tuple[str, str]],
 ) -> tuple[list[Step], list[str]]:
     """The steps of a run but for the merging of measures and the report, and notes on what is not
     done.
@@ -53,7 +53,7 @@ def plan(
                 f"{MAIN} leaves features unmatched at a price ({config.unmatched_cost}), and "
                 f"{', '.join(complete)} match all: means are over those that all of them match"
             )
-    for a, b in [*adjacent, *non_adjacent]:
+    for a, b in [*adjacent, *far]:
         for key in (a, b):
             if key not in measured:
                 norms = norm_stages.NormsTask(members[key], config.scale)
@@ -65,7 +65,7 @@ def plan(
             for strategy in config.strategies
             if widths[a] == widths[b] or not matcher(strategy).needs_equal_widths
         ]
-        if (a, b) in non_adjacent:
+        if (a, b) in far:
             matchings += _composition_steps(config, *ends, chains, notes)
         steps += [
             *(step for some in matchings for step in some),
@@ -80,8 +80,8 @@ def plan(
     paths = stages.PathsTask(tuple(len(keys) - 1 for keys in chains))
     chained = tuple(matching_name(a, b, MAIN, config.slug) for a, b in adjacent)
     steps.append(Step(PATHS_NAME, stages.chain_paths, paths, chained))
-    weights = stages.WeightsTask((*adjacent, *non_adjacent))
-    compared = tuple(compared_name(a, b) for a, b in (*adjacent, *non_adjacent))
+    weights = stages.WeightsTask((*adjacent, *far))
+    compared = tuple(compared_name(a, b) for a, b in (*adjacent, *far))
     steps.append(Step(WEIGHTS_NAME, stages.collect_measures, weights, compared))
     return steps, notes
 

@@ -19,7 +19,7 @@ from saematch.errors import UsageError
 from saematch.pipelines.checkpoints import examine
 from saematch.pipelines.matching.plan import plan
 from saematch.pipelines.matching.stages import MergeTask, merge_sources
-from saematch.pipelines.suite import chains, forget_loaded, non_adjacent_pairs
+from saematch.pipelines.suite import chains, far_pairs, forget_loaded
 from saematch.store.build import Execute, Progress, Step, execute_here, hash_of_inputs, make
 from saematch.store.directory import RunDirectory
 from saematch.store.names import FROM_PLAN, MEASURES_NAME, SOURCES, WEIGHTS_NAME, weight_sources
@@ -47,8 +47,8 @@ def run(
     suite = load_suite(config.suite, layers=config.layers)
     linked, left_out = chains(suite.entries)
     adjacent = [pair for keys in linked for pair in pairwise(keys)]
-    non_adjacent = non_adjacent_pairs(config.non_adjacent, suite.entries, adjacent)
-    used = {key for pair in (*adjacent, *non_adjacent) for key in pair}
+    far = far_pairs(config.far, suite.entries, adjacent)
+    used = {key for pair in (*adjacent, *far) for key in pair}
     entries = tuple(entry for entry in suite.entries if entry.key in used)
     with RunDirectory(directory).holding() as held:
         examining = iter(range(len(entries)))
@@ -59,7 +59,7 @@ def run(
         )
         _check_same_run(held, config, saes)
         widths = {key: sae["d_sae"] for key, sae in saes.items()}
-        steps, not_done = plan(config, members, widths, linked, non_adjacent)
+        steps, not_done = plan(config, members, widths, linked, far)
         held.update(
             config=config.to_dict(),
             references={entry.key: entry.reference for entry in entries},
