@@ -10,8 +10,8 @@ import json
 import time
 
 from saematch import load_sae
-from saematch.evaluation.arms import on_device
-from saematch.matching.measuring import folded
+from saematch.evaluation.collecting import on_device
+from saematch.matching.match import folded
 from saematch.models import Documents, LanguageModel, load_corpus, load_language_model
 from saematch.semantics.descriptions.describing import ReadTexts, describe_features
 

@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from saematch.matching.registry import MAIN
-from saematch.semantics.judges.protocol import Label
-from saematch.store.following import followed_steps
+from saematch.matching.matchers import MAIN
+from saematch.semantics.judges.judge import Label
+from saematch.store.following import StepWarning, followed_steps
 from saematch.store.judge_results import labels_of_pairs
 from saematch.store.names import PAIR_SOURCES
 from saematch.store.reader import Run, open_run
-from saematch.store.warnings import StepWarning
 
 KINDS = tuple(
     kind for kind in StepWarning if kind not in (StepWarning.NOT_LIVE, StepWarning.DIFFERENT)

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 
 from saematch import load_suite
 from saematch.loading import source_files
-from saematch.pipelines.describing.shipped import FOLDER
+from saematch.pipelines.describe import FOLDER
 from saematch.semantics.descriptions.max_activating import HALVES
 from saematch.semantics.judges.embedding import OFFLINE, EmbeddingJudge, Thresholds
-from saematch.semantics.judges.protocol import Question
+from saematch.semantics.judges.judge import Question
 
 
 def texts(suite: str) -> list[str]:

@@ -14,9 +14,8 @@ import time
 import torch
 
 from saematch import fold_thresholds, load_sae, match
-from saematch.evaluation.arms import PairInputs, conditions_of, on_device
-from saematch.evaluation.collecting import collect
-from saematch.matching.registry import matchers
+from saematch.evaluation.collecting import PairInputs, collect, conditions_of, on_device
+from saematch.matching.matchers import matchers
 from saematch.models import Documents, batches, decoder_blocks, load_corpus, load_language_model
 
 

@@ -14,8 +14,8 @@ import sys
 import time
 
 from saematch.semantics.chat.chat import Chat
+from saematch.semantics.judges.judge import Judgement, Label, Question
 from saematch.semantics.judges.llm import LLMJudge
-from saematch.semantics.judges.protocol import Judgement, Label, Question
 
 REPLY = json.dumps(
     {

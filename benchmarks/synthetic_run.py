@@ -13,8 +13,7 @@ import numpy as np
 from synthetic_meanings import Meanings, made_words
 
 from saematch._io import files
-from saematch.matching.matchers import NAIVE
-from saematch.matching.registry import MAIN, matchers, ranked_matchers, usual_in_runs
+from saematch.matching.matchers import MAIN, NAIVE, matchers, ranked_matchers, usual_in_runs
 from saematch.store.manifest import MANIFEST, empty_manifest, encode_manifest
 from saematch.store.names import FROM_PLAN
 from saematch.store.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PAIRS, PATHS, Table

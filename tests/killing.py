@@ -8,7 +8,7 @@ from typing import Any
 
 from saematch._io import files
 from saematch.pipelines.matching.stages import Output
-from saematch.store import locking
+from saematch.store import directory as run_directory
 from saematch.store.directory import KeptFile
 
 real_fsync = files.fsync
@@ -20,7 +20,7 @@ EFFECTS = (
     (files, "rename"),
     (files, "remove"),
     (files, "make_folder"),
-    (locking, "write_holder"),
+    (run_directory, "write_holder"),
 )
 
 
@@ -103,6 +103,6 @@ def contents(directory: Path) -> dict[str, Any]:
             found[name] = {
                 key: value for key, value in manifest.items() if key not in ("timing", "sha256")
             }
-        elif path.is_file() and name not in locking.NAMES:
+        elif path.is_file() and name not in run_directory.LOCK_NAMES:
             found[name] = path.read_bytes()
     return found

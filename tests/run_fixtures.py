@@ -14,9 +14,9 @@ from tiny_suites import write_suite
 from saematch._io import files
 from saematch.models import LanguageModel
 from saematch.pipelines import Run, RunConfig, open_run, run
-from saematch.pipelines.describing.describe import describe
+from saematch.pipelines.describe import describe
 from saematch.pipelines.suite import forget_loaded
-from saematch.rendering.report import write_report
+from saematch.rendering import write_report
 from saematch.store.build import Execute, execute_here
 
 
@@ -60,7 +60,7 @@ def run_and_report(config: RunConfig, directory: Path, execute: Execute = execut
 def plain_report() -> Iterator[None]:
     """A report in one line: the real one is slow to make some hundred times."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("saematch.rendering.report.render_report", plain_page)
+        patch.setattr("saematch.rendering.render_report", plain_page)
         yield
 
 

@@ -20,7 +20,7 @@ from saematch.figures.data import NotInRunError
 from saematch.figures.paper import FIGURES
 from saematch.pipelines import Run, RunConfig, run
 from saematch.report.page import render_report
-from saematch.store.commands import run_again
+from saematch.store.manifest import run_again
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/saematch"

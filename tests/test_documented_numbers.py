@@ -11,15 +11,14 @@ from saematch.assignment import certified
 from saematch.configs.describing import DescribeConfig
 from saematch.configs.evaluation import EvaluationConfig
 from saematch.configs.judging import JudgeConfig
-from saematch.evaluation import activations, fitting
+from saematch.evaluation import fitting, interventions
 from saematch.explorer import catalogue, catalogue_query, database, server
 from saematch.figures import pruning, style
-from saematch.loading import archives, presets, reach, tensors
-from saematch.matching import pricing
-from saematch.pipelines import RunConfig
-from saematch.pipelines.judging import sampling
+from saematch.loading import hub, state_dicts, suite, tensors
+from saematch.matching import strategies
+from saematch.pipelines import RunConfig, sampling
 from saematch.semantics.judges import agreement as verdicts
-from saematch.store import schema, warnings
+from saematch.store import following, schema
 
 ROOT = Path(__file__).parents[1]
 MEBIBYTE = 1 << 20
@@ -47,21 +46,21 @@ def stated() -> Iterator[tuple[str, str]]:
     yield "formats.md", f"A config may be {tensors.MAX_JSON_BYTES // MEBIBYTE} MB"
     yield (
         "formats.md",
-        f"expand to more than {archives.MAX_EXPANSION} times the file "
-        f"(and {archives.SMALL_BYTES // MEBIBYTE} MB)",
+        f"expand to more than {state_dicts.MAX_EXPANSION} times the file "
+        f"(and {state_dicts.SMALL_BYTES // MEBIBYTE} MB)",
     )
-    for layer in presets.table1_departures():
-        paper, canonical = presets.TABLE_1_L0[layer], presets.CANONICAL_L0[layer]
+    for layer in suite.table1_departures():
+        paper, canonical = suite.TABLE_1_L0[layer], suite.CANONICAL_L0[layer]
         yield "formats.md", f"| {layer} | {paper} | {canonical} |"
     yield "definitions.md", f"θ ≤ {sae.DEGENERATE_SHARE_OF_MEDIAN} × the SAE's median θ"
-    yield "definitions.md", f"the cost that {pricing.AUTO_QUANTILE:.0%} of random pairs"
+    yield "definitions.md", f"the cost that {strategies.AUTO_QUANTILE:.0%} of random pairs"
     yield "definitions.md", f"mean, least and greatest of {run.random_draws} |"
     yield "definitions.md", f"the {words[run.candidates]} *live* features of B of least cost"
     yield "definitions.md", f"{run.candidates} by default"
-    yield "definitions.md", f"its cosine greater by more than {warnings.BY_DIRECTION}"
-    yield "definitions.md", f"its margin is below 1/{1 / warnings.NEAR_TIE:.0f} of its cost"
-    yield "definitions.md", f"both features activate at least {words[warnings.APART]} times"
-    yield "definitions.md", f"norm exceeds {activations.MASSIVE:.0f} times the median"
+    yield "definitions.md", f"its cosine greater by more than {following.BY_DIRECTION}"
+    yield "definitions.md", f"its margin is below 1/{1 / following.NEAR_TIE:.0f} of its cost"
+    yield "definitions.md", f"both features activate at least {words[following.APART]} times"
+    yield "definitions.md", f"norm exceeds {interventions.MASSIVE:.0f} times the median"
     yield "definitions.md", f"from {stats.DRAWS:,} seeded bootstrap draws of texts"
     yield (
         "definitions.md",
@@ -69,7 +68,7 @@ def stated() -> Iterator[tuple[str, str]]:
     )
     yield "definitions.md", f"least and greatest of {evaluation.random_draws} draws"
     yield "evaluation.md", f"{evaluation.documents} documents × {evaluation.tokens} tokens each"
-    yield "evaluation.md", f"out of reach for {words[reach.REACH_SECONDS]} seconds"
+    yield "evaluation.md", f"out of reach for {words[hub.REACH_SECONDS]} seconds"
     yield (
         "semantics.md",
         f"{len(describing.corpora)} × {describing.documents} documents × {describing.tokens} tokens",

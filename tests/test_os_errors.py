@@ -19,9 +19,9 @@ from saematch.errors import InputError, SaematchError
 from saematch.loading import inspect_sae, load_sae, load_suite
 from saematch.models.corpora import load_corpus
 from saematch.pipelines import RunConfig, open_run, run
-from saematch.pipelines.describing.describe import describe
+from saematch.pipelines.describe import describe
 from saematch.pipelines.evaluation.evaluate import evaluate
-from saematch.rendering.figures import draw_figures
+from saematch.rendering import draw_figures
 from saematch.store.directory import RunDirectory
 
 KINDS = ("too long", "nobody", "loop", "below a file", "a file", "a folder")

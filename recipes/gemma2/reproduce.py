@@ -19,8 +19,7 @@ from paper.settings import (
     far_pairs,
     layers_of,
 )
-from saematch.evaluation.even_l0 import choose_suite
-from saematch.loading.presets import CANONICAL_L0, TABLE_1_L0
+from saematch.loading.suite import CANONICAL_L0, TABLE_1_L0, choose_suite
 from saematch.matching.matchers import FOLDED, UNFOLDED
 
 BLOCKS = 26

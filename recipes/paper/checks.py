@@ -17,7 +17,7 @@ import torch
 from paper.needs import GIB, Needs
 from paper.settings import PlannedRun, Recipe, Settings
 from saematch.errors import InputError, MissingDependencyError, SaematchError
-from saematch.loading.reach import hub_is_reachable
+from saematch.loading.hub import hub_is_reachable
 from saematch.loading.references import locate
 from saematch.semantics.chat.endpoint import OPENAI
 from saematch.semantics.judges.embedding import OFFLINE

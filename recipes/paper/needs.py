@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paper.settings import PlannedRun, Recipe, Settings, far_pairs
-from saematch.matching.registry import matcher, usual_for_judges
+from saematch.matching.matchers import matcher, usual_for_judges
 
 GIB = 1 << 30
 CORPORA = 3

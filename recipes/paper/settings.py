@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from saematch.errors import UsageError
-from saematch.matching.registry import usual_in_runs
+from saematch.matching.matchers import usual_in_runs
 from saematch.settings import setting
 
 

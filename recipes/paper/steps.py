@@ -27,19 +27,17 @@ from saematch.configs.evaluation import EvaluationConfig
 from saematch.configs.judging import EXPERIMENTS, JudgeConfig
 from saematch.pipelines import RunConfig, open_run
 from saematch.pipelines import run as match_suite
-from saematch.pipelines.describing.describe import describe
-from saematch.pipelines.describing.neuronpedia import NEURONPEDIA
+from saematch.pipelines.describe import NEURONPEDIA, describe
 from saematch.pipelines.evaluation.evaluate import evaluate
-from saematch.pipelines.judging.judge import judge
-from saematch.rendering.figures import Drawn, draw_figures
-from saematch.rendering.report import write_report
+from saematch.pipelines.judge import judge
+from saematch.rendering import Drawn, draw_figures, write_report
 from saematch.report.all_findings import Found, find
 from saematch.semantics.chat.chat import Chat
 from saematch.semantics.chat.endpoint import OPENAI
 from saematch.semantics.chat.spending import Prices
 from saematch.semantics.judges.embedding import EmbeddingJudge
+from saematch.semantics.judges.judge import Judge
 from saematch.semantics.judges.llm import LLMJudge
-from saematch.semantics.judges.protocol import Judge
 
 SERIES = "l0-series"
 """The run whose findings are of several L0s."""

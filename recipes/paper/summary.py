@@ -6,7 +6,7 @@ from pathlib import Path
 from paper.settings import PlannedRun, Recipe, Settings
 from saematch._io import files
 from saematch.cli.display.evaluation import findings_text
-from saematch.rendering.figures import Drawn
+from saematch.rendering import Drawn
 from saematch.report.all_findings import Found
 
 NAME = "summary.md"

@@ -16,10 +16,9 @@ import pyarrow.parquet as pq
 
 from saematch._io import files
 from saematch.configs.describing import DescribeConfig
-from saematch.matching.registry import MAIN
+from saematch.matching.matchers import MAIN
 from saematch.pipelines import RunConfig, open_run, run
-from saematch.pipelines.describing.describe import describe, names_from_activations
-from saematch.pipelines.describing.shipped import FOLDER, shipped_name
+from saematch.pipelines.describe import FOLDER, describe, names_from_activations, shipped_name
 
 SHIPPED_EXAMPLES = 3
 """For each half of the documents; features are described from all that `--examples` asks for."""

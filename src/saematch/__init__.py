@@ -10,15 +10,13 @@ if TYPE_CHECKING:
     from saematch.assignment import Assignment, Certified, Verification, solve, verify
     from saematch.errors import InputError, SaematchError, UnsupportedError, UsageError
     from saematch.evaluation.evaluate import evaluate
-    from saematch.evaluation.even_l0 import choose_suite
     from saematch.loading import Suite, inspect_sae, load_sae, load_suite
+    from saematch.loading.suite import choose_suite
     from saematch.matching.consistency import Consistency, pw_mcc
-    from saematch.matching.match import match, match_pairs, verify_matching
+    from saematch.matching.correspondence import compose, inverse, permute_features
+    from saematch.matching.match import match, match_pairs, measure, price_curve, verify_matching
     from saematch.matching.matched import Matching
-    from saematch.matching.measuring import measure
     from saematch.matching.paths import FeaturePaths, chain
-    from saematch.matching.permutation import compose, inverse, permute_features
-    from saematch.matching.price_curve import price_curve
     from saematch.sae import SAE, FoldedSAE, fold_thresholds
     from saematch.semantics.chat.chat import Chat
     from saematch.semantics.judges.embedding import EmbeddingJudge
@@ -36,23 +34,54 @@ _HOMES = {
         "solve",
         "verify",
     ),
-    "saematch.matching.consistency": ("Consistency", "pw_mcc"),
-    "saematch.errors": ("InputError", "SaematchError", "UnsupportedError", "UsageError"),
-    "saematch.evaluation.even_l0": ("choose_suite",),
+    "saematch.errors": (
+        "InputError",
+        "SaematchError",
+        "UnsupportedError",
+        "UsageError",
+    ),
     "saematch.evaluation.evaluate": ("evaluate",),
-    "saematch.loading": ("Suite", "inspect_sae", "load_sae", "load_suite"),
+    "saematch.loading": (
+        "Suite",
+        "inspect_sae",
+        "load_sae",
+        "load_suite",
+    ),
+    "saematch.loading.suite": ("choose_suite",),
+    "saematch.matching.consistency": (
+        "Consistency",
+        "pw_mcc",
+    ),
+    "saematch.matching.correspondence": (
+        "compose",
+        "inverse",
+        "permute_features",
+    ),
+    "saematch.matching.match": (
+        "match",
+        "match_pairs",
+        "measure",
+        "price_curve",
+        "verify_matching",
+    ),
     "saematch.matching.matched": ("Matching",),
-    "saematch.matching.match": ("match", "match_pairs", "verify_matching"),
-    "saematch.matching.measuring": ("measure",),
-    "saematch.matching.paths": ("FeaturePaths", "chain"),
-    "saematch.matching.permutation": ("compose", "inverse", "permute_features"),
-    "saematch.matching.price_curve": ("price_curve",),
-    "saematch.store.reader": ("Run", "open_run"),
-    "saematch.sae": ("SAE", "FoldedSAE", "fold_thresholds"),
+    "saematch.matching.paths": (
+        "FeaturePaths",
+        "chain",
+    ),
+    "saematch.sae": (
+        "FoldedSAE",
+        "SAE",
+        "fold_thresholds",
+    ),
     "saematch.semantics.chat.chat": ("Chat",),
     "saematch.semantics.judges.embedding": ("EmbeddingJudge",),
     "saematch.semantics.judges.judge": ("judge",),
     "saematch.semantics.judges.llm": ("LLMJudge",),
+    "saematch.store.reader": (
+        "Run",
+        "open_run",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -1,4 +1,6 @@
-"""The words of the method as types: parts of a feature, scales, SAEs and features by name; plain Python."""
+"""The words of the method, in plain Python: parts of a feature, scales, SAEs and features by name, and what
+a pair is measured under besides its matchings.
+"""
 
 import math
 import re
@@ -88,3 +90,18 @@ def find_feature(named: object, widths: Mapping[str, int]) -> tuple[str, int]:
             f"expected a feature of layer {key} from 0 to {widths[key] - 1}, got {number}"
         )
     return key, number
+
+
+INTERVENTIONS = ("layer_drop", "reconstruct_current", "reconstruct_previous")
+"""What is measured beside matchings and needs no map of features."""
+RIDGE = "ridge"
+_REFOLDED = "_refolded"
+
+
+def refolded(strategy: str) -> str:
+    """The condition that decodes the map of a strategy on raw weights on folded ones: map and scale apart."""
+    return f"{strategy}{_REFOLDED}"
+
+
+def is_refolded(strategy: str) -> bool:
+    return strategy.endswith(_REFOLDED)

@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from saematch import Certified, InputError, UsageError, solve, verify
 from saematch.assignment import certified, shortlists
 from saematch.assignment.costs import SquaredDistances
-from saematch.assignment.forbidden import Forbidden
+from saematch.assignment.problem import Forbidden
 from saematch.assignment.products import Products, fastest_dtype, slope
 from saematch.assignment.shortlists import Shortlists, lowest_in_double, lowest_of_block
 

@@ -408,7 +408,7 @@ def test_an_interrupt_is_no_success(
     def interrupted(*_: object, **__: object) -> None:
         raise kind
 
-    monkeypatch.setattr("saematch.pipelines.describing.describe.describe", interrupted)
+    monkeypatch.setattr("saematch.pipelines.describe.describe", interrupted)
     monkeypatch.setattr(sys, "argv", ["saematch", "describe", str(suite)])
     with pytest.raises(SystemExit) as stopped:
         main()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from saematch.configs.run import RunConfig, flags_of, parse_layers, parse_pairs, parse_parts
 from saematch.errors import UsageError
-from saematch.matching.registry import MAIN, data_free
+from saematch.matching.matchers import MAIN, data_free
 from saematch.types import PARTS, parts_slug
 
 # The type checks of the tests pick list items to look at with the random module.

@@ -10,14 +10,13 @@ from tiny_models import WIDTH, tiny_model
 
 from saematch import SAE, fold_thresholds, match
 from saematch.evaluation import fitting
-from saematch.evaluation.activations import encode_sparse, typical_rows
-from saematch.evaluation.arms import PairInputs, conditions_of
-from saematch.evaluation.collecting import Collected, collect
+from saematch.evaluation.collecting import Collected, PairInputs, collect, conditions_of
 from saematch.evaluation.fitting import RidgeSums, fit
-from saematch.evaluation.tables import CorpusMeasures
-from saematch.matching import correlation
-from saematch.matching.correlation import CorrelationSums
-from saematch.matching.permutation import UNMATCHED
+from saematch.evaluation.interventions import encode_sparse, typical_rows
+from saematch.evaluation.measuring import CorpusMeasures
+from saematch.matching import assigning
+from saematch.matching.assigning import CorrelationSums
+from saematch.matching.correspondence import UNMATCHED
 from saematch.matching.strategies import random_permutation
 from saematch.models import Corpus, Documents
 from saematch.store.schema import DATA_MEASURES
@@ -334,7 +333,7 @@ def test_ridge_recovers_a_linear_map() -> None:
 
 @pytest.mark.parametrize("block_entries", [8, 24, 1 << 24])
 def test_correlation_is_the_argmax_of_numpy(block_entries: int, monkeypatch) -> None:
-    monkeypatch.setattr(correlation, "BLOCK_ENTRIES", block_entries)
+    monkeypatch.setattr(assigning, "BLOCK_ENTRIES", block_entries)
     a, b = torch.rand(300, 7).relu(), torch.rand(300, 9).relu()
     b[:, 4] = 2 * a[:, 2] + 0.01 * torch.rand(300)
     b[:, 5] = 0

@@ -15,11 +15,10 @@ from starlette.testclient import TestClient
 from synthetic_meanings import JUDGE, UNABLE
 
 from saematch.explorer.explorer import Explorer
-from saematch.store.following import followed_steps
+from saematch.store.following import StepWarning, followed_steps
 from saematch.store.reader import open_run
 from saematch.store.schema import decode
 from saematch.store.schema_semantics import RESULTS
-from saematch.store.warnings import StepWarning
 
 Ask = Callable[..., dict[str, Any]]
 

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from explored_runs import SHAPE, Shape, client_of, write_run
 
-from saematch.explorer import index_file
+from saematch.explorer import catalogue
 from saematch.explorer.catalogue import MADE_BY
+from saematch.explorer.catalogue_query import read_rows
 from saematch.explorer.database import Database, OutOfMemoryError
 from saematch.explorer.explorer import Explorer
-from saematch.explorer.rows import read_rows
 from saematch.store import build
 
 
@@ -28,7 +28,7 @@ def test_slices_make_the_same_index_as_one(
 ) -> None:
     explorers = [indexed(synthetic, tmp_path / "one", monkeypatch)]
     ones = explorers[0].first.of(["0", "1", "3"])
-    monkeypatch.setattr(index_file, "SLICE", features)
+    monkeypatch.setattr(catalogue, "SLICE", features)
     explorers.append(indexed(synthetic, tmp_path / "sliced", monkeypatch))
     for one, sliced in zip(ones, explorers[1].first.of(["0", "1", "3"]), strict=True):
         assert one != sliced
@@ -117,7 +117,7 @@ def test_a_full_disk_is_said(
     def full(path: Path, batches: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(index_file, "write_rows", full)
+    monkeypatch.setattr(catalogue, "write_rows", full)
     problem = explorer.ask("features", {"layer": "1"})["problems"]["1"]
     assert "disk is full; make room, or set SAEMATCH_CACHE" in problem
     explorer.close()

@@ -16,13 +16,13 @@ from saematch.configs.evaluation import EvaluationConfig
 from saematch.configs.judging import JudgeConfig
 from saematch.explorer.explorer import Explorer
 from saematch.pipelines import RunConfig, open_run, run
-from saematch.pipelines.describing.describe import describe
+from saematch.pipelines.describe import describe
 from saematch.pipelines.evaluation.evaluate import evaluate
-from saematch.pipelines.judging.judge import judge
-from saematch.semantics.judges.protocol import Judgement, Keep, Label, Outcome, Question
-from saematch.store.descriptions import descriptions_of
+from saematch.pipelines.judge import judge
+from saematch.semantics.judges.judge import Judgement, Keep, Label, Outcome, Question
 from saematch.store.following import followed_steps
 from saematch.store.judge_results import labelled_sample
+from saematch.store.tables import descriptions_of
 
 
 class Lengths:

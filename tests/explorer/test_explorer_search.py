@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from recomputed import features_of, keys_of, selected, share_of
 from starlette.testclient import TestClient
 
-from saematch.store.warnings import StepWarning
+from saematch.store.following import StepWarning
 
 Ask = Callable[..., dict[str, Any]]
 NUMBERS = (

@@ -17,8 +17,7 @@ from semantic_tables import activate, describe, judge, keep, result
 from saematch.configs.run import parse_parts
 from saematch.errors import UsageError
 from saematch.figures import FIGURES, NotInRunError, caption_of, draw
-from saematch.figures.data import adjacent, run_command
-from saematch.figures.described import described
+from saematch.figures.data import adjacent, described, run_command
 from saematch.figures.labels import judged_shares, mse_by_label, persistence
 from saematch.figures.norms import stream_norms
 from saematch.figures.paths import followed
@@ -203,7 +202,7 @@ def test_l0_against_measures(sparse: Run) -> None:
 
 
 def test_even_l0_is_what_choose_suite_takes(sparse: Run, run: Run) -> None:
-    from saematch.evaluation.even_l0 import choose_suite
+    from saematch.loading.suite import choose_suite
 
     l0 = rows_of(sparse, "l0").set_index("a")["value"]
     layers = {3: {}, 4: {}}

@@ -26,7 +26,7 @@ from saematch.figures.captions import (
 )
 from saematch.figures.style import new_figure
 from saematch.pipelines import Run, RunDirectory, open_run
-from saematch.rendering.figures import draw_figures
+from saematch.rendering import draw_figures
 
 NAMES = [figure.name for figure in FIGURES]
 JUDGED = ("judged-shares", "mse-by-label", "persistence")

@@ -17,11 +17,11 @@ from saematch.loading import (
     inspect_sae,
     load_sae,
     load_suite,
-    presets,
     references,
     registry,
     source_files,
 )
+from saematch.loading import suite as suites
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_presets() -> None:
     assert suite.entries[0].reference == (
         "hf://google/gemma-scope-2b-pt-res/layer_0/width_16k/average_l0_102/params.npz"
     )
-    assert presets.table1_departures() == (0, 1, 4, 13, 14)
+    assert suites.table1_departures() == (0, 1, 4, 13, 14)
     assert len(suite.notes) == 5
     assert load_suite("gemma-scope-2b/table1", layers=[4, 5]).notes == (suite.notes[2],)
     assert load_suite("gemma-scope-2b/canonical").notes == ()
@@ -186,7 +186,7 @@ def test_presets() -> None:
 
 def test_canonical_preset_is_the_installed_registrys() -> None:
     pytest.importorskip("yaml")
-    for layer, l0 in enumerate(presets.CANONICAL_L0):
+    for layer, l0 in enumerate(suites.CANONICAL_L0):
         line = registry.find(
             "gemma-scope-2b-pt-res-canonical", f"layer_{layer}/width_16k/canonical"
         )
@@ -195,11 +195,11 @@ def test_canonical_preset_is_the_installed_registrys() -> None:
     ids = {entry["id"] for entry in registry.read_registry()["gemma-scope-2b-pt-res"]["saes"]}
     missing = tuple(
         layer
-        for layer, l0 in enumerate(presets.TABLE_1_L0)
+        for layer, l0 in enumerate(suites.TABLE_1_L0)
         if f"layer_{layer}/width_16k/average_l0_{l0}" not in ids
     )
-    assert missing == presets.NOT_IN_REGISTRY
-    for layer in range(presets.LLAMA_LAYERS):
+    assert missing == suites.NOT_IN_REGISTRY
+    for layer in range(suites.LLAMA_LAYERS):
         line = registry.find("llama_scope_lxr_8x", f"l{layer}r_8x")
         assert (line.repository, line.path) == (
             "fnlp/Llama3_1-8B-Base-LXR-8x", f"Llama3_1-8B-Base-L{layer}R-8x",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from saematch.errors import InputError
-from saematch.loading import hub, reach
+from saematch.loading import hub
 from saematch.loading.model_names import REPOSITORIES, hub_name, same_model
 from saematch.loading.registry import read_registry
 
@@ -91,9 +91,9 @@ ASK = """
 import sys, warnings
 from saematch.errors import InputError
 from saematch.models import load_language_model
-from saematch.loading import hub, reach
+from saematch.loading import hub
 from saematch.loading.hub import download, list_files
-hub.REACH_SECONDS = reach.REACH_SECONDS = 1.0
+hub.REACH_SECONDS = 1.0
 import transformers, huggingface_hub, httpx, time
 start = time.monotonic()
 for ask in (lambda: list_files("me/saes"), lambda: download("me/saes", "cfg.json")):
@@ -212,12 +212,12 @@ def test_a_hub_that_hangs_or_refuses_is_given_up_after_three_seconds(
         for port in (silent.getsockname()[1], 9):
             monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
             start = time.monotonic()
-            assert not reach.hub_is_reachable()
+            assert not hub.hub_is_reachable()
             assert time.monotonic() - start < 3.5
             start = time.monotonic()
-            assert not reach.hub_is_reachable()  # and the answer stands for a while
+            assert not hub.hub_is_reachable()  # and the answer stands for a while
             assert time.monotonic() - start < 0.1
     monkeypatch.setattr(constants, "ENDPOINT", Hub(503, b"", "text/plain").url)
-    assert reach.hub_is_reachable()
+    assert hub.hub_is_reachable()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert not reach.hub_is_reachable()
+    assert not hub.hub_is_reachable()

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saematch.errors import UsageError
-from saematch.matching.correspondence import Correspondence
-from saematch.matching.permutation import compose, inverse, permute_features
+from saematch.matching.correspondence import Correspondence, compose, inverse, permute_features
 
 
 def dense(one: Correspondence) -> np.ndarray:

@@ -28,7 +28,7 @@ from saematch import (
 )
 from saematch.matching.correspondence import Correspondence
 from saematch.matching.strategies import factors
-from saematch.pipelines.matching.candidates import nearest
+from saematch.pipelines.matching.stages import nearest
 from saematch.sae import Firing
 from saematch.types import PARTS, part_weights
 

@@ -25,7 +25,7 @@ from saematch import (
     match_pairs,
     measure,
 )
-from saematch.matching.registry import data_free
+from saematch.matching.matchers import data_free
 from saematch.matching.strategies import nearest_by_cosine
 from saematch.sae import Firing
 from saematch.types import PARTS

@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from saematch import UsageError, chain, match, match_pairs, price_curve, verify_matching
 from saematch._io.files import sha256
-from saematch.matching.pricing import random_pair_costs
+from saematch.matching.strategies import random_pair_costs
 from saematch.pipelines.matching.measures import details_of
 from saematch.sae import fold_thresholds
 from saematch.store.directory import KeptFile

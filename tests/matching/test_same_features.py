@@ -18,7 +18,7 @@ from tiny_suites import write_sae
 from saematch import SAE, Matching, match, price_curve
 from saematch.evaluation.ablation import sample
 from saematch.evaluation.collecting import Collected, Condition
-from saematch.evaluation.tables import CorpusMeasures
+from saematch.evaluation.measuring import CorpusMeasures
 from saematch.matching.matched import same_features
 from saematch.matching.strategies import random_permutation
 from saematch.pipelines import Run, RunConfig, run
@@ -27,7 +27,7 @@ from saematch.report.page import far_row
 from saematch.sae import Firing, fold_thresholds
 from saematch.semantics.judges.agreement import Answer, results
 from saematch.semantics.judges.experiments import PAIR, pairs_of
-from saematch.semantics.judges.protocol import Judgement, Label, Outcome
+from saematch.semantics.judges.judge import Judgement, Label, Outcome
 
 MEANS = {
     "mse_decoder": "mse_decoder", "mse_encoder": "mse_encoder", "mse_bias": "mse_bias",

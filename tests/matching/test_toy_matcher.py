@@ -22,27 +22,29 @@ from saematch import UsageError, chain, fold_thresholds, load_sae
 from saematch.configs.describing import DescribeConfig
 from saematch.configs.evaluation import EvaluationConfig
 from saematch.configs.judging import JudgeConfig
-from saematch.evaluation.activations import encode_sparse
-from saematch.evaluation.interventions import PairRows, encode_permute_decode, quantile
+from saematch.evaluation.interventions import (
+    PairRows,
+    encode_permute_decode,
+    encode_sparse,
+    quantile,
+)
 from saematch.explorer.explorer import Explorer
 from saematch.explorer.one_file import export_page
 from saematch.figures.matching import mse
 from saematch.figures.style import strategy_lines
 from saematch.matching.correspondence import Correspondence
-from saematch.matching.found import Found, Settings
-from saematch.matching.matcher import Matcher
-from saematch.matching.registry import matchers, register, registering
+from saematch.matching.matched import Found, Settings
+from saematch.matching.matchers import Matcher, matchers, register, registering
 from saematch.matching.strategies import unit_rows
 from saematch.models import LanguageModel
 from saematch.pipelines import Run, RunConfig, export, open_run, run
-from saematch.pipelines.describing.describe import describe
+from saematch.pipelines.describe import describe
 from saematch.pipelines.evaluation.evaluate import evaluate
-from saematch.pipelines.judging.judge import judge
-from saematch.rendering.figures import draw_figures
-from saematch.rendering.report import write_report
+from saematch.pipelines.judge import judge
+from saematch.rendering import draw_figures, write_report
 from saematch.report.all_findings import find
 from saematch.sae import FoldedSAE
-from saematch.semantics.judges.protocol import Judgement, Keep, Label, Outcome, Question
+from saematch.semantics.judges.judge import Judgement, Keep, Label, Outcome, Question
 from saematch.store.judge_results import labelled_sample
 from saematch.store.schema import CORRESPONDENCES, MATCHINGS
 

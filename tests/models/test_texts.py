@@ -14,7 +14,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from saematch.errors import InputError
 from saematch.models import Corpus, Documents, load_corpus
-from saematch.models.tokens import control_tokens, token_ids
+from saematch.models.language_model import control_tokens, token_ids
 from saematch.stats import document_weights, interval
 
 CONTROLS = ["<s>", "</s>", "<bos>", "<eos>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]

@@ -6,8 +6,8 @@ import torch
 from tiny_models import VOCABULARY, WIDTH, tiny_model
 
 from saematch.errors import UnsupportedError
-from saematch.models import unembedding
-from saematch.models.unembedding import top_logit_tokens
+from saematch.models import language_model
+from saematch.models.language_model import top_logit_tokens
 
 
 def straight(kind: str, model: torch.nn.Module, rows: np.ndarray) -> np.ndarray:
@@ -24,7 +24,7 @@ def straight(kind: str, model: torch.nn.Module, rows: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gemma3", "qwen2", "gpt2"])
 @pytest.mark.parametrize("at_a_time", [1, 1 << 26])
 def test_top_logit_tokens(kind: str, at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unembedding, "LOGITS", at_a_time * VOCABULARY)
+    monkeypatch.setattr(language_model, "LOGITS", at_a_time * VOCABULARY)
     model = tiny_model(kind).model
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():

@@ -16,15 +16,15 @@ from killing import Effects, contents
 from run_fixtures import plain_page, run_and_report
 from test_run_killed import tiny_config
 
+from saematch import rendering
 from saematch.pipelines.suite import forget_loaded
-from saematch.rendering import report
 
 KILLS = 8
 
 
 def main(suite: Path, folder: Path) -> None:
     torch.set_num_threads(1)
-    report.render_report = plain_page
+    rendering.render_report = plain_page
     config = tiny_config(suite)
     with Effects().installed() as effects:
         run_and_report(config, folder / "whole")

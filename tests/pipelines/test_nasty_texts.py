@@ -31,9 +31,9 @@ from saematch.explorer.server import application
 from saematch.models import LanguageModel
 from saematch.pipelines import RunConfig, open_run
 from saematch.pipelines import run as run_suite
-from saematch.pipelines.describing.describe import describe
+from saematch.pipelines.describe import describe
 from saematch.pipelines.evaluation.evaluate import evaluate
-from saematch.store.descriptions import descriptions_of
+from saematch.store.tables import descriptions_of
 from saematch.text import clean
 
 PORT = 8322

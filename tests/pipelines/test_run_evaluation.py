@@ -18,13 +18,12 @@ from saematch.errors import InputError, UsageError
 from saematch.evaluation import collecting
 from saematch.models import LanguageModel
 from saematch.pipelines import RunConfig, open_run, run
-from saematch.pipelines import model as model_of_run
 from saematch.pipelines.evaluation import corpus as evaluation_corpus
+from saematch.pipelines.evaluation import evaluated_run as model_of_run
 from saematch.pipelines.evaluation.evaluate import evaluate
 from saematch.pipelines.evaluation.results import Evaluated
-from saematch.report.all_findings import find
+from saematch.report.all_findings import find, headline
 from saematch.report.findings import findings
-from saematch.report.headline import headline
 from saematch.store.schema import (
     CAUSAL,
     CONDITIONS,
@@ -463,7 +462,7 @@ def test_findings_need_an_evaluated_run(suite: Path, tmp_path: Path) -> None:
 
 def test_page_and_figure_say_on_how_many_features_scores_are(finished: Path) -> None:
     from saematch.figures import caption_of, draw
-    from saematch.report.evaluation import evaluations
+    from saematch.report.page import evaluations
 
     run_ = open_run(finished)
     rows = run_.measures()

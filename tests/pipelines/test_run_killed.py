@@ -106,11 +106,11 @@ def test_really_killed_at_some_effects(suite: Path, tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from saematch.pipelines import RunConfig, run
-from saematch.rendering import report
-report.render_report = lambda run: "<p></p>"
+from saematch import rendering
+rendering.render_report = lambda run: "<p></p>"
 print("ready", flush=True)
 run(RunConfig(sys.argv[1], far=((sys.argv[2], sys.argv[3]),)), sys.argv[4])
-report.write_report(sys.argv[4])
+rendering.write_report(sys.argv[4])
 """
 """A run in a process of its own; what is timed and killed starts at `ready`, after the imports."""
 

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from saematch.cli import app
 from saematch.models import LanguageModel
 from saematch.pipelines import open_run
-from saematch.pipelines.describing.describe import describe
-from saematch.store.descriptions import descriptions_of
+from saematch.pipelines.describe import describe
 from saematch.store.judge_results import judged_by
+from saematch.store.tables import descriptions_of
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 SECRET = "sk-secret-0123456789"

@@ -11,9 +11,9 @@ from saematch.cli import app
 from saematch.configs.describing import DescribeConfig
 from saematch.errors import InputError
 from saematch.pipelines import RunConfig, open_run, run
-from saematch.pipelines.describing.describe import describe
-from saematch.store.descriptions import descriptions_of
+from saematch.pipelines.describe import describe
 from saematch.store.judge_results import judged_by
+from saematch.store.tables import descriptions_of
 
 pytestmark = pytest.mark.usefixtures("plain_report")
 FEATURES, D_MODEL = 16_384, 6

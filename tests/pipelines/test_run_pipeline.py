@@ -14,10 +14,10 @@ import saematch.pipelines.suite
 from saematch.configs.run import RunConfig
 from saematch.errors import UsageError
 from saematch.loading import load_suite
+from saematch.matching.correspondence import compose
 from saematch.matching.match import match
-from saematch.matching.permutation import compose
-from saematch.pipelines.matching.candidates import nearest, pair_costs
 from saematch.pipelines.matching.run import run
+from saematch.pipelines.matching.stages import nearest, pair_costs
 from saematch.pipelines.suite import chains
 from saematch.sae import SAE, fold_thresholds
 from saematch.store.reader import Run

@@ -16,14 +16,11 @@ from saematch.configs.judging import JudgeConfig
 from saematch.errors import InputError, UsageError
 from saematch.models import Documents, LanguageModel, load_corpus
 from saematch.pipelines import RunConfig, open_run, run
-from saematch.pipelines.describing.describe import describe, names_from_activations
-from saematch.pipelines.describing.shipped import FOLDER, shipped_name
-from saematch.pipelines.judging.judge import JOURNAL, judge
-from saematch.pipelines.judging.preview import Intent
+from saematch.pipelines.describe import FOLDER, describe, names_from_activations, shipped_name
+from saematch.pipelines.judge import JOURNAL, Intent, judge
 from saematch.report.judge_findings import judged_findings
 from saematch.semantics.judges.experiments import CALIBRATION, DIFFERENT, PAIR, SAME
-from saematch.semantics.judges.protocol import Judgement, Keep, Label, Outcome, Question
-from saematch.store.descriptions import descriptions_of
+from saematch.semantics.judges.judge import Judgement, Keep, Label, Outcome, Question
 from saematch.store.judge_results import judged, judged_by, labelled_sample, name_in
 from saematch.store.judgements import question_of
 from saematch.store.schema_semantics import (
@@ -35,6 +32,7 @@ from saematch.store.schema_semantics import (
     RESULTS,
     SAMPLE,
 )
+from saematch.store.tables import descriptions_of
 
 
 @pytest.fixture(autouse=True)
@@ -311,7 +309,7 @@ def test_results_over_other_matchings_are_out_of_date(directory: Path, chain_of_
 def test_what_is_missing_does_not_decide_which_tokens_are_left_out(
     directory: Path, described_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saematch.evaluation.activations.MASSIVE", 1.1)
+    monkeypatch.setattr("saematch.evaluation.interventions.MASSIVE", 1.1)
     settings = replace(SMALL, documents=3)
     describe(directory, settings, model=described_model)
     names = names_from_activations("3")

@@ -26,12 +26,12 @@ from tiny_paper import (
 from saematch._io import files
 from saematch.errors import InputError
 from saematch.figures.paper import FIGURES
+from saematch.pipelines import describe as describing_neuronpedia
 from saematch.pipelines import open_run
-from saematch.pipelines.describing import neuronpedia as describing_neuronpedia
 from saematch.semantics.judges.embedding import EmbeddingJudge
 from saematch.semantics.neuronpedia.sources import parse_id
-from saematch.store.descriptions import descriptions_of
 from saematch.store.judge_results import judged
+from saematch.store.tables import descriptions_of
 
 SMALL = [
     "--device", "cpu", "--dtype", "float32", "--offline", "--starts", "0", "--first-third", "1",
@@ -49,7 +49,7 @@ def _quick() -> Iterator[None]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "fsync", lambda path: None)
-        patch.setattr("saematch.rendering.report.render_report", lambda run: "<p>a report</p>")
+        patch.setattr("saematch.rendering.render_report", lambda run: "<p>a report</p>")
         yield
 
 

@@ -11,7 +11,7 @@ from tiny_suites import write_suite
 
 from saematch._io import files
 from saematch.pipelines import Run, RunConfig, open_run, run
-from saematch.rendering.report import report_code, write_report
+from saematch.rendering import report_code, write_report
 from saematch.report import page as report_module
 from saematch.report.page import render_report
 from saematch.store import following
@@ -147,5 +147,5 @@ def test_the_page_is_written_again_only_where_something_changed(
     for part in (report_module, following):
         assert files.sha256_of_file(Path(part.__file__)) in code
     assert files.sha256_of_file(Path(report_module.__file__).with_name("template.html")) in code
-    monkeypatch.setattr("saematch.rendering.report.report_code", lambda: ["other code"])
+    monkeypatch.setattr("saematch.rendering.report_code", lambda: ["other code"])
     assert write_report(finished.path)

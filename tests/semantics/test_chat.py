@@ -23,9 +23,8 @@ from scripted_server import (
 )
 
 from saematch.errors import MissingDependencyError, SaematchError, UsageError
-from saematch.semantics.chat.asking import FAILURES_IN_A_ROW
-from saematch.semantics.chat.chat import Chat
-from saematch.semantics.chat.protocol import Conversation, Reply
+from saematch.semantics.chat.chat import FAILURES_IN_A_ROW, Chat
+from saematch.semantics.chat.endpoint import Conversation, Reply
 from saematch.semantics.chat.spending import BudgetError, Prices, most_tokens
 
 KEY = "sk-test-0123456789abcdefghij"

@@ -10,8 +10,8 @@ from scripted_server import COMPLETION_TOKENS, PROMPT_TOKENS, SOON, Asked, Say, 
 
 from saematch.semantics.chat.chat import Chat
 from saematch.semantics.chat.spending import Prices
+from saematch.semantics.judges.judge import Judgement, Label, Outcome, Question
 from saematch.semantics.judges.llm import LLMJudge
-from saematch.semantics.judges.protocol import Judgement, Label, Outcome, Question
 
 QUESTIONS = [Question(f"rivers of Asia {n}", f"lakes of Africa {n}") for n in range(6)]
 Script = Callable[[Asked], Say]

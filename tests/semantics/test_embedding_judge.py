@@ -8,7 +8,7 @@ import pytest
 import saematch as sm
 from saematch.errors import InputError, UsageError
 from saematch.semantics.judges.embedding import EmbeddingJudge, Thresholds
-from saematch.semantics.judges.protocol import Label, Outcome, Question
+from saematch.semantics.judges.judge import Label, Outcome, Question
 
 CLOSE = [
     Question("names of cities in Europe", "European capitals"),

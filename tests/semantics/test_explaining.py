@@ -17,7 +17,7 @@ from saematch.semantics.descriptions.explaining import (
     estimate_explaining,
     explain,
 )
-from saematch.semantics.judges.protocol import Outcome
+from saematch.semantics.judges.judge import Outcome
 
 EXAMPLE = [("In", 0.0), (" Paris", 3.5), (",", 0.0), (" France", 1.0)]
 

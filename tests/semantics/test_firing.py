@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import WIDTH, tiny_model
 
-from saematch.evaluation import activations
+from saematch.evaluation import interventions
 from saematch.models import Corpus, Documents
 from saematch.semantics.descriptions import max_activating as firing
 from saematch.semantics.descriptions.max_activating import NONE, Window, watch
@@ -47,7 +47,7 @@ def straight(sae, documents: Documents) -> list[np.ndarray]:
         for one in streams.values():
             norms = one[0].double().norm(dim=1).numpy()
             median = np.sort(norms[1:])[(len(norms) - 2) // 2]
-            active[norms > activations.MASSIVE * median] = 0
+            active[norms > interventions.MASSIVE * median] = 0
         found.append(active)
     return found
 
@@ -58,7 +58,7 @@ def straight(sae, documents: Documents) -> list[np.ndarray]:
 def test_examples_are_the_strongest_of_each_half(
     batch_tokens: int, count: int, massive_tokens: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(activations, "MASSIVE", massive_tokens)
+    monkeypatch.setattr(interventions, "MASSIVE", massive_tokens)
     window = Window(3, 2)
     found = watch(MODEL, DOCUMENTS, SAES, count, window, batch_tokens)
     for key, sae in SAES.items():
@@ -92,7 +92,7 @@ def test_examples_are_the_strongest_of_each_half(
 
 @pytest.mark.parametrize("massive_tokens", [1.05, 10.0])
 def test_statistics(massive_tokens: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activations, "MASSIVE", massive_tokens)
+    monkeypatch.setattr(interventions, "MASSIVE", massive_tokens)
     monkeypatch.setattr(firing, "WAITING_ENTRIES", 50)
     _, statistics = watch(MODEL, DOCUMENTS, SAES, batch_tokens=40)["1"]
     active = straight(A, DOCUMENTS)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saematch.semantics.judges.journal import Journal, key_of
-from saematch.semantics.judges.protocol import Judgement, Label, Outcome, Question
+from saematch.semantics.judges.judge import Judgement, Label, Outcome, Question
 from saematch.text import clean
 
 TEXT = st.text(st.characters() | st.characters(categories=["Cs", "Cc"]), max_size=30)

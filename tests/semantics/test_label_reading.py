@@ -6,9 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saematch.semantics.judges.label_reading import read_label
-from saematch.semantics.judges.protocol import Label, Question
-from saematch.semantics.judges.rubric import EXAMPLES, INSTRUCTIONS, RUBRIC, conversation_of
+from saematch.semantics.judges.judge import Label, Question
+from saematch.semantics.judges.rubric import (
+    EXAMPLES,
+    INSTRUCTIONS,
+    RUBRIC,
+    conversation_of,
+    read_label,
+)
 
 LABELS = st.sampled_from(list(Label))
 

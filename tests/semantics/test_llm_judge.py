@@ -13,8 +13,8 @@ from scripted_server import COMPLETION_TOKENS, PROMPT_TOKENS, SOON, Asked, Say, 
 from saematch.errors import UsageError
 from saematch.semantics.chat.chat import Chat
 from saematch.semantics.chat.spending import BudgetError, Prices
+from saematch.semantics.judges.judge import Judge, Judgement, Label, Outcome, Question
 from saematch.semantics.judges.llm import LLMJudge
-from saematch.semantics.judges.protocol import Judge, Judgement, Label, Outcome, Question
 
 HALF = '{"reason": "both are about the sa'
 OTHER_LANGUAGE = "Die beiden Texte meinen dasselbe. Etikett: GLEICH"

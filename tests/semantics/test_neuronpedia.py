@@ -36,8 +36,8 @@ from saematch.semantics.neuronpedia.fetching import (
     fetch_descriptions,
     fetch_one,
     page_of,
+    parse_batch,
 )
-from saematch.semantics.neuronpedia.records import parse_batch
 from saematch.text import clean
 
 SOURCE = NeuronpediaSource("m", "0-res")

@@ -10,8 +10,8 @@ import torch
 
 from saematch.errors import InputError, MissingDependencyError, UsageError
 from saematch.loading import registry
-from saematch.loading.origin import origin_of
-from saematch.loading.presets import CANONICAL_L0, PRESETS, TABLE_1_L0, table1_departures
+from saematch.loading.references import origin_of
+from saematch.loading.suite import CANONICAL_L0, PRESETS, TABLE_1_L0, table1_departures
 from saematch.sae import SAE
 from saematch.semantics.neuronpedia.fetching import parse_id, source_of
 

@@ -16,10 +16,10 @@ import pytest
 
 from saematch.models.smollm2 import smollm2_checkpoint
 from saematch.semantics.chat.chat import Chat
-from saematch.semantics.chat.protocol import Conversation, Reply
+from saematch.semantics.chat.endpoint import Conversation, Reply
 from saematch.semantics.descriptions.explaining import Explanation, ExplanationRequest, explain
+from saematch.semantics.judges.judge import Judgement, Outcome, Question
 from saematch.semantics.judges.llm import LLMJudge
-from saematch.semantics.judges.protocol import Judgement, Outcome, Question
 
 STARTING = 240.0
 """Seconds; about 12 on an idle machine."""

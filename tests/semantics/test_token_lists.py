@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saematch.semantics.descriptions.token_lists import describe_tokens, words_in
+from saematch.semantics.descriptions.description import describe_tokens, words_in
 
 TOKENS = st.lists(st.text(max_size=8), max_size=5)
 

@@ -8,7 +8,7 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from saematch.semantics.judges.agreement import Answer, results, verdict
 from saematch.semantics.judges.experiments import DIFFERENT, PAIR, SAME
-from saematch.semantics.judges.protocol import Judgement, Label, Outcome
+from saematch.semantics.judges.judge import Judgement, Label, Outcome
 from saematch.stats import auc, kappa
 
 RATINGS = st.sampled_from([1.0, 2.0, 3.0])

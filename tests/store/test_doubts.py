@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from saematch.configs.run import RunConfig
 from saematch.pipelines.matching.run import run
-from saematch.store.following import followed_steps
-from saematch.store.reader import Run
-from saematch.store.warnings import (
+from saematch.store.following import (
     BY_DIRECTION,
     COSTLY_QUANTILE,
     NEAR_TIE,
     Other,
     Pair,
     StepWarning,
+    followed_steps,
 )
+from saematch.store.reader import Run
 
 GOOD = Pair(
     names=("3/1", "4/2"),

@@ -13,7 +13,7 @@ import pytest
 
 from saematch._io import locks
 from saematch.errors import InputError
-from saematch.store import locking
+from saematch.store import directory
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="flock is of Unix")
 
@@ -26,8 +26,8 @@ if number:
         raise OSError(number, os.strerror(number))
     fcntl.flock = flock
 from pathlib import Path
-from saematch.store import locking
-with locking.holding(Path(folder)):
+from saematch.store import directory
+with directory.holding(Path(folder)):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -77,13 +77,13 @@ def test_a_killed_holder_lets_go_and_a_living_one_does_not(
     held(process)
     with (
         pytest.raises(InputError, match=f"held by process {process.pid} on .* since 20"),
-        locking.holding(tmp_path),
+        directory.holding(tmp_path),
     ):
         pass
     end(process, signal.SIGKILL)
-    with locking.holding(tmp_path):
+    with directory.holding(tmp_path):
         assert json.loads((tmp_path / ".holder").read_text())["pid"] == os.getpid()
-    assert {path.name for path in tmp_path.iterdir()} <= set(locking.NAMES)
+    assert {path.name for path in tmp_path.iterdir()} <= set(directory.LOCK_NAMES)
     assert not (tmp_path / locks.MARKER_NAME).exists()
 
 
@@ -103,7 +103,7 @@ def test_a_marker_that_says_nothing_is_named(
     (tmp_path / locks.MARKER_NAME).touch()
     with (
         pytest.raises(InputError, match=r"cut off .*delete .*\.lock-marker"),
-        locking.holding(tmp_path),
+        directory.holding(tmp_path),
     ):
         pass
 
@@ -130,23 +130,23 @@ def test_another_machine_is_believed_and_named(
     process = start(errno.ENOLCK, tmp_path)
     held(process)
     end(process, signal.SIGKILL)
-    for name in (locks.MARKER_NAME, locking.HOLDER_NAME):
+    for name in (locks.MARKER_NAME, directory.HOLDER_NAME):
         path = tmp_path / name
         path.write_text(path.read_text().replace(socket.gethostname(), "elsewhere"))
     with (
         pytest.raises(InputError, match=r"elsewhere.*another machine.*delete .*\.lock-marker"),
-        locking.holding(tmp_path),
+        directory.holding(tmp_path),
     ):
         pass
     (tmp_path / locks.MARKER_NAME).unlink()
-    with locking.holding(tmp_path):
+    with directory.holding(tmp_path):
         pass
 
 
 def test_a_link_in_place_of_the_note_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / locking.HOLDER_NAME).symlink_to(tmp_path / "victim")
-    with locking.holding(tmp_path / "run"):
+    (tmp_path / "run" / directory.HOLDER_NAME).symlink_to(tmp_path / "victim")
+    with directory.holding(tmp_path / "run"):
         pass
     assert (tmp_path / "victim").read_text() == "precious"

@@ -7,9 +7,8 @@ import pytest
 
 from saematch.configs.run import RunConfig
 from saematch.errors import InputError
-from saematch.store.commands import describing, makes
 from saematch.store.directory import RunDirectory
-from saematch.store.manifest import altered_error
+from saematch.store.manifest import altered_error, describing, makes
 
 SETTINGS = {"suite": "a b", "layers": [3, 4], "far": [["3", "5"], ["3", "6"]], "seed": 0}
 RUN = "saematch run --suite 'a b' --layers 3,4 --far '3,5;3,6' --out 'my run'"

@@ -13,26 +13,25 @@ from tiny_suites import write_sae
 from saematch.configs.evaluation import EvaluationConfig
 from saematch.configs.judging import JudgeConfig
 from saematch.errors import SaematchError
+from saematch.explorer.catalogue import sources_of
 from saematch.explorer.run_files import RunFiles
-from saematch.explorer.sources import sources_of
-from saematch.figures.data import NotInRunError
-from saematch.figures.described import described as described_in_figures
-from saematch.figures.judged import labelled, results
+from saematch.figures.data import NotInRunError, labelled, results
+from saematch.figures.data import described as described_in_figures
 from saematch.models import LanguageModel
 from saematch.pipelines import Run, RunConfig, open_run, run
-from saematch.pipelines.describing.describe import describe
+from saematch.pipelines.describe import describe
 from saematch.pipelines.evaluation.evaluate import evaluate
 from saematch.pipelines.evaluation.summary import corpora_of
 from saematch.pipelines.exporting import all_matchings
-from saematch.pipelines.judging.judge import judge
+from saematch.pipelines.judge import judge
 from saematch.report.findings import OPEN
 from saematch.report.judge_findings import judged_findings
 from saematch.report.page import context
-from saematch.semantics.judges.protocol import Judgement, Keep, Label, Outcome, Question
-from saematch.store.descriptions import described
+from saematch.semantics.judges.judge import Judgement, Keep, Label, Outcome, Question
 from saematch.store.directory import RunDirectory
 from saematch.store.judge_results import answered_experiments, judged, labels_of_pairs
 from saematch.store.names import BY_KEY, FROM_PLAN, JUDGEMENTS_NAME, sample_name
+from saematch.store.tables import described
 
 EXPERIMENTS = ("layers", "mse", "persistence")
 FIGURES = {

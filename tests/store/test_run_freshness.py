@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from saematch.pipelines.evaluation import stages as evaluating
-from saematch.pipelines.matching import norms, stages
+from saematch.pipelines.matching import measures, stages
 from saematch.store import build
 from saematch.store.build import Step, code_of, hash_of, hash_of_inputs
 
@@ -16,7 +16,7 @@ PINNED = {
         "compare_strategies", "find_candidates",
         "measure_consistency", "chain_paths", "collect_measures", "merge_sources",
     ),
-    norms: ("measure_norms", "measure_growth"),
+    measures: ("measure_norms", "measure_growth"),
     evaluating: ("measure_corpus", "measure_pairs", "merge_pairs"),
 }  # fmt: skip
 """Names that are hashed in the run directories there are: they stay, whatever the functions are called."""
@@ -47,6 +47,6 @@ def test_renaming_a_stage_makes_nothing_stale(
 
 
 def test_code_that_is_not_there_is_not_left_out_in_silence() -> None:
-    assert len(code_of("report/*.py", "store/warnings.py")) > 2
+    assert len(code_of("report/*.py", "store/following.py")) > 2
     with pytest.raises(AssertionError, match="moved"):
         code_of("report/moved/*.py")

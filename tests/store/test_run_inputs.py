@@ -12,7 +12,7 @@ from test_run_directory import config_of, let_settle
 
 from saematch._io import files
 from saematch.errors import InputError
-from saematch.pipelines.checkpoints import hash_sources
+from saematch.pipelines.suite import hash_sources
 from saematch.store import manifest as manifests
 from saematch.store.reader import open_run
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all.
+"""Files that appear whole or not at all, and the folder of what can be made or downloaded again.
 
 1. Write the bytes to a temporary file in the same folder (`.NAME.partial`, created again).
 2. fsync it, so that its bytes are on the disk before its name is.
@@ -244,3 +244,10 @@ def _not_written(path: Path, error: OSError, size: int | None = None) -> InputEr
         f"could not write {what}: {error.strerror or error}; what was finished before is "
         "kept: make room (or allow writing there) and run the same command again"
     )
+
+
+def cache_directory() -> Path:
+    """The folder for converted models, downloads and indexes: `$SAEMATCH_CACHE`, else
+    `~/.cache/saematch`."""
+    configured = os.environ.get("SAEMATCH_CACHE")
+    return user_path(configured) if configured else Path.home() / ".cache" / "saematch"

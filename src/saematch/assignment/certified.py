@@ -17,24 +17,51 @@
 The graph part works on about thirty pairs a row, so nearly all time goes into the products.
 """
 
+import io
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import psutil
 import torch
 from jaxtyping import Bool, Float64, Int64
 
-from saematch.assignment import augmenting, checkpoint
-from saematch.assignment.budget import Budget
+from saematch._io import files
+from saematch.assignment import augmenting
 from saematch.assignment.certificate import Certificate, certify
-from saematch.assignment.completion import complete
 from saematch.assignment.problem import Problem
 from saematch.assignment.products import Products, fastest_dtype
 from saematch.assignment.result import Assignment
 from saematch.assignment.shortlists import Shortlists
-from saematch.errors import UsageError
+from saematch.errors import InputError, UsageError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Seconds from now on, and bytes besides the factors; None: no end."""
+
+    seconds: float | None
+    bytes: int
+    started: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def of(cls, seconds: float | None, memory: int | None, memory_share: float) -> "Budget":
+        """A memory budget of None is a share of what the machine has available."""
+        if memory is None:
+            memory = int(memory_share * psutil.virtual_memory().available)
+        return cls(seconds, memory)
+
+    @property
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.started
+
+    def allows(self, seconds: float = 0.0) -> bool:
+        """Whether so many more seconds are left."""
+        return self.seconds is None or self.elapsed + seconds < self.seconds
+
 
 SAMPLE = 512
 """Rows that the first column duals come from."""
@@ -111,7 +138,7 @@ class Certified:
     ) -> Assignment:
         """Solve; `column_duals`: of an earlier answer to the same problem, to go on from."""
         if self.checkpoint is not None and column_duals is None:
-            column_duals = checkpoint.read(self.checkpoint, problem)
+            column_duals = read_checkpoint(self.checkpoint, problem)
         run = _Run(self, problem)
         run.begin(column_duals)
         stopped = run.search()
@@ -339,7 +366,7 @@ class _Side:
                 return stopped
             run.rounds += 1
             if self.fresh and run.checkpoint is not None:
-                checkpoint.write(run.checkpoint, run.problem, self.v)
+                write_checkpoint(run.checkpoint, run.problem, self.v)
 
     def _make_lists(
         self, bounded: Int64[np.ndarray, " k"], near: Bool[np.ndarray, " n"]
@@ -370,3 +397,94 @@ class _Side:
 def _same_size(dtype: torch.dtype) -> type:
     """A NumPy type of that size: NumPy asks the system for huge pages."""
     return np.int16 if dtype == torch.bfloat16 else np.float32
+
+
+NEAREST_UP_TO = 512
+"""So many rows are given the nearest free column, one after the other; more, any."""
+
+
+def complete(
+    problem: Problem, column_of: Int64[np.ndarray, " n"], row_of: Int64[np.ndarray, " m"]
+) -> None:
+    """Match, in place, every unmatched row without a finite price, as well as is quickly done.
+
+    Raises UsageError where only forbidden columns are left for a row.
+    """
+    rows = np.flatnonzero((column_of < 0) & np.isinf(problem.row_prices))
+    free = np.flatnonzero(row_of < 0)
+    # Columns that cost most to leave free come first.
+    free = free[np.argsort(-problem.column_prices[free], kind="stable")]
+    if len(rows) > NEAREST_UP_TO:
+        chosen = free[: len(rows)]
+        column_of[rows], row_of[chosen] = chosen, rows
+        rows = rows[problem.forbidden.contains(rows, chosen)]
+        row_of[column_of[rows]] = -1
+        column_of[rows] = -1
+        free = np.flatnonzero(row_of < 0)
+    for i in rows:
+        usable = free[~problem.forbidden.contains(np.full(len(free), i), free)]
+        if not len(usable):
+            _swap(problem, int(i), int(free[0]), column_of, row_of)
+            free = free[1:]
+            continue
+        near = usable[:NEAREST_UP_TO]
+        difference = problem.costs.columns[near] - problem.costs.rows[int(i)]
+        j = int(near[int(difference.square().sum(dim=1).argmin())])
+        column_of[i], row_of[j] = j, i
+        free = free[free != j]
+
+
+def _swap(problem: Problem, i: int, j: int, column_of: np.ndarray, row_of: np.ndarray) -> None:
+    """Give row i the column of a row that may have column j."""
+    others = np.flatnonzero(column_of >= 0)
+    theirs = column_of[others]
+    barred = problem.forbidden.contains(np.full(len(others), i), theirs)
+    barred |= problem.forbidden.contains(others, np.full(len(others), j))
+    if barred.all():
+        raise UsageError(
+            f"when the budget ended only forbidden columns were left for row {i}; "
+            "try a larger budget"
+        )
+    other = others[int(np.argmin(barred))]
+    column_of[i] = column_of[other]
+    row_of[column_of[i]] = i
+    column_of[other], row_of[j] = j, other
+
+
+def write_checkpoint(path: str | PathLike[str], problem: Problem, column_duals: np.ndarray) -> None:
+    """Replace the file as a whole; raises InputError where it cannot be written."""
+    data = io.BytesIO()
+    np.savez(data, allow_pickle=False, column_duals=column_duals, **_marks(problem))
+    files.write_atomically(Path(path), data.getvalue())
+
+
+def read_checkpoint(
+    path: str | PathLike[str], problem: Problem
+) -> Float64[np.ndarray, " m"] | None:
+    """The duals in the file, or None if there is none.
+
+    Raises InputError for a file of another problem, or that is none of ours.
+    """
+    if not Path(path).exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            same = all(np.array_equal(kept[name], mark) for name, mark in _marks(problem).items())
+            duals = kept["column_duals"]
+    except Exception as error:  # damaged bytes make numpy raise nearly anything
+        raise InputError(
+            f"{path} is not a checkpoint of an assignment ({error}); delete it to start again"
+        ) from None
+    if not same or duals.shape != (problem.costs.m,) or not np.isfinite(duals).all():
+        raise InputError(f"{path} is the checkpoint of another problem; delete it to start again")
+    return duals
+
+
+def _marks(problem: Problem) -> dict[str, np.ndarray]:
+    """What tells one problem from another: its sizes, and the norms of its factors."""
+    costs = problem.costs
+    return {
+        "shape": np.array([costs.n, costs.m, costs.rows.shape[1]]),
+        "row_norms": costs.row_norms.cpu().numpy(),
+        "column_norms": costs.column_norms.cpu().numpy(),
+    }

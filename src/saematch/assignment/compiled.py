@@ -1,14 +1,17 @@
-"""The decorator of this package's compiled loops.
+"""The decorator of this package's compiled loops, and splitting one over rows among threads.
 
 numba compiles them at first use and keeps the result next to the source or in the user's cache folder,
 so that only the first run on a machine waits for it.  They release Python's lock and run on one
-thread each: whoever calls them splits the work (threads.py).
+thread each: whoever calls them splits the work (`in_parallel`).
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numba
+import torch
 
 MINIMA = frozenset({"nnan", "nsz"})
 """What a loop may assume that takes minima: no NaN, and 0 = -0.  Every sum keeps its rounding: a loop that is
@@ -32,3 +35,24 @@ def compiled(assume: frozenset[str] = frozenset()) -> Callable[[Callable[..., An
             return numba.njit(nogil=True, fastmath=flags)(function)
 
     return decorate
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="saematch")
+
+
+def in_parallel(work: Callable[[int, int], None], count: int, least: int = 1) -> None:
+    """Call `work(start, stop)` for parts of `range(count)`, as many as torch uses threads.
+
+    Each part has at least `least` items; a single part is worked on here.
+    """
+    threads = torch.get_num_threads()
+    parts = max(1, min(threads, count // max(1, least)))
+    if parts == 1:
+        work(0, count)
+        return
+    edges = [count * part // parts for part in range(parts + 1)]
+    started = [_pool(threads).submit(work, edges[part], edges[part + 1]) for part in range(parts)]
+    for future in started:
+        future.result()

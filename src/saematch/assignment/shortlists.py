@@ -18,9 +18,9 @@ from jaxtyping import Float32, Float64, Int32, Int64
 from torch import Tensor
 
 from saematch.assignment import blocks, scanning
-from saematch.assignment.forbidden import Forbidden
+from saematch.assignment.compiled import in_parallel
+from saematch.assignment.problem import Forbidden
 from saematch.assignment.products import Products
-from saematch.assignment.threads import in_parallel
 
 ENTRIES_PER_BLOCK = 1 << 25
 """Products worked on at a time: enough rows for a fast multiplication."""

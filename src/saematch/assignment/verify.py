@@ -20,9 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saematch.assignment.factors import as_factors, as_numbers
 from saematch.assignment.result import Assignment
-from saematch.assignment.solve import Prices
+from saematch.assignment.solve import Prices, as_factors, as_numbers
 from saematch.errors import UsageError
 
 ENTRIES_PER_BLOCK = 1 << 23

@@ -28,7 +28,7 @@ def evaluate(
     from saematch.cli.display.evaluation import evaluation_summary
     from saematch.pipelines.evaluation.evaluate import evaluate as evaluate_run
     from saematch.pipelines.evaluation.summary import corpora_of
-    from saematch.rendering.report import write_report
+    from saematch.rendering import write_report
 
     quiet_libraries()
     with display.steps(quiet=as_json) as tell:
@@ -48,9 +48,9 @@ def demo(directory: Path, as_json: bool) -> None:
     """A small evaluation of the demo's run; says so where the language model is not installed."""
     from saematch.cli.display import terminal as display
     from saematch.cli.display.evaluation import evaluation_summary
-    from saematch.matching.registry import usual_for_judges
+    from saematch.matching.matchers import usual_for_judges
     from saematch.pipelines.evaluation.evaluate import evaluate as evaluate_run
-    from saematch.rendering.report import write_report
+    from saematch.rendering import write_report
 
     config = EvaluationConfig(
         model="smollm2",
@@ -128,8 +128,7 @@ def findings(
     from saematch.cli.display.evaluation import findings_shown, findings_text
     from saematch.loading import load_sae
     from saematch.models import load_language_model
-    from saematch.report.all_findings import find
-    from saematch.report.headline import reference
+    from saematch.report.all_findings import find, reference
 
     quiet_libraries()
     with display.steps(quiet=as_json) as tell:

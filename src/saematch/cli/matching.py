@@ -96,10 +96,9 @@ def match(
     from saematch.cli.display import terminal as display
     from saematch.loading import load_sae
     from saematch.matching.match import match as match_saes
+    from saematch.matching.match import price_curve as curve_of
     from saematch.matching.match import verify_matching
-    from saematch.matching.matchers import UNFOLDED
-    from saematch.matching.price_curve import price_curve as curve_of
-    from saematch.matching.registry import MAIN, data_free, matcher
+    from saematch.matching.matchers import MAIN, UNFOLDED, data_free, matcher
     from saematch.pipelines.exporting import write_matching
     from saematch.pipelines.matching.measures import compared_measures, measure_records
     from saematch.sae import fold_thresholds
@@ -178,7 +177,7 @@ def run(
     """
     from saematch.cli.display import terminal as display
     from saematch.pipelines.matching.run import run as run_suite
-    from saematch.rendering.report import write_report
+    from saematch.rendering import write_report
 
     saved = RunConfig.from_toml(config).to_dict() if config is not None else {}
     settings = RunConfig.from_dict({**saved, **given}, "the command line")

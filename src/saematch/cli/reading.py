@@ -34,7 +34,7 @@ def figures(
     """
     from saematch.cli.display import terminal as display
     from saematch.cli.display.figures import figures_drawn
-    from saematch.rendering.figures import draw_figures
+    from saematch.rendering import draw_figures
 
     names = (one.strip() for one in (only or "").split(","))
     # A list without a name, such as '', is no wish for all of them.

@@ -44,8 +44,8 @@ def describe(
     """
     from saematch.cli.display import terminal as display
     from saematch.cli.display.semantics import described_json, described_summary
-    from saematch.pipelines.describing.describe import describe as describe_run
-    from saematch.rendering.report import write_report
+    from saematch.pipelines.describe import describe as describe_run
+    from saematch.rendering import write_report
 
     quiet_libraries()
     with display.steps(quiet=as_json) as tell:
@@ -84,8 +84,8 @@ def explain(
     """Let a language model describe the features to be judged."""
     from saematch.cli.display import terminal as display
     from saematch.cli.display.semantics import described_json, described_summary, explaining_shown
-    from saematch.pipelines.describing.explain import MODEL, explain_features
-    from saematch.rendering.report import reported
+    from saematch.pipelines.explain import MODEL, explain_features
+    from saematch.rendering import reported
 
     config = _sample(directory, which, sample)
     asked = _chat(model, chat, prompt_price, completion_price)
@@ -151,12 +151,12 @@ def judge(
     """
     from saematch.cli.display import terminal as display
     from saematch.cli.display.semantics import intent_shown, judged_json, judged_summary
-    from saematch.pipelines.judging.judge import judge as judge_run
-    from saematch.rendering.report import reported
+    from saematch.pipelines.judge import judge as judge_run
+    from saematch.rendering import reported
     from saematch.semantics.judges.embedding import EmbeddingJudge
     from saematch.semantics.judges.human import HumanJudge
+    from saematch.semantics.judges.judge import Judge
     from saematch.semantics.judges.llm import LLMJudge
-    from saematch.semantics.judges.protocol import Judge
     from saematch.store.judge_results import name_in
 
     config = _sample(directory, which, sample)
@@ -192,9 +192,9 @@ def demo(directory: Path, as_json: bool) -> None:
     """The demo's features described, and judged on a small sample; says so where a package is missing."""
     from saematch.cli.display import terminal as display
     from saematch.cli.display.semantics import judged_summary
-    from saematch.pipelines.describing.describe import describe as describe_run
-    from saematch.pipelines.judging.judge import judge as judge_run
-    from saematch.rendering.report import reported
+    from saematch.pipelines.describe import describe as describe_run
+    from saematch.pipelines.judge import judge as judge_run
+    from saematch.rendering import reported
     from saematch.semantics.judges.embedding import EmbeddingJudge
     from saematch.store.directory import RunDirectory
     from saematch.store.judgements import kept_config

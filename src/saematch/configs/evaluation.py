@@ -5,10 +5,9 @@ from typing import Any
 
 from saematch.configs.model import ModelSettings
 from saematch.configs.run import parse_pairs
-from saematch.evaluation.names import RIDGE
-from saematch.matching.matchers import RANDOM
-from saematch.matching.registry import MAIN, matchers
+from saematch.matching.matchers import MAIN, RANDOM, matchers
 from saematch.settings import parse_names, setting, unusable
+from saematch.types import RIDGE
 
 
 def parse_strategies(value: Any, name: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from saematch.configs.run import parse_pairs
 from saematch.errors import UsageError
-from saematch.matching.registry import MAIN, matchers, usual_for_judges
+from saematch.matching.matchers import MAIN, matchers, usual_for_judges
 from saematch.settings import Config, parse_names, plain, setting
 
 EXPERIMENTS = ("layers", "mse", "persistence", "examples")

@@ -9,8 +9,7 @@ from typing import Any
 
 from saematch._io.files import os_error_in_words, user_path
 from saematch.errors import UsageError
-from saematch.matching.matchers import RANDOM, UNFOLDED
-from saematch.matching.registry import MAIN, data_free, usual_in_runs
+from saematch.matching.matchers import MAIN, RANDOM, UNFOLDED, data_free, usual_in_runs
 from saematch.settings import (
     Config,
     as_text,

@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saematch.evaluation.activations import SparseActivations, encode_sparse
+from saematch.evaluation.interventions import SparseActivations, encode_sparse
+from saematch.matching.correspondence import UNMATCHED, Permutation
 from saematch.matching.matched import Matching
-from saematch.matching.permutation import UNMATCHED, Permutation
-from saematch.matching.registry import MAIN
+from saematch.matching.matchers import MAIN
 from saematch.models import Documents, LanguageModel
 from saematch.sae import SAE
 from saematch.stats import DRAWS, Values

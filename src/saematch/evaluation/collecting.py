@@ -3,15 +3,20 @@
 1. Run the model once over a batch of documents: the residual streams after all layers that any pair
    needs, and the loss.
 2. Encode each stream with its SAE, as the few active features.
-3. For every pair and condition: the rows that the intervention puts in place of the stream, how far they
-   are off, and, where asked, the loss when only the blocks after it run again.
+3. For every pair and condition (every intervention, every strategy that is measured): the rows that the
+   intervention puts in place of the stream, how far they are off, and, where asked, the loss when only
+   the blocks after it run again.
 4. Keep sums for every document, from which all measures and their intervals follow (measuring.py).
 
-Nothing grows with the number of tokens but these sums, one set a document.
+Nothing grows with the number of tokens but these sums, one set a document.  As columns and as bytes they are
+kept on disk, so that a pass that was cut off goes on where it was.
 """
 
+import dataclasses
+import io
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,11 +25,25 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from saematch.errors import InputError
-from saematch.evaluation.activations import SparseActivations, encode_sparse, typical_rows
-from saematch.evaluation.interventions import Intervention, PairRows
-from saematch.matching.permutation import Permutation
+from saematch.evaluation.interventions import (
+    Intervention,
+    LinearMap,
+    PairRows,
+    SparseActivations,
+    encode_permute_decode,
+    encode_sparse,
+    layer_drop,
+    quantile,
+    reconstruct_current,
+    reconstruct_previous,
+    typical_rows,
+)
+from saematch.matching.correspondence import Permutation
+from saematch.matching.matched import Matching
+from saematch.matching.matchers import MAIN, matcher
 from saematch.models import Batch, Documents, LanguageModel, batches
-from saematch.sae import SAE
+from saematch.sae import SAE, FoldedSAE
+from saematch.types import RIDGE, refolded
 
 Pair = tuple[str, str]
 Row = dict[str, Any]
@@ -258,3 +277,152 @@ def _check_finite(
             f"expected finite logits, got NaN or infinity from {model.name} in {model.dtype} on "
             f"document {number} of {documents.corpus}; try the dtype float32"
         )
+
+
+@dataclass(frozen=True, eq=False)
+class PairInputs:
+    """What the conditions of a pair are made from; SAEs and maps lie on the model's device."""
+
+    a: FoldedSAE
+    b: FoldedSAE
+    slug: str
+    """Parts and weights that the matchings were found with."""
+    matchings: Mapping[str, Matching]
+    """By strategy; those that are drawn by a seed are drawn here."""
+    other_parts: Mapping[str, Matching] = field(default_factory=dict)
+    """The main strategy by slug of other parts; no losses are taken of them."""
+    ridge: LinearMap | None = None
+
+
+def on_device(folded: FoldedSAE, device: torch.device) -> FoldedSAE:
+    """The SAE in float32 on a device, its scale with it."""
+    sae = folded.sae
+    moved = {
+        name: getattr(sae, name).float().to(device)
+        for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+        if getattr(sae, name) is not None
+    }
+    on: SAE = dataclasses.replace(sae, **moved)
+    return FoldedSAE(on, folded.scale.to(device), folded.scale_kind, folded.uniform)
+
+
+def conditions_of(
+    pair: PairInputs,
+    *,
+    drawn: Sequence[str] = (),
+    draws: int = 1,
+    seed: int = 0,
+    quantiles: Sequence[float] = (),
+    loss: bool = True,
+) -> list[Condition]:
+    """Interventions first, then strategies as `encode_permute_decode`, then what they are compared with.
+
+    `drawn`: the strategies that are drawn by a seed, each `draws` times from `seed` on; losses are taken of
+    the first draw alone.
+    """
+    a, b, slug = pair.a, pair.b, pair.slug
+    adjacent = a.sae.layer < b.sae.layer
+    conditions = []
+    if adjacent:
+        conditions.append(Condition("layer_drop", intervene=layer_drop, loss=loss))
+        previous = reconstruct_previous(a.sae)
+        conditions.append(Condition("reconstruct_previous", intervene=previous, loss=loss))
+    current = reconstruct_current(b.sae)
+    conditions.append(Condition("reconstruct_current", intervene=current, loss=loss))
+    for strategy, matching in pair.matchings.items():
+        found, raw = matching.correspondence, matcher(strategy).raw
+        decoding = encode_permute_decode(a, b, found, folded=not raw)
+        conditions.append(Condition(strategy, slug, 0, decoding, found.permutation, loss))
+        if raw:
+            decoding = encode_permute_decode(a, b, found)
+            conditions.append(Condition(refolded(strategy), slug, 0, decoding, None, loss))
+    for strategy in drawn:
+        for draw in range(draws):
+            found = matcher(strategy).draw(a.d_sae, b.d_sae, seed + draw)
+            decoding = encode_permute_decode(a, b, found)
+            conditions.append(
+                Condition(strategy, slug, draw, decoding, found.permutation, loss and draw == 0)
+            )
+    if pair.ridge is not None:
+        conditions.append(Condition(RIDGE, "", 0, pair.ridge, None, loss))
+    for other, matching in pair.other_parts.items():
+        decoding = encode_permute_decode(a, b, matching.correspondence)
+        conditions.append(Condition(MAIN, other, 0, decoding, matching.permutation))
+    for q in quantiles:
+        decoding = quantile(a, b, pair.matchings[MAIN], q)
+        conditions.append(Condition(f"quantile({q:g})", slug, 0, decoding, None, loss))
+    return conditions
+
+
+RAGGED = ("features", "counts")
+"""Columns whose rows have a length each."""
+
+
+def sums_to_bytes(found: Collected) -> bytes:
+    """An .npz file of the sums; conditions are told apart by their place."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, rows in _units(found).items():
+        arrays |= {f"{name}|{column}": values for column, values in _flat(rows).items()}
+    data = io.BytesIO()
+    np.savez_compressed(data, allow_pickle=False, **arrays)
+    return data.getvalue()
+
+
+def sums_from_bytes(
+    data: bytes, conditions: Mapping[Pair, Sequence[Condition]]
+) -> Collected | None:
+    """The sums of the same conditions, or None where the bytes are not whole."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as kept:
+            units: dict[str, dict[str, np.ndarray]] = {}
+            for name in kept.files:
+                unit, column = name.split("|")
+                units.setdefault(unit, {})[column] = kept[name]
+        return Collected(
+            _rows(units["documents"]),
+            {n[6:]: _rows(v) for n, v in units.items() if n.startswith("layer/")},
+            {
+                pair: [
+                    (condition, _rows(units[f"condition/{number}/{place}"]))
+                    for place, condition in enumerate(some)
+                ]
+                for number, (pair, some) in enumerate(conditions.items())
+            },
+        )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _units(found: Collected) -> dict[str, list[Row]]:
+    return {
+        "documents": found.documents,
+        **{f"layer/{key}": rows for key, rows in found.layers.items()},
+        **{
+            f"condition/{number}/{place}": rows
+            for number, conditions in enumerate(found.conditions.values())
+            for place, (_, rows) in enumerate(conditions)
+        },
+    }
+
+
+def _flat(rows: Sequence[Row]) -> dict[str, np.ndarray]:
+    columns: dict[str, np.ndarray] = {}
+    for column in rows[0]:
+        values = [row[column] for row in rows]
+        if column in RAGGED:
+            columns[f"{column}.lengths"] = np.array([len(one) for one in values])
+            columns[column] = np.concatenate(values)
+        else:
+            columns[column] = np.stack(values)
+    return columns
+
+
+def _rows(columns: Mapping[str, np.ndarray]) -> list[Row]:
+    count = len(columns["document"])
+    whole: dict[str, Any] = {}
+    for column, values in columns.items():
+        if column in RAGGED:
+            whole[column] = np.split(values, np.cumsum(columns[f"{column}.lengths"])[:-1])
+        elif not column.endswith(".lengths"):
+            whole[column] = values
+    return [{column: values[n] for column, values in whole.items()} for n in range(count)]

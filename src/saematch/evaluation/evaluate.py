@@ -1,25 +1,23 @@
-"""One pair of SAEs on a language model, without a run directory."""
+"""One pair of SAEs on a language model, without a run directory; and whether they are of that model."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from saematch.errors import UsageError
-from saematch.evaluation.arms import PairInputs, conditions_of, on_device
-from saematch.evaluation.collecting import Collected, collect
-from saematch.evaluation.compatibility import check_belongs
+from saematch.errors import InputError, UnsupportedError, UsageError
+from saematch.evaluation.collecting import Collected, PairInputs, collect, conditions_of, on_device
 from saematch.evaluation.fitting import fit, fitting_documents
-from saematch.evaluation.names import RIDGE
-from saematch.evaluation.tables import MEASURE_COLUMNS, CorpusMeasures
-from saematch.matching.match import match
-from saematch.matching.measuring import folded as fold
-from saematch.matching.measuring import measure
-from saematch.matching.registry import MAIN, matchers, usual_in_runs
+from saematch.evaluation.measuring import MEASURE_COLUMNS, CorpusMeasures
+from saematch.loading.model_names import same_model
+from saematch.matching.match import folded as fold
+from saematch.matching.match import match, measure
+from saematch.matching.matchers import MAIN, matchers, usual_in_runs
 from saematch.models import Documents, LanguageModel, load_corpus, load_language_model
 from saematch.sae import SAE, FoldedSAE
-from saematch.types import PARTS, ScaleKind
+from saematch.types import PARTS, RIDGE, ScaleKind
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 FIT_DOCUMENTS_A_DIMENSION = 1 / 16
 """Other documents to fetch for every dimension of the stream, where something is fitted."""
@@ -171,3 +169,46 @@ def _loaded(model: LanguageModel | str | None, sae: SAE) -> LanguageModel:
     if name is None:
         raise UsageError("the SAE records no language model; give `model`")
     return load_language_model(name)
+
+
+def check_belongs(model: LanguageModel, saes: Sequence[SAE], any_model: bool = False) -> list[str]:
+    """Notes on what differs but may be meant; raises InputError where SAEs and model cannot go
+    together: width, depth, another model's name (unless `any_model`), SAEs of centred weights."""
+    notes: list[str] = []
+    for sae in saes:
+        what = sae.reference or f"the SAE of layer {sae.key}"
+        if sae.d_model != model.d_model:
+            raise InputError(
+                f"expected a model of d_model {sae.d_model} for {what}, got {model.d_model} in "
+                f"{model.name}; name the model that the SAEs were trained on"
+            )
+        if sae.layer >= model.n_blocks:
+            raise InputError(
+                f"expected a block {sae.layer} for {what}, got {model.n_blocks} blocks in "
+                f"{model.name}; name the model that the SAEs were trained on"
+            )
+        if sae.centred:
+            raise UnsupportedError(
+                f"expected SAEs of the model's own residual stream, got {what}, which was trained on "
+                "centred weights (TransformerLens); saematch evaluates uncentred models alone"
+            )
+        if sae.model_name and not any_model and not same_model(sae.model_name, model.name):
+            raise InputError(
+                f"expected {sae.model_name}, on which {what} was trained, got {model.name}; "
+                "name that model, or allow any model (any_model) if they are the same weights"
+            )
+        recorded = sae.metadata.get("model_weights_sha256")
+        if recorded and model.weights_sha256 != recorded:
+            found = "of others" if model.weights_sha256 else "not known"
+            notes.append(
+                f"{sae.key} was trained on weights of sha256 {str(recorded)[:12]}…, those of "
+                f"{model.name} are {found}: numbers may differ a little"
+            )
+        trained_bos = sae.metadata.get("bos_token_id")
+        if trained_bos is not None and trained_bos != model.bos_token_id:
+            notes.append(
+                f"{sae.key} was trained with BOS {trained_bos}, the tokenizer's is {model.bos_token_id}"
+            )
+    if model.bos_token_id is None:
+        notes.append("the tokenizer has no BOS: the first token of each document takes its part")
+    return [*model.notes, *notes]

@@ -12,12 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from saematch.evaluation.activations import encode_sparse, typical_rows
 from saematch.evaluation.collecting import Pair
-from saematch.evaluation.interventions import LinearMap
+from saematch.evaluation.interventions import LinearMap, encode_sparse, typical_rows
 from saematch.matching.correspondence import Correspondence
-from saematch.matching.matcher import Sums
-from saematch.matching.registry import matcher
+from saematch.matching.matchers import Sums, matcher
 from saematch.models import Corpus, Documents, LanguageModel, batches
 from saematch.sae import SAE
 

@@ -1,6 +1,7 @@
-"""What is put in place of the residual stream after the later layer of a pair.
+"""Feature activations of many tokens, as the few that are not zero, and what is put in place of the residual
+stream after the later layer of a pair.
 
-All of them are written in terms of raw activations.  With scales s folded in, activations of A are
+All interventions are written in terms of raw activations.  With scales s folded in, activations of A are
 f / s_A and decoder rows of B are s_B · W_dec, so that partners j of features i with weights w decode to
 
     x̂ = Σ_i Σ_j w_ij · f_i · (s_B[j] / s_A[i]) · W_dec_B[j] + b_dec_B        (folded)
@@ -11,17 +12,71 @@ A permutation p has one partner p(i) of weight 1 a feature.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from saematch.evaluation.activations import SparseActivations
-from saematch.matching.correspondence import Correspondence
+from saematch.matching.correspondence import UNMATCHED, Correspondence
 from saematch.matching.matched import Matching
-from saematch.matching.permutation import UNMATCHED
 from saematch.sae import SAE, FoldedSAE
+
+ENTRIES = 1 << 25
+"""Activations held densely at a time: 128 MiB."""
+MASSIVE = 10.0
+"""A token whose residual norm exceeds so many times the median of its document has massive activations."""
+
+
+@dataclass(frozen=True, eq=False)
+class SparseActivations:
+    """Active features, ordered by token and then by feature."""
+
+    token: Int64[Tensor, " active"]
+    feature: Int64[Tensor, " active"]
+    value: Float[Tensor, " active"]
+    """float32, positive."""
+    n_tokens: int
+    d_sae: int
+
+    def of_tokens(self, kept: Bool[Tensor, " n_tokens"]) -> "SparseActivations":
+        """As if nothing were active on the other tokens."""
+        here = kept.to(self.token.device)[self.token]
+        return replace(
+            self, token=self.token[here], feature=self.feature[here], value=self.value[here]
+        )
+
+    def dense(self) -> Float[Tensor, "n_tokens d_sae"]:
+        out = torch.zeros(self.n_tokens, self.d_sae, device=self.value.device)
+        out[self.token, self.feature] = self.value
+        return out
+
+
+def encode_sparse(sae: SAE, rows: Float[Tensor, "n d_model"]) -> SparseActivations:
+    """`sae.encode`, some tokens at a time, so that no [n, d_sae] is held for wide SAEs."""
+    tokens, features, values = [], [], []
+    step = max(1, ENTRIES // sae.d_sae)
+    for first in range(0, len(rows), step):
+        dense = sae.encode(rows[first : first + step])
+        token, feature = dense.nonzero(as_tuple=True)
+        tokens.append(token + first)
+        features.append(feature)
+        values.append(dense[token, feature])
+    none = torch.zeros(0, dtype=torch.int64, device=rows.device)
+    return SparseActivations(
+        torch.cat([none, *tokens]),
+        torch.cat([none, *features]),
+        torch.cat([torch.zeros(0, device=rows.device), *values]),
+        len(rows),
+        sae.d_sae,
+    )
+
+
+def typical_rows(x: Float[Tensor, "n d"], document: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """Rows whose norm is at most `MASSIVE` times the median of their document."""
+    norms = x.norm(dim=1)
+    limit = torch.stack([norms[document == n].median() for n in range(int(document.max()) + 1)])
+    return norms <= MASSIVE * limit[document]
 
 
 @dataclass(frozen=True, eq=False)

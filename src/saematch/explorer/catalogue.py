@@ -1,6 +1,8 @@
 """A small index over a run: for every SAE two files in the user's cache, made when they are needed.
 
-The Parquet file answers questions about all features; next to it the rows of single ones (rows.py).
+The Parquet file answers questions about all features; next to it the rows of single ones
+(catalogue_query.py). It is written some features after others, so that memory does not grow with their
+number.
 
 1. An index's name is the sha256 of what it is made from, by the manifest, and of the code that makes it:
    another file, or other code, another index.
@@ -14,34 +16,105 @@ The Parquet file answers questions about all features; next to it the rows of si
 
 import math
 import os
+import sqlite3
 import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from saematch._io import files
-from saematch._io.cache import cache_directory
+from saematch._io.files import cache_directory
 from saematch.errors import InputError
-from saematch.explorer.catalogue_query import catalogue_query, probe_query, strategies
+from saematch.explorer.catalogue_query import (
+    catalogue_query,
+    probe_query,
+    role_of,
+    rows_file,
+    rows_query,
+    standing_judges,
+    strategies,
+    write_rows,
+)
 from saematch.explorer.database import Database, OutOfMemoryError, limited
-from saematch.explorer.index_file import is_whole, write_index
-from saematch.explorer.rows import rows_file
 from saematch.explorer.run_files import RunFiles
-from saematch.explorer.sources import Sources, sources_of
 from saematch.store.build import code_of
+from saematch.store.names import (
+    JUDGEMENTS_NAME,
+    PATHS_NAME,
+    candidates_name,
+    examples_name,
+    features_name,
+    sample_name,
+)
 from saematch.store.schema import canonical_json
 
+
+@dataclass(frozen=True)
+class Sources:
+    """Names of files by what they are for."""
+
+    following: str
+    """Key of the SAE after it on its chain; '' at the end."""
+    tables: Mapping[str, Sequence[str]]
+    """Names by role (`TABLES`)."""
+    descriptions: Sequence[tuple[str, str]]
+    """Source and name, those that are preferred first."""
+    judges: Sequence[str]
+    """Whose labels are shown, as experiment/judge."""
+    passing: Sequence[str]
+    """Those of them that pass their controls."""
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """Every file with its role."""
+        tables = ((role, name) for role, some in self.tables.items() for name in some)
+        return [*tables, *(("descriptions", name) for _, name in self.descriptions)]
+
+    def without(self, names: set[str]) -> "Sources":
+        """The same but for these files; samples and judgements say nothing without each other."""
+        tables = {
+            role: [one for one in some if one not in names] for role, some in self.tables.items()
+        }
+        if not tables.get("samples") or not tables.get("judgements"):
+            tables |= {"samples": [], "judgements": []}
+        return replace(
+            self,
+            tables={role: some for role, some in tables.items() if some},
+            descriptions=[one for one in self.descriptions if one[1] not in names],
+        )
+
+
+def sources_of(run: RunFiles, key: str) -> Sources:
+    """Those of an SAE that are finished."""
+    following = next((b for a, b in run.adjacent if a == key), "")
+    before = next((a for a, b in run.adjacent if b == key), "")
+    tables = {
+        "paths": [PATHS_NAME],
+        "previous": [run.matching(before, key)],
+        "candidates": [candidates_name(key, following)],
+        "features": [features_name(key)],
+        "examples": [examples_name(key)],
+        "samples": [sample_name(experiment) for experiment in run.judges],
+        "judgements": [JUDGEMENTS_NAME],
+        "pairs": list(run.pair_sources.values()),
+        **{role_of(one): [run.matching(key, following, one)] for one in strategies()},
+    }
+    judges, passing = standing_judges(run)
+    every = Sources(following, tables, run.descriptions(key), judges, passing)
+    return every.without({name for _, name in every.names if run.sha256(name) is None})
+
+
 MADE_BY = (
+    "explorer/catalogue.py",
     "explorer/catalogue_query.py",
-    "explorer/labels.py",
-    "explorer/index_file.py",
-    "explorer/rows.py",
-    "semantics/judges/protocol.py",
+    "semantics/judges/judge.py",
     "store/schema*.py",
-    "store/warnings.py",
+    "store/following.py",
 )
 """The source of an index: where it changes, indexes are made again."""
 RETRY_SECONDS = 3.0
@@ -268,3 +341,70 @@ def _forget_old(folder: Path) -> None:
                 path.unlink()
         except OSError:
             continue  # another explorer was quicker
+
+
+_PARQUET_END = b"PAR1"
+OPTIONS = "FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE 8192"
+SLICE = 16_384
+"""Features that one query indexes."""
+BATCH = 8192
+"""Rows taken from an index at a time."""
+
+
+def write_index(
+    database: Database, sql: str, values: Mapping[str, Any], width: int, path: Path
+) -> None:
+    """Write the table of features that a query gives from $start until before $end, and their rows next to
+    it.
+
+    They appear whole.  Raises InputError where the tables are not what they should be, memory does not
+    suffice, or nothing can be written.
+    """
+    partial = path.with_name(f".{path.stem}-{uuid4().hex}{files.PARTIAL_SUFFIX}")
+    rows = partial.with_name(f"{partial.name}.rows")
+    starts = range(0, width, SLICE)
+    parts = [partial.with_name(f"{partial.name}.{place}") for place, _ in enumerate(starts)]
+    try:
+        for start, part in zip(starts, parts, strict=True):
+            bounds = {"start": start, "end": min(start + SLICE, width)}
+            database.write(sql, {**values, **bounds}, part, OPTIONS)
+        if len(parts) == 1:
+            os.replace(parts[0], partial)
+        else:
+            together = "SELECT * FROM read_parquet($parts)"
+            database.write(together, {"parts": [str(part) for part in parts]}, partial, OPTIONS)
+        rows.unlink(missing_ok=True)
+        write_rows(rows, _batches(database, partial, width))
+        os.replace(rows, rows_file(path))
+        os.replace(partial, path)  # last: with it the index is whole
+    except (OSError, sqlite3.OperationalError) as error:
+        found = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(
+            f"could not write an index into {path.parent.resolve()}: {found}; make room, or set "
+            "SAEMATCH_CACHE to another folder"
+        ) from error
+    finally:
+        for file in (partial, rows, *parts):
+            file.unlink(missing_ok=True)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether an index is there, and neither of its files was cut short."""
+    try:
+        with path.open("rb") as table, rows_file(path).open("rb") as rows:
+            table.seek(-len(_PARQUET_END), os.SEEK_END)
+            if table.read() != _PARQUET_END:
+                return False
+            header = rows.read(100)
+            pages = int.from_bytes(header[28:32], "big")
+            page = int.from_bytes(header[16:18], "big")
+            return os.fstat(rows.fileno()).st_size == pages * (page if page > 1 else 65_536) > 0
+    except (OSError, ValueError):
+        return False
+
+
+def _batches(database: Database, index: Path, width: int) -> Iterator[list[dict[str, Any]]]:
+    for start in range(0, width, BATCH):
+        yield database.rows(
+            rows_query(), {"index": str(index), "start": start, "end": start + BATCH}
+        )

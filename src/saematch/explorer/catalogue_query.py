@@ -1,22 +1,33 @@
-"""The query that puts all that finding and following need of one SAE's features into one table.
+"""The query that puts all that finding and following need of one SAE's features into one table, and the
+rows of single features.
 
 A row a feature: where it is, the step from it to the next layer under every strategy, the nearest other
 feature, how often the two are active together, what it activates on, its top logits, what it is said to mean,
 how a judge labelled the pair.
+
+Parquet answers questions about all features at once; a few rows of many columns it gives only after unpacking
+thousands.  SQLite finds a row by its number, so that what is shown of single features is kept in it too, one
+file an SAE.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 
-from saematch.explorer.labels import labels_query
-from saematch.matching.matchers import COSINE
-from saematch.matching.registry import MAIN, is_matcher, matchers
-from saematch.semantics.judges.protocol import Label
+from saematch.errors import InputError
+from saematch.explorer.run_files import RunFiles
+from saematch.matching.matchers import COSINE, MAIN, is_matcher, matchers
+from saematch.semantics.judges.judge import Label
+from saematch.store.following import RULES
+from saematch.store.names import JUDGEMENTS_NAME, sample_name
 from saematch.store.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PATHS, Table
 from saematch.store.schema_semantics import DESCRIPTIONS, EXAMPLES, FEATURES, JUDGEMENTS, SAMPLE
-from saematch.store.warnings import RULES
 
 STEP_COLUMNS = ("partner", "cost", "mse", "cosine", "margin", "matched", "both_live")
 """What is kept of a step under each of them.  `matched`: whether the run has this matching; without it
@@ -279,3 +290,160 @@ LEFT JOIN labelled ON labelled.feature = base.feature AND labelled.partner = ste
 {joins}))
 ORDER BY feature
 """
+
+
+_JUDGE = "answer.experiment || '/' || answer.judge"
+_VALUE = " ".join(f"WHEN '{one}' THEN {one.value_in_means}" for one in Label)
+_VALUE = f"CASE answer.label {_VALUE} END"
+_ANSWERED = f"""{{samples}} AS sample JOIN {{judgements}} AS answer ON answer.question = sample.question
+  AND answer.experiment = string_split(replace(sample.filename, chr(92), '/'), '/')[-2]
+  WHERE sample.kind = 'pair' AND NOT sample.swapped AND answer.label IS NOT NULL
+  AND list_contains($judges, {_JUDGE})"""
+"""Answers with their questions; the file names of the samples must be known."""
+
+
+def standing_judges(run: RunFiles) -> tuple[list[str], list[str]]:
+    """Whose labels are shown, and who of them passes its controls, as experiment/judge."""
+    named = {
+        f"{experiment}/{judge.judge}": judge.passes_controls
+        for experiment, judge in run.judges.items()
+    }
+    return list(named), [name for name, passes_controls in named.items() if passes_controls]
+
+
+def label_parameters(run: RunFiles) -> dict[str, Any]:
+    """Parameters of `paired_labels`; none where nothing was judged.
+
+    Raises InputError where a file of them cannot be used.
+    """
+    judges, passing = standing_judges(run)
+    if not judges or run.sha256(JUDGEMENTS_NAME) is None:
+        return {}
+    samples = [sample_name(experiment) for experiment in run.judges]
+    return {
+        "judges": judges,
+        "passing": passing,
+        "samples": run.files(samples),
+        "answers": run.file(JUDGEMENTS_NAME),
+    }
+
+
+def labels_query(samples: str, judgements: str) -> str:
+    """What the judges of $judges (experiment/judge) call the two features of a pair, whatever paired them:
+    distinct labels, and those of the judges of $passing."""
+    answered = _ANSWERED.format(samples=samples, judgements=judgements)
+    return (
+        "SELECT sample.a, sample.b, sample.feature, sample.partner, "
+        "list_sort(list(DISTINCT answer.label)) AS labels, "
+        f"list_sort(list(DISTINCT answer.label) FILTER (list_contains($passing, {_JUDGE}))) AS told "
+        f"FROM {answered} GROUP BY sample.a, sample.b, sample.feature, sample.partner"
+    )
+
+
+def paired_labels(samples: str, judgements: str, one: str, other: str) -> str:
+    """Mean labels of a feature's partners by two strategies, where one experiment has both."""
+    answered = _ANSWERED.format(samples=samples, judgements=judgements)
+    return (
+        "(WITH said AS (SELECT answer.experiment, answer.judge, sample.strategy, sample.a, sample.b, "
+        f"sample.feature, sample.partner, avg({_VALUE}) AS label FROM {answered} GROUP BY ALL) "
+        "SELECT one.a, one.b, one.feature, one.partner AS partner_one, other.partner AS partner_other, "
+        "avg(one.label) AS label_one, avg(other.label) AS label_other "
+        "FROM said AS one JOIN said AS other USING (experiment, judge, a, b, feature) "
+        f"WHERE one.strategy = '{one}' AND other.strategy = '{other}' GROUP BY ALL)"
+    )
+
+
+_COLUMNS = (
+    "key", "feature", "path", "status", "born", "dies", "next", "certain", "live_pair", "quantile",
+    "mse_encoder", "runner_up", "extra_cost", "runner_up_cosine", "runner_up_status", "nearer",
+    "nearer_cost", "nearer_cosine", "warnings", "phi", "lift", *ACTIVE_COLUMNS, "activation_count",
+    "activation_frequency",
+    "mean_activation", "greatest_activation", "activates_on", "activates_on_share", "amid",
+    "top_logits", "peaks",
+    "description", "source", "labels", "told",
+)  # fmt: skip
+MEANING = ("description", "source", "activates_on", "amid", "top_logits")
+"""What is said of a feature."""
+SUFFIX = ".rows"
+
+
+def rows_file(index: str | Path) -> Path:
+    """The file of rows that belongs to an index."""
+    return Path(index).with_suffix(SUFFIX)
+
+
+def columns() -> tuple[str, ...]:
+    """Columns of a row, in the order in which they are stored."""
+    steps = (step_column(name, strategy) for strategy in strategies() for name in STEP_COLUMNS)
+    return (*_COLUMNS, *steps)
+
+
+def rows_query() -> str:
+    """The numbers of the features from $start until before $end of an index, each with its row as JSON."""
+    return (
+        f"SELECT feature, CAST(json_array({', '.join(columns())}) AS VARCHAR) AS data "
+        "FROM read_parquet($index) WHERE feature >= $start AND feature < $end"
+    )
+
+
+def write_rows(path: Path, batches: Iterable[Sequence[Mapping[str, Any]]]) -> None:
+    """Write the rows of an SAE, as `rows_query` gives them, into a new file."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")  # it is renamed when it is whole
+        connection.execute("CREATE TABLE feature (number INTEGER PRIMARY KEY, data TEXT NOT NULL)")
+        for batch in batches:
+            connection.executemany("INSERT INTO feature VALUES ($feature, $data)", batch)
+        connection.commit()
+
+
+def read_rows(index: str | Path, features: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """The rows of some features, by feature; raises InputError where the file cannot be used."""
+    path = rows_file(index)
+    try:
+        address = f"file:{quote(str(path))}?mode=ro&immutable=1"
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+            found, names = {}, columns()
+            for feature in features:
+                one = connection.execute(
+                    "SELECT data FROM feature WHERE number = ?", (feature,)
+                ).fetchone()
+                if one is not None:
+                    values = json.loads(one[0], parse_constant=lambda name: None)
+                    found[feature] = dict(zip(names, values, strict=True))
+            return found
+    except (sqlite3.Error, ValueError) as error:
+        raise InputError(
+            f"the index {path} cannot be read ({error}); delete {path.parent} and start again"
+        ) from error
+
+
+def read_named(
+    names: Iterable[tuple[str, int]], indexes: Mapping[str, str]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """Rows of features of several SAEs, by key and number; raises as `read_rows`."""
+    return {
+        (key, feature): row
+        for key, features in by_key(names).items()
+        for feature, row in read_rows(indexes[key], features).items()
+    }
+
+
+def by_key(names: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
+    """Features by their SAE."""
+    wanted: dict[str, list[int]] = {}
+    for key, feature in names:
+        wanted.setdefault(key, []).append(feature)
+    return wanted
+
+
+def with_meanings(
+    rows: Sequence[Mapping[str, Any]], indexes: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Rows of features with what these mean; a question about all features asks for no texts, which are most
+    of an index."""
+    known = read_named(((row["key"], row["feature"]) for row in rows), indexes)
+    return [
+        {**row, **{name: known[row["key"], row["feature"]][name] for name in MEANING}}
+        for row in rows
+    ]

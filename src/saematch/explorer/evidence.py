@@ -8,8 +8,8 @@ from typing import Any
 
 from saematch.errors import InputError
 from saematch.explorer.catalogue import Catalogue
+from saematch.explorer.catalogue_query import read_rows
 from saematch.explorer.database import Database
-from saematch.explorer.rows import read_rows
 from saematch.explorer.run_files import RunFiles
 from saematch.explorer.selection import check_names, whole_number
 from saematch.matching.matchers import COSINE

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from saematch.errors import UsageError
-from saematch.explorer import comparing, evidence, following, overview, two_runs
-from saematch.explorer import download as taking
+from saematch.explorer import comparing, evidence, following, overview
 from saematch.explorer import search as finding
+from saematch.explorer import search as taking
 from saematch.explorer.catalogue import Catalogue, index_folder
 from saematch.explorer.database import Database
 from saematch.explorer.flows import Flows
@@ -36,7 +36,7 @@ class Explorer:
             "judgements": lambda asked: evidence.judgements(self.first, self.database, asked),
             "whole": lambda asked: flows.answer(self.first, self.database, asked),
             "compare": lambda asked: comparing.compare(self.first, self.database, asked),
-            "runs": lambda asked: two_runs.compare_runs(
+            "runs": lambda asked: comparing.compare_runs(
                 self.first, self.second, self.database, asked
             ),
         }

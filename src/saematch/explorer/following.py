@@ -6,12 +6,11 @@ from typing import Any
 
 from saematch.errors import InputError
 from saematch.explorer.catalogue import Catalogue
-from saematch.explorer.catalogue_query import ACTIVE_COLUMNS, step_column
+from saematch.explorer.catalogue_query import ACTIVE_COLUMNS, read_rows, step_column
 from saematch.explorer.database import Database
-from saematch.explorer.rows import read_rows
 from saematch.explorer.selection import check_names
 from saematch.matching.matchers import COSINE
-from saematch.store.warnings import Other, Pair
+from saematch.store.following import Other, Pair
 from saematch.types import find_feature
 
 FEATURE_COLUMNS = (

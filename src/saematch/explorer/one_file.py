@@ -1,4 +1,5 @@
-"""The explorer as one HTML file that opens without a server: the same page over the data it carries.
+"""The page's own files, and the explorer as one HTML file that opens without a server: the same page over the
+data it carries.
 
 1. The paths are chosen: through features that are named, or those of least mean cost that are live all along.
 2. The server's own answers about every feature on them are put into the file as JSON.
@@ -12,22 +13,46 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from saematch._io import files
 from saematch.errors import InputError, UsageError
-from saematch.explorer.catalogue_query import STEP_COLUMNS, step_column
+from saematch.explorer.catalogue_query import STEP_COLUMNS, by_key, read_named, step_column
 from saematch.explorer.evidence import candidates_of, evidence_of, judgements_of
 from saematch.explorer.explorer import Explorer
 from saematch.explorer.overview import strategies_of
-from saematch.explorer.page import INDEX, page_files
-from saematch.explorer.rows import by_key, read_named
 from saematch.explorer.search import OWN_COLUMNS
-from saematch.matching.registry import MAIN
+from saematch.matching.matchers import MAIN
 from saematch.store.names import PATHS_NAME
 from saematch.text import to_json
+
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+INDEX = "index.html"
+
+
+@cache
+def page_files() -> dict[str, bytes]:
+    """Every file by its name; nothing else can be asked for."""
+    folder = resources.files("saematch.explorer") / "static"
+    return {
+        entry.name: entry.read_bytes()
+        for entry in folder.iterdir()
+        if entry.is_file() and f".{entry.name.rpartition('.')[2]}" in TYPES
+    }
+
+
+def type_of(name: str) -> str:
+    """The media type of one of them."""
+    return TYPES[f".{name.rpartition('.')[2]}"]
+
 
 Progress = Callable[[int, int, str], None]
 """(layers done, layers in all, what is being done)."""

@@ -6,8 +6,8 @@ from typing import Any
 from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.catalogue_query import strategies
 from saematch.explorer.run_files import RunFiles
-from saematch.matching.registry import MAIN, matcher
-from saematch.store.commands import on_directory, run_again
+from saematch.matching.matchers import MAIN, matcher
+from saematch.store.manifest import on_directory, run_again
 from saematch.store.names import JUDGEMENTS_NAME, PATHS_NAME, candidates_name
 
 

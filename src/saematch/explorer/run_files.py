@@ -13,9 +13,8 @@ from typing import Any
 
 from saematch._io import files
 from saematch.errors import InputError, SaematchError, UsageError
-from saematch.matching.registry import MAIN
+from saematch.matching.matchers import MAIN
 from saematch.pipelines.suite import chains
-from saematch.store.descriptions import shown_descriptions
 from saematch.store.directory import RunDirectory
 from saematch.store.judge_results import Judged, answered_experiments, best_judge
 from saematch.store.manifest import MANIFEST, altered_error
@@ -27,7 +26,7 @@ from saematch.store.names import (
     PATHS_NAME,
     matching_name,
 )
-from saematch.store.tables import Tables
+from saematch.store.tables import Tables, shown_descriptions
 
 READ = (
     PATHS_NAME, "matchings/", "candidates/", "features/", DESCRIPTIONS, "examples/", JUDGING,
@@ -174,7 +173,7 @@ class RunFiles(Tables):
         return found
 
     def names(self, prefix: str) -> list[str]:
-        """Current tables whose names start so (store/freshness.py)."""
+        """Current tables whose names start so (store/directory.py)."""
         names = self.directory.current_names(prefix)
         return [name for name in names if name.endswith(".parquet")]
 

@@ -1,15 +1,20 @@
-"""Features by their descriptions, what they activate on, and how near their nearest feature is."""
+"""Features by their descriptions, what they activate on, and how near their nearest feature is; and a
+selection of them as a file: CSV, Parquet or JSON.
+"""
 
+import os
+import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from saematch.explorer.catalogue import Catalogue
-from saematch.explorer.catalogue_query import MAIN_COLUMNS, STEP_COLUMNS, step_column
+from saematch.explorer.catalogue_query import MAIN_COLUMNS, STEP_COLUMNS, read_named, step_column
 from saematch.explorer.database import Database
-from saematch.explorer.rows import read_named
-from saematch.explorer.selection import Selection, last_page, parse_selection
-from saematch.matching.registry import MAIN
+from saematch.explorer.selection import PAGING, Selection, last_page, one_of, parse_selection
+from saematch.matching.matchers import MAIN
+from saematch.text import FORMULA
 
 OWN_COLUMNS = (
     "key", "feature", "status", "description", "source", "activates_on", "activates_on_share",
@@ -90,4 +95,68 @@ def selected_rows(selection: Selection, columns: tuple[str, ...]) -> str:
         f"SELECT * EXCLUDE (sorted) FROM (SELECT {', '.join((*columns, *steps))}, "
         f"{selection.sorted_by} AS sorted FROM read_parquet($files) WHERE {selection.where}) "
         f"ORDER BY {selection.order}"
+    )
+
+
+FORMATS = {
+    "csv": ("FORMAT csv, HEADER true", "text/csv; charset=utf-8"),
+    "parquet": ("FORMAT parquet, COMPRESSION zstd", "application/vnd.apache.parquet"),
+    "json": ("FORMAT json, ARRAY true", "application/json"),
+}
+TEXTS = ("key", "status", "description", "source", "next", "runner_up_status")
+LISTS = ("activates_on", "activates_on_share", "amid", "top_logits", "peaks", "labels", "warnings")
+TAKEN_COLUMNS = (
+    *OWN_COLUMNS,
+    "runner_up",
+    "extra_cost",
+    "runner_up_cosine",
+    "runner_up_status",
+    "mean_activation",
+    "greatest_activation",
+)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A file to hand over, and to remove afterwards."""
+
+    path: Path
+    name: str
+    media_type: str
+
+
+def take(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -> Taken:
+    """All features of a selection, in its order; in CSV lists are JSON, and no description is a
+    formula."""
+    kind = one_of(asked, "format", tuple(FORMATS), "csv")
+    chosen = {name: value for name, value in asked.items() if name not in ("format", *PAGING[2:])}
+    selection = parse_selection(chosen, catalogue.widths())
+    files = catalogue.of(selection.keys)
+    options, media_type = FORMATS[kind]
+    columns = tuple(_column(name, selection.strategy, kind) for name in TAKEN_COLUMNS)
+    handle, name = tempfile.mkstemp(suffix=f".{kind}", dir=database.temporary)
+    os.close(handle)
+    path = Path(name)
+    try:
+        if files:
+            values = {**selection.values, "files": files}
+            if kind == "csv":
+                values["formula"] = FORMULA
+            database.write(selected_rows(selection, columns), values, path, options)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return Taken(path, f"features.{kind}", media_type)
+
+
+def _column(name: str, strategy: str, kind: str) -> str:
+    value = name
+    if kind == "csv" and name in LISTS:
+        value = f"CAST(to_json({name}) AS VARCHAR)"
+    elif kind == "csv" and name in TEXTS:
+        value = f"if(regexp_matches({name}, $formula), chr(39) || {name}, {name})"
+    return (
+        f"{value} AS {name}"
+        if is_known(name, strategy)
+        else f"CASE WHEN false THEN {value} END AS {name}"
     )

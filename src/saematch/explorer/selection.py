@@ -7,9 +7,9 @@ from typing import Any
 
 from saematch.errors import UsageError
 from saematch.explorer.catalogue_query import SEPARATOR, STEP_COLUMNS, step_column, strategies
-from saematch.matching.registry import MAIN
-from saematch.semantics.judges.protocol import Label
-from saematch.store.warnings import StepWarning
+from saematch.matching.matchers import MAIN
+from saematch.semantics.judges.judge import Label
+from saematch.store.following import StepWarning
 from saematch.types import find_feature, find_key
 
 MOST_CHARACTERS = 300

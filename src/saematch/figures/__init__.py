@@ -3,7 +3,7 @@
     from saematch.figures import draw
     draw(open_run("DIR"), "mse")          # or 3, its number in the paper
 
-`matching.py` and `evaluation.py` also draw the report's figures, from tables.
+`matching.py` also draws the report's figures, from tables.
 """
 
 from saematch.errors import MissingDependencyError
@@ -17,10 +17,14 @@ except ModuleNotFoundError:
 
 from saematch.figures.captions import caption_of
 from saematch.figures.data import NotInRunError
-from saematch.figures.evaluation import measured_by_pair
-from saematch.figures.matching import certain_share, cost_distribution, mse_by_pair
-from saematch.figures.output import to_png, to_svg
+from saematch.figures.matching import (
+    certain_share,
+    cost_distribution,
+    measured_by_pair,
+    mse_by_pair,
+)
 from saematch.figures.paper import FIGURES, PaperFigure, draw
+from saematch.figures.style import to_png, to_svg
 
 __all__ = [
     "FIGURES",

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.textpath import text_to_path
 
-from saematch.matching.registry import is_matcher, matcher
+from saematch.matching.matchers import is_matcher, matcher
 
 CAPTION_SIZE = 7.5
 LINE = 1.35

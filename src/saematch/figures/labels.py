@@ -14,8 +14,16 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
 from saematch.figures.captions import caption, label, not_measured
-from saematch.figures.data import adjacent, gaps, suite_facts
-from saematch.figures.judged import counts, judges_facts, labelled, results, results_of
+from saematch.figures.data import (
+    adjacent,
+    counts,
+    gaps,
+    judges_facts,
+    labelled,
+    results,
+    results_of,
+    suite_facts,
+)
 from saematch.figures.style import (
     COMPOSITION_LINE,
     LABEL_FILLS,
@@ -35,8 +43,8 @@ from saematch.figures.style import (
     shortened,
     strategy_lines,
 )
-from saematch.matching.registry import MAIN
-from saematch.pipelines.judging.sampling import COMPOSITION, EXACT
+from saematch.matching.matchers import MAIN
+from saematch.pipelines.sampling import COMPOSITION, EXACT
 from saematch.text import plural
 
 if TYPE_CHECKING:

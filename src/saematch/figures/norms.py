@@ -36,8 +36,8 @@ from saematch.figures.style import (
     main_line,
     new_figure,
 )
-from saematch.matching.registry import MAIN
-from saematch.pipelines.evaluation.plan import corpus_slug, documents_name, stream_name
+from saematch.matching.matchers import MAIN
+from saematch.pipelines.evaluation.evaluated_run import corpus_slug, documents_name, stream_name
 from saematch.pipelines.evaluation.summary import corpora_of
 from saematch.stats import Values, document_weights, interval
 from saematch.types import Interval

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from saematch.errors import UsageError
-from saematch.figures import labels, matching, norms, paths, pruning, scores, sorted_pairs, sparsity
+from saematch.figures import labels, matching, norms, paths, pruning, scores, sorted_pairs
 
 if TYPE_CHECKING:
     from saematch.store.reader import Run
@@ -96,12 +96,12 @@ FIGURES: Sequence[PaperFigure] = (
         "measures on text of other parts", f"{_EVALUATE} --other-parts",
     ),
     PaperFigure(
-        ("14",), "against-l0", sparsity.against_l0,
+        ("14",), "against-l0", pruning.against_l0,
         "explained variance and ΔL against the mean L0 of the SAEs of two adjacent layers",
         "an evaluated run over SAEs of several L0s", f"{_RUN}; {_EVALUATE}",
     ),
     PaperFigure(
-        ("15",), "even-l0", sparsity.even_l0,
+        ("15",), "even-l0", pruning.even_l0,
         "L0 by layer of the suite and of SAEs chosen for even L0; explained variance of both",
         "measures on text; a choice needs several SAEs per layer", _EVALUATE,
     ),

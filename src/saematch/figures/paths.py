@@ -11,8 +11,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from saematch.errors import UsageError
 from saematch.figures.captions import LINE, caption, label, lacking, signed, wrap, write_lines
-from saematch.figures.data import NotInRunError, run_command, suite_facts
-from saematch.figures.described import Described, described
+from saematch.figures.data import Described, NotInRunError, described, run_command, suite_facts
 from saematch.figures.style import PAGE, SMALL, SMALLEST, main_line, shortened
 from saematch.store.following import Step, followed_steps
 from saematch.text import plural

@@ -37,7 +37,7 @@ from saematch.figures.style import (
     shortened,
     strategy_lines,
 )
-from saematch.matching.registry import MAIN, matchers
+from saematch.matching.matchers import MAIN, matchers
 from saematch.pipelines.evaluation.summary import features_said
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from saematch.figures.captions import (
     wrap,
     write_lines,
 )
-from saematch.figures.data import adjacent, live_rows, suite_facts
-from saematch.figures.described import Described, described
+from saematch.figures.data import Described, adjacent, described, live_rows, suite_facts
 from saematch.figures.style import (
     PAGE,
     SMALL,

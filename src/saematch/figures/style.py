@@ -1,13 +1,18 @@
-"""How all figures look: one colour, marker and dash a strategy, everywhere the same.
+"""How all figures look: one colour, marker and dash a strategy, everywhere the same; and the same bytes for
+the same figure.
 
 Colours of strategies are those that their matchers name (matching/matchers.py); those of corpora
 are Paul Tol's muted ones with hollow markers, so that a corpus is never taken for a strategy.  Markers
 and dashes carry every distinction once more, for greyscale.
 """
 
+import hashlib
+import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import pairwise
 from typing import Any
 
@@ -16,8 +21,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from saematch.figures.captions import label, plain, text_width
-from saematch.matching.registry import MAIN, compositions, ranked_matchers
+from saematch.figures.captions import caption_of, label, plain, quiet_glyphs, text_width
+from saematch.matching.matchers import MAIN, compositions, ranked_matchers
 
 
 @dataclass(frozen=True)
@@ -277,3 +282,51 @@ def legend_below(figure: Figure, axes: Sequence[Axes], columns: int = 5) -> None
         list(handles.values()), list(handles), loc="outside lower center",
         ncols=math.ceil(len(handles) / rows), frameon=False, fontsize=SMALL, handlelength=HANDLE,
     )  # fmt: skip
+
+
+PIXELS_PER_INCH = 150
+_ID = re.compile(r'(?<=id=")[A-Za-z]([0-9a-f]{10})(?=")')
+"""Id of a clip path, a marker or a hatch: matplotlib hashes its geometry."""
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as an <svg> element, its title and caption as <title> and <desc>.
+
+    Text stays text: it can be searched, read aloud and copied.
+    """
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "saematch", "svg.fonttype": "none"}), quiet_glyphs():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = _renamed(text[text.index("<svg") :])
+    title, words = caption_of(figure)
+    if not title:
+        return text
+    tag, _, rest = text.partition(">")
+    about = f"<title>{escape(title)}</title>\n <desc>{escape(words)}</desc>"
+    return f'{tag} role="img">\n {about}{rest}'
+
+
+def _renamed(text: str) -> str:
+    """Ids by what the figure shows, and by their order in it.
+
+    matplotlib's come from unrounded coordinates, whose last bits the layout does not repeat; ids of
+    several figures on one page must still differ.
+    """
+    old = list(dict.fromkeys(match[0] for match in _ID.finditer(text)))
+    for number, one in enumerate(old):
+        text = text.replace(one, f"\0{number}\0")  # what no text of a figure holds
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    for number, one in enumerate(old):
+        text = text.replace(f"\0{number}\0", f"{one[0]}{digest}-{number}")
+    return text
+
+
+def to_png(figure: Figure, pixels_per_inch: int = PIXELS_PER_INCH) -> bytes:
+    """The figure as a PNG file."""
+    buffer = io.BytesIO()
+    with quiet_glyphs():
+        figure.savefig(buffer, format="png", dpi=pixels_per_inch, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,9 +1,8 @@
 """References in, canonical SAEs out; one module a checkpoint format (docs/formats.md)."""
 
 from saematch.loading.inspection import Inspection, TensorRow, inspect_sae
-from saematch.loading.presets import PRESETS
 from saematch.loading.references import load_sae, source_files
-from saematch.loading.suite import Suite, SuiteEntry, load_suite
+from saematch.loading.suite import PRESETS, Suite, SuiteEntry, load_suite
 
 __all__ = [
     "PRESETS",

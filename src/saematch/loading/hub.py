@@ -1,7 +1,13 @@
-"""Folders at the Hugging Face Hub: list once, download what is asked for, say why when it fails."""
+"""Folders at the Hugging Face Hub: list once, download what is asked for, say why when it fails.
+
+Whether the Hub answers at all is asked with little patience, so that nothing waits through a wall of retries.
+"""
 
 import difflib
+import os
 import re
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +18,6 @@ from typing import Any
 
 from saematch.errors import InputError, MissingDependencyError
 from saematch.loading.checkpoint import Folder
-from saematch.loading.reach import REACH_SECONDS, give_up, hub_is_reachable
 from saematch.text import plural
 
 BUSY = (408, 429, 500, 502, 503, 504)
@@ -278,3 +283,57 @@ def _huggingface_hub():
     except ImportError as error:
         raise MissingDependencyError("huggingface_hub", "hub", "a Hub reference") from error
     return huggingface_hub
+
+
+REACH_SECONDS = 3.0
+"""How long to wait for the Hub before it counts as out of reach."""
+AGAIN_SECONDS = 30.0
+"""How long one answer stands."""
+_last: tuple[float, str, bool] | None = None
+
+
+def hub_is_reachable() -> bool:
+    """Whether the Hub (or what `$HF_ENDPOINT` names) answers at all, whatever it says.
+
+    False at once with `$HF_HUB_OFFLINE`; else after `REACH_SECONDS` at the latest.
+    """
+    global _last
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return False
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return False
+    if constants.HF_HUB_OFFLINE:
+        return False
+    endpoint = constants.ENDPOINT
+    if _last is None or _last[1] != endpoint or time.monotonic() - _last[0] > AGAIN_SECONDS:
+        _last = time.monotonic(), endpoint, _answers(endpoint)
+    return _last[2]
+
+
+def give_up() -> None:
+    """Count the Hub as out of reach for `AGAIN_SECONDS`: it answered, and then hung."""
+    global _last
+    from huggingface_hub import constants
+
+    _last = time.monotonic(), constants.ENDPOINT, False
+
+
+def _answers(endpoint: str) -> bool:
+    import huggingface_hub
+
+    found: list[bool] = []
+
+    def ask() -> None:
+        try:
+            huggingface_hub.get_session().head(endpoint, timeout=REACH_SECONDS)
+        except Exception:
+            return
+        found.append(True)
+
+    # In a thread of its own: timeouts of a socket bound neither name lookup nor several addresses together.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(REACH_SECONDS)
+    return bool(found)

@@ -9,8 +9,7 @@ from torch import Tensor
 from saematch._io.files import os_errors_in_words
 from saematch.loading import registry
 from saematch.loading.canonical import row_norms
-from saematch.loading.formats import format_of
-from saematch.loading.references import checkpoint_at, files_read, load_sae, locate
+from saematch.loading.references import checkpoint_at, files_read, format_of, load_sae, locate
 from saematch.sae import SAE
 
 QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)

@@ -1,15 +1,17 @@
-"""References: the text that names an SAE or a suite anywhere.
+"""References: the text that names an SAE or a suite anywhere, and the format of the checkpoint that it
+leads to.
 
     release:sae_id                   SAELens's registry
     hf://owner/repo[@revision]/path  a file or folder at the Hub
     bundled:smollm2-135m/12          what comes with saematch
     a local path                     a file or folder
 
-A suite is named by the same without the layer, or by a preset.
+A suite is named by the same without the layer, or by a preset.  Where a checkpoint was published is read from
+the text alone: nothing is listed or downloaded for it.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -17,11 +19,57 @@ from pathlib import Path, PurePosixPath
 
 from saematch._io.files import os_errors_in_words, user_path
 from saematch.errors import InputError, MissingDependencyError, UnsupportedError, UsageError
-from saematch.loading import registry
-from saematch.loading.checkpoint import Checkpoint, Folder, LocalFolder, weights_in
-from saematch.loading.formats import FORMATS, CheckpointFormat, format_of
+from saematch.loading import (
+    dictionary_learning,
+    gemma_scope,
+    gemma_scope_2,
+    llama_scope,
+    registry,
+    saelens,
+    sparsify,
+)
+from saematch.loading.checkpoint import WEIGHTS, Checkpoint, Folder, LocalFolder, weights_in
 from saematch.loading.hub import HubFolder
 from saematch.sae import SAE
+
+
+@dataclass(frozen=True)
+class CheckpointFormat:
+    """What a format's module offers."""
+
+    name: str
+    configs: tuple[str, ...]
+    """Files that are read with the weights if they are there."""
+    recognises: Callable[[Checkpoint], bool]
+    """By the files next to the weights and the names of the tensors in them."""
+    load: Callable[[Checkpoint], SAE]
+
+
+FORMATS = tuple(
+    CheckpointFormat(module.NAME, module.CONFIGS, module.recognises, module.load)
+    for module in (
+        gemma_scope_2,
+        sparsify,
+        saelens,
+        llama_scope,
+        dictionary_learning,
+        gemma_scope,
+    )
+)
+
+
+def format_of(checkpoint: Checkpoint) -> CheckpointFormat:
+    """The format that recognises the checkpoint; InputError with what was found if none does."""
+    for known in FORMATS:
+        if known.recognises(checkpoint):
+            return known
+    raise InputError(
+        f"expected a checkpoint of a known format ({', '.join(f.name for f in FORMATS)}), got "
+        f"{checkpoint.location} with tensors {', '.join(sorted(checkpoint.tensors)[:8]) or 'none'} "
+        f"next to {', '.join(checkpoint.siblings[:8])}"
+        f"{registry.hint_for(checkpoint.location, checkpoint.weights.rpartition('/')[2])}"
+    )
+
 
 KINDS = (
     "release:sae_id (SAELens's registry), hf://owner/repo/path, bundled:smollm2-135m/12, or a "
@@ -246,3 +294,66 @@ def _naming(reference: str) -> Iterator[None]:
         if reference in str(error):
             raise
         raise type(error)(f"{error} (reference: {reference})") from error.__cause__
+
+
+_HUB_CACHE = re.compile(r".*/models--([^/]+?)--([^/]+)/snapshots/([^/]+)/(.*)")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A repository at the Hub and the checkpoint's folder in it; or a folder alone."""
+
+    repository: str | None
+    """`owner/name`; None: a local path does not say."""
+    path: str
+    """The checkpoint's folder in the repository, or on this machine from its root: the name of the
+    weights is left out where a known format gives it."""
+    revision: str | None = None
+    """Revision of the repository, if the reference pins one."""
+    registered: registry.Registered | None = None
+    """The registry's line, where the reference is `release:sae_id`."""
+
+    def __str__(self) -> str:
+        return f"{self.repository}/{self.path}" if self.repository else self.path
+
+    def is_at(self, repository: str, path: str) -> bool:
+        """Whether this is the checkpoint at `path` of `repository`, as far as can be known.
+
+        Where the repository is unknown, `path` need only be how ours ends.
+        """
+        path = without_weights(path)
+        if self.repository is None:
+            return f"/{self.path}".endswith(f"/{path}")
+        # The Hub does not tell the case of owner and name apart.
+        return self.repository.casefold() == repository.casefold() and self.path == path
+
+
+def origin_of(reference: str) -> Origin | None:
+    """The origin that a reference names; None for bundled SAEs and those made in memory.
+
+    Raises UsageError for a `release:sae_id` whose release has no such id.
+    """
+    reference = reference.strip()
+    if not reference or reference.startswith("bundled:"):
+        return None
+    if match := HUB_REFERENCE.fullmatch(reference):
+        path = without_weights((match[3] or "").strip("/"))
+        return Origin(match[1], path, match[2])
+    local = user_path(reference)
+    release, colon, sae_id = reference.partition(":")
+    if colon and not local.exists() and release in registry.read_registry():
+        line = registry.find(release, sae_id)
+        return Origin(line.repository, without_weights(line.path), registered=line)
+    # Absolute, but links not followed: the Hub's cache links every file to a blob without a name.
+    path = without_weights(local.absolute().as_posix())
+    if match := _HUB_CACHE.fullmatch(path):
+        return Origin(f"{match[1]}/{match[2]}", match[4])
+    return Origin(None, path)
+
+
+def without_weights(path: str) -> str:
+    """A path without the file name that a known format gives its weights."""
+    for name in WEIGHTS:
+        if path == name or path.endswith(f"/{name}"):
+            return path[: -len(name)].rstrip("/")
+    return path

@@ -2,22 +2,103 @@
 
 A suite is found by listing: a preset, a release of SAELens's registry, or every checkpoint below a
 folder (here, at the Hub or bundled).  Listing reads names and small configs, no weights.
+
+Presets are the paper's suites and the canonical ones.  L0s are those of `google/gemma-scope-2b-pt-res`, width
+16k.  Table 1 of SAE Match departs from SAELens's canonical ids at five layers; two of its files are not in
+SAELens's registry at all, so every file is named by its path at the Hub.
+
+`choose_suite` takes one SAE per layer out of several, so that mean L0 is even along the depth (SAE
+Match, appendix A).  Criterion: least Σ_t (ln L0_{t+1} − ln L0_t)², and, with a target, plus Σ_t (ln L0_t
+− ln target)². Each layer's term depends on the layer before alone, so the least sum is a shortest path
+through the layers, found exactly.  Of equal sums the one that takes earlier candidates at the last
+layers wins.
 """
 
 import difflib
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from saematch._io.files import os_errors_in_words, user_path
 from saematch.errors import InputError, UnsupportedError, UsageError
 from saematch.loading import registry
 from saematch.loading.checkpoint import Checkpoint, weights_in
-from saematch.loading.presets import PRESETS, Preset
 from saematch.loading.references import Place, load_sae, locate
 from saematch.loading.site import Site, without_layer
 from saematch.sae import SAE
 from saematch.types import suite_key
+
+TABLE_1_L0 = (
+    102, 108, 141, 59, 125, 68, 70, 69, 71, 73, 77, 80, 82,
+    83, 83, 78, 78, 77, 74, 73, 71, 70, 72, 75, 73, 116,
+)  # fmt: skip
+"""Average L0 of the SAE at layers 0 to 25 in the paper's Table 1."""
+
+CANONICAL_L0 = (
+    105, 102, 141, 59, 124, 68, 70, 69, 71, 73, 77, 80, 82,
+    84, 84, 78, 78, 77, 74, 73, 71, 70, 72, 75, 73, 116,
+)  # fmt: skip
+"""The same of SAELens's release gemma-scope-2b-pt-res-canonical, width 16k."""
+
+NOT_IN_REGISTRY = (0, 1)
+"""Layers of Table 1 whose file SAELens's registry does not list."""
+
+LLAMA_LAYERS = 32
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named suite: a reference for every layer, and what there is to know about it."""
+
+    name: str
+    references: tuple[str, ...]
+    """By layer, from 0."""
+    notes: tuple[str, ...] = ()
+
+
+def table1_departures() -> tuple[int, ...]:
+    """The layers at which Table 1 does not use the canonical SAE."""
+    return tuple(
+        layer
+        for layer, (paper, canonical) in enumerate(zip(TABLE_1_L0, CANONICAL_L0, strict=True))
+        if paper != canonical
+    )
+
+
+def _gemma(l0s: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(
+        f"hf://google/gemma-scope-2b-pt-res/layer_{layer}/width_16k/average_l0_{l0}/params.npz"
+        for layer, l0 in enumerate(l0s)
+    )
+
+
+def _table1() -> Preset:
+    notes = tuple(
+        f"layer {layer}: L0 {TABLE_1_L0[layer]} as in the paper's Table 1, where the canonical SAE "
+        f"has L0 {CANONICAL_L0[layer]}; Neuronpedia's descriptions are of the canonical one"
+        + ("; not in SAELens's registry, read from the Hub" if layer in NOT_IN_REGISTRY else "")
+        for layer in table1_departures()
+    )
+    return Preset("gemma-scope-2b/table1", _gemma(TABLE_1_L0), notes)
+
+
+def _canonical() -> Preset:
+    return Preset("gemma-scope-2b/canonical", _gemma(CANONICAL_L0))
+
+
+def _llama() -> Preset:
+    folder = "hf://fnlp/Llama3_1-8B-Base-LXR-8x"
+    references = tuple(f"{folder}/Llama3_1-8B-Base-L{layer}R-8x" for layer in range(LLAMA_LAYERS))
+    return Preset("llama-scope-8b/8x", references)
+
+
+PRESETS: dict[str, Callable[[], Preset]] = {
+    "gemma-scope-2b/table1": _table1,
+    "gemma-scope-2b/canonical": _canonical,
+    "llama-scope-8b/8x": _llama,
+}
 
 
 @dataclass(frozen=True)
@@ -224,3 +305,43 @@ def _select(suite: Suite, layers: Sequence[int]) -> Suite:
     words = tuple(f"layer {layer}:" for layer in suite.layers if layer not in layers)
     notes = tuple(note for note in suite.notes if not note.startswith(words))
     return replace(suite, entries=kept, notes=notes)
+
+
+def choose_suite(
+    l0: Mapping[int, Mapping[str, float]], target: float | None = None
+) -> dict[int, str]:
+    """By layer, the key of the SAE to take.
+
+    `l0`: by layer and key, the SAE's mean L0 (measure `l0` of `saematch evaluate`, or what its name says).
+    Raises UsageError for layers without candidates and L0s that are not positive.
+    """
+    if not l0:
+        raise UsageError("expected at least one layer to choose SAEs for, got none")
+    layers = sorted(l0)
+    for layer in layers:
+        if not l0[layer]:
+            raise UsageError(f"expected at least one SAE at layer {layer}, got none")
+        for key, value in l0[layer].items():
+            if not (math.isfinite(value) and value > 0):
+                raise UsageError(f"expected a positive mean L0 for {key}, got {value}")
+    if target is not None and not (math.isfinite(target) and target > 0):
+        raise UsageError(f"expected a positive target of L0, got {target}")
+
+    def own(value: float) -> float:
+        return 0.0 if target is None else math.log(value / target) ** 2
+
+    best = {key: (own(value), [key]) for key, value in l0[layers[0]].items()}
+    for before, layer in pairwise(layers):
+        reached = {}
+        for key, value in l0[layer].items():
+            total, path = min(
+                (
+                    (total + math.log(value / l0[before][last]) ** 2 + own(value), path)
+                    for last, (total, path) in best.items()
+                ),
+                key=lambda found: found[0],
+            )
+            reached[key] = (total, [*path, key])
+        best = reached
+    _, path = min(best.values(), key=lambda found: found[0])
+    return dict(zip(layers, path, strict=True))

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from saematch.errors import InputError, SaematchError, UnsupportedError
-from saematch.loading.archives import Archive
-from saematch.loading.state_dicts import read_state_dict
+from saematch.loading.state_dicts import Archive, read_state_dict
 from saematch.sae import check_finite
 
 Container = Literal["safetensors", "npz", "torch"]

@@ -3,31 +3,133 @@
 1. Fold each SAE's thresholds into its weights (sae.py).
 2. Lay each feature's parts side by side: decoder row, encoder column, encoder bias, each times the
    square root of its weight.  The cost of a pair is the squared distance of two such rows.
-3. Find the pairs by the strategy's matcher (registry.py); `folded` and `unfolded` solve the linear
+3. Find the pairs by the strategy's matcher (matchers.py); `folded` and `unfolded` solve the linear
    assignment problem of the features that are not degenerate, in which a feature may stay unmatched where
    that has a price, and then match what is left over.
 4. Measure the pairs on folded weights, whatever found them.
+
+`price_curve`: how many features are matched at each unmatched cost.
 """
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from saematch.assignment import Assignment, Certified, Verification, verify
 from saematch.errors import UsageError
-from saematch.matching.found import Settings
-from saematch.matching.matched import Matching
-from saematch.matching.measuring import check_pair, folded, measured
-from saematch.matching.permutation import UNMATCHED
-from saematch.matching.pricing import Unmatched
-from saematch.matching.registry import MAIN, matcher, matchers
-from saematch.matching.strategies import Problem, proven_problem, rest_problem, solved_sides
-from saematch.sae import SAE, FoldedSAE
+from saematch.matching.correspondence import UNMATCHED, Correspondence, Permutation
+from saematch.matching.matched import Found, Matching, Settings, Side, same_features
+from saematch.matching.matchers import MAIN, matcher, matchers
+from saematch.matching.strategies import (
+    Problem,
+    Unmatched,
+    proven_problem,
+    random_pair_costs,
+    rest_problem,
+    solved_sides,
+)
+from saematch.sae import SAE, FoldedSAE, fold_thresholds
 from saematch.types import DEGENERATE, PARTS, Degenerate, ScaleKind, part_weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+ROWS_PER_BLOCK = 128
+"""Pairs measured at a time: few enough to stay in cache between the steps."""
+
+
+@torch.no_grad()
+def measure(
+    a: SAE | FoldedSAE,
+    b: SAE | FoldedSAE,
+    permutation: Permutation | Correspondence,
+    *,
+    parts: Sequence[str] | Mapping[str, float] = PARTS,
+    strategy: str = "given",
+    scale: ScaleKind | None = None,
+) -> Matching:
+    """The Matching of a permutation, or a map of several partners, found elsewhere, e.g. by composing
+    adjacent ones."""
+    check_pair(a, b)
+    if not isinstance(permutation, Correspondence):
+        permutation = Correspondence.of_permutation(permutation, b.d_sae)
+    if (permutation.d_a, permutation.d_b) != (a.d_sae, b.d_sae):
+        raise UsageError(
+            f"expected a map of {a.d_sae} features to {b.d_sae}, got one of {permutation.d_a} to "
+            f"{permutation.d_b}"
+        )
+    sides = folded(a, scale), folded(b, scale)
+    return measured(*sides, Found(permutation), part_weights(parts), strategy)
+
+
+def check_pair(a: SAE | FoldedSAE, b: SAE | FoldedSAE) -> None:
+    for one in (a, b):
+        if not isinstance(one, SAE | FoldedSAE):
+            raise UsageError(f"expected SAEs, got {one!r}; load_sae gives one from a reference")
+    if a.d_model != b.d_model:
+        raise UsageError(
+            f"expected two SAEs of one d_model, got {a.d_model} and {b.d_model}; "
+            "they read different models"
+        )
+
+
+def folded(sae: SAE | FoldedSAE, scale: ScaleKind | None) -> FoldedSAE:
+    return sae if isinstance(sae, FoldedSAE) else fold_thresholds(sae, scale)
+
+
+def measured(
+    a: FoldedSAE,
+    b: FoldedSAE,
+    found: Found,
+    weights: Mapping[str, float],
+    strategy: str,
+    degenerate: Degenerate = "apart",
+) -> Matching:
+    """The Matching of a map, the pairs of each feature and its strongest partner measured on folded
+    weights."""
+    permutation = found.correspondence.permutation
+    indices = np.flatnonzero(permutation != UNMATCHED)
+    matched = torch.from_numpy(indices)
+    partner = torch.from_numpy(permutation[indices])
+    decoder, encoder, bias, cosine = (torch.full((a.d_sae,), torch.nan).double() for _ in range(4))
+    decoder_a, decoder_b = a.W_dec, b.W_dec
+    encoder_a, encoder_b = a.W_enc.T.contiguous(), b.W_enc.T.contiguous()
+    for i, j in zip(matched.split(ROWS_PER_BLOCK), partner.split(ROWS_PER_BLOCK), strict=True):
+        row_a, row_b = decoder_a[i].double(), decoder_b[j].double()
+        norms = row_a.norm(dim=1) * row_b.norm(dim=1)
+        cosine[i] = (row_a * row_b).sum(dim=1) / torch.where(norms > 0, norms, 1.0)
+        decoder[i] = row_a.sub_(row_b).square_().mean(dim=1)
+        encoder[i] = encoder_a[i].double().sub_(encoder_b[j]).square_().mean(dim=1)
+    bias[matched] = (a.b_enc[matched].double() - b.b_enc[partner].double()).square()
+    totals = {"decoder": decoder * a.d_model, "encoder": encoder * a.d_model, "bias": bias}
+    cost = sum(weight * totals[part] for part, weight in weights.items())
+    assert isinstance(cost, Tensor)
+    return Matching(
+        a=Side.of(a.sae),
+        b=Side.of(b.sae),
+        d_model=a.d_model,
+        strategy=strategy,
+        parts=weights,
+        scale=a.scale_kind,
+        correspondence=found.correspondence,
+        cost=cost.numpy(),
+        mse_decoder=decoder.numpy(),
+        mse_encoder=encoder.numpy(),
+        mse_bias=bias.numpy(),
+        cosine=cosine.numpy(),
+        margin=np.full(a.d_sae, np.nan) if found.margin is None else found.margin,
+        assignment=found.proof,
+        notes=found.notes,
+        unmatched_cost=found.unmatched_cost,
+        degenerate=degenerate,
+        without_degenerate=found.without_degenerate,
+    )
 
 
 @torch.no_grad()
@@ -185,3 +287,47 @@ def _starting_duals(
 
 def _lacks_thresholds(a: SAE | FoldedSAE, b: SAE | FoldedSAE) -> bool:
     return any(isinstance(sae, SAE) and not sae.has_thresholds for sae in (a, b))
+
+
+CURVE_QUANTILES = (0.0001, 0.001, 0.01, 0.05, 0.25, 0.5)
+
+
+@torch.no_grad()
+def price_curve(
+    a: SAE | FoldedSAE,
+    b: SAE | FoldedSAE,
+    prices: Sequence[float] | None = None,
+    *,
+    parts: Sequence[str] | Mapping[str, float] = PARTS,
+) -> "pd.DataFrame":
+    """Share of features matched against the price of leaving them unmatched.
+
+    A row a price: `price`, `quantile` (share of random live pairs that cost less), `matched` (features
+    of A with a partner), `share` (of A's), `live_share` (of A's live features, those with a partner),
+    `compared` (live features of A with a partner at every price), `cost` (mean over these), `gap`.
+    `prices`: ascending; None: quantiles of random pairs' costs from 0.0001 to 0.5.
+    """
+    import pandas as pd
+
+    weights = part_weights(parts)
+    sides = folded(a, None), folded(b, None)
+    random = random_pair_costs(*sides, weights)
+    chosen = np.quantile(random, CURVE_QUANTILES).tolist() if prices is None else prices
+    rows = []
+    matchings = [match(*sides, parts=weights, unmatched_cost=price) for price in chosen]
+    same = same_features(matchings)
+    for price, found in zip(chosen, matchings, strict=True):
+        live = found.status == "live"
+        rows.append(
+            {
+                "price": price,
+                "quantile": float(np.searchsorted(random, price) / len(random)),
+                "matched": int(found.matched.sum()),
+                "share": float(found.matched.mean()),
+                "live_share": float((live & found.matched).sum() / max(1, live.sum())),
+                "compared": int(same.sum()),
+                "cost": float(found.cost[same].mean()) if same.any() else float("nan"),
+                "gap": found.gap,
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""What a matching is: a map of features, what each pair is worth, and the proof."""
+"""What a matcher finds, and what a matching is: a map of features, what each pair is worth, and the proof."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64
 
-from saematch.assignment import OPTIMAL_GAP, Assignment
-from saematch.matching.correspondence import Correspondence
-from saematch.matching.permutation import UNMATCHED, Permutation
+from saematch.assignment import OPTIMAL_GAP, Assignment, Certified
+from saematch.matching.correspondence import UNMATCHED, Correspondence, Permutation
+from saematch.matching.strategies import Unmatched
 from saematch.notebook import curve, number, page
 from saematch.sae import SAE
 from saematch.text import plural
@@ -19,6 +19,38 @@ from saematch.types import Degenerate, ScaleKind
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Settings:
+    """The arguments of `match` that a matcher may heed."""
+
+    weights: Mapping[str, float]
+    """Weight of each part of the cost."""
+    unmatched_cost: Unmatched | None = None
+    """For matchers that solve an assignment problem, as the next three."""
+    degenerate: Degenerate = "apart"
+    solver: Certified | None = None
+    column_duals: np.ndarray | None = None
+    """Those of an earlier matching, for the solver to go on from."""
+    seed: int = 0
+    """Seed of a matcher that is drawn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A map of features, and what is proven of it."""
+
+    correspondence: Correspondence
+    margin: Float64[np.ndarray, " d_a"] | None = None
+    """As of `Matching`; None: nothing was solved."""
+    proof: Assignment | None = None
+    without_degenerate: Assignment | None = None
+    """As of `Matching`."""
+    unmatched_cost: float | np.ndarray | None = None
+    """What the cost of staying unmatched came to."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers should know."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,20 +1,122 @@
-"""The ways of matching that ship: SAE Match, and what it is compared with.
+"""Ways of matching: what one is, those that ship, and the one list of them, which everything else asks.
+
+A matcher of yours is one object: subclass `Matcher`, pass an instance to `register`, and `match`, `run`,
+`evaluate`, `judge`, figures, report, explorer and command line know it (CONTRIBUTING.md).
+
+Nothing heavy is imported here or by the objects themselves, since the command line and readers of a run
+ask them for names and colours; a matcher imports what it computes with when it is called.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from saematch.errors import UsageError
-from saematch.matching.matcher import Matcher, Sums
 
 if TYPE_CHECKING:
     import torch
 
     from saematch.matching.correspondence import Correspondence
-    from saematch.matching.found import Found, Settings
+    from saematch.matching.matched import Found, Settings
     from saematch.sae import FoldedSAE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matcher:
+    """One way of matching; a subclass implements `match`, `draw` or `sums`, and `register` makes it known.
+
+    Everything that shows, runs, stores or evaluates matchings asks these fields.
+    """
+
+    name: str
+    """Small letters, digits and underscores: a folder of the run directory, a column of the explorer."""
+    label: str
+    """What legends call it."""
+    color: str
+    marker: str
+    dashes: Any = "-"
+    """Dashes of its line, as matplotlib takes them; give each matcher another marker or dashes, for
+    greyscale."""
+    one_to_one: bool = False
+    """Whether no two features of A share a partner."""
+    several: bool = False
+    """Whether a feature may have several partners, or one of another weight than 1: its correspondence is
+    stored in a table of its own."""
+    assigns: bool = False
+    """Whether it solves an assignment problem: it has a proof and takes an unmatched cost."""
+    raw: bool = False
+    """Whether it matches and decodes on raw weights, not on folded ones."""
+    needs_scale: bool = False
+    """Whether the folding scale decides its pairs, so that SAEs without thresholds need one named."""
+    needs_data: bool = False
+    """Whether it is fitted to text, by `evaluate`; such a matcher implements `sums`."""
+    needs_equal_widths: bool = False
+    """Whether both SAEs must have as many features."""
+    seeded: bool = False
+    """Whether it is drawn by a seed and measured over several draws; such a matcher implements `draw`."""
+    control: bool = False
+    """Whether others are compared with it: drawn after them, and no feature pairs are listed of it."""
+    composition: str | None = None
+    """What the composition of its adjacent steps is called in the run directory; None: it is not composed."""
+    in_runs: bool = True
+    """Whether `run` takes it where no strategies are named."""
+    judged: bool = False
+    """Whether `judge` compares it where no strategies are named."""
+
+    def __post_init__(self) -> None:
+        for name in filter(None, (self.name, self.composition)):
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise UsageError(
+                    f"expected a matcher's name of small letters, digits and underscores, got '{name}'"
+                )
+        if self.several and self.assigns:
+            raise UsageError(
+                f"expected one partner a feature of {self.name}, which solves an assignment problem, got "
+                "several"
+            )
+
+    def match(self, a: "FoldedSAE", b: "FoldedSAE", settings: "Settings") -> "Found":
+        """The partners of A's features in B, on CPU."""
+        if self.seeded:
+            from saematch.matching.matched import Found
+
+            return Found(self.draw(a.d_sae, b.d_sae, settings.seed))
+        if self.needs_data:
+            raise UsageError(
+                f"expected a strategy that needs no text, got '{self.name}'; try saematch.evaluate or "
+                "saematch evaluate"
+            )
+        raise NotImplementedError(self.name)
+
+    def draw(self, d_a: int, d_b: int, seed: int) -> "Correspondence":
+        """`seeded`: a map that the two widths and the seed decide."""
+        raise NotImplementedError(self.name)
+
+    def sums(self, d_a: int, d_b: int, device: "torch.device") -> "Sums":
+        """`needs_data`: what activations are added up in."""
+        raise NotImplementedError(self.name)
+
+    def bytes_of_sums(self, d_a: int, d_b: int) -> int:
+        """Memory that `sums` takes; a pair that needs too much is left out with a note."""
+        raise NotImplementedError(self.name)
+
+
+@runtime_checkable
+class Sums(Protocol):
+    """Activations of one pair of SAEs, batch by batch."""
+
+    def add(self, f_a: "torch.Tensor", f_b: "torch.Tensor") -> None:
+        """Activations [tokens, d_a] and [tokens, d_b] at the same tokens."""
+        ...
+
+    def correspondence(self) -> "Correspondence":
+        """The map that they amount to."""
+        ...
+
 
 FOLDED, UNFOLDED, NAIVE, RANDOM = "folded", "unfolded", "naive", "random"
 COSINE, CORRELATION = "cosine", "correlation"
@@ -37,7 +139,7 @@ class Naive(Matcher):
         import numpy as np
 
         from saematch.matching.correspondence import Correspondence
-        from saematch.matching.found import Found
+        from saematch.matching.matched import Found
 
         if a.d_sae != b.d_sae:
             raise UsageError(
@@ -61,7 +163,7 @@ class Cosine(Matcher):
 
     def match(self, a: "FoldedSAE", b: "FoldedSAE", settings: "Settings") -> "Found":
         from saematch.matching.correspondence import Correspondence
-        from saematch.matching.found import Found
+        from saematch.matching.matched import Found
         from saematch.matching.strategies import nearest_by_cosine
 
         nearest = nearest_by_cosine(a.sae.W_dec, b.sae.W_dec)
@@ -72,7 +174,7 @@ class Correlation(Matcher):
     """For each feature the one whose activations on text correlate most with its own."""
 
     def sums(self, d_a: int, d_b: int, device: "torch.device") -> Sums:
-        from saematch.matching.correlation import CorrelationSums
+        from saematch.matching.assigning import CorrelationSums
 
         return CorrelationSums(d_a, d_b, device)
 
@@ -107,3 +209,70 @@ BUILT_IN: tuple[Matcher, ...] = (
     ),
 )  # fmt: skip
 """In the order in which a run makes them and tables list them."""
+
+
+MAIN = FOLDED
+"""The strategy of the paper, that every run has: paths, candidates, warnings and labels are of it."""
+
+_registered: dict[str, Matcher] = {one.name: one for one in BUILT_IN}
+
+
+def register(matcher: Matcher) -> Matcher:
+    """Make a matcher known, after those that are; raises UsageError where its name is taken."""
+    names = {*_registered, *compositions().values()}
+    for name in filter(None, (matcher.name, matcher.composition)):
+        if name in names:
+            raise UsageError(f"expected a name that no other matcher has, got '{name}'")
+    _registered[matcher.name] = matcher
+    return matcher
+
+
+@contextmanager
+def registering(matcher: Matcher) -> Iterator[Matcher]:
+    """`register` for as long as the block runs."""
+    try:
+        yield register(matcher)
+    finally:
+        if _registered.get(matcher.name) is matcher:
+            del _registered[matcher.name]
+
+
+def matchers() -> tuple[Matcher, ...]:
+    """Every matcher, in the order in which a run makes them and tables list them."""
+    return tuple(_registered.values())
+
+
+def ranked_matchers() -> tuple[Matcher, ...]:
+    """Every matcher, controls last: the order of legends, summaries and the judge's sample."""
+    return tuple(sorted(matchers(), key=lambda one: one.control))
+
+
+def is_matcher(name: str) -> bool:
+    return name in _registered
+
+
+def matcher(name: str) -> Matcher:
+    """The matcher of a name; raises UsageError naming those there are."""
+    if name not in _registered:
+        raise UsageError(f"expected a strategy of {', '.join(_registered)}, got '{name}'")
+    return _registered[name]
+
+
+def data_free() -> tuple[str, ...]:
+    """Names of those that `run` can make: all that need no text."""
+    return tuple(one.name for one in matchers() if not one.needs_data)
+
+
+def usual_in_runs() -> tuple[str, ...]:
+    """Names of those that `run` makes where none are named."""
+    return tuple(one.name for one in matchers() if one.in_runs and not one.needs_data)
+
+
+def usual_for_judges() -> tuple[str, ...]:
+    """Names of those that `judge` compares where none are named."""
+    return tuple(one.name for one in ranked_matchers() if one.judged)
+
+
+def compositions() -> dict[str, str]:
+    """What the composition of adjacent steps is called, by matcher."""
+    return {one.name: one.composition for one in matchers() if one.composition is not None}

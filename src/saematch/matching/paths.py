@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from saematch.errors import UsageError
+from saematch.matching.correspondence import UNMATCHED, Permutation
 from saematch.matching.matched import Matching, Side
-from saematch.matching.permutation import UNMATCHED, Permutation
 from saematch.notebook import curve, page
 from saematch.types import find_feature, find_key
 

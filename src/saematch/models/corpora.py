@@ -20,7 +20,7 @@ from typing import Any
 
 from saematch._io.files import os_errors_in_words, user_path
 from saematch.errors import InputError, UsageError
-from saematch.loading.reach import hub_is_reachable
+from saematch.loading.hub import hub_is_reachable
 from saematch.text import BYTE_ORDER_MARKS, clean, printable, read_json
 
 HUB_DATASETS: dict[str, tuple[str, str | None, str]] = {

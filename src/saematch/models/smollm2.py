@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from saematch._io.cache import cache_directory
+from saematch._io.files import cache_directory
 from saematch.errors import InputError, MissingDependencyError
 
 SMOLLM2_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from saematch._io import files
 from saematch.errors import UsageError
 from saematch.matching.matched import Matching
-from saematch.matching.registry import compositions
+from saematch.matching.matchers import compositions
 from saematch.pipelines.matching.measures import details_of
 from saematch.store.matchings import matching_columns
 from saematch.store.names import matching_name

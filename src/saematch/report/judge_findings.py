@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from saematch.matching.matchers import FOLDED, UNFOLDED
-from saematch.pipelines.judging.sampling import COMPOSITION, EXACT
+from saematch.pipelines.sampling import COMPOSITION, EXACT
 from saematch.report.findings import OPEN, Finding, bounded, directed
 from saematch.semantics.judges.experiments import DIFFERENT, PAIR
-from saematch.semantics.judges.protocol import Label
+from saematch.semantics.judges.judge import Label
 from saematch.stats import Values, draw_weights
 from saematch.store.judge_results import Judged, best_judge, labelled_pairs, labelled_sample
 from saematch.text import plural

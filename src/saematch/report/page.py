@@ -1,7 +1,7 @@
 """`report.html`: one self-contained page that a newcomer can read a run from.
 
-The tables become the template's context here; all text that comes from checkpoints passes through
-Jinja's escaping, and the page's script writes it as text nodes only.
+The tables become the template's context here, section by section; all text that comes from checkpoints passes
+through Jinja's escaping, and the page's script writes it as text nodes only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,21 +11,40 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saematch.matching.matched import describe_gap
-from saematch.matching.matchers import COSINE, FOLDED, NAIVE, RANDOM, UNFOLDED
-from saematch.matching.registry import MAIN, compositions, matcher
-from saematch.pipelines.evaluation.summary import spanned
-from saematch.report.evaluation import evaluations
-from saematch.report.semantics import has_descriptions, judgements
-from saematch.store.commands import run_again
+from saematch.matching.matchers import (
+    COSINE,
+    FOLDED,
+    MAIN,
+    NAIVE,
+    RANDOM,
+    UNFOLDED,
+    compositions,
+    matcher,
+)
+from saematch.pipelines.evaluation.summary import (
+    MAIN_MEASURES,
+    corpora_of,
+    documents_said,
+    evaluated,
+    features_said,
+    spanned,
+    strategy_rows,
+    texts_of,
+)
+from saematch.semantics.judges.experiments import PAIR
 from saematch.store.following import Step, followed_steps
-from saematch.store.manifest import made_with
-from saematch.store.names import matching_name
+from saematch.store.judge_results import Judged, judged, labelled_sample
+from saematch.store.manifest import made_with, run_again
+from saematch.store.names import DESCRIPTIONS, matching_name
+from saematch.store.tables import descriptions_of
 from saematch.text import plural, to_json
+from saematch.types import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from saematch.store.reader import Run
+
 
 EMBEDDED_STEPS = 300_000
 """Steps that the page carries for its search; a larger run's page names the command instead."""
@@ -244,3 +263,126 @@ def cheaper(quantile: float) -> str:
 
 def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
+
+
+def evaluations(run: "Run", adjacent: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """One entry a corpus; empty where nothing was evaluated."""
+    from markupsafe import Markup
+
+    from saematch.figures import measured_by_pair, to_svg
+
+    measures = evaluated(run)
+    slug = run.config.slug
+    found = []
+    for corpus, about in corpora_of(run).items():
+        here = measures[measures["corpus"] == corpus]
+        if here.empty:
+            continue  # of matchings that were made again since
+        main = here[here["parts"].isin(["", slug])]
+        pairs = [pair for pair in map(tuple, about["pairs"]) if pair in adjacent]
+        found.append(
+            {
+                "corpus": corpus,
+                "origin": about["origin"],
+                "model": about["model"]["name"],
+                "texts": texts_of(run, corpus),
+                "documents": documents_said(
+                    texts_of(run, corpus), int(main[main["a"] == main["b"]]["documents"].max())
+                ),
+                "tokens": int(main[main["a"] == main["b"]]["tokens"].max()),
+                "features": features_said(main),
+                "notes": about["notes"],
+                "figure": Markup(to_svg(measured_by_pair(main, pairs))),
+                "pairs": [_pair(main, *pair) for pair in pairs],
+                "labels": [short for short, _ in MAIN_MEASURES.values()],
+                "strategies": [
+                    (name, [spanned(Interval(values.get(m, np.nan))) for m in MAIN_MEASURES])
+                    for name, values in strategy_rows(here)
+                ],
+            }
+        )
+    return found
+
+
+def _pair(measures: Any, a: str, b: str) -> dict[str, Any]:
+    rows = measures[(measures["a"] == a) & (measures["b"] == b) & (measures["strategy"] == MAIN)]
+    spans: dict[str, Any] = dict.fromkeys(MAIN_MEASURES)
+    for row in rows.to_dict("records"):
+        spans[row["measure"]] = Interval(row["value"], row["low"], row["high"])
+    return {"a": a, "b": b, **spans}
+
+
+EXAMPLES = 6
+LABELS = ("different", "maybe", "same")
+CONTROLS = ("control: same", "control: different")
+
+
+def has_descriptions(run: "Run") -> bool:
+    return bool(run.directory.current_names(DESCRIPTIONS))
+
+
+def judgements(run: "Run") -> list[dict[str, Any]]:
+    """One entry an experiment and judge; empty where nothing was judged."""
+    return [_entry(run, one) for one in judged(run)]
+
+
+def _entry(run: "Run", one: Judged) -> dict[str, Any]:
+    kappas = one.results[one.results["measure"].str.startswith("kappa_")]["measure"]
+    return {
+        "experiment": one.experiment,
+        "judge": one.judge,
+        "passes_controls": one.passes_controls,
+        "verdict": one.verdict,
+        "source": one.about["config"]["descriptions"],
+        "origin": _origin(run, one),
+        "quality": [
+            (name, span)
+            for name, measure in (
+                ("AUC of controls", "auc"),
+                ("order bias", "order_bias"),
+                ("labels that change with the order", "order_changed"),
+                ("questions without a description", "no_description"),
+                ("answers without a label", "unreadable"),
+                *((f"Cohen's κ with {name.removeprefix('kappa_')}", name) for name in kappas),
+            )
+            if (span := one.span(measure)) is not None
+        ],
+        "strategies": [
+            _labels(one, strategy, strategy) for strategy in (*one.strategies, *CONTROLS)
+        ],
+        "pairs": [
+            _labels(one, f"{a} → {b}, {strategy}", strategy, a, b)
+            for a, b in one.pairs
+            for strategy in one.strategies
+        ],
+        "examples": _examples(run, one),
+    }
+
+
+def _labels(one: Judged, name: str, strategy: str, a: str = "", b: str = "") -> dict[str, Any]:
+    return {
+        "name": name,
+        "mean": one.span("mean", strategy, a, b),
+        **{label: one.span(label, strategy, a, b) for label in LABELS},
+    }
+
+
+def _origin(run: "Run", one: Judged) -> str:
+    """What the descriptions were made from."""
+    for a, _ in one.pairs:
+        found = descriptions_of(run, f"{one.about['config']['descriptions']}-0", a)
+        if found is not None and "tokens" in found.about:
+            return f"{found.about['tokens']:,} tokens of {', '.join(found.about['corpora'])}"
+    return ""
+
+
+def _examples(run: "Run", one: Judged) -> Sequence[dict[str, Any]]:
+    """Pairs of the main strategy, evenly through their decoder MSE."""
+    table = labelled_sample(run, one.experiment, one.judge)
+    main = one.strategies[0] if one.strategies else ""
+    table = table[(table["kind"] == PAIR) & (table["strategy"] == main) & ~table["swapped"]]
+    table = table[table["label"].notna()].sort_values(["mse_decoder", "question"])
+    places = [round(n * (len(table) - 1) / max(1, EXAMPLES - 1)) for n in range(EXAMPLES)]
+    columns = ["a", "b", "feature", "partner", "mse_decoder", "text_a", "text_b", "label"]
+    rows: list[Any] = table[columns].to_dict("records")
+    return [rows[place] for place in dict.fromkeys(places)] if rows else []

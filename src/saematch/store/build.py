@@ -82,7 +82,7 @@ def make(held: RunDirectory, step: Step, execute: Execute = execute_here) -> boo
 
 
 def call_for(held: RunDirectory, name: str, inputs: str) -> None:
-    """Say that a verb other than `run` needs this output under the present settings (store/freshness.py).
+    """Say that a verb other than `run` needs this output under the present settings (store/directory.py).
 
     `inputs`: the sha256 of what decides it; '' where it reads other outputs.
     """

@@ -1,24 +1,29 @@
 """A run directory: outputs that are whole or not there, each recorded with what it was made from.
 
-1. One process at a time holds the directory to write in it (locking.py); readers need no lock.
+1. One process at a time holds the directory to write in it; readers need no lock.  The lock is that of
+   _io/locks.py.  A note, `.holder`, tells who holds the directory, and decides nothing.
 2. An output is *finished* when the manifest records the sha256 of its inputs and of its bytes.
 3. To make one again its record is taken out first, then the file is replaced, then recorded: a kill
    in between leaves a file without a record, which is made again.
 4. A finished file whose bytes differ from its record was altered by someone else: an error.
+
+A directory keeps what was made under other settings, so that coming back to them costs nothing.  Whoever
+shows something reads only what is *current*: of the run's settings, its SAEs and its files as they are now.
 """
 
+import json
+import os
+import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from saematch._io import files
+from saematch._io import files, locks
 from saematch.errors import InputError, UsageError
-from saematch.store import locking
-from saematch.store.commands import makes
-from saematch.store.freshness import is_current
 from saematch.store.manifest import (
     MANIFEST,
     AlteredError,
@@ -28,15 +33,17 @@ from saematch.store.manifest import (
     empty_manifest,
     encode_manifest,
     made_by,
+    makes,
     package_versions,
     packages_name,
     record_of,
 )
-from saematch.store.names import SAE
+from saematch.store.names import BY_KEY, FROM_PLAN, JUDGEMENTS_NAME, SAE, key_in
 from saematch.store.schema import decode
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
 
 KNOWN_NAMES = {
     MANIFEST,
@@ -113,7 +120,7 @@ class RunDirectory:
         with files.os_errors_in_words("use", self.path):
             self._check_ours()
             files.make_folders(self.path)
-            with locking.holding(self.path):
+            with holding(self.path):
                 files.remove_partials(self.path)
                 self._manifest = None
                 self._held = True
@@ -145,7 +152,7 @@ class RunDirectory:
         return sorted(name for name in self.manifest["outputs"] if name.startswith(prefix))
 
     def is_current(self, name: str) -> bool:
-        """Whether an output is there and of the run as it is now (freshness.py)."""
+        """Whether an output is there and of the run as it is now (directory.py)."""
         return is_current(self.manifest, name)
 
     def current_names(self, prefix: str = "") -> list[str]:
@@ -269,7 +276,7 @@ class RunDirectory:
             entry.name
             for entry in self.path.iterdir()
             if entry.name not in KNOWN_NAMES
-            and entry.name not in locking.NAMES
+            and entry.name not in LOCK_NAMES
             and not entry.name.endswith(files.PARTIAL_SUFFIX)
         )
         if foreign:
@@ -277,3 +284,97 @@ class RunDirectory:
                 f"expected an empty folder or a run directory, got '{foreign[0]}' and no "
                 f"{MANIFEST} in {self.path}; give another directory"
             )
+
+
+HOLDER_NAME = ".holder"
+LOCK_NAMES = (*locks.NAMES, HOLDER_NAME)
+"""Files of a run directory that are no results."""
+
+
+def write_holder(path: Path, text: str) -> None:
+    """Say who holds the directory."""
+    if path.is_symlink():
+        path.unlink()  # a stranger's link is not written through
+    path.write_text(text)
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Hold the run directory `folder`; raises InputError naming the process that already does."""
+    lock = locks.holding(folder)
+    try:
+        lock.__enter__()
+    except locks.HeldError:
+        raise InputError(
+            f"expected {folder} to be free, got one that is held by {_holder(folder)}"
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"could not lock {folder}: {error.strerror or error}; "
+            "try a directory that you may write to"
+        ) from error
+    try:
+        holder = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        with suppress(OSError):  # on a full disk the lock still holds, it only does not say by whom
+            write_holder(folder / HOLDER_NAME, json.dumps(holder))
+        yield
+    finally:
+        lock.__exit__(None, None, None)
+
+
+def _holder(folder: Path) -> str:
+    marker = folder / locks.MARKER_NAME
+    with suppress(OSError):
+        if not marker.stat().st_size:  # filelock breaks any other that is not whole
+            return (
+                f"a process that was cut off while it took it; if none works in it, delete {marker}"
+            )
+    for _ in range(5):
+        try:
+            holder = json.loads((folder / HOLDER_NAME).read_text())
+            process, host = int(holder["pid"]), str(holder["host"])[:80]
+            who = f"process {process} on {host} since {str(holder['since'])[:40]}"
+        except (OSError, ValueError, KeyError, TypeError):
+            time.sleep(0.05)  # it has only just taken the lock and not yet said its name
+            continue
+        wait = "wait for it to end, or give another directory"
+        if host != socket.gethostname() and marker.exists():
+            return (
+                f"{who}, which is another machine; {wait}; if you know that it has ended, delete "
+                f"{marker}"
+            )
+        return f"{who}; {wait}"
+    return "another process; wait for it to end, or give another directory"
+
+
+def is_current(manifest: Mapping[str, Any], name: str) -> bool:
+    """Whether an output is there, is one that the present settings call for, and all that it was made
+    from is current too and still the same."""
+    record = record_of(manifest, name)
+    if record is None:
+        return False
+    if name.startswith(FROM_PLAN):
+        plan = manifest["plan"]
+        planned = plan["run"].get(name, plan["others"].get(name))
+        if planned is None or planned not in ("", record.inputs):
+            return False
+    if name.startswith(BY_KEY) and key_in(name) not in manifest["saes"]:
+        return False
+    of_now = [
+        _is_same(manifest, other, sha256) and (other.startswith(SAE) or is_current(manifest, other))
+        for other, sha256 in record.depends.items()
+    ]
+    # Answers stand with the sample of their own experiment (judge_results.answered_experiments).
+    return all(of_now) or (name == JUDGEMENTS_NAME and any(of_now))
+
+
+def _is_same(manifest: Mapping[str, Any], name: str, sha256: str) -> bool:
+    if name.startswith(SAE):
+        sae = manifest["saes"].get(name.removeprefix(SAE))
+        return sae is not None and sae["sha256"] == sha256
+    record = record_of(manifest, name)
+    return record is not None and record.sha256 == sha256

@@ -1,4 +1,4 @@
-"""The results of judges in a run directory: the only reader, of what is current (freshness.py)."""
+"""The results of judges in a run directory: the only reader, of what is current (directory.py)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from saematch.errors import UsageError
 from saematch.semantics.judges.experiments import PAIR
-from saematch.semantics.judges.protocol import Judge
+from saematch.semantics.judges.judge import Judge
 from saematch.store.directory import RunDirectory
 from saematch.store.names import JUDGEMENTS_NAME, JUDGING, experiments_of, results_name, sample_name
 from saematch.types import Interval

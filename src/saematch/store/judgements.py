@@ -9,7 +9,7 @@ from saematch.errors import SaematchError
 from saematch.semantics.judges.agreement import Answer, ResultRow
 from saematch.semantics.judges.experiments import CALIBRATION
 from saematch.semantics.judges.journal import Journal
-from saematch.semantics.judges.protocol import Judge, Judgement, Label, Outcome, Question
+from saematch.semantics.judges.judge import Judge, Judgement, Label, Outcome, Question
 from saematch.settings import config_from
 from saematch.stats import kappa
 from saematch.store.directory import RunDirectory

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saematch.errors import InputError, UsageError
-from saematch.matching.registry import MAIN
+from saematch.matching.matchers import MAIN
 from saematch.notebook import curve, number, page
 from saematch.store.directory import RunDirectory
 from saematch.store.tables import Tables

@@ -15,14 +15,14 @@ from saematch.pipelines.evaluation.summary import (
     strategy_rows,
     texts_of,
 )
-from saematch.report.headline import COLUMNS
+from saematch.report.all_findings import COLUMNS
 from saematch.text import plural
 from saematch.types import Interval
 
 if TYPE_CHECKING:
     from saematch.pipelines.evaluation.results import Evaluated
+    from saematch.report.all_findings import Line
     from saematch.report.findings import Finding
-    from saematch.report.headline import Line
     from saematch.store.reader import Run
 
 WIDE = 150

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from saematch.cli.display.terminal import CONSOLE, new_table
 
 if TYPE_CHECKING:
-    from saematch.rendering.figures import Drawn
+    from saematch.rendering import Drawn
 
 
 def figures_drawn(drawn: "Sequence[Drawn]", directory: Path) -> None:

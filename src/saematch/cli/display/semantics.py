@@ -8,15 +8,15 @@ import typer
 from saematch.cli.display.terminal import CONSOLE, SIGNS, Spinner, new_table, styled
 from saematch.errors import UsageError
 from saematch.pipelines.evaluation.summary import spanned
-from saematch.store.descriptions import Described, described
 from saematch.store.judge_results import Judged, judged_by
+from saematch.store.tables import Described, described
 from saematch.text import plural, printable, records
 
 if TYPE_CHECKING:
-    from saematch.pipelines.describing.explain import ExplainingIntent
-    from saematch.pipelines.judging.preview import Intent
+    from saematch.pipelines.explain import ExplainingIntent
+    from saematch.pipelines.judge import Intent
     from saematch.semantics.chat.spending import Estimate
-    from saematch.semantics.judges.protocol import Judge
+    from saematch.semantics.judges.judge import Judge
     from saematch.store.reader import Run
 
 

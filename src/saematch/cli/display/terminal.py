@@ -14,7 +14,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from saematch.matching.registry import MAIN, matchers
+from saematch.matching.matchers import MAIN, matchers
 from saematch.text import plural, printable
 
 if TYPE_CHECKING:

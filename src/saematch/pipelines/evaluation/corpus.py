@@ -1,33 +1,138 @@
 """One corpus of an evaluation: a pass for what is missing, ablations, then measures from the sums.
 
-1. Which outputs are missing follows from names and hashes (plan.py).
-2. One pass of the model over the documents for all of them, kept batch by batch
+1. Fit to text what needs it: ridge maps, and the matchings of matchers that need data.
+2. Which outputs are missing follows from names and hashes (evaluated_run.py).
+3. One pass of the model over the documents for all of them, kept batch by batch
    (`evaluation/unfinished`), so that a killed run goes on at the next batch; then a table of sums for
    each pair and strategy.
-3. On the first corpus a sample of feature pairs is ablated.
-4. Measures with intervals, from the sums.
+4. On the first corpus a sample of feature pairs is ablated.
+5. Measures with intervals, from the sums.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 from saematch._io import files
-from saematch.evaluation import saved_sums as saved
+from saematch.evaluation import collecting as saved
 from saematch.evaluation.ablation import causal_agreement, sample
-from saematch.evaluation.arms import PairInputs, conditions_of
-from saematch.evaluation.collecting import Collected, Condition, collect
-from saematch.evaluation.names import RIDGE
+from saematch.evaluation.collecting import Collected, Condition, PairInputs, collect, conditions_of
+from saematch.evaluation.fitting import TOKENS_PER_DIMENSION, fit, fitting_documents, passes
+from saematch.evaluation.interventions import LinearMap
+from saematch.matching.correspondence import Correspondence
+from saematch.matching.match import measure
 from saematch.matching.matched import Matching, same_features
-from saematch.matching.registry import MAIN, matcher
-from saematch.models import Corpus, Documents
-from saematch.pipelines.evaluation import plan
+from saematch.matching.matchers import MAIN, matcher
+from saematch.models import Corpus, Documents, load_corpus
+from saematch.pipelines.evaluation import evaluated_run
 from saematch.pipelines.evaluation import stages as evaluation
-from saematch.pipelines.evaluation.evaluated_run import EvaluatedRun, Matchings
-from saematch.pipelines.evaluation.fitting import Fitting
-from saematch.pipelines.evaluation.plan import Pair, Unit
-from saematch.store.build import Step, hash_of, make
-from saematch.store.matchings import kept_matching
-from saematch.store.names import SOURCES, pair_source_name
+from saematch.pipelines.evaluation.evaluated_run import EvaluatedRun, Matchings, Pair, Unit
+from saematch.pipelines.matching.measures import details_of
+from saematch.store.build import Step, call_for, hash_of, make
+from saematch.store.matchings import encode_correspondence, kept_matching, matching_columns
+from saematch.store.names import SOURCES, correspondence_name, matching_name, pair_source_name
+from saematch.store.schema import MATCHINGS
+from saematch.types import RIDGE
+
+USUAL_DOCUMENT_TOKENS = 400
+"""What a document is taken to have, where it must be said how many to fetch."""
+
+
+def read_texts(of: EvaluatedRun, name: str) -> tuple[Corpus, Corpus]:
+    """What is measured on, and what is fitted to: other texts of the same corpus."""
+    d_model = next(iter(of.held.manifest["saes"].values()))["d_model"]
+    share = TOKENS_PER_DIMENSION * d_model / len(of.config.corpora)
+    more = -(-int(1.25 * share) // USUAL_DOCUMENT_TOKENS)
+    of.tell(f"reading {name}")
+    count = of.config.documents
+    corpus = load_corpus(name, count + more, of.config.seed, of.config.offline or None)
+    of.note(*corpus.notes)
+    return corpus.first(count), corpus.without(count)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Texts that nothing is measured on, and what is fitted to them."""
+
+    of: EvaluatedRun
+    texts: Sequence[Corpus]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides the maps, besides the SAEs."""
+        return {"texts": [text.sha256 for text in self.texts], "model": self.of.model.identity}
+
+    def ridges(self, pairs: Sequence[Pair]) -> dict[Pair, LinearMap]:
+        """Linear maps from the residual stream of a pair's first layer to its second's."""
+        return self._fit(pairs, ridge=True)[0] if pairs else {}
+
+    def fit_maps(self) -> None:
+        """The matchings by matchers that need data, as tables next to those of the run."""
+        for strategy in self.of.fitted:
+            self._fit_map(strategy)
+
+    def _fit_map(self, strategy: str) -> None:
+        of = self.of
+        hashes = {}
+        for pair in of.pairs:
+            ends = [of.members[key].identity for key in pair]
+            hashes[pair] = hash_of(
+                stage=strategy, ends=ends, fitted_on=self.identity, scale=of.run.config.scale
+            )
+        names = {pair: matching_name(*pair, strategy, of.slug) for pair in of.pairs}
+        for pair, name in names.items():
+            call_for(of.held, name, hashes[pair])
+        missing = [
+            pair for pair, name in names.items() if not of.held.is_finished(name, hashes[pair])
+        ]
+        if not missing:
+            return
+        _, maps = self._fit(missing, strategies=[strategy])
+        for (pair, _), correspondence in maps.items():
+            a, b = (of.members[key].folded(of.run.config.scale) for key in pair)
+            parts = of.run.config.parts
+            matching = measure(a, b, correspondence, parts=parts, strategy=strategy)
+            partners = []
+            if matcher(strategy).several:
+                name = correspondence_name(*pair, strategy, of.slug)
+                call_for(of.held, name, hashes[pair])
+                of.held.keep(name, encode_correspondence(correspondence), hashes[pair])
+                partners = [of.held.kept(name)]
+            details = details_of(matching, *(file.sha256 for file in partners))
+            data = MATCHINGS.encode(matching_columns(matching), details)
+            of.held.keep(names[pair], data, hashes[pair], partners)
+
+    def _fit(
+        self, pairs: Sequence[Pair], *, ridge: bool = False, strategies: Sequence[str] = ()
+    ) -> tuple[dict[Pair, LinearMap], dict[tuple[Pair, str], Correspondence]]:
+        of = self.of
+        documents = fitting_documents(self.texts, of.model.load())
+        keys = {key for pair in pairs for key in pair}
+        saes = {key: of.model.saes[key].sae for key in of.keys if key in keys}
+        total = len(passes(pairs, saes, ridge=ridge, strategies=strategies)) * sum(
+            len(some) for some in documents
+        )
+        read = 0
+
+        def tell(count: int) -> None:
+            nonlocal read
+            read += count
+            of.tell(f"fitting to {read} of {total} other documents")
+
+        ridges, maps, notes = fit(
+            of.model.load(),
+            documents,
+            saes,
+            pairs,
+            of.config.batch_tokens,
+            ridge=ridge,
+            strategies=strategies,
+            progress=tell,
+        )
+        of.note(*notes)
+        return ridges, maps
+
 
 UNFINISHED = "evaluation/unfinished"
 
@@ -38,7 +143,7 @@ class CorpusEvaluation:
     def __init__(self, of: EvaluatedRun, corpus: Corpus, fitting: Fitting, ablate: bool) -> None:
         self.of, self.corpus, self.fitting = of, corpus, fitting
         self.ablate = ablate and bool(of.config.causal_pairs)
-        self.slug = plan.corpus_slug(corpus.name)
+        self.slug = evaluated_run.corpus_slug(corpus.name)
         self.matchings: Matchings = of.matchings()
         self.base: dict[str, Any] = {
             "model": of.model.identity,
@@ -49,15 +154,15 @@ class CorpusEvaluation:
 
     def run(self) -> None:
         of, slug = self.of, self.slug
-        units = plan.units_of(
+        units = evaluated_run.units_of(
             of.config, slug, self.base, self.fitting.identity, of.members, of.pairs,
             self.matchings, of.slug, of.run.config.scale,
         )  # fmt: skip
         missing = [unit for unit in units if not of.held.is_finished(unit.name, unit.inputs)]
         about_documents = {
-            plan.documents_name(slug): hash_of(stage="documents", base=self.base),
+            evaluated_run.documents_name(slug): hash_of(stage="documents", base=self.base),
             **{
-                plan.stream_name(slug, key): hash_of(
+                evaluated_run.stream_name(slug, key): hash_of(
                     stage="stream", base=self.base, sae=of.members[key].identity
                 )
                 for key in of.keys
@@ -65,7 +170,7 @@ class CorpusEvaluation:
         }
         whole = all(of.held.is_finished(name, sha) for name, sha in about_documents.items())
         if missing or not whole:
-            name = plan.documents_name(slug)
+            name = evaluated_run.documents_name(slug)
             base_loss = not of.held.is_finished(name, about_documents[name])
             found = self._collect(missing, base_loss)
             self._keep_sums(found, about_documents, missing)
@@ -108,7 +213,7 @@ class CorpusEvaluation:
         )
         for found in batches:
             path = of.held.file(f"{UNFINISHED}/{identity}-{number}.npz")
-            files.write_atomically(path, saved.to_bytes(found))
+            files.write_atomically(path, saved.sums_to_bytes(found))
             parts.append(found)
             number += 1
             done |= {row["document"] for row in found.documents}
@@ -159,7 +264,7 @@ class CorpusEvaluation:
         for path in sorted(self.of.held.file(UNFINISHED).glob("*.npz")):
             part = None
             if path.name.startswith(f"{identity}-"):
-                part = saved.from_bytes(path.read_bytes(), conditions)
+                part = saved.sums_from_bytes(path.read_bytes(), conditions)
             if part is None:
                 files.remove(path)
             else:
@@ -170,12 +275,12 @@ class CorpusEvaluation:
         self, found: Collected, about_documents: dict[str, str], missing: Sequence[Unit]
     ) -> None:
         held = self.of.held
-        name = plan.documents_name(self.slug)
+        name = evaluated_run.documents_name(self.slug)
         if not held.is_finished(name, about_documents[name]):
             data = evaluation.encode_documents(found.documents)
             held.keep(name, data, about_documents[name])
         for key, rows in found.layers.items():
-            name = plan.stream_name(self.slug, key)
+            name = evaluated_run.stream_name(self.slug, key)
             held.keep(name, evaluation.encode_stream(rows), about_documents[name])
         units = {unit.key: unit for unit in missing}
         for pair, conditions in found.conditions.items():
@@ -203,7 +308,7 @@ class CorpusEvaluation:
                 for (a_b, strategy, parts), kept in self.matchings.items()
                 if a_b == pair and parts == of.slug
             }
-            name = plan.causal_name(self.slug, pair)
+            name = evaluated_run.causal_name(self.slug, pair)
             inputs = hash_of(
                 stage="causal", base=self.base, pairs=config.causal_pairs,
                 tokens=config.causal_tokens, seed=config.seed,
@@ -260,8 +365,8 @@ class CorpusEvaluation:
         }
         task = evaluation.CorpusTask(
             self.corpus.name,
-            plan.documents_name(self.slug),
-            tuple((key, plan.stream_name(self.slug, key)) for key in of.keys),
+            evaluated_run.documents_name(self.slug),
+            tuple((key, evaluated_run.stream_name(self.slug, key)) for key in of.keys),
             conditions,
             tuple(causal),
             tuple(of.widths.items()),

@@ -2,7 +2,7 @@
 
 1. Find the run's SAEs again, by the hashes that the manifest has (evaluated_run.py); match by single
    parts that `folded` is compared with.
-2. Read the texts; fit what needs data, on other documents than are measured on (fitting.py).
+2. Read the texts; fit what needs data, on other documents than are measured on (corpus.py).
 3. Measure corpus by corpus (corpus.py).
 4. One table of all; the report.
 
@@ -14,13 +14,12 @@ from pathlib import Path
 
 from saematch.configs.evaluation import EvaluationConfig
 from saematch.errors import UsageError
-from saematch.matching.registry import MAIN
+from saematch.matching.matchers import MAIN
 from saematch.models import LanguageModel
-from saematch.pipelines.evaluation import plan
+from saematch.pipelines.evaluation import evaluated_run
 from saematch.pipelines.evaluation import stages as evaluation
-from saematch.pipelines.evaluation.corpus import CorpusEvaluation
+from saematch.pipelines.evaluation.corpus import CorpusEvaluation, Fitting, read_texts
 from saematch.pipelines.evaluation.evaluated_run import EvaluatedRun
-from saematch.pipelines.evaluation.fitting import Fitting, read_texts
 from saematch.pipelines.matching import stages
 from saematch.pipelines.matching.run import merge_measures
 from saematch.pipelines.suite import forget_loaded
@@ -54,7 +53,7 @@ def evaluate(
 
 def _compare_parts(of: EvaluatedRun) -> None:
     """The main strategy by single parts."""
-    for other in plan.other_slugs(of.config, of.slug, of.run.config.parts):
+    for other in evaluated_run.other_slugs(of.config, of.slug, of.run.config.parts):
         for a, b in of.pairs:
             parts = ((other, 1.0),)
             assert parts_slug(dict(parts)) == other
@@ -68,7 +67,7 @@ def _compare_parts(of: EvaluatedRun) -> None:
 
 def _measure_corpora(of: EvaluatedRun) -> None:
     texts = [read_texts(of, name) for name in of.config.corpora]
-    slugs = [plan.corpus_slug(corpus.name) for corpus, _ in texts]
+    slugs = [evaluated_run.corpus_slug(corpus.name) for corpus, _ in texts]
     if len(set(slugs)) < len(slugs):
         raise UsageError(
             f"expected corpora of different names, got {', '.join(of.config.corpora)}; rename a file"

@@ -1,21 +1,246 @@
-"""What an evaluation works on: a run's SAEs, the pairs and matchings to measure, and its model."""
+"""What an evaluation works on: a run's SAEs, the pairs and matchings to measure, its model, and the outputs
+to make, one for each corpus, pair and strategy.
 
+The names and the hashes of the outputs' inputs follow from the run's manifest, the settings and the texts,
+so that finished outputs are known without loading a language model.  The model is named at once, loaded and
+checked when it is first needed: a stage whose outputs are all there never loads it, and yet its identity
+decides what is there.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from saematch.configs.evaluation import EvaluationConfig
+from saematch.configs.model import ModelSettings
 from saematch.errors import InputError, UsageError
-from saematch.matching.registry import MAIN, matchers
-from saematch.models import LanguageModel
-from saematch.pipelines.checkpoints import examine
-from saematch.pipelines.evaluation import plan
-from saematch.pipelines.evaluation.plan import Pair
-from saematch.pipelines.model import ModelOfRun
-from saematch.pipelines.suite import Member
-from saematch.store.build import Progress
+from saematch.evaluation.collecting import Pair, on_device
+from saematch.evaluation.evaluate import check_belongs
+from saematch.loading.model_names import hub_name
+from saematch.matching.matchers import MAIN, matcher, matchers
+from saematch.models import SMOLLM2_NAME, LanguageModel, load_language_model, smollm2_weights_sha256
+from saematch.models.language_model import EMBEDDED, embedded_is_here
+from saematch.pipelines.suite import Member, examine
+from saematch.sae import FoldedSAE
+from saematch.store.build import Progress, hash_of
 from saematch.store.directory import KeptFile, RunDirectory
 from saematch.store.names import matching_name
 from saematch.store.reader import Run
+from saematch.types import INTERVENTIONS, RIDGE, is_refolded, refolded
+
+
+class ModelOfRun:
+    """The model that a run's SAEs read, and those SAEs on its device.
+
+    `members`: the SAEs in use, in order of depth; `described`: the manifest's `saes`; `given`: a model
+    that is loaded already; `say`: told what takes time; `note`: told what a reader should know.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        described: Mapping[str, Any],
+        scale: str | None,
+        settings: ModelSettings,
+        given: LanguageModel | None,
+        say: Callable[[str], None],
+        note: Callable[..., None],
+    ) -> None:
+        self._members, self._described, self._scale = members, described, scale
+        self._settings, self._given, self._loaded = settings, given, given
+        self._say, self._note = say, note
+        self._on_device: dict[str, FoldedSAE] = {}
+
+    @property
+    def name(self) -> str:
+        """Raises UsageError where neither the settings nor the SAEs name one."""
+        if self._given is not None:
+            return self._given.name
+        if self._settings.model is not None:
+            given = self._settings.model
+            if given == EMBEDDED:
+                return SMOLLM2_NAME
+            return given if Path(given).exists() else hub_name(given)
+        recorded = [self._described[member.key]["model_name"] for member in self._members]
+        named = {hub_name(name) if name else None for name in recorded}
+        if len(named) != 1 or None in named:
+            raise UsageError(
+                "expected SAEs that record one language model, got none or several; name it as model "
+                "(in the command line --model)"
+            )
+        return str(named.pop())
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of it decides a result."""
+        name = self.name
+        if self._given is not None:
+            sha = self._given.weights_sha256
+        else:
+            embedded = name == SMOLLM2_NAME and embedded_is_here()
+            sha = smollm2_weights_sha256() if embedded else None
+        return {"name": name, "weights_sha256": sha, "dtype": self._settings.dtype}
+
+    @property
+    def was_needed(self) -> bool:
+        return bool(self._on_device)
+
+    @property
+    def saes(self) -> Mapping[str, FoldedSAE]:
+        """By key, on the model's device."""
+        self.load()
+        return self._on_device
+
+    def load(self) -> LanguageModel:
+        """The model, checked to be the SAEs' own; loads it the first time."""
+        if self._loaded is None:
+            self._say(f"loading {self.name}")
+            self._loaded = load_language_model(
+                self.name,
+                device=self._settings.device,
+                dtype=self._settings.dtype,
+                attention=self._settings.attention,
+            )
+        if not self._on_device:
+            found: dict[str, FoldedSAE] = {}
+            for member in self._members:  # one at a time: together they may be larger than memory
+                checked = check_belongs(self._loaded, [member.load()], self._settings.any_model)
+                self._note(*checked)
+                folded = member.folded(self._scale)
+                found[member.key] = on_device(folded, self._loaded.device)
+            self._on_device = found
+        return self._loaded
+
+
+NO_PARTS = "any"
+"""Folder of what was found without parts of a cost."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One output: the sums of a corpus's documents under a strategy or intervention."""
+
+    pair: Pair
+    strategy: str
+    parts: str
+    """Slug; '' if there are none."""
+    name: str
+    inputs: str
+    """sha256 of what decides it."""
+    matching: KeptFile | None = None
+    """The matching that it applies."""
+    draws: int = 1
+    seed: int = 0
+
+    @property
+    def counts_joint(self) -> bool:
+        """Whether joint activations are counted: once for each map of features."""
+        return not is_refolded(self.strategy) and not self.strategy.startswith("quantile")
+
+    @property
+    def key(self) -> tuple[Pair, str, str]:
+        return self.pair, self.strategy, self.parts
+
+
+def corpus_slug(name: str) -> str:
+    """A corpus's name as part of a file's."""
+    return re.sub(r"[^A-Za-z0-9_+-]", "_", name)
+
+
+def folder(corpus: str) -> str:
+    return f"evaluation/documents/{corpus}"
+
+
+def documents_name(corpus: str) -> str:
+    return f"{folder(corpus)}/documents.parquet"
+
+
+def stream_name(corpus: str, key: str) -> str:
+    return f"{folder(corpus)}/streams/{key}.parquet"
+
+
+def condition_name(corpus: str, strategy: str, parts: str, pair: Pair) -> str:
+    return f"{folder(corpus)}/{strategy}/{parts or NO_PARTS}/{pair[0]}--{pair[1]}.parquet"
+
+
+def causal_name(corpus: str, pair: Pair) -> str:
+    return f"evaluation/causal/{corpus}/{pair[0]}--{pair[1]}.parquet"
+
+
+def units_of(
+    config: EvaluationConfig,
+    corpus: str,
+    base: Mapping[str, Any],
+    fitted_on: Mapping[str, Any],
+    members: Mapping[str, Member],
+    pairs: Sequence[Pair],
+    matchings: Mapping[tuple[Pair, str, str], KeptFile],
+    slug: str,
+    scale: str | None,
+) -> list[Unit]:
+    """Every output of a corpus but its documents and streams.
+
+    `base`: model and documents; `fitted_on`: what maps are fitted to; `matchings`: by pair, strategy
+    and slug, of what is to be measured.
+    """
+    found: list[Unit] = []
+    for pair in pairs:
+        ends = {"a": members[pair[0]].identity, "b": members[pair[1]].identity, "scale": scale}
+
+        def add(
+            strategy: str, parts: str, pair: Pair = pair, ends: Any = ends, **more: Any
+        ) -> None:
+            kept = more.pop("matching", None)
+            decides = {"base": base, **ends, "strategy": strategy, "parts": parts, **more}
+            if kept is not None:
+                decides["matching"] = kept.sha256
+            found.append(
+                Unit(
+                    pair,
+                    strategy,
+                    parts,
+                    condition_name(corpus, strategy, parts, pair),
+                    hash_of(stage="condition", **decides),
+                    kept,
+                    more.get("draws", 1),
+                    more.get("seed", 0),
+                )
+            )
+
+        same_layer = members[pair[0]].entry.layer == members[pair[1]].entry.layer
+        for intervention in INTERVENTIONS:
+            if not same_layer or intervention == "reconstruct_current":
+                add(intervention, "")
+        mine = [
+            (strategy, parts, kept)
+            for (of, strategy, parts), kept in matchings.items()
+            if of == pair
+        ]
+        for strategy, parts, kept in mine:
+            if not matcher(strategy).seeded:
+                add(strategy, parts, matching=kept, losses=parts == slug)
+                if matcher(strategy).raw:
+                    add(refolded(strategy), parts, matching=kept)
+        for strategy, _, _ in mine:
+            if matcher(strategy).seeded:
+                add(strategy, slug, draws=config.random_draws, seed=config.seed)
+        if config.takes(RIDGE):
+            add(RIDGE, "", fitted_on=fitted_on)
+        folded = matchings.get((pair, MAIN, slug))
+        for q in config.quantiles if folded is not None else ():
+            add(f"quantile({q:g})", slug, matching=folded, q=q)
+    return found
+
+
+def other_slugs(config: EvaluationConfig, slug: str, parts: Mapping[str, float]) -> list[str]:
+    """Slugs of the single parts that the main strategy is measured with too."""
+    if not config.other_parts:
+        return []
+    return [part for part in ("decoder", "encoder") if part in parts and part != slug]
+
 
 Matchings = dict[tuple[Pair, str, str], KeptFile]
 """Matchings to measure, by pair, strategy and slug of parts."""
@@ -89,7 +314,7 @@ class EvaluatedRun:
     def matchings(self) -> Matchings:
         """What is to be measured; raises InputError where a pair lacks the main matching."""
         found: Matchings = {}
-        others = plan.other_slugs(self.config, self.slug, self.run.config.parts)
+        others = other_slugs(self.config, self.slug, self.run.config.parts)
         for pair in self.pairs:
             for strategy in (*self.run.config.strategies, *self.fitted):
                 name = matching_name(*pair, strategy, self.slug)

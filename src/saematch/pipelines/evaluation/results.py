@@ -12,9 +12,9 @@ import numpy as np
 
 from saematch.errors import InputError, UsageError
 from saematch.evaluation.ablation import agreement_values
-from saematch.evaluation.tables import CorpusMeasures
-from saematch.matching.registry import is_matcher, matcher
-from saematch.pipelines.evaluation.plan import (
+from saematch.evaluation.measuring import CorpusMeasures
+from saematch.matching.matchers import is_matcher, matcher
+from saematch.pipelines.evaluation.evaluated_run import (
     NO_PARTS,
     Pair,
     condition_name,

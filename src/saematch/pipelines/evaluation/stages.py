@@ -8,9 +8,8 @@ import numpy as np
 
 from saematch.evaluation.ablation import Agreement, agreement_measures
 from saematch.evaluation.collecting import Collected, Condition, Pair, Row
-from saematch.evaluation.names import RIDGE
-from saematch.evaluation.tables import CorpusMeasures
-from saematch.matching.registry import is_matcher, matcher
+from saematch.evaluation.measuring import CorpusMeasures
+from saematch.matching.matchers import is_matcher, matcher
 from saematch.pipelines.matching.measures import as_columns
 from saematch.stats import interval
 from saematch.store.build import Output, stage
@@ -26,6 +25,7 @@ from saematch.store.schema import (
     STREAMS,
     Table,
 )
+from saematch.types import RIDGE
 
 
 @dataclass(frozen=True)

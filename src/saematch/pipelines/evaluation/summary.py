@@ -4,10 +4,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from saematch.evaluation.names import INTERVENTIONS, RIDGE, refolded
-from saematch.matching.registry import MAIN, matchers, ranked_matchers
+from saematch.matching.matchers import MAIN, matchers, ranked_matchers
 from saematch.text import plural
-from saematch.types import Interval
+from saematch.types import INTERVENTIONS, RIDGE, Interval, refolded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +44,7 @@ def corpora_of(run: "Run") -> dict[str, dict[str, Any]]:
 
 def texts_of(run: "Run", corpus: str) -> int:
     """How many texts a corpus's documents are of: what intervals resample."""
-    from saematch.pipelines.evaluation.plan import corpus_slug, documents_name
+    from saematch.pipelines.evaluation.evaluated_run import corpus_slug, documents_name
 
     table, _ = run.directory.table(documents_name(corpus_slug(corpus)))
     return len(set(table["text"].to_pylist()))

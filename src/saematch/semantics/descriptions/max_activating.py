@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 
-from saematch.evaluation.activations import SparseActivations, encode_sparse, typical_rows
+from saematch.evaluation.interventions import SparseActivations, encode_sparse, typical_rows
 from saematch.models import Documents, LanguageModel, batches
 from saematch.sae import SAE
 

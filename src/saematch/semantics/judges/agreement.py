@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from saematch.semantics.judges.experiments import CALIBRATION, DIFFERENT, PAIR, SAME
-from saematch.semantics.judges.protocol import Judgement, Label, Outcome
+from saematch.semantics.judges.judge import Judgement, Label, Outcome
 from saematch.stats import auc, mean_interval
 from saematch.text import plural
 

@@ -22,8 +22,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from saematch.errors import InputError, MissingDependencyError, UsageError
-from saematch.semantics.descriptions.token_lists import words_in
-from saematch.semantics.judges.protocol import Judgement, Keep, Label, Outcome, Question
+from saematch.semantics.descriptions.description import words_in
+from saematch.semantics.judges.judge import Judgement, Keep, Label, Outcome, Question
 
 OFFLINE = "minilm"
 """The name of the model that comes in a PyPI package: all-MiniLM-L6-v2."""

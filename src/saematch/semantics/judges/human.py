@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from saematch.semantics.judges.protocol import Judgement, Keep, Label, Outcome, Question
+from saematch.semantics.judges.judge import Judgement, Keep, Label, Outcome, Question
 from saematch.text import printable
 
 KEYS = {"d": Label.DIFFERENT, "m": Label.MAYBE, "s": Label.SAME, "1": Label.DIFFERENT,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from saematch._io import files
-from saematch.semantics.judges.protocol import Judgement, Label, Outcome, Question
+from saematch.semantics.judges.judge import Judgement, Label, Outcome, Question
 from saematch.text import clean, read_json, to_json
 
 _FIELDS = tuple(Judgement.__dataclass_fields__)

@@ -1,13 +1,99 @@
-"""Descriptions of one's own, judged without a run directory."""
+"""What a judge is: two descriptions in, a label out (SAE Match, section 5.1); and descriptions of one's own
+judged without a run directory.
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+The paper's labels: DIFFERENT, another topic or meaning (1); MAYBE, half comparable or undecided (2);
+SAME, the same thing (3).  A judge that cannot be read gives no label: it is recorded so, and counted
+nowhere as one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from saematch.errors import UsageError
-from saematch.semantics.judges.protocol import Judge, Judgement, Question
+from saematch.semantics.chat.endpoint import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class Label(StrEnum):
+    """What a judge says of two descriptions."""
+
+    DIFFERENT = "DIFFERENT"
+    MAYBE = "MAYBE"
+    SAME = "SAME"
+
+    @property
+    def value_in_means(self) -> int:
+        """1, 2 or 3, as in the paper."""
+        return list(Label).index(self) + 1
+
+
+@dataclass(frozen=True)
+class Question:
+    """Two descriptions, in the order in which they are shown."""
+
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a judge said of one question, with everything that it cost."""
+
+    outcome: Outcome
+    label: Label | None
+    """None unless `outcome` is judged."""
+    score: float | None = None
+    """What lies under the label, where the judge has such a number: a cosine."""
+    reason: str = ""
+    prompt: str = ""
+    """What was asked, whole; '' where nothing was."""
+    reply: str = ""
+    """The last reply as it came, cut to a stated length."""
+    model: str = ""
+    """As the endpoint names it."""
+    attempts: int = 1
+    """Replies asked for until this one."""
+    seconds: float = 0.0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost: float | None = None
+    """In the currency of the given prices; None: no prices were given."""
+    time: str = ""
+    """UTC, ISO 8601."""
+
+
+Keep = Callable[[int, Judgement], None]
+"""Told of every judgement as soon as there is one: (number of the question, judgement)."""
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """One of the three kinds."""
+
+    @property
+    def name(self) -> str:
+        """Short, for tables and file names: `embedding-all-minilm-l6-v2`, `llm-gpt-4o-mini`, `human`."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that decides its labels, as JSON: kind, model, rubric's sha256, thresholds.
+
+        A key is never in it.
+        """
+        ...
+
+    def judge(self, questions: Sequence[Question], keep: Keep) -> None:
+        """Ask all questions, telling `keep` of each reply as it comes, in any order.
+
+        Raises a SaematchError where going on makes no sense (a key that is refused); what `keep` was
+        told before stands.
+        """
+        ...
 
 
 def judge(pairs: Sequence[Sequence[str]], judge: Judge) -> "pd.DataFrame":

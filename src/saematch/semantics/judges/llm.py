@@ -10,11 +10,16 @@ from typing import Any
 
 from saematch.errors import UsageError
 from saematch.semantics.chat.chat import Chat
-from saematch.semantics.chat.protocol import Reply
+from saematch.semantics.chat.endpoint import Reply
 from saematch.semantics.chat.spending import Estimate
-from saematch.semantics.judges.label_reading import Reading, read_label
-from saematch.semantics.judges.protocol import Judgement, Keep, Outcome, Question
-from saematch.semantics.judges.rubric import RUBRIC_SHA256, SCHEMA, conversation_of
+from saematch.semantics.judges.judge import Judgement, Keep, Outcome, Question
+from saematch.semantics.judges.rubric import (
+    RUBRIC_SHA256,
+    SCHEMA,
+    Reading,
+    conversation_of,
+    read_label,
+)
 
 NAME_CHARACTERS = 80
 

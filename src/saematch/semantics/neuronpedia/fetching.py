@@ -6,23 +6,28 @@ Bulk: `{EXPORTS}/{model}/{source}/explanations/batch-{i}.jsonl.gz`, from 0 on.
 2. A downloaded batch is believed once it decompresses to its end, and only then put in the cache.
 3. The end is where GAP + 1 batches in a row are not there: numbers are known to be skipped.
 4. Every line with a text becomes a description; what has none and what cannot be read is counted.
+
+Records are as strangers and models wrote them.  Bulk exports hold a JSON object a line: `index` (a text),
+`description` (may be null), and mostly `explanationModelName` and `typeName`; the answer about one feature
+holds such objects, without the index, in `explanations`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from saematch._io import locks
 from saematch._io.files import is_plain_file, make_folders, remove_partials, write_atomically
 from saematch.errors import InputError, UsageError
 from saematch.semantics.descriptions.description import Description
 from saematch.semantics.neuronpedia.download import PassingError, Patience, Server, gunzip
-from saematch.semantics.neuronpedia.records import Batch, describe, parse_batch, read_object
 from saematch.semantics.neuronpedia.sources import NAME, NeuronpediaSource, parse_id, source_of
-from saematch.text import plural
+from saematch.text import plural, read_json
 
 __all__ = [
     "EXPORTS",
@@ -36,6 +41,85 @@ __all__ = [
     "parse_id",
     "source_of",
 ]
+
+_INDEX = re.compile(r"-?[0-9]{1,18}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one file holds."""
+
+    name: str
+    descriptions: tuple[Description, ...]
+    empty: int
+    malformed: tuple[int, ...]
+    """Numbers of the lines, from 1."""
+    downloaded: bool = False
+
+
+def parse_batch(lines: bytes, name: str, d_sae: int, downloaded: bool) -> Batch:
+    """The descriptions in a batch; InputError for a feature that the SAE has not."""
+    descriptions: list[Description] = []
+    empty, malformed = 0, []
+    for number, line in enumerate(lines.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        record = read_object(line)
+        feature = None if record is None else _feature(record.get("index"))
+        if record is None or feature is None or not _has_text_or_none(record):
+            malformed.append(number)
+            continue
+        if not 0 <= feature < d_sae:
+            raise InputError(
+                f"expected features 0 to {d_sae - 1:,}, got feature {feature:,} in {name}, line "
+                f"{number}: these descriptions are another SAE's; check the Neuronpedia id"
+            )
+        one = describe(feature, record)
+        if one is None:
+            empty += 1
+        else:
+            descriptions.append(one)
+    return Batch(name, tuple(descriptions), empty, tuple(malformed), downloaded)
+
+
+def describe(feature: int, record: Mapping[str, Any]) -> Description | None:
+    """A record's description; None where it has no text."""
+    text = _text(record.get("description"))
+    if not text:
+        return None
+    model, kind = _text(record.get("explanationModelName")), _text(record.get("typeName"))
+    explainer = f"{model} ({kind})" if model and kind else model or kind
+    licence = _text(record.get("licence")) or _text(record.get("license"))
+    return Description(feature, text, "neuronpedia", explainer, licence)
+
+
+def read_object(data: bytes) -> dict[str, Any] | None:
+    """The JSON object in some bytes; None if there is none; empty for null."""
+    try:
+        value = read_json(data)
+    except ValueError:
+        return None
+    if value is None:
+        return {}
+    return value if isinstance(value, dict) else None
+
+
+def _feature(index: object) -> int | None:
+    """A feature's number, written as a text or a number."""
+    if isinstance(index, str) and _INDEX.fullmatch(index):
+        return int(index)
+    return index if isinstance(index, int) and not isinstance(index, bool) else None
+
+
+def _has_text_or_none(record: Mapping[str, Any]) -> bool:
+    text = record.get("description")
+    return text is None or isinstance(text, str)
+
+
+def _text(value: object) -> str:
+    """A text without blanks around it."""
+    return value.strip() if isinstance(value, str) else ""
+
 
 EXPORTS = "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com/v1"
 SITE = "https://www.neuronpedia.org"

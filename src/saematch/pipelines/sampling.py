@@ -13,7 +13,7 @@ import numpy as np
 from saematch.configs.judging import STRATA, JudgeConfig
 from saematch.errors import InputError, UsageError
 from saematch.matching.matched import Matching
-from saematch.matching.registry import MAIN, compositions
+from saematch.matching.matchers import MAIN, compositions
 from saematch.semantics.descriptions.describing import half_source
 from saematch.semantics.descriptions.max_activating import HALVES
 from saematch.semantics.judges.experiments import (
@@ -25,10 +25,10 @@ from saematch.semantics.judges.experiments import (
     pairs_of,
     partners_of,
 )
-from saematch.store.commands import describing
-from saematch.store.descriptions import described, descriptions_of
+from saematch.store.manifest import describing
 from saematch.store.names import descriptions_name
 from saematch.store.reader import Run
+from saematch.store.tables import described, descriptions_of
 
 Pair = tuple[str, str]
 _Ends = tuple[np.ndarray, np.ndarray]

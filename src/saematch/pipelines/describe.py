@@ -1,19 +1,25 @@
 """`saematch describe`: what the features of a run mean, into the run directory.
 
 Descriptions that ship with the SAEs are taken as they are; else one pass of the language model over the
-corpora describes every SAE that has no description from the same texts yet.
+corpora describes every SAE that has no description from the same texts yet.  Neuronpedia's are downloaded
+where they are asked for.
+
+What ships with an SAE is a folder `described` next to its weights.  It holds what `saematch describe`
+leaves in a run directory, under names without the SAE's key, and each table says which SAE it is of;
+tables of another SAE, or of other columns, are not taken.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from saematch._io import files
+from saematch._io.files import cache_directory
 from saematch.configs.describing import DescribeConfig
-from saematch.evaluation.activations import MASSIVE
+from saematch.errors import InputError
+from saematch.evaluation.interventions import MASSIVE
 from saematch.models import Documents, LanguageModel, load_corpus
-from saematch.pipelines.describing.neuronpedia import NEURONPEDIA, describe_from_neuronpedia
-from saematch.pipelines.describing.shipped import shipped_descriptions
-from saematch.pipelines.evaluation.evaluated_run import members_of
-from saematch.pipelines.model import ModelOfRun
+from saematch.pipelines.evaluation.evaluated_run import ModelOfRun, members_of
 from saematch.pipelines.suite import Member, forget_loaded
 from saematch.semantics.descriptions.describing import (
     ACTIVATIONS,
@@ -25,10 +31,17 @@ from saematch.semantics.descriptions.describing import (
     half_source,
 )
 from saematch.semantics.descriptions.max_activating import HALVES
+from saematch.semantics.neuronpedia.fetching import (
+    EXPORTS,
+    FetchedDescriptions,
+    fetch_descriptions,
+    source_of,
+)
 from saematch.store.build import Progress, hash_of
 from saematch.store.directory import RunDirectory, sae_file
 from saematch.store.names import descriptions_name, examples_name, features_name
 from saematch.store.reader import Run, holding_run, open_run
+from saematch.store.schema import decode
 from saematch.store.schema_semantics import DESCRIPTIONS, EXAMPLES, FEATURES
 
 
@@ -185,3 +198,104 @@ class _Describing:
     def tell(self, what: str) -> None:
         if self.progress is not None:
             self.progress(0, 1, what)
+
+
+FOLDER = "described"
+_TABLES = {"features": FEATURES, "examples": EXAMPLES, "descriptions": DESCRIPTIONS}
+_RENAMED = {
+    "contexts": "examples",
+    "firings": "activation_count",
+    "density": "activation_frequency",
+    "fires_on": "activates_on",
+    "fires_on_share": "activates_on_share",
+    "promotes": "top_logits",
+}
+"""Names of tables and columns in folders that saematch 0.1 made, the bundled suite's among them."""
+
+
+def shipped_name(name: str, key: str) -> str:
+    """What a file of a run directory is called in the folder: `descriptions-activations.parquet`."""
+    kind, _, rest = name.partition("/")
+    source = rest.removesuffix(f"{key}.parquet").removesuffix("--")
+    return f"{kind}-{source}.parquet" if source else f"{kind}.parquet"
+
+
+def shipped_descriptions(member: Member) -> dict[str, bytes]:
+    """Files that ship with an SAE, by their names in a run directory; empty if there are none.
+
+    Raises InputError for a table that cannot be read.
+    """
+    from saematch.loading import source_files
+
+    folder = Path(source_files(member.entry.reference)[0]).parent / FOLDER
+    found = {}
+    for path in sorted(folder.glob("*.parquet")):
+        kind, _, source = path.stem.partition("-")
+        kind = _RENAMED.get(kind, kind)
+        if kind not in _TABLES:
+            continue
+        data = path.read_bytes()
+        try:
+            table, about = decode(data)
+        except (ValueError, OSError) as error:
+            raise InputError(f"the descriptions in {path} cannot be read: {error}") from None
+        named = table.rename_columns([_RENAMED.get(one, one) for one in table.column_names])
+        if named.schema == _TABLES[kind].schema and about.get("sae") == member.sha256:
+            name = f"{source}--{member.key}" if source else member.key
+            if named.schema != table.schema:
+                data = _TABLES[kind].encode(named.to_pydict(), about)
+            found[f"{kind}/{name}.parquet"] = data
+    return found
+
+
+NEURONPEDIA = "neuronpedia"
+"""The source of these descriptions."""
+
+
+def describe_from_neuronpedia(
+    held: RunDirectory,
+    members: Mapping[str, Member],
+    config: DescribeConfig,
+    tell: Callable[[str], None],
+) -> None:
+    """Fetch what Neuronpedia says of every SAE; files that were downloaded before are not again.
+
+    All ids are looked up before anything is downloaded.  Raises InputError for an SAE that it does not
+    describe, unless `allow_other_sae`, and what `fetch_descriptions` raises.
+    """
+    sources = {
+        key: source_of(member.load(), allow_other_sae=config.allow_other_sae)
+        for key, member in members.items()
+    }
+    for key, source in sources.items():
+        tell(f"descriptions of {key} from Neuronpedia ({source.id})")
+        found = fetch_descriptions(
+            source,
+            members[key].load().d_sae,
+            cache_directory() / NEURONPEDIA,
+            base_url=config.neuronpedia_url or EXPORTS,
+            offline=config.offline,
+        )
+        _keep(held, members[key], found)
+
+
+def _keep(held: RunDirectory, member: Member, found: FetchedDescriptions) -> None:
+    columns = {
+        name: [getattr(one, name) for one in found.descriptions] for name in DESCRIPTIONS.names
+    }
+    about: dict[str, Any] = {
+        "neuronpedia": found.source.id,
+        "describes": f"{found.source.repository}/{found.source.path}".strip("/"),
+        "address": found.address,
+        "explainers": dict(found.explainers),
+        "batches": found.batches,
+        "empty": found.empty,
+        "malformed": found.malformed,
+        "notes": [*found.source.notes, *found.notes],
+        "sae": member.sha256,
+    }
+    data = DESCRIPTIONS.encode(columns, about)
+    inputs = hash_of(stage="neuronpedia", sae=member.identity, data=files.sha256(data))
+    name = descriptions_name(NEURONPEDIA, member.key)
+    if not held.is_finished(name, inputs):
+        held.keep(name, data, inputs, [sae_file(held.path, member.key, member.sha256)])

@@ -13,7 +13,7 @@ from typing import Any
 from saematch._io import files
 from saematch.configs.judging import JudgeConfig
 from saematch.errors import InputError
-from saematch.pipelines.judging.judge import draw_sample
+from saematch.pipelines.judge import draw_sample
 from saematch.semantics.chat.chat import Chat
 from saematch.semantics.chat.spending import Estimate
 from saematch.semantics.descriptions.describing import half_source
@@ -27,7 +27,7 @@ from saematch.semantics.descriptions.explaining import (
 )
 from saematch.semantics.descriptions.max_activating import HALVES
 from saematch.semantics.judges.journal import Journal, key_of
-from saematch.semantics.judges.protocol import Judgement, Outcome, Question
+from saematch.semantics.judges.judge import Judgement, Outcome, Question
 from saematch.store.build import Progress, hash_of
 from saematch.store.directory import RunDirectory
 from saematch.store.judgements import check_some_read

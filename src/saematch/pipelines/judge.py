@@ -1,37 +1,43 @@
 """`saematch judge`: an experiment of a judge on a run's pairs, into the run directory.
 
 1. Make what the experiment needs of matchings; draw its sample, controls among it, and keep it.
-2. Set the thresholds of a judge that has any on pairs set aside for that.
-3. Ask every question that this judge was not asked before, each pair of texts once, in an order that
+2. Show what it is about to do (`Intent`), before anything is asked.
+3. Set the thresholds of a judge that has any on pairs set aside for that.
+4. Ask every question that this judge was not asked before, each pair of texts once, in an order that
    tells nothing of their kind; every answer is in the journal as soon as it comes.
-4. Results with intervals and the judge's quality; all judgements in one table; the report.
+5. Results with intervals and the judge's quality; all judgements in one table; the report.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from saematch._io import files
 from saematch.configs.judging import JudgeConfig
 from saematch.errors import UsageError
-from saematch.matching.registry import MAIN
+from saematch.matching.matchers import MAIN
 from saematch.pipelines.evaluation.evaluated_run import members_of
-from saematch.pipelines.judging.preview import Intent, intent_of
-from saematch.pipelines.judging.sampling import (
-    COMPOSITION,
-    Pair,
-    compared_features,
-    pairs_for,
-    with_texts,
-)
-from saematch.pipelines.matching.plan import composition_steps, matching_steps
+from saematch.pipelines.matching.run import composition_steps, matching_steps
+from saematch.pipelines.sampling import COMPOSITION, Pair, compared_features, pairs_for, with_texts
 from saematch.pipelines.suite import forget_loaded
 from saematch.semantics.judges.agreement import LEAST_CONTROLS, results, verdict
 from saematch.semantics.judges.embedding import EmbeddingJudge
-from saematch.semantics.judges.experiments import CALIBRATION, DIFFERENT, SAME, Compared
+from saematch.semantics.judges.experiments import (
+    CALIBRATION,
+    DIFFERENT,
+    PAIR,
+    SAME,
+    Compared,
+    half_width_of_mean,
+    half_width_of_share,
+)
 from saematch.semantics.judges.journal import Journal, key_of
-from saematch.semantics.judges.protocol import Judge, Judgement, Question
+from saematch.semantics.judges.judge import Judge, Judgement, Question
 from saematch.store.build import Progress, hash_of, make
 from saematch.store.directory import RunDirectory
 from saematch.store.judgements import (
@@ -42,6 +48,7 @@ from saematch.store.judgements import (
     kappas,
     kept_config,
     name_of,
+    question_of,
     results_about,
     same_judge,
 )
@@ -58,6 +65,53 @@ from saematch.store.reader import Run, holding_run, open_run
 from saematch.store.schema import decode
 from saematch.store.schema_semantics import SAMPLE
 from saematch.text import plural
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What an experiment is about to do; shown before a judge is asked anything."""
+
+    pairs: int
+    """Questions about pairs of features, under all strategies."""
+    controls: int
+    without_text: int
+    """Questions that cannot be asked: a feature has no description."""
+    to_ask: Sequence[Question]
+    """Different questions that this judge has not answered yet."""
+    a_mean: int
+    """Features behind the mean of one strategy at one pair of SAEs, the fewest of all; 0: some have none."""
+
+    @property
+    def half_width_of_mean(self) -> float:
+        """The most that a 95% interval of such a mean can reach to either side."""
+        return half_width_of_mean(max(1, self.a_mean))
+
+    @property
+    def half_width_of_share(self) -> float:
+        return half_width_of_share(max(1, self.a_mean))
+
+
+def intent_of(rows: Sequence[Mapping[str, Any]], is_answered: Callable[[Question], bool]) -> Intent:
+    """`rows`: of the sample; questions left are in an order that tells nothing of their kind."""
+    asked = [row for row in rows if not row["kind"].startswith(CALIBRATION)]
+    questions = dict.fromkeys(
+        one for row in asked if (one := question_of(row)) is not None and not is_answered(one)
+    )
+    order = np.random.default_rng(0).permutation(len(questions))
+    waiting = list(questions)
+    pairs = [row for row in asked if row["kind"] == PAIR and not row["swapped"]]
+    counts = Counter({(row["strategy"], row["a"], row["b"]): 0 for row in pairs})
+    counts.update(
+        (row["strategy"], row["a"], row["b"]) for row in pairs if question_of(row) is not None
+    )
+    return Intent(
+        pairs=len(pairs),
+        controls=sum(row["kind"] != PAIR for row in asked),
+        without_text=sum(question_of(row) is None and not row["swapped"] for row in asked),
+        to_ask=[waiting[number] for number in order.tolist()],
+        a_mean=min(counts.values(), default=0),
+    )
+
 
 JOURNAL = "judging/journal.jsonl"
 _REDRAW = (

@@ -1,25 +1,75 @@
-"""`saematch figures`: the paper's figures from a run directory's tables, kept like any other output.
+"""The report and the paper's figures written into a run directory, kept like any other output.
 
-A figure is drawn again if a table, the settings, this code or matplotlib has changed since.  What a run
-lacks the data of is said, with the command that makes them; files of it that an earlier call left, from
-data that are gone, are taken away.  An altered file keeps back those figures alone that need it.
+Either is made again where anything that it is made from, or its code, has changed since; a figure also with
+another matplotlib.  What a run lacks the data of is said, with the command that makes them; files of it that
+an earlier call left, from data that are gone, are taken away.  An altered file keeps back those figures alone
+that need it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saematch._io import files
-from saematch.errors import InputError
+from saematch.errors import InputError, SaematchError
+from saematch.report.page import render_report
 from saematch.store.build import Progress, code_of
 from saematch.store.directory import KeptFile, RunDirectory
+from saematch.store.manifest import made_with
 from saematch.store.names import FIGURES, REPORT_NAME
 from saematch.store.reader import Run, holding_run, open_run
 from saematch.store.schema import canonical_json
 
 if TYPE_CHECKING:
     from saematch.figures.paper import PaperFigure
+
+
+def write_report(directory: str | Path) -> bool:
+    """Render `report.html` from everything else that is finished; whether it was made again."""
+    with holding_run(directory) as held:
+        return _write(held)
+
+
+@contextmanager
+def reported(directory: str | Path) -> Iterator[None]:
+    """Write the report after what is done within, also where an error ended it: what was answered is kept."""
+    try:
+        yield
+    except SaematchError:
+        with suppress(SaematchError):
+            write_report(directory)
+        raise
+    write_report(directory)
+
+
+def _write(held: RunDirectory) -> bool:
+    reads = [
+        held.kept(name)
+        for name in held.names()
+        if name != REPORT_NAME and not name.startswith(FIGURES)
+    ]
+    decides = {
+        "code": report_code(),
+        "config": held.manifest["config"],
+        "saes": held.manifest["saes"],
+        "notes": held.manifest["notes"],
+        "packages": made_with(held.manifest),
+        "reads": [[file.name, file.sha256] for file in reads],
+    }
+    inputs = files.sha256(canonical_json(decides).encode())
+    if held.is_finished(REPORT_NAME, inputs):
+        return False
+    text = render_report(open_run(held.path))
+    held.keep(REPORT_NAME, text.encode(), inputs, reads)
+    return True
+
+
+def report_code() -> list[str]:
+    """sha256 of the files that make the page: a page of another version is rendered again."""
+    return code_of("report/*.*", "store/following.py")
+
 
 FORMATS = ("svg", "png")
 
@@ -84,7 +134,7 @@ def _tables(held: RunDirectory) -> list[KeptFile]:
 
 def _keep(held: RunDirectory, run: Run, figure: "PaperFigure", reads: Sequence[KeptFile]) -> Drawn:
     from saematch.figures.data import NotInRunError
-    from saematch.figures.output import to_png, to_svg
+    from saematch.figures.style import to_png, to_svg
 
     names = tuple(f"{FIGURES}{figure.name}.{kind}" for kind in FORMATS)
     inputs = _inputs(held, figure.name, reads)

@@ -1,1 +1,0 @@
-"""`saematch describe` and `saematch explain`: descriptions of a run's features."""

@@ -1,1 +1,0 @@
-"""`saematch judge`: a run's matched features put before a judge."""
