@@ -13,9 +13,15 @@ if TYPE_CHECKING:
     from saematch.loading import Suite, inspect_sae, load_sae, load_suite
     from saematch.loading.suite import choose_suite
     from saematch.matching.consistency import Consistency, pw_mcc
-    from saematch.matching.correspondence import compose, inverse, permute_features
+    from saematch.matching.correspondence import (
+        Correspondence,
+        compose,
+        inverse,
+        permute_features,
+    )
     from saematch.matching.match import match, match_pairs, measure, price_curve, verify_matching
     from saematch.matching.matched import Matching
+    from saematch.matching.matchers import Matcher, Transport, register
     from saematch.matching.paths import FeaturePaths, chain
     from saematch.sae import SAE, FoldedSAE, fold_thresholds
     from saematch.semantics.chat.chat import Chat
@@ -53,6 +59,7 @@ _HOMES = {
         "pw_mcc",
     ),
     "saematch.matching.correspondence": (
+        "Correspondence",
         "compose",
         "inverse",
         "permute_features",
@@ -65,6 +72,11 @@ _HOMES = {
         "verify_matching",
     ),
     "saematch.matching.matched": ("Matching",),
+    "saematch.matching.matchers": (
+        "Matcher",
+        "Transport",
+        "register",
+    ),
     "saematch.matching.paths": (
         "FeaturePaths",
         "chain",
@@ -91,15 +103,18 @@ __all__ = [
     "Certified",
     "Chat",
     "Consistency",
+    "Correspondence",
     "EmbeddingJudge",
     "FeaturePaths",
     "FoldedSAE",
     "InputError",
     "LLMJudge",
+    "Matcher",
     "Matching",
     "Run",
     "SaematchError",
     "Suite",
+    "Transport",
     "UnsupportedError",
     "UsageError",
     "Verification",
@@ -120,6 +135,7 @@ __all__ = [
     "permute_features",
     "price_curve",
     "pw_mcc",
+    "register",
     "solve",
     "verify",
     "verify_matching",

@@ -197,7 +197,7 @@ class Correspondence:
             raise UsageError(
                 f"expected a map from {self.d_b} features, got one from {following.d_a}"
             )
-        product = coo_array(self._matrix() @ following._matrix())
+        product = coo_array(self.matrix @ following.matrix)
         return Correspondence.of_pairs(
             product.row.astype(np.int64),
             product.col.astype(np.int64),
@@ -237,5 +237,7 @@ class Correspondence:
             }
         )
 
-    def _matrix(self) -> csr_array:
+    @property
+    def matrix(self) -> csr_array:
+        """The weights as a sparse matrix [d_a, d_b]."""
         return csr_array((self.weights, self.partners, self.starts), shape=(self.d_a, self.d_b))

@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float64
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from saematch.assignment import Assignment, Certified, Verification, verify
 from saematch.errors import UsageError
 from saematch.matching.correspondence import UNMATCHED, Correspondence, Permutation
 from saematch.matching.matched import Found, Matching, Settings, Side, same_features
-from saematch.matching.matchers import MAIN, matcher, matchers
+from saematch.matching.matchers import MAIN, Matcher, matchers
+from saematch.matching.matchers import matcher as matcher_of
 from saematch.matching.strategies import (
     Problem,
     Unmatched,
@@ -106,6 +109,7 @@ def measured(
         cosine[i] = (row_a * row_b).sum(dim=1) / torch.where(norms > 0, norms, 1.0)
         decoder[i] = row_a.sub_(row_b).square_().mean(dim=1)
         encoder[i] = encoder_a[i].double().sub_(encoder_b[j]).square_().mean(dim=1)
+    pair_cosine, unexplained = _of_mixes(decoder_a, decoder_b, found.correspondence)
     bias[matched] = (a.b_enc[matched].double() - b.b_enc[partner].double()).square()
     totals = {"decoder": decoder * a.d_model, "encoder": encoder * a.d_model, "bias": bias}
     cost = sum(weight * totals[part] for part, weight in weights.items())
@@ -123,6 +127,8 @@ def measured(
         mse_encoder=encoder.numpy(),
         mse_bias=bias.numpy(),
         cosine=cosine.numpy(),
+        pair_cosine=pair_cosine,
+        unexplained=unexplained,
         margin=np.full(a.d_sae, np.nan) if found.margin is None else found.margin,
         assignment=found.proof,
         notes=found.notes,
@@ -132,11 +138,42 @@ def measured(
     )
 
 
+def _of_mixes(
+    rows: Tensor, columns: Tensor, correspondence: Correspondence
+) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " d_a"]]:
+    """Decoder cosine of every pair, and the share of each row that no multiple of its mix of partners explains."""
+    cosines = np.empty(len(correspondence.partners))
+    unexplained = np.ones(correspondence.d_a)
+    matrix, starts = correspondence.matrix, correspondence.starts
+    for first in range(0, correspondence.d_a, ROWS_PER_BLOCK):
+        stop = min(first + ROWS_PER_BLOCK, correspondence.d_a)
+        part = matrix[first:stop]
+        if not part.nnz:
+            continue
+        of_b, place = np.unique(part.indices, return_inverse=True)
+        theirs = columns[torch.from_numpy(of_b.astype(np.int64))].double().numpy()
+        mine = rows[first:stop].double().numpy()
+        weights = csr_array((part.data, place, part.indptr), shape=(stop - first, len(of_b)))
+        of_a = np.repeat(np.arange(stop - first), np.diff(part.indptr))
+        pairs = slice(starts[first], starts[stop])
+        cosines[pairs] = _cosines(mine[of_a], theirs[place])
+        unexplained[first:stop] = 1 - np.maximum(_cosines(mine, weights @ theirs), 0) ** 2
+    return cosines, unexplained
+
+
+def _cosines(
+    one: Float64[np.ndarray, "n d"], other: Float64[np.ndarray, "n d"]
+) -> Float64[np.ndarray, " n"]:
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return np.einsum("nd,nd->n", one, other) / np.where(norms > 0, norms, 1.0)
+
+
 @torch.no_grad()
 def match(
     a: SAE | FoldedSAE,
     b: SAE | FoldedSAE,
     *,
+    matcher: Matcher | str | None = None,
     parts: Sequence[str] | Mapping[str, float] = PARTS,
     strategy: str = MAIN,
     scale: ScaleKind | None = None,
@@ -148,10 +185,11 @@ def match(
 ) -> Matching:
     """Match the features of `a` to those of `b`.
 
+    `matcher`: an object such as `Transport(partners=4)`, or a name as in `strategy`.
     `parts`: which parts enter the cost, or their weights.  `strategy`: `folded` (assignment on folded
     weights), `unfolded` (assignment on raw weights), `naive` (identity), `random` (one-to-one, by
-    `seed`), `cosine` (row-wise argmax of decoder cosine; not one-to-one), or a matcher that was
-    registered.  `scale`: what to fold (see
+    `seed`), `cosine` (row-wise argmax of decoder cosine; not one-to-one), `transport:4` (a mix of at most
+    four partners), `top_cosine:4`, or a matcher that was registered.  `scale`: what to fold (see
     `fold_thresholds`); a FoldedSAE is taken as it is.
 
     `unmatched_cost`: the price of leaving a feature of `a` without a partner, one number or [d_a], in
@@ -175,14 +213,14 @@ def match(
     if degenerate not in DEGENERATE:
         raise UsageError(f"expected degenerate to be apart or together, got {degenerate!r}")
     weights = part_weights(parts)
-    way = matcher(strategy)
+    way = matcher if isinstance(matcher, Matcher) else matcher_of(matcher or strategy)
     check_pair(a, b)
     if not way.needs_scale and scale is None and _lacks_thresholds(a, b):
         scale = "none"
     folded_a, folded_b = folded(a, scale), folded(b, scale)
     if unmatched_cost is not None and not way.assigns:
         takes = " or ".join(one.name for one in matchers() if one.assigns)
-        raise UsageError(f"expected strategy {takes} with an unmatched cost, got '{strategy}'")
+        raise UsageError(f"expected strategy {takes} with an unmatched cost, got '{way.name}'")
     settings = Settings(
         weights=weights,
         unmatched_cost=unmatched_cost,
@@ -194,7 +232,7 @@ def match(
         seed=seed,
     )
     found = way.match(folded_a, folded_b, settings)
-    return measured(folded_a, folded_b, found, weights, strategy, degenerate)
+    return measured(folded_a, folded_b, found, weights, way.name, degenerate)
 
 
 def match_pairs(
@@ -244,7 +282,7 @@ def verify_matching(a: SAE | FoldedSAE, b: SAE | FoldedSAE, matching: Matching) 
             f"expected a matching with a proof to verify, got strategy '{matching.strategy}'"
         )
     pair = folded(a, matching.scale), folded(b, matching.scale)
-    solved = solved_sides(*pair, matcher(matching.strategy).raw)
+    solved = solved_sides(*pair, matcher_of(matching.strategy).raw)
     problem = proven_problem(*solved, matching.parts, matching.unmatched_cost, matching.degenerate)
     proofs: list[tuple[Problem | None, Assignment | None]] = [(problem, matching.assignment)]
     if matching.degenerate == "together":

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from saematch.assignment import OPTIMAL_GAP, Assignment, Certified
+from saematch.errors import UsageError
 from saematch.matching.correspondence import UNMATCHED, Correspondence, Permutation
 from saematch.matching.strategies import Unmatched
 from saematch.notebook import curve, number, page
@@ -19,6 +20,7 @@ from saematch.types import Degenerate, ScaleKind
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,6 +99,11 @@ class Matching:
     """Squared difference of folded encoder biases."""
     cosine: Float64[np.ndarray, " d_a"]
     """Cosine of decoder rows."""
+    pair_cosine: Float64[np.ndarray, " n"]
+    """The same of every pair of `correspondence`, in its order."""
+    unexplained: Float64[np.ndarray, " d_a"]
+    """Share of each folded decoder row that no positive multiple of its mix of partners explains, from 0 to
+    1: 1 − cos² of the two; 1 where it has no partner."""
     margin: Float64[np.ndarray, " d_a"]
     """Proven lower bound on the rise of the solved total if the pair were forbidden, or, of an unmatched
     feature that had a price, if it had to be matched (where A is the smaller side); NaN where nothing
@@ -121,6 +128,28 @@ class Matching:
     def permutation(self) -> Permutation:
         """[d_a] `permutation[i] == j`: the partner of feature i, the strongest of several; -1: unmatched."""
         return self.correspondence.permutation
+
+    @property
+    def weights(self) -> "csr_array":
+        """[d_a, d_b] weights of the partners, sparse; a permutation has one 1 a row."""
+        return self.correspondence.matrix
+
+    def partners(self, feature: int) -> "pd.DataFrame":
+        """The partners of a feature of A, the strongest first: feature of B, weight, decoder cosine, status."""
+        import pandas as pd
+
+        if not 0 <= feature < self.a.d_sae:
+            raise UsageError(f"expected a feature from 0 to {self.a.d_sae - 1}, got {feature}")
+        some = slice(*self.correspondence.starts[feature : feature + 2])
+        of_b = self.correspondence.partners[some]
+        return pd.DataFrame(
+            {
+                "feature": of_b,
+                "weight": self.correspondence.weights[some],
+                "cosine": self.pair_cosine[some],
+                "status": self.b.status[of_b],
+            }
+        )
 
     @property
     def gap(self) -> float | None:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from saematch.errors import UsageError
 
@@ -182,6 +182,56 @@ class Correlation(Matcher):
         return 4 * d_a * d_b
 
 
+@dataclass(frozen=True, kw_only=True)
+class Transport(Matcher):
+    """Each feature as a non-negative mix of at most `partners` features of B (transport.py).
+
+    Named by how many: `transport_4`, or `transport:4` where a matcher is asked for.
+    """
+
+    partners: int = 4
+    power: float = 0.5
+    """Of the scale that undoes the shrinking of least squares: 0 none, 1 the feature's own norm."""
+    name: str = ""
+    label: str = ""
+    color: str = "#CC79A7"
+    marker: str = "D"
+    several: bool = True
+    family: ClassVar[str] = "transport"
+
+    def __post_init__(self) -> None:
+        if self.partners < 1:
+            raise UsageError(f"expected partners from 1, got {self.partners}")
+        words = f"{self.family.replace('_', ' ')}, {self.partners} partners"
+        for field, usual in (("name", f"{self.family}_{self.partners}"), ("label", words)):
+            object.__setattr__(self, field, getattr(self, field) or usual)
+        super().__post_init__()
+
+    def match(self, a: "FoldedSAE", b: "FoldedSAE", settings: "Settings") -> "Found":
+        from saematch.matching.matched import Found
+        from saematch.matching.transport import transport
+
+        return Found(transport(a, b, self.partners, self.power, self.candidates))
+
+    @property
+    def candidates(self) -> int | None:
+        """How many features of greatest cosine its partners are chosen from; None: the usual number."""
+        return None
+
+
+class TopCosine(Transport):
+    """The same weights for the `partners` features of greatest cosine."""
+
+    family: ClassVar[str] = "top_cosine"
+
+    @property
+    def candidates(self) -> int | None:
+        return self.partners
+
+
+FAMILIES: dict[str, type[Transport]] = {one.family: one for one in (Transport, TopCosine)}
+"""Matchers with a number of partners in their name: `matcher` makes those that are asked for."""
+
 BUILT_IN: tuple[Matcher, ...] = (
     AssignmentMatcher(
         name=FOLDED, label="folded (SAE Match)", color="#0072B2", marker="o",
@@ -207,6 +257,8 @@ BUILT_IN: tuple[Matcher, ...] = (
         name=CORRELATION, label="correlation argmax", color="#56B4E9", marker="P",
         dashes=(0, (5, 1, 1, 1)), needs_data=True, in_runs=False,
     ),
+    Transport(),
+    TopCosine(color="#882255", marker="d", dashes=(0, (3, 1, 1, 1)), in_runs=False),
 )  # fmt: skip
 """In the order in which a run makes them and tables list them."""
 
@@ -252,9 +304,17 @@ def is_matcher(name: str) -> bool:
 
 
 def matcher(name: str) -> Matcher:
-    """The matcher of a name; raises UsageError naming those there are."""
+    """The matcher of a name, such as `cosine`, `transport`, `transport:8`; raises UsageError naming those
+    there are."""
+    family, _, partners = name.replace(":", "_").rpartition("_")
+    if name in FAMILIES:
+        family, partners = name, str(FAMILIES[name]().partners)
+    if family in FAMILIES and partners.isdecimal():
+        made = FAMILIES[family](partners=int(partners))
+        return _registered.setdefault(made.name, made)
     if name not in _registered:
-        raise UsageError(f"expected a strategy of {', '.join(_registered)}, got '{name}'")
+        some = ", ".join(f"{one}:PARTNERS" for one in FAMILIES)
+        raise UsageError(f"expected a strategy of {', '.join(_registered)}, {some}, got '{name}'")
     return _registered[name]
 
 
