@@ -15,7 +15,7 @@ from saematch.errors import UsageError
 def choose_suite(
     l0: Mapping[int, Mapping[str, float]], target: float | None = None
 ) -> dict[int, str]:
-    """By layer, the key of the SAE to take.
+    """Choose one SAE per layer, with L0 as even as can be: its key, by layer.
 
     `l0`: by layer and key, the SAE's mean L0 (measure `l0` of `saematch evaluate`, or what its name says).
     Raises UsageError for layers without candidates and L0s that are not positive.

@@ -31,7 +31,7 @@ def check_permutation(permutation: np.ndarray, d_b: int, name: str = "permutatio
 
 
 def compose(first: Permutation, second: Permutation) -> Permutation:
-    """A→B→C as A→C: `second[first]`, where -1 absorbs."""
+    """Compose A→B and B→C into A→C: `second[first]`, where -1 absorbs."""
     check_permutation(first, len(second), "the first permutation")
     composed = np.full(len(first), UNMATCHED, dtype=np.int64)
     matched = first != UNMATCHED
@@ -61,7 +61,7 @@ def inverse(permutation: Permutation, d_b: int) -> Permutation:
 def permute_features(
     f: Float[Tensor, "*batch d_a"], permutation: Permutation, d_b: int
 ) -> Float[Tensor, "*batch d_b"]:
-    """Activations of A's features as activations of B's: added into place, not gathered.
+    """Turn activations of A's features into activations of B's: added into place, not gathered.
 
     `f_B[..., permutation[i]] += f_A[..., i]` over matched i; unmatched features contribute nothing.
     """
