@@ -29,7 +29,7 @@ KINDS = tuple(
 
 
 def steps_of(run: Run) -> pd.DataFrame:
-    """A row a step between live features."""
+    """A row per step between live features."""
     labels = labels_of_pairs(run)
     names = [name for name in run.directory.names(PAIR_SOURCES) if name.endswith(".parquet")]
     fired = pd.concat(pd.read_parquet(run.path / name) for name in names)

@@ -82,7 +82,7 @@ def test_readers(reader: str, kind: str, place) -> None:
 @pytest.mark.parametrize("kind", KINDS[:5])
 def test_where_a_run_is_to_be_written(kind: str, place) -> None:
     with (
-        pytest.raises(SaematchError, match=r"expected|expected"),
+        pytest.raises(SaematchError, match=r"expected|could not make"),
         RunDirectory(place(kind)).holding(),
     ):
         pass
@@ -192,12 +192,12 @@ def test_an_interrupt_says_what_is_kept_where_something_is(
     command: str, kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from saematch import cli
-    from saematch.cli import commands
+    from saematch.cli import entry
 
     def interrupted(*arguments, **keywords):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "app", interrupted)
+    monkeypatch.setattr(entry, "app", interrupted)
     monkeypatch.setattr(sys, "argv", ["saematch", "--debug", command, "x"])
     with pytest.raises(SystemExit) as stopped:
         cli.main()

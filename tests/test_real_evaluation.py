@@ -83,8 +83,8 @@ def test_findings_by_the_command_line(directory: Path) -> None:
     [
         (("--corpora", "nowhere"), 2, "web, wiki, code, or a file or folder"),
         (("--pairs", "12,19"), 2, "expected one of the layers"),
-        (("--quantiles", "half"), 2, "got 'half'"),
-        (("--model", "/nowhere/model"), 3, "expected the language model '/nowhere/model'"),
+        (("--quantiles", "half"), 2, "got a text: 'half'"),
+        (("--model", "/nowhere/model"), 3, "there is no folder '/nowhere/model'"),
     ],
 )
 def test_errors_are_one_or_two_lines(

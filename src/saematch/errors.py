@@ -12,7 +12,7 @@ MESSAGE_LINES = 8
 
 
 class SaematchError(Exception):
-    """Any failure that is the input's or the environment's doing, not a bug of ours.
+    """Any failure caused by the input or the environment, not by a bug of ours.
 
     `message`: of any length and with any characters; of one beyond `MESSAGE_CHARACTERS` or `MESSAGE_LINES`
     the beginning and the end are kept, which say what was expected and what to try.

@@ -293,7 +293,7 @@ def fold_thresholds(
     scale: ScaleKind | None = None,
     mean_activation: Float[Tensor, " d_sae"] | None = None,
 ) -> FoldedSAE:
-    """Fold a scale per feature into the weights (SAE Match, eq. 4); `threshold` where none is named.
+    """Fold a scale per feature into the weights (SAE Match, eq. 4); `threshold` by default.
 
     `scale`: `threshold` (s = θ), `decoder_norm` (s = 1 / ‖W_dec row‖), `activation`
     (s = `mean_activation`, the mean of each feature's activation when it is active), or `none`

@@ -20,7 +20,7 @@ def keys_of(run: Path) -> list[str]:
 
 
 def features_of(run: Path, strategy: str = "folded") -> pd.DataFrame:
-    """A row a feature, with its step to the next layer under a strategy; missing is NaN or None."""
+    """A row per feature, with its step to the next layer under a strategy; missing is NaN or None."""
     keys = keys_of(run)
     paths = pd.read_parquet(run / "paths.parquet")
     judged = labels_of(run)

@@ -206,7 +206,7 @@ _VERSIONS = re.compile(r"\b(saematch|python|torch|numpy|pyarrow|lapjv|scipy) \d[
 
 
 def report_text(page: str) -> list[str]:
-    """What a reader of a report sees, a line a piece of text; pictures, scripts and versions left out."""
+    """What a reader of a report sees, a line per piece of text; pictures, scripts and versions left out."""
     page = re.sub(r"<(script|style|svg)\b.*?</\1>", " ", page, flags=re.DOTALL)
     pieces = html.unescape(re.sub(r"<[^>]+>", "\n", page)).splitlines()
     return [_VERSIONS.sub(r"\1 VERSION", " ".join(one.split())) for one in pieces if one.strip()]

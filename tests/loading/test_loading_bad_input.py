@@ -162,7 +162,7 @@ def test_a_config_that_is_not_json(tmp_path: Path, text: str) -> None:
 
 
 def test_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing at the path"):
+    with pytest.raises(InputError, match="nothing is at the path"):
         load_sae(str(tmp_path / "nothing"))
     folder = build.saelens(tmp_path)
     (folder / "cfg.json").unlink()

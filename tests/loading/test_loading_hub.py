@@ -55,7 +55,7 @@ def test_files_and_suites_at_the_hub(hub: Path) -> None:
 
 def test_a_file_that_is_not_there_is_named_with_what_is_near(hub: Path) -> None:
     build.gemma_scope(hub / REPOSITORY, 0, 105)
-    with pytest.raises(InputError, match=r"average_l0_102/params.npz.*not there.*average_l0_105"):
+    with pytest.raises(InputError, match=r"average_l0_102/params.npz.*near it.*average_l0_105"):
         load_suite("gemma-scope-2b/table1").load(0)
 
 
@@ -71,7 +71,7 @@ def test_a_path_stays_inside_its_repository(hub: Path, path: str) -> None:
         ("GatedRepoError", 403, "licence at https://huggingface.co/google/gemma-scope-2b-pt-res"),
         ("RepositoryNotFoundError", 401, "log in"),
         ("RevisionNotFoundError", 404, "revision"),
-        ("HfHubHTTPError", 401, "access refused"),
+        ("HfHubHTTPError", 401, "access to .* was refused"),
         ("HfHubHTTPError", 503, "the Hub answers"),
     ],
 )

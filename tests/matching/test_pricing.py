@@ -117,7 +117,7 @@ def test_pairs_of_a_suite_equal_single_matchings() -> None:
 
 @pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf"), np.ones(3)])
 def test_prices_that_are_none(price) -> None:
-    with pytest.raises(UsageError, match="price"):
+    with pytest.raises(UsageError, match="unmatched cost"):
         match(A, B, unmatched_cost=price)
 
 

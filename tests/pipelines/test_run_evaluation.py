@@ -174,7 +174,7 @@ def test_cut_off_between_batches_and_resumed(
 ) -> None:
     directory = matched(suite, tmp_path / "run")
     counted, asked = counting(model)
-    kept = evaluation_corpus.saved.to_bytes
+    kept = evaluation_corpus.saved.sums_to_bytes
     written = []
 
     def stop_at_third(found):
@@ -183,7 +183,7 @@ def test_cut_off_between_batches_and_resumed(
         written.append(1)
         return kept(found)
 
-    monkeypatch.setattr(evaluation_corpus.saved, "to_bytes", stop_at_third)
+    monkeypatch.setattr(evaluation_corpus.saved, "sums_to_bytes", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         evaluate(directory, SMALL, model=counted)
     assert asked.count("whole") == 3
@@ -262,10 +262,10 @@ def test_your_own_text(model: LanguageModel, suite, tmp_path) -> None:
 
 def test_settings_that_cannot_be_used(model, suite, finished, tmp_path) -> None:
     for settings, said in (
-        ({"documents": 0}, "documents from 1, got 0"),
-        ({"quantiles": (1.5,)}, "quantiles from 0 to 1, got 1.5"),
-        ({"corpora": ()}, "at least one corpus"),
-        ({"strategies": ("foldde",)}, "correlation, ridge, got 'foldde'"),
+        ({"documents": 0}, "documents to be a whole number from 1, got 0"),
+        ({"quantiles": (1.5,)}, r"quantiles to be numbers from 0 to 1, .* got a list: \[1.5\]"),
+        ({"corpora": ()}, r"corpora to be names, .* got a list: \[\]"),
+        ({"strategies": ("foldde",)}, "correlation, ridge, got a text: 'foldde'"),
     ):
         with pytest.raises(UsageError, match=said):
             EvaluationConfig(**settings)
@@ -357,7 +357,7 @@ def test_one_document_has_no_interval(model, suite, tmp_path) -> None:
     found = {one.name: one for one in findings(Evaluated(open_run(directory)))}
     assert found["b"].verdict == "does not hold"
     run(RunConfig(str(suite), random_draws=2, scale="none"), directory)
-    with pytest.raises(InputError, match="expected an evaluated run"):
+    with pytest.raises(InputError, match="has not been evaluated"):
         Evaluated(open_run(directory))
 
 
@@ -421,7 +421,7 @@ def test_a_runs_own_first_blocks(finished: Path, evaluated: Evaluated, monkeypat
     assert "all SAEs here have about the same" in by_name["c"].effect
     monkeypatch.setattr(Evaluated, "l0", lambda self, key: 100.0 if key == "3" else 30.0)
     (c,) = (one for one in find(finished, early_layers=4).findings if one.name == "c")
-    assert "a run over SAEs chosen so" in c.effect
+    assert "it takes a second run, over SAEs chosen so" in c.effect
     part = evaluated.within(3, 4)
     rows = evaluated.run.measures()
     rows = rows[(rows["measure"] == "causal_agreement") & (rows["strategy"] == "cosine")]
@@ -456,7 +456,7 @@ def test_the_headline_has_every_strategy(evaluated: Evaluated) -> None:
 
 def test_findings_need_an_evaluated_run(suite: Path, tmp_path: Path) -> None:
     directory = matched(suite, tmp_path / "run")
-    with pytest.raises(InputError, match="expected an evaluated run"):
+    with pytest.raises(InputError, match="has not been evaluated"):
         Evaluated(open_run(directory))
 
 
@@ -471,4 +471,4 @@ def test_page_and_figure_say_on_how_many_features_scores_are(finished: Path) -> 
     for one in evaluations(run_, list(run_.adjacent)):
         least, most = int(counts[one["corpus"]].min()), int(counts[one["corpus"]].max())
         assert one["features"] == (f"{least}" if least == most else f"{least} to {most}")
-    assert " features of the earlier SAE a pair" in caption_of(draw(run_, "7 right"))[1]
+    assert " features of each pair's earlier SAE" in caption_of(draw(run_, "7 right"))[1]

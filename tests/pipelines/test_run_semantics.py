@@ -448,9 +448,9 @@ def test_bad_input(directory: Path, chain_of_four: Path, tmp_path: Path) -> None
         judge(directory, JudgeConfig("persistence", starts=("99",)), Scripted())
     with pytest.raises(UsageError, match="later ones"):
         judge(directory, JudgeConfig("persistence", starts=("6",)), Scripted())
-    with pytest.raises(UsageError, match="no pairs for persistence"):
+    with pytest.raises(UsageError, match="persistence takes starting layers instead of pairs"):
         JudgeConfig("persistence", pairs=(("3", "4"),))
-    with pytest.raises(UsageError, match="no layers to start from for layers"):
+    with pytest.raises(UsageError, match="layers takes no starting layers"):
         JudgeConfig(starts=("3",))
     for wrong in ({"experiment": "x"}, {"samples": 1}, {"controls": 0}, {"strategies": ("x",)}):
         with pytest.raises(UsageError, match="expected"):

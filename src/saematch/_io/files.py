@@ -239,9 +239,9 @@ def is_plain_file(path: Path) -> bool:
 
 
 def _not_written(path: Path, error: OSError, size: int | None = None) -> InputError:
-    what = f"{size:,} bytes for {path}" if size is not None else f"to make {path}"
+    what = f"write {size:,} bytes to {path}" if size is not None else f"make {path}"
     return InputError(
-        f"could not write {what}: {error.strerror or error}; what was finished before is "
+        f"could not {what}: {error.strerror or error}; what was finished before is "
         "kept: make room (or allow writing there) and run the same command again"
     )
 

@@ -36,7 +36,7 @@ SAMPLE = 4096
 
 @dataclass(frozen=True)
 class Verification:
-    """What a check from scratch found."""
+    """Result of a check from scratch."""
 
     primal: float
     """Total cost of the pairs and of what is unmatched."""

@@ -80,7 +80,9 @@ def _report(error: Any) -> int:
         near = difflib.get_close_matches(getattr(error, "option_name", ""), flags, 1)
         said = f"{error.message}; did you mean {near[0]}" if near else describe()
         problem = printable(said.rstrip("."), MESSAGE_CHARACTERS)
-        if problem:  # else the help was shown, because nothing was asked
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(describe())
+        elif problem:
             context = getattr(error, "ctx", None)
             verb = f" {context.info_name}" if context is not None and context.parent else ""
             typer.echo(f"saematch: {problem}; try: saematch{verb} --help", err=True)

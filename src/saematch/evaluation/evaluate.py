@@ -40,7 +40,7 @@ def evaluate(
     seed: int = 0,
     offline: bool | None = None,
 ) -> "pd.DataFrame":
-    """A row a measure of the pair, by corpus and strategy, with 95% intervals.
+    """Measure a pair on the language model: one row per measure, corpus and strategy, with 95% intervals.
 
     The columns are those of `evaluation/measures.parquet` (docs/run-directory.md).  `model`: one that is
     loaded, a name on the Hub, a path; default: the model that A records.  `strategies`: of `folded`,

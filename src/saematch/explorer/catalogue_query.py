@@ -1,7 +1,7 @@
 """The query that puts all that finding and following need of one SAE's features into one table, and the
 rows of single features.
 
-A row a feature: where it is, the step from it to the next layer under every strategy, the nearest other
+A row per feature: where it is, the step from it to the next layer under every strategy, the nearest other
 feature, how often the two are active together, what it activates on, its top logits, what it is said to mean,
 how a judge labelled the pair.
 

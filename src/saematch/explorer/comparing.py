@@ -229,7 +229,7 @@ def _other_than(one: str, there: Sequence[str]) -> str:
 
 
 def _compared(one: str, other: str, measured: bool, judged: bool) -> str:
-    """A row a live feature that either strategy pairs, with both partners, their scores and labels."""
+    """A row per live feature that either strategy pairs, with both partners, their scores and labels."""
     columns, joins = [], []
     tables = "read_parquet($samples, filename = true)", "read_parquet($answers)"
     scores = _SCORES if measured else _NO_SCORES

@@ -1,4 +1,4 @@
-"""Figures: a run in, a matplotlib Figure out; one function a figure of the paper (paper.py).
+"""Figures: a run in, a matplotlib Figure out; one function per figure of the paper (paper.py).
 
     from saematch.figures import draw
     draw(open_run("DIR"), "mse")          # or 3, its number in the paper

@@ -59,7 +59,7 @@ class Corpus:
 
 
 def command(run: "Run", verb: str, flags: str = "") -> str:
-    """A command on this run's directory, as one would type it."""
+    """A command on this run's directory, as you would type it."""
     return on_directory(run.path, verb, flags)
 
 

@@ -125,7 +125,7 @@ def judged_shares(run: "Run") -> Figure:
 
 
 def _stack(ax: Axes, rows: pd.DataFrame, pairs: list[tuple[str, str]]) -> None:
-    """A bar a pair, SAME at the bottom; intervals of SAME and of DIFFERENT at their edges."""
+    """A bar per pair, SAME at the bottom; intervals of SAME and of DIFFERENT at their edges."""
     index = pd.MultiIndex.from_tuples(pairs)
     x, floor = np.arange(len(pairs)), np.zeros(len(pairs))
     for measure, (_, color) in LABEL_FILLS.items():

@@ -193,7 +193,7 @@ def panels(
 
 
 def depth_lines(pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Line]:
-    """A line a layer pair, from dark to light with depth."""
+    """A line per layer pair, from dark to light with depth."""
     found = {}
     names = map(label, shortened(arrows(pairs)))
     for number, ((a, b), name) in enumerate(zip(pairs, names, strict=True)):

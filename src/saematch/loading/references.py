@@ -174,7 +174,7 @@ def checkpoint_at(place: Place, layer: int | None = None) -> Checkpoint:
 
 
 def load_sae(reference: str, *, layer: int | None = None) -> SAE:
-    """The SAE that a reference names, in canonical form (docs/formats.md).
+    """Load the SAE that a reference names, in canonical form (docs/formats.md).
 
     `layer` says the layer where neither config nor path does, and wins over the path's; the config's
     it must not contradict (docs/formats.md).  Weights that need no rewriting stay memory-mapped in

@@ -166,7 +166,7 @@ class Suite:
 
 @os_errors_in_words("read")
 def load_suite(reference: str, *, layers: Sequence[int] | None = None) -> Suite:
-    """The suite that a reference names: a preset, `release:` with an optional filter, or a folder.
+    """Open the suite that a reference names: a preset, `release:` with an optional filter, or a folder.
 
     `layers` selects; the order is always that of depth.  Raises as `load_sae`; UsageError for a
     layer that is not there or is asked for twice, InputError where two SAEs cannot be told apart.

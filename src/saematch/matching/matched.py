@@ -76,7 +76,7 @@ class Side:
 class Matching:
     """A map from the features of A to those of B, and what each pair is worth.
 
-    Per-feature arrays have one entry a feature of A; NaN where it is unmatched.
+    Per-feature arrays have one entry per feature of A; NaN where it is unmatched.
     """
 
     a: Side

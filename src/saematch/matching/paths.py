@@ -29,7 +29,7 @@ EXAMPLES = 5
 
 @dataclass(frozen=True, eq=False)
 class FeaturePaths:
-    """Features through consecutive SAEs; step arrays have one column a pair of adjacent SAEs."""
+    """Features through consecutive SAEs; step arrays have one column per pair of adjacent SAEs."""
 
     sides: tuple[Side, ...]
     """The SAEs in order of depth."""

@@ -30,7 +30,7 @@ class Judged:
     experiment: str
     judge: str
     table: "pa.Table"
-    """A row a measure (docs/run-directory.md)."""
+    """A row per measure (docs/run-directory.md)."""
     about: Mapping[str, Any]
     """Identity of the judge, settings, verdict on its controls."""
 

@@ -1,8 +1,8 @@
 """A Matching as tables of the run directory, and back.
 
-A table of matchings has one row a feature, with its strongest partner.  Where features have several partners,
-or one of another weight than 1, a table of correspondences has them all; the matching's table names its
-sha256, so that whatever is made from the one is made from the other.
+A table of matchings has one row per feature, with its strongest partner.  Where features have several
+partners, or one of another weight than 1, a table of correspondences has them all; the matching's table names
+its sha256, so that whatever is made from the one is made from the other.
 """
 
 from collections.abc import Mapping

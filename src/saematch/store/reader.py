@@ -28,7 +28,7 @@ _FOLLOWED: dict[str, str] = {
 
 @dataclass(frozen=True, eq=False)
 class Run(Tables):
-    """A finished (or half finished) run; `open_run` makes one."""
+    """A finished or half-finished run; `open_run` makes one."""
 
     def _repr_html_(self) -> str:
         """Its adjacent pairs, and their mean decoder MSE."""
@@ -87,7 +87,7 @@ class Run(Tables):
 
 
 def open_run(directory: str | Path) -> Run:
-    """The run in a directory; raises InputError if there is none or its manifest was altered."""
+    """Open the run in a directory; raises InputError if there is none or its manifest was altered."""
     run = Run(RunDirectory(directory))
     if run.manifest["config"] is None:
         raise InputError(f"the run in {directory} has not started")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def figures_drawn(drawn: "Sequence[Drawn]", directory: Path) -> None:
-    """A row a figure that was drawn; for the others what they lack, and the command that makes it, or
+    """A row per figure that was drawn; for the others what they lack, and the command that makes it, or
     the altered file that keeps them back."""
     table = new_table("figure", "file")
     for one in drawn:

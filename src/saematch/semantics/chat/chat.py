@@ -335,7 +335,7 @@ REPLY_TOKENS = 80
 class Chat(Endpoint):
     """A model behind an endpoint, how to ask it and how much.
 
-    Raises UsageError for settings that cannot be.
+    Raises UsageError for impossible settings.
     """
 
     def ask(

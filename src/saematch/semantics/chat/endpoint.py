@@ -103,7 +103,7 @@ NO_KEY = "none"
 class Endpoint(Config):
     """A model behind an endpoint, and the limits of asking it.
 
-    Raises UsageError for settings that cannot be.
+    Raises UsageError for impossible settings.
     """
 
     model: str

@@ -97,7 +97,7 @@ class Judge(Protocol):
 
 
 def judge(pairs: Sequence[Sequence[str]], judge: Judge) -> "pd.DataFrame":
-    """A row a pair of descriptions: first, second, and what the judge said of them.
+    """Ask a judge about pairs of descriptions: one row per pair, with what the judge said.
 
     Columns besides the two texts: outcome, label (DIFFERENT, MAYBE, SAME; missing if there is none),
     score, reason, reply, model, attempts, seconds, prompt_tokens, completion_tokens, cost.  Judges:

@@ -26,7 +26,7 @@ NAME_CHARACTERS = 80
 
 @dataclass(frozen=True)
 class LLMJudge:
-    """Asks a chat's model for a reason and a label; implements `Judge`."""
+    """A judge that asks a chat's model for a reason and a label; implements `Judge`."""
 
     chat: Chat
     attempts: int = 3
