@@ -141,7 +141,8 @@ def measured(
 def _of_mixes(
     rows: Tensor, columns: Tensor, correspondence: Correspondence
 ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " d_a"]]:
-    """Decoder cosine of every pair, and the share of each row that no multiple of its mix of partners explains."""
+    """Decoder cosine of every pair, and the share of each row that no multiple of its mix of partners
+    explains."""
     cosines = np.empty(len(correspondence.partners))
     unexplained = np.ones(correspondence.d_a)
     matrix, starts = correspondence.matrix, correspondence.starts

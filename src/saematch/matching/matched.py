@@ -135,7 +135,8 @@ class Matching:
         return self.correspondence.matrix
 
     def partners(self, feature: int) -> "pd.DataFrame":
-        """The partners of a feature of A, the strongest first: feature of B, weight, decoder cosine, status."""
+        """The partners of a feature of A, the strongest first: feature of B, weight, decoder cosine,
+        status."""
         import pandas as pd
 
         if not 0 <= feature < self.a.d_sae:
@@ -276,6 +277,7 @@ class Matching:
                 "mse_decoder": self.mse_decoder,
                 "mse_encoder": self.mse_encoder,
                 "cosine": self.cosine,
+                "unexplained": self.unexplained,
                 "margin": self.margin,
                 "certain": self.certain,
             }

@@ -9,8 +9,8 @@ With u_j the unit decoder rows of B and w the folded decoder row of a feature of
    coefficients of all that have joined are fitted again, t = argmin ½ tᵀGt − cᵀt over t ≥ 0 with G their
    Gram matrix and c their products with w (Bruckstein, Elad and Zibulevsky, "On the uniqueness of
    nonnegative sparse solutions to underdetermined systems of equations", IEEE TIT 2008, section IV).
-3. Least squares shrinks: ‖Σ t_j u_j‖ is ‖w‖ times the cosine between the two.  The coefficients are multiplied
-   by γ = (‖w‖ / ‖Σ t_j u_j‖)^power: 0 leaves least squares, 1 keeps the norm, ½ is between them.
+3. Least squares shrinks: ‖Σ t_j u_j‖ is ‖w‖ times the cosine between the two.  The coefficients are
+   multiplied by γ = (‖w‖ / ‖Σ t_j u_j‖)^power: 0 leaves least squares, 1 keeps the norm, ½ is between them.
 
 Folding changes none of this but the units: it multiplies w and rows of B by positive numbers, and
 t_j u_j stays what it is.  The weight of a partner is t_j over the norm of its folded row.
@@ -93,7 +93,7 @@ def mixtures(
     candidates: int = CANDIDATES,
 ) -> Mixture:
     """Each row as a mix of at most `partners` of the unit rows (1. and 2. above)."""
-    n, d = rows.shape
+    d = rows.shape[1]
     candidates = min(candidates, len(unit))
     partners = min(partners, candidates)
     step = max(1, min(ENTRIES // (candidates * d), ENTRIES // len(unit)))

@@ -63,6 +63,7 @@ def kept_matching(file: KeptFile) -> KeptMatching:
         status_b[features] = kind
     status_a = columns["status"].astype(object)
     price = details["unmatched_cost"]
+    found, pair_cosine = _correspondence(file, columns["partner"], columns["cosine"], details)
     return KeptMatching(
         a=Side(details["layer_a"], details["a"], "", details["d_a"], status_a),
         b=Side(details["layer_b"], details["b"], "", details["d_b"], status_b),
@@ -70,12 +71,14 @@ def kept_matching(file: KeptFile) -> KeptMatching:
         strategy=details["strategy"],
         parts=details["parts"],
         scale=details["scale"],
-        correspondence=_correspondence(file, columns["partner"], details),
+        correspondence=found,
         cost=columns["cost"],
         mse_decoder=columns["mse_decoder"],
         mse_encoder=columns["mse_encoder"],
         mse_bias=np.full(details["d_a"], np.nan),
         cosine=columns["cosine"],
+        pair_cosine=pair_cosine,
+        unexplained=columns["unexplained"],
         margin=columns["margin"],
         assignment=None,
         notes=tuple(details["notes"]),
@@ -86,30 +89,31 @@ def kept_matching(file: KeptFile) -> KeptMatching:
     )
 
 
-def encode_correspondence(correspondence: Correspondence, details: Mapping[str, Any] = {}) -> bytes:
+def encode_correspondence(matching: Matching, details: Mapping[str, Any] = {}) -> bytes:
     """The table of all partners."""
-    frame = correspondence.to_frame()
-    sizes = {"d_a": correspondence.d_a, "d_b": correspondence.d_b}
+    frame = matching.correspondence.to_frame().assign(cosine=matching.pair_cosine)
+    sizes = {"d_a": matching.a.d_sae, "d_b": matching.b.d_sae}
     columns = {name: frame[name].to_numpy() for name in CORRESPONDENCES.names}
     return CORRESPONDENCES.encode(columns, {**details, **sizes})
 
 
-def kept_correspondence(file: KeptFile) -> tuple[Correspondence, dict[str, Any]]:
-    """The map in such a table, and its metadata."""
+def kept_correspondence(file: KeptFile) -> tuple[Correspondence, np.ndarray, dict[str, Any]]:
+    """The map in such a table, the cosine of each pair, and the metadata."""
     table, details = file.table()
-    features, partners, weights = (
-        table[name].to_numpy() for name in ("feature", "partner", "weight")
+    features, partners, weights, cosines = (
+        table[name].to_numpy() for name in ("feature", "partner", "weight", "cosine")
     )
     found = Correspondence.of_pairs(features, partners, weights, details["d_a"], details["d_b"])
-    return found, details
+    return found, cosines, details
 
 
 def _correspondence(
-    file: KeptFile, partners: np.ndarray, details: Mapping[str, Any]
-) -> Correspondence:
+    file: KeptFile, partners: np.ndarray, cosine: np.ndarray, details: Mapping[str, Any]
+) -> tuple[Correspondence, np.ndarray]:
     if SHA256 not in details:
-        return Correspondence.of_permutation(partners, details["d_b"])
+        found = Correspondence.of_permutation(partners, details["d_b"])
+        return found, cosine[found.features]
     slug = parts_slug(details["parts"])
     name = correspondence_name(details["a"], details["b"], details["strategy"], slug)
     root = file.path.parents[len(PurePosixPath(file.name).parts) - 1]
-    return kept_correspondence(KeptFile(name, root / name, details[SHA256]))[0]
+    return kept_correspondence(KeptFile(name, root / name, details[SHA256]))[:2]

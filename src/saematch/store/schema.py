@@ -137,6 +137,12 @@ MATCHINGS = Table(
         ),
         Column("cosine", FLOAT, "-1 to 1", "cosine of decoder rows; null: unmatched", True),
         Column(
+            "unexplained",
+            FLOAT,
+            "0 to 1",
+            "share of the decoder row that no multiple of its mix of partners explains",
+        ),
+        Column(
             "margin",
             FLOAT,
             "as cost, of the problem that was solved",
@@ -162,6 +168,7 @@ CORRESPONDENCES = Table(
             "",
             "what an activation of the feature, on folded weights, is multiplied by to be the partner's",
         ),
+        Column("cosine", FLOAT, "-1 to 1", "cosine of decoder rows"),
     ),
 )
 

@@ -97,7 +97,7 @@ class Fitting:
             if matcher(strategy).several:
                 name = correspondence_name(*pair, strategy, of.slug)
                 call_for(of.held, name, hashes[pair])
-                of.held.keep(name, encode_correspondence(correspondence), hashes[pair])
+                of.held.keep(name, encode_correspondence(matching), hashes[pair])
                 partners = [of.held.kept(name)]
             details = details_of(matching, *(file.sha256 for file in partners))
             data = MATCHINGS.encode(matching_columns(matching), details)

@@ -284,7 +284,7 @@ def find_partners(task: MatchingTask, files: Sequence[KeptFile]) -> Output:
     """`correspondences/{strategy}/{parts}/{a}--{b}.parquet` of a matcher of several partners."""
     started = time.perf_counter()
     found = _matched(task)
-    data = encode_correspondence(found.correspondence, {"notes": list(found.notes)})
+    data = encode_correspondence(found, {"notes": list(found.notes)})
     return Output(data, {"total": time.perf_counter() - started})
 
 
@@ -306,9 +306,7 @@ def _matched(task: MatchingTask) -> Matching:
 def compose_pair(task: CompositionTask, files: Sequence[KeptFile]) -> Output:
     """`matchings/{composition}/{parts}/{a}--{b}.parquet`: adjacent maps, composed."""
     started = time.perf_counter()
-    composed, through = _composed(files)
-    a, b = task.a.folded(task.scale), task.b.folded(task.scale)
-    found = measure(a, b, composed, parts=dict(task.parts), strategy=task.strategy)
+    found, through = _composed(task, files)
     data = MATCHINGS.encode(matching_columns(found), {**details_of(found), **through})
     return Output(data, {"total": time.perf_counter() - started})
 
@@ -318,17 +316,17 @@ def compose_partners(task: CompositionTask, files: Sequence[KeptFile]) -> Output
     """`correspondences/{composition}/{parts}/{a}--{b}.parquet`: weights multiply along a way and add up over
     ways."""
     started = time.perf_counter()
-    composed, through = _composed(files)
-    return Output(
-        encode_correspondence(composed, through), {"total": time.perf_counter() - started}
-    )
+    found, through = _composed(task, files)
+    return Output(encode_correspondence(found, through), {"total": time.perf_counter() - started})
 
 
-def _composed(files: Sequence[KeptFile]) -> tuple[Correspondence, dict[str, Any]]:
+def _composed(task: CompositionTask, files: Sequence[KeptFile]) -> tuple[Matching, dict[str, Any]]:
     """Adjacent maps as one, and the keys that it passes through."""
     steps = [kept_matching(file) for file in files]
     composed = reduce(Correspondence.compose, (step.correspondence for step in steps))
-    return composed, {"through": [step.b.key for step in steps[:-1]]}
+    a, b = task.a.folded(task.scale), task.b.folded(task.scale)
+    found = measure(a, b, composed, parts=dict(task.parts), strategy=task.strategy)
+    return found, {"through": [step.b.key for step in steps[:-1]]}
 
 
 @stage("measure_partners")
@@ -336,7 +334,7 @@ def measure_partners(task: MatchingTask | CompositionTask, files: Sequence[KeptF
     """The table of matchings that belongs to a table of correspondences, which the stage reads."""
     started = time.perf_counter()
     (file,) = files
-    correspondence, about = kept_correspondence(file)
+    correspondence, _, about = kept_correspondence(file)
     a, b = task.a.folded(task.scale), task.b.folded(task.scale)
     found = measure(a, b, correspondence, parts=dict(task.parts), strategy=task.strategy)
     more = {name: about[name] for name in ("notes", "through") if name in about}
