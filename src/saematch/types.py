@@ -93,7 +93,7 @@ def find_feature(named: object, widths: Mapping[str, int]) -> tuple[str, int]:
 
 
 INTERVENTIONS = ("layer_drop", "reconstruct_current", "reconstruct_previous")
-"""What is measured beside matchings and needs no map of features."""
+"""What is measured besides matchings and needs no map of features."""
 RIDGE = "ridge"
 _REFOLDED = "_refolded"
 

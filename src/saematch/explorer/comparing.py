@@ -352,7 +352,7 @@ def _identity(run: RunFiles, key: str) -> str:
 
 
 def _compared_runs(place: int, one: str, other: str) -> str:
-    """A row a live feature that both runs may pair, of one pair of SAEs."""
+    """A row per live feature that both runs may pair, of one pair of SAEs."""
     columns = ", ".join(
         f"{side}.{step_column(name, strategy)} AS {name}_{side}"
         for side, strategy in (("one", one), ("other", other))

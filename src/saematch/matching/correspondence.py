@@ -43,7 +43,7 @@ def check_permutation(permutation: np.ndarray, d_b: int, name: str = "permutatio
 
 
 def compose(first: Permutation, second: Permutation) -> Permutation:
-    """A→B→C as A→C: `second[first]`, where -1 absorbs."""
+    """Compose A→B and B→C into A→C: `second[first]`, where -1 absorbs."""
     check_permutation(first, len(second), "the first permutation")
     composed = np.full(len(first), UNMATCHED, dtype=np.int64)
     matched = first != UNMATCHED

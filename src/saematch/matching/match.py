@@ -339,9 +339,9 @@ def price_curve(
     *,
     parts: Sequence[str] | Mapping[str, float] = PARTS,
 ) -> "pd.DataFrame":
-    """Share of features matched against the price of leaving them unmatched.
+    """Share of features matched against their unmatched cost.
 
-    A row a price: `price`, `quantile` (share of random live pairs that cost less), `matched` (features
+    One row per price: `price`, `quantile` (share of random live pairs that cost less), `matched` (features
     of A with a partner), `share` (of A's), `live_share` (of A's live features, those with a partner),
     `compared` (live features of A with a partner at every price), `cost` (mean over these), `gap`.
     `prices`: ascending; None: quantiles of random pairs' costs from 0.0001 to 0.5.

@@ -36,7 +36,7 @@ class Line:
 
 
 def headline(main: Evaluated) -> list[Line]:
-    """A line a strategy: means over adjacent pairs and corpora.  Of `random` the first draw."""
+    """A line per strategy: means over adjacent pairs and corpora.  Of `random` the first draw."""
     lines = []
     for strategy in listed():
         found: dict[str, Interval] = {}
