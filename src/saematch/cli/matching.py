@@ -61,6 +61,10 @@ def match(
     reference_a: Annotated[str, typer.Argument(metavar="REF_A", help="The earlier SAE.")],
     reference_b: Annotated[str, typer.Argument(metavar="REF_B", help="The later SAE.")],
     given: Annotated[dict[str, Any], Given(RunConfig, only=OF_MATCH)],
+    matcher: Annotated[
+        str | None,
+        typer.Option(help="How to match, e.g. cosine, or transport:4 for a few partners each."),
+    ] = None,
     fold: Annotated[
         bool, typer.Option("--fold/--no-fold", help="Fold thresholds into the weights first.")
     ] = True,
@@ -98,7 +102,8 @@ def match(
     from saematch.matching.match import match as match_saes
     from saematch.matching.match import price_curve as curve_of
     from saematch.matching.match import verify_matching
-    from saematch.matching.matchers import MAIN, UNFOLDED, data_free, matcher
+    from saematch.matching.matchers import MAIN, UNFOLDED, data_free
+    from saematch.matching.matchers import matcher as matcher_of
     from saematch.pipelines.exporting import write_matching
     from saematch.pipelines.matching.measures import compared_measures, measure_records
     from saematch.sae import fold_thresholds
@@ -119,7 +124,9 @@ def match(
             f"expected a .parquet file in an existing folder, got '{output}'; "
             "CSV and JSON come from saematch run and saematch export"
         )
-    chosen = MAIN if fold else UNFOLDED
+    if matcher is not None and not fold:
+        raise UsageError("--matcher says whether weights are folded; leave out --no-fold")
+    chosen = matcher_of(matcher or (MAIN if fold else UNFOLDED)).name
     with display.working(f"matching {reference_a} to {reference_b}", quiet=as_json):
         a, b = load_sae(reference_a), load_sae(reference_b)
         if not fold and scale is None and not (a.has_thresholds and b.has_thresholds):
@@ -135,7 +142,7 @@ def match(
         )
         matchings = {chosen: matching}
         for strategy in data_free() if compare else ():
-            fits = a.d_sae == b.d_sae or not matcher(strategy).needs_equal_widths
+            fits = a.d_sae == b.d_sae or not matcher_of(strategy).needs_equal_widths
             if strategy not in matchings and fits:
                 matchings[strategy] = match_saes(
                     *folded, parts=settings.parts, strategy=strategy, degenerate=settings.degenerate

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from saematch.configs.model import ModelSettings
-from saematch.configs.run import parse_pairs
+from saematch.configs.run import parse_matchers, parse_pairs
 from saematch.matching.matchers import MAIN, RANDOM, matchers
-from saematch.settings import parse_names, setting, unusable
+from saematch.settings import setting, unusable
 from saematch.types import RIDGE
 
 
 def parse_strategies(value: Any, name: str) -> tuple[str, ...]:
     """Names of matchers, those that are fitted to text among them, and of the ridge map."""
-    return parse_names(value, name, (*(one.name for one in matchers()), RIDGE))
+    return parse_matchers(value, name, lambda: (*(one.name for one in matchers()), RIDGE))
 
 
 def parse_quantiles(value: Any, name: str) -> tuple[float, ...]:

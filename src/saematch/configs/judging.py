@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from saematch.configs.run import parse_pairs
+from saematch.configs.run import parse_matchers, parse_pairs
 from saematch.errors import UsageError
 from saematch.matching.matchers import MAIN, matchers, usual_for_judges
 from saematch.settings import Config, parse_names, plain, setting
@@ -15,7 +15,7 @@ STRATA = 4
 
 def parse_strategies(value: Any, name: str) -> tuple[str, ...]:
     """Names of matchers, those that are fitted to text among them."""
-    return parse_names(value, name, [one.name for one in matchers()])
+    return parse_matchers(value, name, lambda: [one.name for one in matchers()])
 
 
 @dataclass(frozen=True)

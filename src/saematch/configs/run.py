@@ -2,14 +2,21 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from saematch._io.files import os_error_in_words, user_path
 from saematch.errors import UsageError
-from saematch.matching.matchers import MAIN, RANDOM, UNFOLDED, data_free, usual_in_runs
+from saematch.matching.matchers import (
+    MAIN,
+    RANDOM,
+    UNFOLDED,
+    data_free,
+    registered_names,
+    usual_in_runs,
+)
 from saematch.settings import (
     Config,
     as_text,
@@ -99,10 +106,16 @@ def parse_pairs(value: Any, name: str = "far") -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys(pairs))
 
 
+def parse_matchers(value: Any, name: str, known: Callable[[], Sequence[str]]) -> tuple[str, ...]:
+    """Names of matchers; `transport:8` makes that one known before `known` says which there are."""
+    items = parse_names(value, name)
+    return parse_names(registered_names(items), name, known())
+
+
 def parse_strategies(value: Any, name: str = "strategies") -> tuple[str, ...]:
     """Strategies from `folded,cosine` or a sequence of names; in their canonical order."""
+    items = parse_matchers(value, name, data_free)
     known = data_free()
-    items = parse_names(value, name, known)
     if MAIN not in items:
         raise UsageError(
             f"expected '{MAIN}' among the strategies, since paths are made of it, got "

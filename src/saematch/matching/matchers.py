@@ -10,7 +10,7 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -257,7 +257,7 @@ BUILT_IN: tuple[Matcher, ...] = (
         name=CORRELATION, label="correlation argmax", color="#56B4E9", marker="P",
         dashes=(0, (5, 1, 1, 1)), needs_data=True, in_runs=False,
     ),
-    Transport(),
+    Transport(in_runs=False),
     TopCosine(color="#882255", marker="d", dashes=(0, (3, 1, 1, 1)), in_runs=False),
 )  # fmt: skip
 """In the order in which a run makes them and tables list them."""
@@ -316,6 +316,15 @@ def matcher(name: str) -> Matcher:
         some = ", ".join(f"{one}:PARTNERS" for one in FAMILIES)
         raise UsageError(f"expected a strategy of {', '.join(_registered)}, {some}, got '{name}'")
     return _registered[name]
+
+
+def registered_names(names: Sequence[str]) -> list[str]:
+    """Names as `matcher` takes them, such as `transport:8`, as those of its matchers; others as they are."""
+    members = (re.fullmatch(r"(\w+?)(?:[:_]\d+)?", one) for one in names)
+    return [
+        matcher(one).name if member is not None and member[1] in FAMILIES else one
+        for one, member in zip(names, members, strict=True)
+    ]
 
 
 def data_free() -> tuple[str, ...]:

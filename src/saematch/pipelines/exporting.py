@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 from saematch._io import files
 from saematch.errors import UsageError
 from saematch.matching.matched import Matching
-from saematch.matching.matchers import compositions
+from saematch.matching.matchers import compositions, matcher
 from saematch.pipelines.matching.measures import details_of
-from saematch.store.matchings import matching_columns
+from saematch.store.matchings import encode_correspondence, matching_columns
 from saematch.store.names import matching_name
 from saematch.store.reader import Run
 from saematch.store.schema import MATCHINGS
@@ -81,6 +81,11 @@ def _without_formulas(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def write_matching(matching: Matching, path: str | Path) -> None:
-    """Write one matching as Parquet, in the columns and details that a run directory has."""
-    columns = matching_columns(matching)
-    files.write_atomically(files.user_path(path), MATCHINGS.encode(columns, details_of(matching)))
+    """Write one matching as Parquet, in the columns and details that a run directory has: one row per
+    feature, or, where features may have several partners, one per pair."""
+    details = details_of(matching)
+    if matcher(matching.strategy).several:
+        data = encode_correspondence(matching, details)
+    else:
+        data = MATCHINGS.encode(matching_columns(matching), details)
+    files.write_atomically(files.user_path(path), data)
