@@ -1,6 +1,6 @@
 """Files that appear whole or not at all, and the folder of what can be made or downloaded again.
 
-1. Write the bytes to a temporary file in the same folder (`.NAME.partial`, created again).
+1. Write the bytes to a temporary file in the same folder (`.NAME.partial`, which must not be there yet).
 2. fsync it, so that its bytes are on the disk before its name is.
 3. Rename it over the final name, and fsync the folder, so that the name is on the disk too.
 
