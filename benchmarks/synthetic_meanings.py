@@ -1,5 +1,5 @@
-"""What features of a synthetic run are said to mean: how they are active, examples, descriptions,
-judgements."""
+"""What features of a synthetic run are said to mean: how often they are active, examples,
+descriptions, judgements."""
 
 from collections.abc import Sequence
 from itertools import pairwise

@@ -152,7 +152,7 @@ def _files(recipe: Recipe, runs: Sequence[PlannedRun], settings: Settings) -> It
     root = recipe.root(settings)
     if uses_hub(settings) and not hub_is_reachable():
         yield (
-            "expected the Hub (huggingface.co), got it out of reach; connect, or give --saes, --model and "
+            "the Hub (huggingface.co) is out of reach; connect, or give --saes, --model and "
             "--offline"
         )
         if not settings.saes:
@@ -188,7 +188,7 @@ def _licence(recipe: Recipe, settings: Settings) -> Iterator[str]:
         auth_check(name)
     except (errors.GatedRepoError, errors.RepositoryNotFoundError):
         yield (
-            f"expected access to {name}, got that it is gated and this account has none; accept the licence "
+            f"expected access to {name}, which is gated, got an account without it; accept the licence "
             f"at {page} and sign in (hf auth login, or HF_TOKEN)"
         )
     except Exception as error:
@@ -220,8 +220,7 @@ def _endpoint(settings: Settings) -> Iterator[str]:
         return
     if status in (401, 403):
         yield (
-            f"expected a key that {url} takes in {settings.key_variable}, got that it was refused "
-            f"({status})"
+            f"expected a key that {url} takes in {settings.key_variable}, got one that it refused ({status})"
         )
 
 

@@ -55,7 +55,7 @@ def _repeat(recipe: Recipe, settings: Settings, checks_only: bool, anyway: bool)
     missing = not_drawn(work.run())
     print(f"Summary: {Path(settings.out, NAME)}")
     if missing:
-        raise SaematchError(f"expected every planned figure, got not drawn: {'; '.join(missing)}")
+        raise SaematchError(f"these planned figures could not be drawn: {'; '.join(missing)}")
 
 
 def stated(recipe: Recipe, runs: Sequence[PlannedRun], needs: Needs) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from saematch._io import files
 from saematch.errors import InputError, SaematchError
+from saematch.matching.matchers import matchers
 from saematch.report.page import render_report
 from saematch.store.build import Progress, code_of
 from saematch.store.directory import KeptFile, RunDirectory
@@ -52,6 +53,7 @@ def _write(held: RunDirectory) -> bool:
     ]
     decides = {
         "code": report_code(),
+        "looks": _looks(),
         "config": held.manifest["config"],
         "saes": held.manifest["saes"],
         "notes": held.manifest["notes"],
@@ -68,7 +70,16 @@ def _write(held: RunDirectory) -> bool:
 
 def report_code() -> list[str]:
     """sha256 of the files that make the page: a page of another version is rendered again."""
-    return code_of("report/*.*", "store/following.py")
+    return code_of("report/*.*", "pipelines/evaluation/summary.py", *_FIGURES_CODE)
+
+
+_FIGURES_CODE = ("figures/*.py", "store/following.py")
+"""What draws figures, those of the report among them, and what they say of steps."""
+
+
+def _looks() -> list[list[object]]:
+    """How each strategy is named and drawn: its matcher says that, which need not be one of ours."""
+    return [[one.name, one.label, one.color, one.marker, one.dashes] for one in matchers()]
 
 
 FORMATS = ("svg", "png")
@@ -168,7 +179,8 @@ def _inputs(held: RunDirectory, name: str, reads: Sequence[KeptFile]) -> str:
 
     decides = {
         "figure": name,
-        "code": code_of("figures/*.py"),
+        "code": code_of(*_FIGURES_CODE),
+        "looks": _looks(),
         "matplotlib": matplotlib.__version__,
         "config": held.manifest["config"],
         "saes": held.manifest["saes"],

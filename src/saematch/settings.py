@@ -35,7 +35,7 @@ class Setting:
 def setting(default: Any, help: str, **facts: Any) -> Any:
     """A field with what `Setting` knows of it.
 
-    `default`: `dataclasses.MISSING` if there is none; a function makes it again for each config.
+    `default`: `dataclasses.MISSING` if there is none; a function makes a new one for each config.
     """
     metadata = {_KEY: Setting(help, **facts)}
     if callable(default):

@@ -29,7 +29,6 @@ TEXTS = (
     "Numbers follow: 1 2 3 5 8 13 21.",
 )
 MODEL = tiny_model("llama")
-SPACE = {"d_model": WIDTH, "d_sae": 24}
 
 
 def sae(layer: int, seed: int, activation="jumprelu") -> SAE:

@@ -25,6 +25,7 @@ from saematch.figures.captions import (
     wrap,
 )
 from saematch.figures.style import new_figure
+from saematch.matching.matchers import Matcher, registering
 from saematch.pipelines import Run, RunDirectory, open_run
 from saematch.rendering import draw_figures
 
@@ -149,6 +150,17 @@ def test_figures_are_kept_and_not_drawn_again(copied: Path) -> None:
     draw_figures(copied, ["mse"])
     assert path.read_bytes() == data
     assert RunDirectory(copied).read("paths.parquet") == other
+
+
+def test_figures_of_strategies_that_look_otherwise_are_drawn_again(copied: Path) -> None:
+    """Matchers say how they look, so that the code of figures alone does not decide it."""
+    draw_figures(copied, ["mse"])
+    path = copied / "figures" / "mse.svg"
+    stamp, data = path.stat().st_mtime_ns, path.read_bytes()
+    with registering(Matcher(name="another", label="another", color="#123456", marker="o")):
+        draw_figures(copied, ["mse"])
+    assert path.stat().st_mtime_ns != stamp
+    assert path.read_bytes() == data  # it is not in this run
 
 
 def test_an_altered_file_keeps_back_those_that_need_it(

@@ -312,7 +312,7 @@ def test_changed_saes_are_refused(model, tmp_path) -> None:
     suite = write_suite(tmp_path / "suite")
     directory = matched(suite, tmp_path / "run")
     write_suite(suite, seed=5)
-    with pytest.raises(InputError, match="got 3 changed or gone; run saematch run again"):
+    with pytest.raises(InputError, match="but 3 has changed or is gone; run saematch run again"):
         evaluate(directory, SMALL, model=model)
 
 

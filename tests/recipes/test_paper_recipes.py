@@ -314,7 +314,7 @@ def test_unmet_needs_are_refused_in_words(
     assert code == InputError.exit_code
     for words in (
         "expected a CUDA device",
-        "expected the Hub (huggingface.co), got it out of reach",
+        "the Hub (huggingface.co) is out of reach",
         "expected a key for https://api.openai.com/v1 in the environment variable OPENAI_API_KEY",
         "Nothing was started; --anyway starts all the same",
     ):

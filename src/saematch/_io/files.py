@@ -1,6 +1,6 @@
 """Files that appear whole or not at all, and the folder of what can be made or downloaded again.
 
-1. Write the bytes to a temporary file in the same folder (`.NAME.partial`, created again).
+1. Write the bytes to a temporary file in the same folder (`.NAME.partial`, which must not be there yet).
 2. fsync it, so that its bytes are on the disk before its name is.
 3. Rename it over the final name, and fsync the folder, so that the name is on the disk too.
 
@@ -38,7 +38,7 @@ FOLDER_FSYNC_REFUSED = {
 def os_errors_in_words(what: str, path: str | Path | None = None) -> Iterator[None]:
     """Turn the system's errors, those of `what` is done here, into InputError with path and reason.
 
-    `what`: as in "expected to {what}"; `path`: named where the system's error names none.
+    `what`: as in "could not {what}"; `path`: named where the system's error names none.
     """
     try:
         yield
@@ -53,7 +53,7 @@ def os_error_in_words(
     named = error.filename if isinstance(error.filename, str | Path) else path
     where = f" {named}" if named is not None and str(named) else ""
     reason = error.strerror or str(error) or type(error).__name__
-    return InputError(f"expected to {what}{where}, got: {reason}; {_remedy(error.errno)}")
+    return InputError(f"could not {what}{where}: {reason}; {_remedy(error.errno)}")
 
 
 def _remedy(number: int | None) -> str:

@@ -1,1 +1,1 @@
-"""What each command is asked to do, as one checked value a command."""
+"""What each command is asked to do, as one checked value per command."""

@@ -226,7 +226,7 @@ class RunConfig(Config):
             with user_path(path).open("rb") as file:
                 values = tomllib.load(file)
         except OSError as error:
-            raise UsageError(str(os_error_in_words(error, "read a config at", path))) from error
+            raise UsageError(str(os_error_in_words(error, "read the config", path))) from error
         except (
             ValueError,
             RecursionError,

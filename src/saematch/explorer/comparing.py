@@ -119,7 +119,7 @@ def compare(
     values: dict[str, Any] = dict(labels)
     measured = _usable(
         lambda: {"scores": run.file(run.pair_sources[corpus])} if corpus else {},
-        "activation_count",
+        "scores",
         left_out,
     )
     if measured:

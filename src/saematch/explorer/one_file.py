@@ -164,7 +164,7 @@ def _carried(
 def _evidence(
     explorer: Explorer, names: Iterable[str], progress: Progress | None
 ) -> dict[str, dict[str, Any]]:
-    """What stands behind every feature, by question and its name; a question an SAE, not a feature."""
+    """What stands behind every feature, by question and its name; a question per SAE, not per feature."""
     wanted = by_key(_named(names))
     of = explorer.first, explorer.database
     found: dict[str, dict[str, Any]] = {"evidence": {}, "candidates": {}, "judgements": {}}

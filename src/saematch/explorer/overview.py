@@ -7,6 +7,7 @@ from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.catalogue_query import strategies
 from saematch.explorer.run_files import RunFiles
 from saematch.matching.matchers import MAIN, matcher
+from saematch.store.following import StepWarning
 from saematch.store.manifest import on_directory, run_again
 from saematch.store.names import JUDGEMENTS_NAME, PATHS_NAME, candidates_name
 
@@ -27,6 +28,7 @@ def overview(catalogue: Catalogue) -> dict[str, Any]:
             {"name": one.name, "label": one.label, "color": one.color, "one_to_one": one.one_to_one}
             for one in map(matcher, strategies_of(run))
         ],
+        "warnings": [str(kind) for kind in StepWarning],
         "corpora": list(run.pair_sources),
         "sources": list(
             dict.fromkeys(source for key in run.keys for source, _ in run.descriptions(key))

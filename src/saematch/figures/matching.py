@@ -78,7 +78,7 @@ def mse_by_pair(measures: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> Fig
 
 
 def cost_distribution(costs: dict[tuple[str, str], np.ndarray]) -> Figure:
-    """The distribution of the cost of live pairs, one violin a layer pair, with its quartiles."""
+    """The distribution of the cost of live pairs, one violin per layer pair, with its quartiles."""
     figure, (ax,) = new_figure(2.8, width=BESIDE)
     kept = list(costs.values())
     drawn = [values for values in kept if len(values)]

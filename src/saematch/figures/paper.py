@@ -130,7 +130,7 @@ def chosen_figures(wanted: Sequence[str]) -> list[PaperFigure]:
             near = get_close_matches(one, [figure.name for figure in FIGURES], 1)
             meant = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(
-                f"expected figures by name or number in the paper; got '{one}'{meant}; there are {there}"
+                f"expected figures by name or number in the paper, got '{one}'{meant}; there are {there}"
             )
     return [figure for figure in FIGURES if any(map(figure.is_called, wanted))]
 

@@ -185,7 +185,7 @@ def _through(steps: Sequence[Sequence[Step]], key: str, feature: int) -> _Column
 
 
 def _draw_column(ax: Axes, column: _Column, aside: float, layout: Layout, words: Described) -> None:
-    """One path: a box a layer, an arrow a step."""
+    """One path: a box per layer, an arrow per step."""
     color, width = main_line().color, layout.width
     for step in column.path:
         box, live = layout.boxes[step.key], step.status == "live"

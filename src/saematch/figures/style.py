@@ -1,4 +1,4 @@
-"""How all figures look: one colour, marker and dash a strategy, everywhere the same; and the same bytes for
+"""How all figures look: one colour, marker and dash per strategy, everywhere the same; and the same bytes for
 the same figure.
 
 Colours of strategies are those that their matchers name (matching/matchers.py); those of corpora

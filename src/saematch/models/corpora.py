@@ -104,7 +104,7 @@ def load_corpus(name: str, count: int, seed: int = 0, offline: bool | None = Non
     if not found:
         why = f": {faults[0]}" if faults else ""
         raise InputError(
-            f"expected text in {path} (plain text, or JSONL with `text`), found none{why}"
+            f"expected text in {path} (plain text, or JSONL with `text`), got none{why}"
         )
     random.Random(seed).shuffle(found)
     texts, cut = zip(*found[:count])

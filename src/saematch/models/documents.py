@@ -27,7 +27,7 @@ class Documents:
     token_ids: tuple[tuple[int, ...], ...]
     """BOS first; where the tokenizer has none, the first token takes its part."""
     too_short: int
-    """Texts, and ends of texts, that were left out: fewer than two tokens next to BOS."""
+    """Texts, and ends of texts, that were left out: fewer than two tokens besides BOS."""
     has_bos: bool
     text_of: tuple[int, ...]
     """For each document the number of the text that it is, or is a piece of."""
@@ -120,7 +120,7 @@ class Documents:
                 break
         if not found:
             raise InputError(
-                f"expected documents of at least two tokens in {corpus.name} ({corpus.origin}), found "
+                f"expected documents of at least two tokens in {corpus.name} ({corpus.origin}), got "
                 "none; try another corpus"
             )
         ordered = sorted(found)

@@ -252,7 +252,7 @@ class _Experiment:
             raise UsageError(
                 f"expected the sample of {name} that {', '.join(others)} judged "
                 f"({_listed(old, differ)}), got other settings ({_listed(new, differ)}); leave them "
-                f"away to judge the same sample, or {_REDRAW}"
+                f"out to judge the same sample, or {_REDRAW}"
             )
 
     def _check_questions(self, others: Sequence[str], data: bytes) -> None:

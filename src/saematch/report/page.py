@@ -266,7 +266,7 @@ def _short(value: float | None) -> float | None:
 
 
 def evaluations(run: "Run", adjacent: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """One entry a corpus; empty where nothing was evaluated."""
+    """One entry per corpus; empty where nothing was evaluated."""
     from markupsafe import Markup
 
     from saematch.figures import measured_by_pair, to_svg
@@ -322,7 +322,7 @@ def has_descriptions(run: "Run") -> bool:
 
 
 def judgements(run: "Run") -> list[dict[str, Any]]:
-    """One entry an experiment and judge; empty where nothing was judged."""
+    """One entry per experiment and judge; empty where nothing was judged."""
     return [_entry(run, one) for one in judged(run)]
 
 

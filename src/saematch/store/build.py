@@ -1,4 +1,4 @@
-"""How outputs of a run directory are made: one step an output, made again only where what decides it changed.
+"""How a run directory is made: one step per output, made again only where what decides it changed.
 
 A step names its stage, a function of a picklable task and of the files it reads.  Its output is finished when
 it is there, unaltered, and was made from inputs of the same hash.  What is drawn or indexed from tables is

@@ -152,7 +152,7 @@ class RunDirectory:
         return sorted(name for name in self.manifest["outputs"] if name.startswith(prefix))
 
     def is_current(self, name: str) -> bool:
-        """Whether an output is there and of the run as it is now (directory.py)."""
+        """Whether an output is there and of the run as it is now (`is_current`)."""
         return is_current(self.manifest, name)
 
     def current_names(self, prefix: str = "") -> list[str]:

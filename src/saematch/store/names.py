@@ -94,7 +94,7 @@ def features_name(key: str) -> str:
 
 
 def examples_name(key: str) -> str:
-    """Path of the table of where they do."""
+    """Path of the table of an SAE's max-activating examples."""
     return f"examples/{key}.parquet"
 
 

@@ -227,7 +227,7 @@ MEASURES = Table(
         Column("corpus", TEXT, "", "corpus it was measured on; '': from the weights alone"),
         Column("strategy", TEXT, "", "how the pair was matched; '': of the pair itself"),
         Column("parts", TEXT, "", "parts and weights of the cost, as in the path; '': none"),
-        Column("measure", TEXT, "", "what was measured (the measures are listed below)"),
+        Column("measure", TEXT, "", "what was measured (measures.md lists them)"),
         Column("value", FLOAT, "the measure's", "the value; null: not defined", True),
         Column("low", FLOAT, "the measure's", "lower end of its range; null: it has none", True),
         Column("high", FLOAT, "the measure's", "upper end of its range; null: it has none", True),
@@ -253,7 +253,7 @@ DOCUMENTS = Table(
 
 _FEATURES = (
     Column("features", INTS, "", "features that were active in the document"),
-    Column("counts", INTS, "tokens", "on how many tokens each of them did"),
+    Column("counts", INTS, "tokens", "on how many tokens each of them was"),
 )
 
 
@@ -297,7 +297,7 @@ PAIRS = Table(
         Column("a", TEXT, "", "the earlier SAE's key"),
         Column("b", TEXT, "", "the later SAE's key"),
         Column("corpus", TEXT, "", "corpus it was measured on"),
-        Column("strategy", TEXT, "", "folded, unfolded, cosine or correlation"),
+        Column("strategy", TEXT, "", "whose partner it is"),
         Column("feature", INT, "", "feature of a"),
         Column("partner", INT, "", "feature of b"),
         Column("activation_count", INT, "tokens", "on which the feature was active"),

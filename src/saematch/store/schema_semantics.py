@@ -110,7 +110,7 @@ RESULTS = Table(
         Column("strategy", TEXT, "", "that paired them; '': controls"),
         Column("a", TEXT, "", "key of the first SAE; '': all pairs of SAEs"),
         Column("b", TEXT, "", "key of the second"),
-        Column("measure", TEXT, "", "what was measured (the measures are listed below)"),
+        Column("measure", TEXT, "", "what was measured (measures.md lists them)"),
         Column("value", FLOAT, "the measure's", "the value; null: not defined", True),
         Column("low", FLOAT, "the measure's", "lower end of its 95% interval; null: none", True),
         Column("high", FLOAT, "the measure's", "upper end; null: none", True),

@@ -104,7 +104,7 @@ class Tables:
         return self._frame(name)
 
     def paths(self) -> "pd.DataFrame":
-        """A row a (path, layer)."""
+        """One row per (path, layer)."""
         return self._frame(PATHS_NAME)
 
     def measures(self) -> "pd.DataFrame":

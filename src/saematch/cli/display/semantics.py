@@ -31,7 +31,7 @@ def described_json(run: "Run") -> dict[str, Any]:
 
 
 def described_summary(run: "Run", flags: str = "") -> None:
-    """A line an SAE and source, and an example of each; descriptions from halves are left out.
+    """A line per SAE and source, and an example of each; descriptions from halves are left out.
 
     `flags`: by which a judge finds what was made just now.
     """

@@ -13,7 +13,6 @@ const RANGE_FIELDS = SORTS.filter(([name]) => !["layer", "activation_count"].inc
 const MEASURED = ["phi", "lift", "active"]; // known of runs that were evaluated
 const LEAST_FIRST = ["layer", "mse", "cost", "quantile"]; // of the others the greatest are of interest
 const SHARE = "share"; // of a feature's activation that is on the token that is looked for
-const WARNINGS = ["not live", "costly", "nearer", "by direction", "not certain", "near tie", "never together", "judged different"];
 
 function field(label, control) {
   const id = newId("field");
@@ -70,7 +69,7 @@ function searchForm(asked, run) {
         field("Status", choice("status", asked, [["live", "live"], ["dead", "dead"], ["degenerate", "degenerate"]], "any")),
         field("Judge’s label", choice("label", asked, [["SAME", "SAME"], ["MAYBE", "MAYBE"], ["DIFFERENT", "DIFFERENT"]], "any")),
         field("Step", choice("pairs", asked, [["live", "both live"], ["left out", "not both live"], ["dies", "dies"], ["born", "born here"]], "any")),
-        field("Warnings", choice("warnings", asked, [["none", "none"], ["some", "some"], ...WARNINGS.map(kind => [kind, kind])], "any")),
+        field("Warnings", choice("warnings", asked, [["none", "none"], ["some", "some"], ...run.warnings.map(kind => [kind, kind])], "any")),
         field("Pair is certain", choice("certain", asked, [["yes", "yes"], ["no", "no"]], "either")),
         others.length ? field("Nearest by", choice("strategy", asked, run.matchers.map(one => [one.name, one.label]))) : null,
         others.length ? field(`Where ${run.main} differs from`, choice("differs", asked, others.map(one => [one, one]), "–")) : null,

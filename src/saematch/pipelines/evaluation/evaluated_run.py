@@ -260,8 +260,8 @@ def members_of(held: RunDirectory, run: Run) -> tuple[dict[str, Member], dict[st
     changed = [k for k in before if k not in saes or saes[k]["sha256"] != before[k]["sha256"]]
     if changed:
         raise InputError(
-            f"expected the SAEs that {held.path} was made of, got {changed[0]} changed or gone; "
-            "run saematch run again"
+            f"expected the SAEs that {held.path} was made of, but {changed[0]} has changed or is "
+            "gone; run saematch run again"
         )
     return members, {key: int(sae["d_sae"]) for key, sae in saes.items()}
 

@@ -1,7 +1,7 @@
 """`saematch run`: every stage over a whole suite, every result kept in a run directory.
 
 1. Resolve the suite, hash the SAEs' files, say what they are in the manifest.
-2. Plan: one step an output, each with the stage that makes it.  For every pair, adjacent ones first, in
+2. Plan: one step per output, each with the stage that makes it.  For every pair, adjacent ones first, in
    order of depth: its matchings, for non-adjacent pairs whose ends lie on one chain the compositions of
    the adjacent ones too; the measures of all these over the same features; candidates, consistency.
    Then the paths; the measures of the weights; all measures in one table.  In this order at most two

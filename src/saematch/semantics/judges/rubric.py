@@ -122,7 +122,7 @@ RUBRIC = _rubric()
 RUBRIC_SHA256 = sha256(
     json.dumps([RUBRIC, _task(Question("", "")), REMINDER, SCHEMA, MOST_CHARACTERS]).encode()
 )
-"""Of everything that is said beside the two descriptions."""
+"""Of everything that is said besides the two descriptions."""
 
 
 REPEATED = "\ufffc"

@@ -124,7 +124,7 @@ def _text(value: object) -> str:
 EXPORTS = "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com/v1"
 SITE = "https://www.neuronpedia.org"
 FOLDER = "explanations"
-"""Some sources have others next to it, one per explainer: `explanations-gpt-4o-mini`."""
+"""Some sources have others next to them, one per explainer: `explanations-gpt-4o-mini`."""
 GAP = 3
 """Batches in a row that may be missing before a later one."""
 LAST_BATCH = 1 << 16
