@@ -23,13 +23,13 @@ def straight(i: int, j: int, document: int, tokens: int) -> float:
     ids = torch.tensor([DOCUMENTS.token_ids[document][:tokens]])
     streams, base = MODEL.capture_and_predict(ids, [1, 2])
     f_a, f_b = A.encode(streams[1][0]), B.encode(streams[2][0])
-    fires = [t for t in range(1, ids.shape[1]) if f_a[t, i] > 0]
+    active = [t for t in range(1, ids.shape[1]) if f_a[t, i] > 0]
     changes = []
     for sae, f, k, block in ((A, f_a, i, 1), (B, f_b, j, 2)):
         stream = streams[block].clone()
-        for t in fires:
+        for t in active:
             stream[0, t] -= f[t, k] * sae.W_dec[k]
-        change = (MODEL.predict_from(ids, block, stream) - base)[0, fires].double()
+        change = (MODEL.predict_from(ids, block, stream) - base)[0, active].double()
         changes.append((change - change.mean(dim=1, keepdim=True)).flatten())
     size = changes[0].norm() * changes[1].norm()
     return float(changes[0] @ changes[1] / size) if size > 1e-9 else 0.0

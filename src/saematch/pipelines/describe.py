@@ -25,8 +25,8 @@ from saematch.semantics.descriptions.describing import (
     ACTIVATIONS,
     DescribedFeatures,
     ReadTexts,
-    context_rows,
     describe_features,
+    example_rows,
     feature_rows,
     half_source,
 )
@@ -184,7 +184,7 @@ class _Describing:
         made_from = [sae_file(self.held.path, key, member.sha256)]
         data = FEATURES.encode(feature_rows(model, found), about)
         self.held.keep(features_name(key), data, inputs, made_from)
-        rows = context_rows(model, texts, found)
+        rows = example_rows(model, texts, found)
         self.held.keep(examples_name(key), EXAMPLES.encode(rows, about), inputs, made_from)
         made_from = [self.held.kept(examples_name(key))]
         for source, some in found.descriptions.items():

@@ -242,7 +242,7 @@ def feature_rows(model: LanguageModel, described: DescribedFeatures) -> dict[str
     }
 
 
-def context_rows(
+def example_rows(
     model: LanguageModel, texts: ReadTexts, described: DescribedFeatures
 ) -> dict[str, Any]:
     """Columns of `examples/{key}.parquet`, by feature, half and rank."""

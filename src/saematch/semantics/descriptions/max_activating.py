@@ -259,8 +259,8 @@ class _Watched:
         inside &= document[near] == document[token[chosen]][:, None]
         wanted = near * self.d_sae + feature[chosen][:, None]
         where = np.searchsorted(keys, wanted).clip(0, max(0, len(keys) - 1))
-        fires = inside & (keys[where] == wanted) if len(keys) else inside
-        return np.where(fires, value[where] if len(keys) else 0, 0).astype(np.float32)
+        active = inside & (keys[where] == wanted) if len(keys) else inside
+        return np.where(active, value[where] if len(keys) else 0, 0).astype(np.float32)
 
     def _merge(
         self,
