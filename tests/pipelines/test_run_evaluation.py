@@ -174,7 +174,7 @@ def test_cut_off_between_batches_and_resumed(
 ) -> None:
     directory = matched(suite, tmp_path / "run")
     counted, asked = counting(model)
-    kept = evaluation_corpus.saved.sums_to_bytes
+    kept = evaluation_corpus.collecting.sums_to_bytes
     written = []
 
     def stop_at_third(found):
@@ -183,7 +183,7 @@ def test_cut_off_between_batches_and_resumed(
         written.append(1)
         return kept(found)
 
-    monkeypatch.setattr(evaluation_corpus.saved, "sums_to_bytes", stop_at_third)
+    monkeypatch.setattr(evaluation_corpus.collecting, "sums_to_bytes", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         evaluate(directory, SMALL, model=counted)
     assert asked.count("whole") == 3

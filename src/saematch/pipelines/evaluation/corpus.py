@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from saematch._io import files
-from saematch.evaluation import collecting as saved
+from saematch.evaluation import collecting
 from saematch.evaluation.ablation import causal_agreement, sample
 from saematch.evaluation.collecting import Collected, Condition, PairInputs, collect, conditions_of
 from saematch.evaluation.fitting import TOKENS_PER_DIMENSION, fit, fitting_documents, passes
@@ -213,7 +213,7 @@ class CorpusEvaluation:
         )
         for found in batches:
             path = of.held.file(f"{UNFINISHED}/{identity}-{number}.npz")
-            files.write_atomically(path, saved.sums_to_bytes(found))
+            files.write_atomically(path, collecting.sums_to_bytes(found))
             parts.append(found)
             number += 1
             done |= {row["document"] for row in found.documents}
@@ -264,7 +264,7 @@ class CorpusEvaluation:
         for path in sorted(self.of.held.file(UNFINISHED).glob("*.npz")):
             part = None
             if path.name.startswith(f"{identity}-"):
-                part = saved.sums_from_bytes(path.read_bytes(), conditions)
+                part = collecting.sums_from_bytes(path.read_bytes(), conditions)
             if part is None:
                 files.remove(path)
             else:
