@@ -103,6 +103,7 @@ class _Writer(Meanings):
             solved = way.assigns
             cost = np.where(known, random.lognormal(2.0, 0.6, n), np.nan)
             margin = np.where(known & solved, random.lognormal(-1.0, 2.5, n), np.nan)
+            cosine = np.where(known, random.beta(2, 3, n), np.nan)
             step = {
                 "feature": np.arange(n),
                 "partner": partner,
@@ -111,7 +112,8 @@ class _Writer(Meanings):
                 "cost": cost,
                 "mse_decoder": cost / 500,
                 "mse_encoder": cost / 9000,
-                "cosine": np.where(known, random.beta(2, 3, n), np.nan),
+                "cosine": cosine,
+                "unexplained": 1 - np.nan_to_num(cosine) ** 2,
                 "margin": margin,
                 "certain": np.nan_to_num(margin) > 0.004,
             }

@@ -83,7 +83,7 @@ def test_findings_by_the_command_line(directory: Path) -> None:
     [
         (("--corpora", "nowhere"), 2, "web, wiki, code, or a file or folder"),
         (("--pairs", "12,19"), 2, "expected one of the layers"),
-        (("--quantiles", "half"), 2, "got a text: 'half'"),
+        (("--quantiles", "half"), 2, "got 'half'"),
         (("--model", "/nowhere/model"), 3, "there is no folder '/nowhere/model'"),
     ],
 )

@@ -138,15 +138,15 @@ def parse_names(value: Any, name: str, among: Sequence[str] = ()) -> tuple[str, 
     return tuple(items)
 
 
-_KINDS = {bool: "a truth value", int: "a whole number", float: "a decimal number", str: "a text",
+_KINDS = {bool: "a truth value", int: "a whole number", float: "a decimal number",
           list: "a list", tuple: "a list", dict: "a table", type(None): "nothing"}  # fmt: skip
 """What a value is, for people who write TOML and not Python."""
 
 
 def unusable(name: str, expected: str, value: object) -> UsageError:
     """The error for a setting's value, which is told in the words of TOML."""
-    kind = _KINDS.get(type(value), "a date or time")
-    return UsageError(f"expected {name} to be {expected}, got {kind}: {_as_toml(value)}")
+    kind = "" if isinstance(value, str) else f"{_KINDS.get(type(value), 'a date or time')}: "
+    return UsageError(f"expected {name} to be {expected}, got {kind}{_as_toml(value)}")
 
 
 def _as_toml(value: object) -> str:

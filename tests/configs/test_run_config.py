@@ -112,7 +112,7 @@ def test_what_cannot_be_used_is_said(values: dict[str, Any], words: str) -> None
     ("line", "said"),
     [
         ("seed = true", "expected seed to be a whole number from 0, got a truth value: true"),
-        ("seed = 'x'", "expected seed to be a whole number from 0, got a text: 'x'"),
+        ("seed = 'x'", "expected seed to be a whole number from 0, got 'x'"),
         (
             "random_draws = 2.5",
             "random_draws to be a whole number from 1, got a decimal number: 2.5",
@@ -129,7 +129,7 @@ def test_what_cannot_be_used_is_said(values: dict[str, Any], words: str) -> None
         ),
         (
             "parts = {bias = 'a'}",
-            "expected the weight of 'bias' in parts to be a number, got a text: 'a'",
+            "expected the weight of 'bias' in parts to be a number, got 'a'",
         ),
     ],
 )

@@ -79,13 +79,14 @@ def _report(error: Any) -> int:
         flags = getattr(error, "possibilities", None) or []
         near = difflib.get_close_matches(getattr(error, "option_name", ""), flags, 1)
         said = f"{error.message}; did you mean {near[0]}" if near else describe()
-        problem = printable(said.rstrip("."), MESSAGE_CHARACTERS)
+        problem = printable(said.removesuffix(".").replace("Value error, ", ""), MESSAGE_CHARACTERS)
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(describe())
         elif problem:
             context = getattr(error, "ctx", None)
             verb = f" {context.info_name}" if context is not None and context.parent else ""
-            typer.echo(f"saematch: {problem}; try: saematch{verb} --help", err=True)
+            then = " Try:" if problem.endswith("?") else "; try:"
+            typer.echo(f"saematch: {problem}{then} saematch{verb} --help", err=True)
         return UsageError.exit_code
     kind = type(error).__name__
     said = printable(error, MESSAGE_CHARACTERS)

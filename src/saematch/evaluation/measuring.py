@@ -213,11 +213,16 @@ class CorpusMeasures:
             yield from self._of_pair(pair, conditions)
 
     def values(self, pair: Pair, strategy: str, parts: str) -> dict[str, Values]:
-        """The measures of one condition of a pair (its first draw); empty if there is none."""
-        for condition, rows in self.found.conditions.get(pair, []):
-            if (condition.strategy, condition.parts, condition.draw) == (strategy, parts, 0):
-                return self._values(pair, condition, rows, self.weights)
-        return {}
+        """The measures of one condition of a pair, means over its draws; empty if there is none."""
+        draws = [
+            self._values(pair, condition, rows, self.weights)
+            for condition, rows in self.found.conditions.get(pair, [])
+            if (condition.strategy, condition.parts) == (strategy, parts)
+        ]
+        names = dict.fromkeys(name for draw in draws for name in draw)
+        return {
+            name: np.mean([draw[name] for draw in draws if name in draw], axis=0) for name in names
+        }
 
     def compared(self, pair: Pair) -> np.ndarray:
         """[d_a] bool: the features of A with a partner under every map of the pair that was measured;

@@ -200,7 +200,7 @@ def serve(
         except OSError as error:
             raise UsageError(
                 f"expected a free port, got {port}, which is in use ({error.strerror}); try port 0 "
-                "(in the command line --port 0), which stands for any free one"
+                "(on the command line --port 0), which stands for any free one"
             ) from error
         listening.listen()  # who is told the address may ask at once, and waits
         port = listening.getsockname()[1]

@@ -115,7 +115,7 @@ def intent_of(rows: Sequence[Mapping[str, Any]], is_answered: Callable[[Question
 
 JOURNAL = "judging/journal.jsonl"
 _REDRAW = (
-    "draw a new one with redraw=True (in the command line --redraw): results of other judges are then "
+    "draw a new one with redraw=True (on the command line --redraw): results of other judges are then "
     "of what they answered of it"
 )
 

@@ -120,7 +120,7 @@ def find(
     if early_layers is not None:
         if early is not None:
             raise UsageError(
-                "expected the first blocks once, got both early and early_layers (in the command line "
+                "expected the first blocks once, got both early and early_layers (on the command line "
                 "--early and --early-layers); take one away"
             )
         layers = [sae["layer"] for sae in main.run.manifest["saes"].values()]

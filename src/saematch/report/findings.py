@@ -13,6 +13,7 @@ import numpy as np
 from saematch.matching.matchers import FOLDED, NAIVE, UNFOLDED
 from saematch.pipelines.evaluation.results import Evaluated, difference
 from saematch.stats import Values, interval
+from saematch.store.manifest import on_directory
 from saematch.text import plural
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not measurable here"
@@ -31,7 +32,7 @@ EVEN = 1.5
 """Mean L0 of adjacent SAEs that differs by at most this factor is about the same."""
 PEAK = (50.0, 100.0)
 """Mean L0 that counts as near 70."""
-_EARLY = "a run over the first blocks, as early (in the command line --early)"
+_EARLY = "a run over the first blocks, as early (on the command line --early)"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def mse_order(main: Evaluated) -> Finding:
         for name in ("mse_decoder", "compared")
     )
     kept, gains, features = 0, [], []
-    for a, b in main.adjacent:
+    for a, b in main.run.adjacent:  # of weights alone: evaluated or not
         values = [table.get((a, b, s)) for s in (FOLDED, UNFOLDED, NAIVE)]
         if any(value is None for value in values):
             return _open("a", claim, "strategies folded, unfolded and naive in saematch run")
@@ -167,7 +168,7 @@ def parts(main: Evaluated) -> Finding:
         main.mean("matching_score", FOLDED, slug) for slug in (main.slug, "decoder", "encoder")
     )
     if whole is None or decoder is None or encoder is None:
-        return _open("f", claim, "evaluation with other parts")
+        return _open("f", claim, on_directory(main.run.path, "evaluate", "--other-parts"))
     near, far = decoder / whole - 1, encoder / whole - 1
     effect = (
         f"decoder alone {near[0]:+.1%} of all parts' score, encoder alone {far[0]:+.1%} (as a share; "
@@ -233,7 +234,9 @@ def quantiles(main: Evaluated) -> Finding:
         if strategy.startswith("quantile(")
     )
     if len(shares) < 2:
-        return _open("h", claim, "saematch evaluate --quantiles 0,0.25,0.5,0.75,1")
+        return _open(
+            "h", claim, on_directory(main.run.path, "evaluate", "--quantiles 0,0.25,0.5,0.75,1")
+        )
     explained = [_known(main.mean("explained_variance", f"quantile({q:g})")) for q in shares]
     steps = [a - b for a, b in pairwise(explained)]
     least = min(steps, key=lambda step: step[0])
@@ -275,4 +278,5 @@ def _first(values: Values | None) -> str:
 
 
 def _span(evaluated: Evaluated) -> str:
-    return f"{evaluated.adjacent[0][0]}→{evaluated.adjacent[-1][1]}"
+    first, last = evaluated.adjacent[0], evaluated.adjacent[-1]
+    return " to ".join(dict.fromkeys(f"{a}→{b}" for a, b in (first, last)))

@@ -15,6 +15,7 @@ from saematch.semantics.judges.experiments import DIFFERENT, PAIR
 from saematch.semantics.judges.judge import Label
 from saematch.stats import Values, draw_weights
 from saematch.store.judge_results import Judged, best_judge, labelled_pairs, labelled_sample
+from saematch.store.manifest import on_directory
 from saematch.text import plural
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def persistence(run: "Run") -> list[Finding]:
     }
     judge = best_judge(run, "persistence")
     if judge is None or not judge.passes_controls:
-        return [_not_judged(name, claim, "persistence", judge) for name, claim in claims.items()]
+        return [
+            _not_judged(run, name, claim, "persistence", judge) for name, claim in claims.items()
+        ]
     means = _Distances(run, judge)
     last = max(means.distances)
     if last < 2:
@@ -85,16 +88,14 @@ def folding(run: "Run") -> Finding:
     claim = "the judge says SAME more often for folded than for unfolded"
     judge = best_judge(run, "layers")
     if judge is None or not judge.passes_controls:
-        return _not_judged("i", claim, "layers", judge)
+        return _not_judged(run, "i", claim, "layers", judge)
     table = labelled_pairs(run, "layers", judge.judge)
     same = {
         strategy: rows.set_index(["a", "b", "feature"])["label"] == Label.SAME
         for strategy, rows in table.groupby("strategy")
     }
     if not {FOLDED, UNFOLDED} <= set(same):
-        return _open(
-            "i", claim, "strategies folded and unfolded in saematch judge --experiment layers"
-        )
+        return _open("i", claim, "an experiment `layers` of the strategies folded and unfolded")
     both = (
         same[FOLDED]
         .astype(float)
@@ -115,7 +116,7 @@ def cost(run: "Run") -> Finding:
     claim = "MSE falls from DIFFERENT to MAYBE to SAME"
     judge = best_judge(run, "mse")
     if judge is None or not judge.passes_controls:
-        return _not_judged("j", claim, "mse", judge)
+        return _not_judged(run, "j", claim, "mse", judge)
     table = labelled_pairs(run, "mse", judge.judge)
     by_pair = table.groupby(["a", "b"])["mse_decoder"].transform("mean")
     relative = (table["mse_decoder"] / by_pair).to_numpy()
@@ -185,9 +186,11 @@ class _Distances:
         return draw_weights(len(self.random), 1) @ self.random / len(self.random)
 
 
-def _not_judged(name: str, claim: str, experiment: str, judge: Judged | None) -> Finding:
+def _not_judged(
+    run: "Run", name: str, claim: str, experiment: str, judge: Judged | None
+) -> Finding:
     if judge is None:
-        return _open(name, claim, f"saematch judge --experiment {experiment}")
+        return _open(name, claim, on_directory(run.path, "judge", f"--experiment {experiment}"))
     return _open(name, claim, f"a judge that passes its controls; {judge.judge}: {judge.verdict}")
 
 

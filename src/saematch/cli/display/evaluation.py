@@ -41,7 +41,7 @@ def evaluation_summary(run: "Run") -> None:
                 "\n",
                 (corpus, "bold"),
                 f": {about['origin']}; {documents_said(texts_of(run, corpus), documents)}, "
-                f"{tokens:,} tokens.  Means over {plural(len(about['pairs']), 'layer pair')}:",
+                f"{tokens:,} tokens. Means over {plural(len(about['pairs']), 'layer pair')}:",
             )
         )
         rows = new_table("strategy", *(label for label, _ in MAIN_MEASURES.values()))

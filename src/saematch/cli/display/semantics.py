@@ -84,7 +84,7 @@ def intent_shown(
     if not quiet:
         CONSOLE.print(
             f"{plural(intent.pairs, 'pair')} of features and {plural(intent.controls, 'control')}; "
-            f"{intent.without_text:,} of them without a description.  Not asked yet: "
+            f"{intent.without_text:,} of them without a description. Not asked yet: "
             f"{plural(len(intent.to_ask), 'question')}; now: {len(questions):,}."
         )
         if len(questions) < len(intent.to_ask):
@@ -159,7 +159,7 @@ def judged_summary(run: "Run", experiment: str, judge: str) -> None:
                 rows.add_row(strategy, where, *cells)
     CONSOLE.print(rows)
     CONSOLE.print(
-        "Labels: DIFFERENT 1, MAYBE 2, SAME 3; 95% intervals.  Labels of each layer pair: "
+        "Labels: DIFFERENT 1, MAYBE 2, SAME 3; 95% intervals. Labels of each layer pair: "
         f"{run.path}/judging/{experiment}/{judge}.parquet; questions and answers: "
         "judgements.parquet\n"
         f"Report: {run.path}/report.html"

@@ -176,7 +176,7 @@ def matchings(
         proof = "optimal to 1e-6" if found.optimal else "not proven optimal"
         CONSOLE.print(f"The {found.strategy} matching is {proof} (gap {number(found.gap)}).")
     shares = ", ".join(f"{part} {share:.1%}" for part, share in found.shares.items())
-    CONSOLE.print(f"Shares of the {found.strategy} cost: {shares}.")
+    CONSOLE.print(f"Shares of the cost on folded weights: {shares}.")
     unmatched = int((~found.matched).sum())
     if unmatched or len(found.unmatched_b):
         price = found.unmatched_cost

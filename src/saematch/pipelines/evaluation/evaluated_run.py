@@ -69,7 +69,7 @@ class ModelOfRun:
         if len(named) != 1 or None in named:
             raise UsageError(
                 "expected SAEs that record one language model, got none or several; name it as model "
-                "(in the command line --model)"
+                "(on the command line --model)"
             )
         return str(named.pop())
 

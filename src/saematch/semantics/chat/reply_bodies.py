@@ -129,7 +129,7 @@ def _trouble(text: str, reason: Any, message: Mapping[str, Any]) -> str:
             "<think>" in text and "</think>" not in text
         )
         what = "all tokens of the reply went into thinking" if thought else "the reply was cut off"
-        return f"{what}; allow more: max_tokens (in the command line --max-tokens)"
+        return f"{what}; allow more: max_tokens (on the command line --max-tokens)"
     if text.strip():
         return ""
     if reason == "content_filter":
@@ -140,7 +140,7 @@ def _trouble(text: str, reason: Any, message: Mapping[str, Any]) -> str:
         return "the model called a tool in place of an answer"
     if message.get("reasoning_content") or message.get("reasoning"):
         return (
-            "thinking without an answer; allow more: max_tokens (in the command line --max-tokens)"
+            "thinking without an answer; allow more: max_tokens (on the command line --max-tokens)"
         )
     return "an empty reply"
 
