@@ -90,11 +90,13 @@ def mse_order(main: Evaluated) -> Finding:
     for a, b in main.run.adjacent:  # of weights alone: evaluated or not
         values = [table.get((a, b, s)) for s in (FOLDED, UNFOLDED, NAIVE)]
         if any(value is None for value in values):
-            return _open("a", claim, "strategies folded, unfolded and naive in saematch run")
+            continue  # such as naive, where widths differ
         folded, unfolded, naive = map(float, values)  # pyright: ignore[reportArgumentType]
         kept += folded < unfolded < naive
         gains.append(1 - folded / unfolded)
         features.append(int(compared[a, b, FOLDED]))
+    if not gains:
+        return _open("a", claim, "strategies folded, unfolded and naive in saematch run")
     effect = (
         f"in {kept} of {plural(len(gains), 'pair')}, on the same {min(features):,} to {max(features):,} "
         "live features of each; folded is lower than unfolded by this share, mean over pairs, least "
