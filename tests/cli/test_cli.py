@@ -148,7 +148,9 @@ def test_compare_shows_every_strategy(call: Call, suite: Path) -> None:
     code, out, _ = call("match", suite / "layer_3", suite / "layer_4", "--compare", "--json")
     strategies = [row["strategy"] for row in json.loads(out)["matchings"]]
     assert code == 0
-    assert strategies == ["folded", "unfolded", "naive", "random", "cosine"]
+    assert strategies == [
+        "folded", "unfolded", "naive", "random", "cosine", "transport_4", "top_cosine_4",
+    ]  # fmt: skip
     random = json.loads(out)["matchings"][3]
     assert random["mse_decoder_low"] < random["mse_decoder"] < random["mse_decoder_high"]
     # naive has no meaning where the widths differ, and is not shown

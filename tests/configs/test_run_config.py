@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from saematch.configs.run import RunConfig, flags_of, parse_layers, parse_pairs, parse_parts
 from saematch.errors import UsageError
-from saematch.matching.matchers import MAIN, data_free
+from saematch.matching.matchers import MAIN, data_free, usual_in_runs
 from saematch.types import PARTS, parts_slug
 
 # The type checks of the tests pick list items to look at with the random module.
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 
 def test_defaults() -> None:
     config = RunConfig("suite")
-    assert config.strategies == data_free()
+    assert config.strategies == usual_in_runs()
     assert config.slug == "decoder+encoder+bias"
     assert (config.random_draws, config.seed, config.candidates) == (20, 0, 5)
 

@@ -402,7 +402,7 @@ def test_to_frame(a: SAE, b: SAE) -> None:
     frame = found.to_frame()
     assert list(frame.columns) == [
         "feature", "partner", "status", "partner_status", "cost", "mse_decoder", "mse_encoder",
-        "cosine", "margin", "certain",
+        "cosine", "unexplained", "margin", "certain",
     ]  # fmt: skip
     assert frame["feature"].tolist() == list(range(a.d_sae))
     assert frame["partner"].tolist() == found.permutation.tolist()

@@ -194,8 +194,8 @@ class Transport(Matcher):
     """Of the scale that undoes the shrinking of least squares: 0 none, 1 the feature's own norm."""
     name: str = ""
     label: str = ""
-    color: str = "#CC79A7"
-    marker: str = "D"
+    color: str = "#AA3377"
+    marker: str = "X"
     several: bool = True
     family: ClassVar[str] = "transport"
 
@@ -258,7 +258,7 @@ BUILT_IN: tuple[Matcher, ...] = (
         dashes=(0, (5, 1, 1, 1)), needs_data=True, in_runs=False,
     ),
     Transport(in_runs=False),
-    TopCosine(color="#882255", marker="d", dashes=(0, (3, 1, 1, 1)), in_runs=False),
+    TopCosine(color="#44AA99", marker="h", dashes=(0, (3, 1, 1, 1)), in_runs=False),
 )  # fmt: skip
 """In the order in which a run makes them and tables list them."""
 
@@ -310,7 +310,7 @@ def matcher(name: str) -> Matcher:
     if name in FAMILIES:
         family, partners = name, str(FAMILIES[name]().partners)
     if family in FAMILIES and partners.isdecimal():
-        made = FAMILIES[family](partners=int(partners))
+        made = FAMILIES[family](partners=int(partners), in_runs=False)
         return _registered.setdefault(made.name, made)
     if name not in _registered:
         some = ", ".join(f"{one}:PARTNERS" for one in FAMILIES)
