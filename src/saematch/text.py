@@ -143,6 +143,11 @@ def csv_cell(text: str) -> str:
     return f"'{text}" if re.search(FORMULA, text) else text
 
 
+def markdown_cell(text: str) -> str:
+    """A text for a cell of a Markdown table, which a bar would end."""
+    return text.replace("|", "\\|")
+
+
 def to_json(
     value: Any, *, indent: int | None = None, sort_keys: bool = False, compact: bool = False
 ) -> str:

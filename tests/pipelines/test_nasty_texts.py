@@ -90,7 +90,7 @@ def replies(kind: str) -> Any:
 def fed(described_model: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A run with nasty texts from everybody who may give it some."""
     folder = tmp_path_factory.mktemp('=it\'s a "<run>" &amp;')
-    corpus = folder / "=c'&<b>\u202e$.jsonl"
+    corpus = folder / "=c|'&<b>\u202e$.jsonl"
     corpus.write_text("".join(json.dumps({"text": one * 3}) + "\n" for one in NASTY))
     directory = folder / "run"
     with pytest.MonkeyPatch.context() as patch:
@@ -224,7 +224,10 @@ def test_report_and_figures(fed: Path) -> None:
 
 def test_findings(fed: Path) -> None:
     strict(call("findings", fed, "--json"))
-    assert not CONTROL.search((fed / "findings.md").read_text())
+    text = (fed / "findings.md").read_text()
+    assert not CONTROL.search(text)
+    for table in text.split("\n\n")[1:]:
+        assert len({len(re.split(r"(?<!\\)\|", row)) for row in table.strip().splitlines()}) == 1
 
 
 def test_explorer(client: TestClient, fed: Path) -> None:

@@ -16,7 +16,7 @@ from saematch.pipelines.evaluation.summary import (
     texts_of,
 )
 from saematch.report.all_findings import COLUMNS
-from saematch.text import plural
+from saematch.text import markdown_cell, plural
 from saematch.types import Interval
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def findings_text(main: "Evaluated", lines: "list[Line]", found: "list[Finding]"
         "| finding of the paper | here | measured | what |",
         "| --- | --- | --- | --- |",
         *(
-            f"| ({one.name}) {one.claim} | **{one.verdict}** | {spanned(_span(one))} | {one.said} |"
+            f"| ({one.name}) {one.claim} | **{one.verdict}** | {spanned(_span(one))} "
+            f"| {markdown_cell(one.said)} |"
             for one in found
         ),
     ]
@@ -106,12 +107,12 @@ def findings_text(main: "Evaluated", lines: "list[Line]", found: "list[Finding]"
 
 def _where(main: "Evaluated") -> str:
     about = next(iter(main.about.values()))
-    first, last = main.adjacent[0][0], main.adjacent[-1][1]
+    ends = dict.fromkeys(f"{a}→{b}" for a, b in (main.adjacent[0], main.adjacent[-1]))
     texts = ", ".join(
         f"{corpus} ({of['origin']}; {_texts(main, corpus)})" for corpus, of in main.about.items()
     )
     return (
-        f"{first}→{last} of {main.run.config.suite} ({len(main.adjacent)}) and {texts}, "
+        f"{' to '.join(ends)} of {main.run.config.suite} ({len(main.adjacent)}) and {texts}, "
         f"{plural(about['documents'], 'document')} × {about['tokens']} tokens each"
     )
 
