@@ -227,7 +227,7 @@ def decide(
     if site.layer is None and layer is None:
         raise InputError(
             f"expected the layer of {where}, got no hook name in a config and none of layer_N, "
-            f"layers.N, LN in the path; give layer= (on the command line --layer)"
+            "layers.N, LN in the path; give layer="
         )
     if layer is None:
         return site
