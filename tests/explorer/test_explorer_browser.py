@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote_plus
 
 import pandas as pd
 from browsing import Watched, opened, served
@@ -49,7 +49,7 @@ def test_features_of_a_token_come_by_its_share_first(watched: Watched, site: str
     page.get_by_label("Activates on the token").fill(token)
     page.get_by_label("Activates on the token").press("Enter")
     expect(page.locator("main")).to_have_attribute(
-        "data-shown", f"#/find?activates_on={quote(token)}"
+        "data-shown", f"#/find?activates_on={quote_plus(token)}"
     )
     expect(page.get_by_label("Sorted by")).to_have_value("share")
     expect(page.get_by_label("Order")).to_have_value("desc")
