@@ -46,11 +46,7 @@ def reported(directory: str | Path) -> Iterator[None]:
 
 
 def _write(held: RunDirectory) -> bool:
-    reads = [
-        held.kept(name)
-        for name in held.names()
-        if name != REPORT_NAME and not name.startswith(FIGURES)
-    ]
+    reads = _tables(held)
     decides = {
         "code": report_code(),
         "looks": _looks(),
@@ -135,7 +131,7 @@ def draw_figures(
 
 
 def _tables(held: RunDirectory) -> list[KeptFile]:
-    """Everything that a figure may be drawn from."""
+    """Everything that the report and figures are made from."""
     return [
         held.kept(name)
         for name in held.names()

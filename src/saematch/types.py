@@ -15,6 +15,8 @@ ScaleKind = Literal["threshold", "decoder_norm", "activation", "none"]
 Degenerate = Literal["apart", "together"]
 """How features of status degenerate are matched: after the others, or in one problem with them."""
 DEGENERATE: tuple[Degenerate, ...] = ("apart", "together")
+RANDOM_DRAWS = 20
+"""Draws of a matcher that is drawn by a seed, unless asked otherwise."""
 
 
 class Interval(NamedTuple):

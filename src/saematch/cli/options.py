@@ -78,6 +78,7 @@ def verb(function: Verb) -> Verb:
 
     last = parameters.pop("as_json")
     parameters["as_json"] = last.replace(default=False)
+    # Where typer looks for the flags of a command.
     call.__signature__ = inspect.Signature([*parameters.values()])  # type: ignore[attr-defined]
     call.__annotations__ = {name: one.annotation for name, one in parameters.items()}
     app.command(function.__name__, help=inspect.getdoc(function))(call)

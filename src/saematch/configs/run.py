@@ -27,7 +27,7 @@ from saematch.settings import (
     setting,
     unusable,
 )
-from saematch.types import DEGENERATE, PARTS, part_weights, parts_slug
+from saematch.types import DEGENERATE, PARTS, RANDOM_DRAWS, part_weights, parts_slug
 
 SCALES = ("threshold", "decoder_norm", "none")
 
@@ -188,7 +188,7 @@ class RunConfig(Config):
         parse=parse_pairs,
     )
     random_draws: int = setting(
-        20,
+        RANDOM_DRAWS,
         f"Draws of the {RANDOM} strategy, for its mean, least and greatest value.",
         least=1,
     )

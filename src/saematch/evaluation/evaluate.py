@@ -13,7 +13,7 @@ from saematch.matching.match import match, measure
 from saematch.matching.matchers import MAIN, matchers, usual_in_runs
 from saematch.models import Documents, LanguageModel, load_corpus, load_language_model
 from saematch.sae import SAE, FoldedSAE
-from saematch.types import PARTS, RIDGE, ScaleKind
+from saematch.types import PARTS, RANDOM_DRAWS, RIDGE, ScaleKind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ def evaluate(
     parts: Sequence[str] | Mapping[str, float] = PARTS,
     scale: ScaleKind | None = None,
     quantiles: Sequence[float] = (),
-    random_draws: int = 20,
+    random_draws: int = RANDOM_DRAWS,
     batch_tokens: int = 2048,
     seed: int = 0,
     offline: bool | None = None,

@@ -109,7 +109,12 @@ def measured(
         cosine[i] = (row_a * row_b).sum(dim=1) / torch.where(norms > 0, norms, 1.0)
         decoder[i] = row_a.sub_(row_b).square_().mean(dim=1)
         encoder[i] = encoder_a[i].double().sub_(encoder_b[j]).square_().mean(dim=1)
-    pair_cosine, unexplained = _of_mixes(decoder_a, decoder_b, found.correspondence)
+    if found.correspondence.single:
+        # Its cosines are known, and a mix of one partner is that partner.
+        pair_cosine = cosine.numpy()[indices]
+        unexplained = 1 - np.maximum(np.nan_to_num(cosine.numpy()), 0) ** 2
+    else:
+        pair_cosine, unexplained = _of_mixes(decoder_a, decoder_b, found.correspondence)
     bias[matched] = (a.b_enc[matched].double() - b.b_enc[partner].double()).square()
     totals = {"decoder": decoder * a.d_model, "encoder": encoder * a.d_model, "bias": bias}
     cost = sum(weight * totals[part] for part, weight in weights.items())

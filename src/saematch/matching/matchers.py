@@ -299,6 +299,12 @@ def ranked_matchers() -> tuple[Matcher, ...]:
     return tuple(sorted(matchers(), key=lambda one: one.control))
 
 
+def _member(name: str) -> tuple[type[Transport] | None, str | None]:
+    """The family of a name and how many partners it says; None: of no family, or says none."""
+    found = re.fullmatch(r"(\w+?)(?:[:_](\d+))?", name)
+    return (None, None) if found is None else (FAMILIES.get(found[1]), found[2])
+
+
 def is_matcher(name: str) -> bool:
     return name in _registered
 
@@ -306,11 +312,10 @@ def is_matcher(name: str) -> bool:
 def matcher(name: str) -> Matcher:
     """The matcher of a name, such as `cosine`, `transport`, `transport:8`; raises UsageError naming those
     there are."""
-    family, _, partners = name.replace(":", "_").rpartition("_")
-    if name in FAMILIES:
-        family, partners = name, str(FAMILIES[name]().partners)
-    if family in FAMILIES and partners.isdecimal():
-        made = FAMILIES[family](partners=int(partners), in_runs=False)
+    family, partners = _member(name)
+    if family is not None:
+        count = family.partners if partners is None else int(partners)
+        made = family(partners=count, in_runs=False)
         return _registered.setdefault(made.name, made)
     if name not in _registered:
         some = ", ".join(f"{one}:PARTNERS" for one in FAMILIES)
@@ -320,11 +325,7 @@ def matcher(name: str) -> Matcher:
 
 def registered_names(names: Sequence[str]) -> list[str]:
     """Names as `matcher` takes them, such as `transport:8`, as those of its matchers; others as they are."""
-    members = (re.fullmatch(r"(\w+?)(?:[:_]\d+)?", one) for one in names)
-    return [
-        matcher(one).name if member is not None and member[1] in FAMILIES else one
-        for one, member in zip(names, members, strict=True)
-    ]
+    return [one if _member(one)[0] is None else matcher(one).name for one in names]
 
 
 def data_free() -> tuple[str, ...]:

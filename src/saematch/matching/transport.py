@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
+from scipy.optimize import nnls
 from torch import Tensor
 
 from saematch.assignment.costs import full_precision
@@ -35,9 +36,10 @@ ENTRIES = 1 << 25
 """Float32 entries of candidates' rows, and of cosines, held at a time (128 MiB)."""
 SWEEPS = 16
 """Of coordinate descent between two looks at whether its support is right."""
-ROUNDS = 64
+ROUNDS = 16
+"""Looks at most; what has not settled by then, such as atoms that nearly coincide, is left to scipy."""
 OPTIMAL = 1e-9
-"""By how much a gradient may miss the conditions of an optimum, of ‖w‖."""
+"""By how much a gradient may miss the conditions of an optimum, of the greatest product."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,24 +125,23 @@ def _mixed(
         chosen = torch.cat([chosen, nearest.gather(1, best)], dim=1)
         atoms = torch.cat([atoms, theirs[torch.arange(len(rows)), best[:, 0]].double()[:, None]], 1)
         start = torch.cat([coefficients, coefficients.new_zeros(len(rows), 1)], dim=1)
-        coefficients = nonnegative_least_squares(
-            atoms @ atoms.mT, torch.bmm(atoms, w[:, :, None])[:, :, 0], start
-        )
+        coefficients = nonnegative_least_squares(atoms, w, start)
         mix = torch.bmm(coefficients[:, None], atoms)[:, 0]
         left = w - mix
     return chosen, coefficients, mix.norm(dim=1)
 
 
 def nonnegative_least_squares(
-    gram: Float64[Tensor, "b k k"],
-    products: Float64[Tensor, "b k"],
+    atoms: Float64[Tensor, "b k d"],
+    w: Float64[Tensor, "b d"],
     start: Float64[Tensor, "b k"],
 ) -> Float64[Tensor, "b k"]:
-    """argmin ½ tᵀGt − cᵀt over t ≥ 0 of many small problems, G of ones on its diagonal.
+    """argmin ½ tᵀGt − cᵀt over t ≥ 0 of many small problems, the atoms of unit norm.
 
     Coordinate descent finds which are above zero; on those the equations are solved, and where the
     conditions of an optimum hold (t ≥ 0, and no gradient below zero elsewhere) that is the answer.
     """
+    gram, products = atoms @ atoms.mT, torch.bmm(atoms, w[:, :, None])[:, :, 0]
     t, done = start.clone(), torch.zeros(len(gram), dtype=torch.bool)
     tolerance = OPTIMAL * products.abs().amax(dim=1, keepdim=True)
     for _ in range(ROUNDS):
@@ -158,6 +159,8 @@ def nonnegative_least_squares(
         right = ((exact >= 0) & torch.where(x > 0, gradient.abs(), -gradient).le(bound)).all(dim=1)
         t[some] = torch.where(right[:, None], exact, x)
         done[some[right]] = True
+    for row in (~done).nonzero()[:, 0].tolist():
+        t[row] = torch.from_numpy(nnls(atoms[row].numpy().T, w[row].numpy())[0])
     return t
 
 

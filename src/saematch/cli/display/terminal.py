@@ -16,6 +16,7 @@ from rich.text import Text
 
 from saematch.matching.matchers import MAIN, matchers
 from saematch.text import plural, printable
+from saematch.types import RANDOM_DRAWS
 
 if TYPE_CHECKING:
     from saematch.assignment import Verification
@@ -170,7 +171,7 @@ def matchings(
     for drawn in (one.name for one in matchers() if one.seeded and one.name in rows):
         _, low, high = rows[drawn]["mse_decoder"]
         CONSOLE.print(
-            f"{drawn}: mean of 20 draws, decoder MSE from {number(low)} to {number(high)}."
+            f"{drawn}: mean of {RANDOM_DRAWS} draws, decoder MSE from {number(low)} to {number(high)}."
         )
     if found.assignment is not None:
         proof = "optimal to 1e-6" if found.optimal else "not proven optimal"

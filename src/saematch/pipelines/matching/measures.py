@@ -23,7 +23,7 @@ from saematch.store.build import Output, stage
 from saematch.store.directory import KeptFile
 from saematch.store.matchings import SHA256, kept_matching
 from saematch.store.schema import MEASURE_SOURCE, MEASURES, WEIGHT_MEASURES
-from saematch.types import Interval, parts_slug
+from saematch.types import RANDOM_DRAWS, Interval, parts_slug
 
 COUNTS = ("pairs", "compared", "left_out", "unmatched_a", "unmatched_b")
 
@@ -34,7 +34,7 @@ def compared_measures(
     matchings: Mapping[str, Matching],
     *,
     seed: int = 0,
-    draws: int = 20,
+    draws: int = RANDOM_DRAWS,
 ) -> dict[str, dict[str, Interval]]:
     """The measures of one pair's matchings by strategy, their means over the same features of A.
 
