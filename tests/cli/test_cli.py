@@ -348,6 +348,25 @@ def test_thresholds_at_zero_name_the_feature(call: Call, tmp_path: Path) -> None
     assert "feature 4" in err
 
 
+def test_without_thresholds_only_matchers_by_scale_need_one(call: Call, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    pair = [write_sae(tmp_path / f"layer_{layer}", layer) for layer in (3, 4)]
+    for folder in pair:
+        weights = load_file(folder / "sae_weights.safetensors")
+        del weights["threshold"]
+        save_file(weights, folder / "sae_weights.safetensors")
+        config = json.loads((folder / "cfg.json").read_text())
+        (folder / "cfg.json").write_text(json.dumps({**config, "architecture": "standard"}))
+    for matcher in ("cosine", "transport:2"):
+        code, out, err = call("match", *pair, "--matcher", matcher, "--json")
+        assert code == 0, err
+        assert json.loads(out)["matchings"][0]["strategy"] == matcher.replace(":", "_")
+    code, _, err = call("match", *pair)
+    assert code == 2
+    assert "name a scale" in err
+
+
 def test_match_at_a_price_checked_from_scratch(suite: Path, call: Call) -> None:
     pair = (str(suite / "layer_3"), str(suite / "layer_4"))
     options = ("--unmatched-cost", "auto", "--verify", "--price-curve")

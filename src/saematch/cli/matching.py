@@ -126,11 +126,12 @@ def match(
         )
     if matcher is not None and not fold:
         raise UsageError("--matcher says whether weights are folded; leave out --no-fold")
-    chosen = matcher_of(matcher or (MAIN if fold else UNFOLDED)).name
+    way = matcher_of(matcher or (MAIN if fold else UNFOLDED))
+    chosen = way.name
     with display.working(f"matching {reference_a} to {reference_b}", quiet=as_json):
         a, b = load_sae(reference_a), load_sae(reference_b)
-        if not fold and scale is None and not (a.has_thresholds and b.has_thresholds):
-            scale = "none"  # raw weights need no scale, neither to match nor to measure
+        if not way.needs_scale and scale is None and not (a.has_thresholds and b.has_thresholds):
+            scale = "none"  # nor does measuring need one
         folded = fold_thresholds(a, scale), fold_thresholds(b, scale)
         matching = match_saes(
             *folded,
