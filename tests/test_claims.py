@@ -300,7 +300,7 @@ def test_the_command_of_a_figure_is_the_one_that_makes_its_data(figure: Any, bar
         verb, flags = needed(error.command)
         assert verb in {needed(one)[0] for one in figure.command.split("; ")}
         assert flags <= needed(figure.command)[1]
-    experiment = re.search(r"experiment '(\w+)'", figure.needs)
+    experiment = re.search(r"experiment '(\w+)'", error.needed if error else "")
     if experiment:
         assert needed(figure.command) == ("judge", {("--experiment", experiment[1])})
 

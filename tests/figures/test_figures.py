@@ -17,12 +17,12 @@ from semantic_tables import activate, describe, judge, keep, result
 from saematch.configs.run import parse_parts
 from saematch.errors import UsageError
 from saematch.figures import FIGURES, NotInRunError, caption_of, draw
-from saematch.figures.data import adjacent, described, run_command
+from saematch.figures.data import described, run_command
+from saematch.figures.evaluated import stream_norms
 from saematch.figures.labels import judged_shares, mse_by_label, persistence
-from saematch.figures.norms import stream_norms
 from saematch.figures.paths import followed
 from saematch.figures.sorted_pairs import sorted_pairs
-from saematch.figures.style import LABEL_FILLS, draw_strategy, new_figure, strategy_lines
+from saematch.figures.style import LABEL_FILLS, draw_strategies, new_figure, strategy_lines
 from saematch.pipelines import Run, RunConfig, open_run
 from saematch.store.directory import RunDirectory
 from saematch.store.schema_semantics import RESULTS
@@ -192,7 +192,7 @@ def test_quantiles_are_the_tables(run: Run) -> None:
 def test_l0_against_measures(sparse: Run) -> None:
     figure = draw(sparse, 14)
     l0 = rows_of(sparse, "l0").set_index("a")["value"]
-    at = {pair: (l0[pair[0]] + l0[pair[1]]) / 2 for pair in adjacent(sparse)}
+    at = {pair: (l0[pair[0]] + l0[pair[1]]) / 2 for pair in sparse.adjacent}
     ordered = sorted(at, key=lambda pair: at[pair])
     rows = rows_of(sparse, "explained_variance", strategy="folded", parts=sparse.config.slug)
     values = rows.set_index(["a", "b"])["value"].reindex(pd.MultiIndex.from_tuples(ordered))
@@ -363,7 +363,7 @@ def test_a_missing_pair_is_a_gap() -> None:
          "high": [0.6, None]}
     )  # fmt: skip
     _, (ax,) = new_figure(3.0)
-    draw_strategy(ax, rows, "folded", [("1", "2"), ("2", "3"), ("3", "4")])
+    draw_strategies(ax, [(strategy_lines()["folded"], rows)], [("1", "2"), ("2", "3"), ("3", "4")])
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [0.5, np.nan, 0.7])
     assert spans(ax) == [(0.4, 0.6)]
 
@@ -374,7 +374,7 @@ def test_chains_are_not_joined() -> None:
         {"a": ["1.x", "1.y"], "b": ["2.x", "2.y"], "value": [1.0, 2.0], "low": None, "high": None}
     )
     _, (ax,) = new_figure(3.0)
-    draw_strategy(ax, rows, "folded", pairs)
+    draw_strategies(ax, [(strategy_lines()["folded"], rows)], pairs)
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [1, np.nan, 2])
 
 

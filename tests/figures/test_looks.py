@@ -11,9 +11,9 @@ from semantic_tables import describe
 
 from saematch.figures import FIGURES, NotInRunError, caption_of, draw, mse_by_pair
 from saematch.figures.captions import lacking, text_width, wrap
+from saematch.figures.evaluated import depth_lines, limit
 from saematch.figures.labels import judged_shares
 from saematch.figures.paths import HIGHEST, LONG, QUANTILES, followed, laid_out
-from saematch.figures.pruning import depth_lines, limit
 from saematch.figures.sorted_pairs import EXAMPLE_QUANTILES, LINES, sorted_pairs
 from saematch.figures.style import (
     LABEL_FILLS,
@@ -251,9 +251,9 @@ def test_zero_is_where_a_small_explained_variance_begins(
 
 
 def test_many_lines_go_without_intervals(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from saematch.figures import pruning
+    from saematch.figures import evaluated
 
-    monkeypatch.setattr(pruning, "MANY", 1)
+    monkeypatch.setattr(evaluated, "MANY", 1)
     figure = draw(run, "mixed-quantiles")
     assert "Intervals are not drawn: those of 3 lines" in caption_of(figure)[1]
     for line in figure.axes[0].lines:

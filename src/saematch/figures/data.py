@@ -2,7 +2,7 @@
 that says which command would make it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,38 +39,9 @@ class NotInRunError(InputError):
         self.command = command
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """What a run was measured on."""
-
-    name: str
-    origin: str
-    """Where its texts come from; says where they stand in for others."""
-    model: str
-    documents: int
-    tokens: int
-    """BOS left out."""
-    texts: int
-    """That the documents are pieces of."""
-
-    def __str__(self) -> str:
-        size = documents_said(self.texts, self.documents)
-        return f"{self.name} ({self.origin}; {size}, {self.tokens:,} tokens)"
-
-
-def command(run: "Run", verb: str, flags: str = "") -> str:
-    """A command on this run's directory, as you would type it."""
-    return on_directory(run.path, verb, flags)
-
-
 def run_command(run: "Run") -> str:
     """The command that makes this run again, going on from what is finished."""
     return run_again(run.path, run.config.to_dict())
-
-
-def adjacent(run: "Run") -> list[Pair]:
-    """Adjacent pairs of all chains, in order of depth."""
-    return list(run.adjacent)
 
 
 def suite_facts(run: "Run") -> str:
@@ -79,41 +50,38 @@ def suite_facts(run: "Run") -> str:
     layers = [sae["layer"] for sae in saes]
     widths = sorted({sae["d_sae"] for sae in saes})
     width = f"{widths[0]:,}" + (f" to {widths[-1]:,}" if len(widths) > 1 else "")
-    blocks = (
-        f"blocks {min(layers)} to {max(layers)}, {plural(len(saes), 'SAE')}, {width} features each"
-    )
-    parts = run.config.parts
+    parts, suite = run.config.parts, run.config.suite
+    # Of a folder on this machine only its own name.
+    name = Path(suite).name if suite.startswith(("/", ".", "~")) else suite
     of = "" if parts == dict.fromkeys(PARTS, 1.0) else f"; matched by {parts_slug(parts)} alone"
-    return f"{suite_name(run)}: {blocks}{of}."
+    return (
+        f"{name}: blocks {min(layers)} to {max(layers)}, {plural(len(saes), 'SAE')}, {width} features "
+        f"each{of}."
+    )
 
 
-def suite_name(run: "Run") -> str:
-    """The suite's reference; of a folder on this machine only its own name."""
-    suite = run.config.suite
-    return Path(suite).name if suite.startswith(("/", ".", "~")) else suite
-
-
-def corpora(run: "Run") -> dict[str, Corpus]:
-    """What the run was measured on, by name; raises NotInRunError where on nothing."""
+def corpora(run: "Run") -> dict[str, str]:
+    """What the run was measured on, by name: where the texts come from (which says where they stand in for
+    others), how many, how many tokens without BOS.  Raises NotInRunError where on nothing."""
     measures = run.measures()
     found = {}
     for name, about in corpora_of(run).items():
         here = measures[(measures["corpus"] == name) & (measures["a"] == measures["b"])]
         if here.empty:
             continue  # of matchings that were made again since
-        documents, tokens = (int(here[size].max()) for size in ("documents", "tokens"))
-        model, texts = about["model"]["name"], texts_of(run, name)
-        found[name] = Corpus(name, about["origin"], model, documents, tokens, texts)
+        size = documents_said(texts_of(run, name), int(here["documents"].max()))
+        tokens = int(here["tokens"].max())
+        found[name] = f"{name} ({about['origin']}; {size}, {tokens:,} tokens)"
     if not found:
-        raise NotInRunError(run, "measures on text", command(run, "evaluate"))
+        raise NotInRunError(run, "measures on text", on_directory(run.path, "evaluate"))
     return found
 
 
 def corpora_facts(run: "Run") -> str:
     """The sentence that says on which texts and by which model."""
     found = corpora(run)
-    model = next(iter(found.values())).model
-    return f"{model} on {'; '.join(map(str, found.values()))}."
+    model = corpora_of(run)[next(iter(found))]["model"]["name"]
+    return f"{model} on {'; '.join(found.values())}."
 
 
 def on_text(run: "Run", measure: str, parts: str | None = None) -> pd.DataFrame:
@@ -188,9 +156,6 @@ def _activates_on(table: pd.DataFrame) -> dict[int, str]:
     }
 
 
-NO_RESULTS = pd.DataFrame(columns=pd.Index(["measure", "strategy", "value"]))
-
-
 def results(run: "Run", experiment: str) -> dict[str, pd.DataFrame]:
     """The measures of labels by judge; raises NotInRunError where nobody judged the experiment."""
     found = {one.judge: one.results for one in judged(run, experiment)}
@@ -213,16 +178,8 @@ def labelled(run: "Run", experiment: str) -> pd.DataFrame:
 
 def _not_judged(run: "Run", experiment: str) -> NotInRunError:
     needed = f"judgements of the experiment '{experiment}'"
-    return NotInRunError(run, needed, command(run, "judge", f"--experiment {experiment}"))
-
-
-def results_of(run: "Run", experiment: str, judges: Iterable[str]) -> dict[str, pd.DataFrame]:
-    """The measures of labels by these judges; of one whose labels have none, an empty table."""
-    try:
-        found = results(run, experiment)
-    except NotInRunError:
-        found = {}
-    return {judge: found.get(judge, NO_RESULTS) for judge in judges}
+    command = on_directory(run.path, "judge", f"--experiment {experiment}")
+    return NotInRunError(run, needed, command)
 
 
 def judges_facts(found: dict[str, pd.DataFrame]) -> str:

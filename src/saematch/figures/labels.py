@@ -1,7 +1,7 @@
 """Figures 4, 6, 7 (left) and 8: what a judge says of matched features."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,36 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
+from saematch.figures import style
 from saematch.figures.captions import caption, label, not_measured
-from saematch.figures.data import (
-    adjacent,
-    counts,
-    gaps,
-    judges_facts,
-    labelled,
-    results,
-    results_of,
-    suite_facts,
-)
-from saematch.figures.style import (
-    COMPOSITION_LINE,
-    LABEL_FILLS,
-    SMALL,
-    TEXT_SIZE,
-    TITLE,
-    arrows,
-    below,
-    dodge,
-    draw_line,
-    from_zero,
-    label_pairs,
-    legend_below,
-    main_line,
-    new_figure,
-    page_of,
-    shortened,
-    strategy_lines,
-)
+from saematch.figures.data import counts, gaps, judges_facts, labelled, results, suite_facts
 from saematch.matching.matchers import MAIN
 from saematch.pipelines.sampling import COMPOSITION, EXACT
 from saematch.text import plural
@@ -53,8 +26,8 @@ if TYPE_CHECKING:
 PANELS = 3
 """Layer pairs of figure 6: the first, the middle and the last that were judged."""
 FAR_LINES = {
-    EXACT: replace(main_line(), label=f"exact matching ({MAIN})"),
-    COMPOSITION: COMPOSITION_LINE,
+    EXACT: replace(style.main_line(), label=f"exact matching ({MAIN})"),
+    COMPOSITION: style.COMPOSITION_LINE,
 }
 CONTROLS = {
     "control: same": ("a feature and itself", (0, (1, 1))),
@@ -69,31 +42,30 @@ HALO = (Stroke(linewidth=2.6, foreground="white"), Normal())
 
 def judged_shares(run: "Run") -> Figure:
     """Figures 4 and 7 (left): shares of DIFFERENT, MAYBE and SAME per layer pair and strategy."""
-    found, pairs = results(run, "layers"), adjacent(run)
+    found, pairs = results(run, "layers"), run.adjacent
     shares = {
         judge: rows[
-            rows["measure"].isin(LABEL_FILLS) & (rows["strategy"] != "") & (rows["a"] != "")
+            rows["measure"].isin(style.LABEL_FILLS) & (rows["strategy"] != "") & (rows["a"] != "")
         ]
         for judge, rows in found.items()
     }
-    names = [
-        s for s in strategy_lines() if any(s in set(rows["strategy"]) for rows in shares.values())
-    ]
+    every = pd.concat(list(shares.values()))
+    names = [name for name in style.strategy_lines() if name in set(every["strategy"])]
     shown = [(judge, name) for judge in shares for name in names]
     columns = 2 if len(pairs) <= FEW and len(shown) > 1 else 1
     rows = max(1, math.ceil(len(shown) / columns))
-    figure, axes = new_figure(0.7 + 1.45 * rows + below(pairs), columns=columns, rows=rows)
+    figure, axes = style.new_figure(0.7 + 1.45 * rows + style.below(pairs), columns, rows)
     missing = {}
     for place, (ax, (judge, name)) in enumerate(zip(axes, shown, strict=False)):
         mine = shares[judge][shares[judge]["strategy"] == name]
         _stack(ax, mine, pairs)
-        ax.set_title(_title(strategy_lines()[name].label, judge, found), fontsize=TEXT_SIZE)
-        label_pairs(ax, arrows(pairs))
+        style.set_title(ax, _title(style.strategy_lines()[name].label, judge, found))
+        style.label_pairs(ax, style.arrows(pairs))
         if place + columns < len(shown):  # another panel below has the same axis
             ax.tick_params(labelbottom=False)
             ax.set_xlabel("")
         if place % columns == 0:
-            ax.set_ylabel("share of labels", fontsize=TEXT_SIZE)
+            ax.set_ylabel("share of labels")
         else:
             ax.tick_params(labelleft=False)
         missing[f"{name} by {judge}"] = gaps(mine, pairs)
@@ -103,16 +75,15 @@ def judged_shares(run: "Run") -> Figure:
         handles=[
             *(
                 Patch(facecolor=color, edgecolor="#333333", linewidth=0.5, label=name)
-                for name, color in LABEL_FILLS.values()
+                for name, color in style.LABEL_FILLS.values()
             ),
             Line2D(
                 [], [], color="black", linestyle="", marker="|", markersize=9, markeredgewidth=1.2,
                 label="95% interval: left of SAME, right of DIFFERENT",
             ),
         ],
-        loc="outside lower center", ncols=len(LABEL_FILLS) + 1, frameon=False, fontsize=SMALL,
+        loc="outside lower center", ncols=len(style.LABEL_FILLS) + 1, frameon=False, fontsize=style.SMALL,
     )  # fmt: skip
-    every = pd.concat(list(shares.values()))
     return caption(
         figure,
         "What the judge says of matched features (SAE Match, figures 4 and 7, left)",
@@ -124,17 +95,14 @@ def judged_shares(run: "Run") -> Figure:
     )
 
 
-def _stack(ax: Axes, rows: pd.DataFrame, pairs: list[tuple[str, str]]) -> None:
+def _stack(ax: Axes, rows: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> None:
     """A bar per pair, SAME at the bottom; intervals of SAME and of DIFFERENT at their edges."""
     index = pd.MultiIndex.from_tuples(pairs)
     x, floor = np.arange(len(pairs)), np.zeros(len(pairs))
-    for measure, (_, color) in LABEL_FILLS.items():
+    for measure, (_, color) in style.LABEL_FILLS.items():
         mine = rows[rows["measure"] == measure].set_index(["a", "b"])
-        mine = mine[["value", "low", "high"]].reindex(index).to_numpy(dtype=float)
-        value, low, high = mine.T
-        ax.bar(
-            x, value, bottom=floor, width=0.8, color=color, edgecolor="#333333", linewidth=0.5,
-        )  # fmt: skip
+        value, low, high = mine[style.SPAN].reindex(index).to_numpy(dtype=float).T
+        ax.bar(x, value, 0.8, floor, color=color, edgecolor="#333333", linewidth=0.5)
         floor = floor + value
         known = np.isfinite(low) & np.isfinite(high)
         if measure == "maybe":
@@ -148,43 +116,38 @@ def _stack(ax: Axes, rows: pd.DataFrame, pairs: list[tuple[str, str]]) -> None:
 
 def mse_by_label(run: "Run") -> Figure:
     """Figure 6: the distribution of decoder MSE by the judge's label, three layer pairs."""
-    asked = labelled(run, "mse")
+    found, asked = results(run, "mse"), labelled(run, "mse")
     asked = asked[asked["strategy"] == MAIN] if MAIN in set(asked["strategy"]) else asked
     asked = asked[asked["mse_decoder"].notna()]
-    there = [
-        pair for pair in run.pairs if ((asked["a"] == pair[0]) & (asked["b"] == pair[1])).any()
-    ]
-    places = (
-        sorted({0, len(there) // 2, len(there) - 1}) if len(there) > PANELS else range(len(there))
-    )
-    chosen = [there[n] for n in places]
+    there = [pair for pair in run.pairs if pair in set(zip(asked["a"], asked["b"], strict=True))]
+    most = len(there) - 1
+    chosen = there if most < PANELS else [there[n] for n in (0, len(there) // 2, most)]
     judges = list(dict.fromkeys(asked["judge"]))
-    figure, axes = new_figure(2.5 * len(judges), columns=len(chosen), rows=len(judges))
+    figure, axes = style.new_figure(2.5 * len(judges), columns=len(chosen), rows=len(judges))
     grid = iter(axes)
     for judge in judges:
         for a, b in chosen:
             ax = next(grid)
             rows = asked[(asked["judge"] == judge) & (asked["a"] == a) & (asked["b"] == b)]
             _spread(ax, {name: rows[rows["label"] == name]["mse_decoder"] for name, *_ in _RISING})
-            ax.set_title(
-                _title(label(shortened(arrows([(a, b)]))[0]), judge, judges), fontsize=TEXT_SIZE
+            style.set_title(
+                ax, _title(label(style.shortened(style.arrows([(a, b)]))[0]), judge, judges)
             )
-            from_zero(ax)
-            ax.set_xlabel("judge's label", fontsize=TEXT_SIZE)
+            style.from_zero(ax)
+            ax.set_xlabel("judge's label")
     for ax in axes[:: len(chosen)]:
-        ax.set_ylabel("decoder MSE of a pair\n(folded weights)", fontsize=TEXT_SIZE)
+        ax.set_ylabel("decoder MSE of a pair\n(folded weights)")
     others = len(there) - len(chosen)
     strata = asked["stratum"].nunique()
-    drawn = "live pairs at random" + (
-        f", as many from each of {strata} equal parts by decoder MSE" * (strata > 1)
-    )
+    each = f", as many from each of {strata} equal parts by decoder MSE" * (strata > 1)
     return caption(
         figure,
         "Decoder MSE by the judge's label (SAE Match, figure 6)",
         suite_facts(run),
-        judges_facts(results_of(run, "mse", judges)),
-        f"{plural(len(asked), 'label')} on descriptions of matched features, in a layer pair {drawn}; "
-        "n under each label. Boxes: quartiles, line: median, whiskers: 5% to 95%; a point is a pair.",
+        judges_facts({judge: found[judge] for judge in judges}),
+        f"{plural(len(asked), 'label')} on descriptions of matched features, in a layer pair live pairs at "
+        f"random{each}; n under each label. Boxes: quartiles, line: median, whiskers: 5% to 95%; a point "
+        "is a pair.",
         f"{plural(others, 'more layer pair')} judged and not shown." if others else "",
         "" if "decoder" in run.config.parts else "The decoder was not among the parts matched on.",
     )
@@ -192,10 +155,10 @@ def mse_by_label(run: "Run") -> Figure:
 
 def _title(what: str, judge: str, judges: Collection[str]) -> str:
     """What a panel shows, and by whom if there are several judges."""
-    return f"{what}\n{label(shortened([judge], TITLE)[0])}" if len(judges) > 1 else what
+    return f"{what}\n{label(style.shortened([judge], style.TITLE)[0])}" if len(judges) > 1 else what
 
 
-_RISING = tuple(reversed(LABEL_FILLS.values()))
+_RISING = tuple(reversed(style.LABEL_FILLS.values()))
 """DIFFERENT, MAYBE, SAME."""
 
 
@@ -218,7 +181,7 @@ def _spread(ax: Axes, values: dict[str, pd.Series]) -> None:
             markeredgewidth=0.4,
         )  # fmt: skip
     names = [f"{name}\nn = {len(values[name])}" for name, *_ in _RISING]
-    ax.set_xticks(range(len(names)), names, fontsize=SMALL)
+    ax.set_xticks(range(len(names)), names, fontsize=style.SMALL)
     ax.set_xlim(-0.6, len(names) - 0.4)
 
 
@@ -230,9 +193,7 @@ def persistence(run: "Run") -> Figure:
     every = every[every["a"] != ""]  # the rows over all starts together are not drawn
     starts = [key for key in run.keys if key in set(every["a"])]
     columns = max(len(starts), 1)
-    figure, axes = new_figure(
-        0.5 + 2.1 * len(found), columns, len(found), share=True, width=page_of(columns)
-    )
+    figure, axes = style.new_figure(0.5 + 2.1 * len(found), columns, len(found), share=True)
     missing, grid = {}, iter(axes)
     drawn = [strategy for strategy in FAR_LINES if strategy in set(every["strategy"])]
     for judge, rows in means.items():
@@ -241,24 +202,24 @@ def persistence(run: "Run") -> Figure:
             pairs = [(start, key) for key in chain[chain.index(start) + 1 :]]
             for strategy, line in FAR_LINES.items():
                 mine = rows[rows["strategy"] == strategy].set_index(["a", "b"])
-                mine = mine[["value", "low", "high"]].reindex(pd.MultiIndex.from_tuples(pairs))
+                mine = mine[style.SPAN].reindex(pd.MultiIndex.from_tuples(pairs))
                 if strategy in drawn:
-                    aside = dodge(drawn.index(strategy), len(drawn), len(pairs), columns)
-                    draw_line(ax, line, np.arange(len(pairs)) + aside, mine)
+                    aside = style.dodge(drawn.index(strategy), len(drawn), len(pairs), columns)
+                    style.draw_line(ax, line, np.arange(len(pairs)) + aside, mine)
                 # The first step is adjacent: there, both are one and the same matching.
                 wanted = pairs[1:] if strategy == COMPOSITION else pairs
                 of = f"{strategy} by {judge}"
                 known = rows[rows["strategy"] == strategy]
                 missing[of] = [*missing.get(of, []), *gaps(known, wanted)]
             _draw_controls(ax, rows)
-            of = label(shortened([start])[0])
-            ax.set_title(_title(f"from layer {of}", judge, found), fontsize=TEXT_SIZE)
-            label_pairs(ax, [key for _, key in pairs], "to layer")
+            of = label(style.shortened([start])[0])
+            style.set_title(ax, _title(f"from layer {of}", judge, found))
+            style.label_pairs(ax, [key for _, key in pairs], "to layer")
             ax.set_ylim(1, 3)
             ax.set_yticks([1, 2, 3], ["DIFFERENT 1", "MAYBE 2", "SAME 3"])
             if number == 0:
-                ax.set_ylabel("mean label", fontsize=TEXT_SIZE)
-    legend_below(figure, axes)
+                ax.set_ylabel("mean label")
+    style.legend_below(figure, axes)
     controls = any(kind in set(rows["strategy"]) for rows in means.values() for kind in CONTROLS)
     return caption(
         figure,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from saematch.errors import UsageError
-from saematch.figures import labels, matching, norms, paths, pruning, scores, sorted_pairs
+from saematch.figures import evaluated, labels, matching, paths, sorted_pairs
 
 if TYPE_CHECKING:
     from saematch.store.reader import Run
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """One figure: what it shows, what it needs, what makes that."""
+    """One figure: what it shows, and what makes what it needs."""
 
     numbers: tuple[str, ...]
     """In the paper; 13 is 11 on another suite, as 19 is 18.  None: a figure that it has not."""
@@ -25,7 +25,6 @@ class PaperFigure:
     draw: Callable[["Run"], Figure]
     """Raises NotInRunError where the run lacks what it needs."""
     shows: str
-    needs: str
     command: str
     """The command that makes what it needs; DIR stands for the run directory."""
 
@@ -45,75 +44,69 @@ _RUN = "saematch run --suite SUITE --out DIR"
 
 FIGURES: Sequence[PaperFigure] = (
     PaperFigure(
-        ("1",), "norms", norms.norms,
+        ("1",), "norms", evaluated.norms,
         "per layer: norm of the residual stream and mean threshold; growth of the norm and of matched "
-        "folded decoder norms",
-        "norms of the SAEs and of the residual stream", _EVALUATE,
+        "folded decoder norms", _EVALUATE,
     ),
     PaperFigure(
         ("3",), "mse", matching.mse,
         "MSE of decoder, encoder and bias per layer pair, by strategy, on folded weights",
-        "matchings", _RUN,
+        _RUN,
     ),
     PaperFigure(
         ("4", "7 left"), "judged-shares", labels.judged_shares,
         "shares of the judge's DIFFERENT, MAYBE and SAME per layer pair, by strategy",
-        "judgements of the experiment 'layers'", f"{_JUDGE} --experiment layers",
+        f"{_JUDGE} --experiment layers",
     ),
     PaperFigure(
         ("5",), "sorted-pairs", sorted_pairs.sorted_pairs,
         "all live pairs of one layer pair by decoder MSE, with examples from low to high",
-        "matchings; descriptions are shown if there are any", _RUN,
+        _RUN,
     ),
     PaperFigure(
         ("6",), "mse-by-label", labels.mse_by_label,
-        "distribution of decoder MSE by the judge's label, three layer pairs",
-        "judgements of the experiment 'mse'", f"{_JUDGE} --experiment mse",
+        "distribution of decoder MSE by the judge's label, three layer pairs", f"{_JUDGE} --experiment mse",
     ),
     PaperFigure(
-        ("7 right",), "matching-score", scores.matching_score,
-        "matching score per layer pair: folded, unfolded, cosine, and chance",
-        "measures on text", _EVALUATE,
+        ("7 right",), "matching-score", evaluated.matching_score,
+        "matching score per layer pair: folded, unfolded, cosine, and chance", _EVALUATE,
     ),
     PaperFigure(
         ("8",), "persistence", labels.persistence,
         "judge's mean label from start layers to each later layer: exact and composition",
-        "judgements of the experiment 'persistence'", f"{_JUDGE} --experiment persistence",
+        f"{_JUDGE} --experiment persistence",
     ),
     PaperFigure(
-        ("10",), "pruned-by-corpus", pruning.pruned_by_corpus,
+        ("10",), "pruned-by-corpus", evaluated.pruned_by_corpus,
         "explained variance and ΔL of encode-permute-decode per layer pair, one line per corpus",
-        "measures on text", _EVALUATE,
+        _EVALUATE,
     ),
     PaperFigure(
-        ("11", "13"), "pruned-by-strategy", pruning.pruned_by_strategy,
-        "the same for reconstructions, matched features and a dropped layer",
-        "measures on text", _EVALUATE,
+        ("11", "13"), "pruned-by-strategy", evaluated.pruned_by_strategy,
+        "the same for reconstructions, matched features and a dropped layer", _EVALUATE,
     ),
     PaperFigure(
-        ("12",), "score-by-parts", scores.score_by_parts,
-        "matching score by decoder alone, encoder alone and all parts",
-        "measures on text of other parts", f"{_EVALUATE} --other-parts",
+        ("12",), "score-by-parts", evaluated.score_by_parts,
+        "matching score by decoder alone, encoder alone and all parts", f"{_EVALUATE} --other-parts",
     ),
     PaperFigure(
-        ("14",), "against-l0", pruning.against_l0,
+        ("14",), "against-l0", evaluated.against_l0,
         "explained variance and ΔL against the mean L0 of the SAEs of two adjacent layers",
-        "an evaluated run over SAEs of several L0s", f"{_RUN}; {_EVALUATE}",
+        f"{_RUN}; {_EVALUATE}",
     ),
     PaperFigure(
-        ("15",), "even-l0", pruning.even_l0,
+        ("15",), "even-l0", evaluated.even_l0,
         "L0 by layer of the suite and of SAEs chosen for even L0; explained variance of both",
-        "measures on text; a choice needs several SAEs per layer", _EVALUATE,
+        _EVALUATE,
     ),
     PaperFigure(
-        ("16", "17"), "mixed-quantiles", pruning.mixed_quantiles,
+        ("16", "17"), "mixed-quantiles", evaluated.mixed_quantiles,
         "explained variance and ΔL against the MSE quantile mixed in, one line per layer pair",
-        "measures at quantiles", f"{_EVALUATE} --quantiles {pruning.QUANTILES}",
+        f"{_EVALUATE} --quantiles {evaluated.QUANTILES}",
     ),
     PaperFigure(
         ("18", "19"), "paths", paths.followed,
-        "single features through the layers, with descriptions if there are any",
-        "paths", _RUN,
+        "single features through the layers, with descriptions if there are any", _RUN,
     ),
 )  # fmt: skip
 """In the paper's order."""

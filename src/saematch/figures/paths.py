@@ -35,14 +35,8 @@ next to its caption."""
 LINES = 4
 """Lines of a description, at most."""
 LINE_HEIGHT = SMALLEST * LINE / 72
-
-
-@dataclass(frozen=True)
-class _Column:
-    """A path, and what stands above it."""
-
-    path: Sequence[Step]
-    title: str
+_Column = tuple[str, Sequence[Step]]
+"""A path, and before it what stands above it."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +82,10 @@ def followed(run: "Run", features: Sequence[str | tuple[str | int, SupportsIndex
     if not chosen:
         needed = "paths of live features through all layers"
         raise NotInRunError(run, needed, run_command(run))
-    keys = [key for key in run.keys if any(step.key == key for one in chosen for step in one.path)]
+    keys = [key for key in run.keys if any(step.key == key for _, path in chosen for step in path)]
     words = described(run)
     texts = {
-        key: [words(key, step.feature) for one in chosen for step in one.path if step.key == key]
+        key: [words(key, step.feature) for _, path in chosen for step in path if step.key == key]
         for key in keys
     }
     layout = laid_out(texts, len(chosen))
@@ -160,9 +154,7 @@ def _examples(run: "Run", steps: Sequence[Sequence[Step]]) -> tuple[list[_Column
     ranked = sorted(whole, key=_cost)
     places = {round(q * (len(ranked) - 1)): q for q in reversed(quantiles)} if ranked else {}
     chosen = [
-        _Column(
-            ranked[place], f"quantile {q:g} of the paths,\ntotal cost {_cost(ranked[place]):.3g}"
-        )
+        (f"quantile {q:g} of the paths,\ntotal cost {_cost(ranked[place]):.3g}", ranked[place])
         for place, q in sorted(places.items())
     ]
     return chosen, (
@@ -180,18 +172,19 @@ def _through(steps: Sequence[Sequence[Step]], key: str, feature: int) -> _Column
     for path in steps:
         if any((step.key, step.feature) == (key, feature) for step in path):
             name = label(f"{shortened([key])[0]}/{feature}")
-            return _Column(path, f"through {name},\ntotal cost {_cost(path):.3g}")
+            return f"through {name},\ntotal cost {_cost(path):.3g}", path
     raise UsageError(f"expected a feature that a path goes through, got {key}/{feature}")
 
 
 def _draw_column(ax: Axes, column: _Column, aside: float, layout: Layout, words: Described) -> None:
     """One path: a box per layer, an arrow per step."""
+    title, path = column
     color, width = main_line().color, layout.width
-    for step in column.path:
+    for step in path:
         box, live = layout.boxes[step.key], step.status == "live"
         left, top = box.left + aside, box.top
         if box.leads:
-            ax.text(left, HEAD - 0.06, column.title, fontsize=SMALL, linespacing=1.2, va="bottom")
+            ax.text(left, HEAD - 0.06, title, fontsize=SMALL, linespacing=1.2, va="bottom")
         ax.add_patch(
             FancyBboxPatch(
                 (left + 0.03, top + 0.03), width - 0.06, box.height - 0.06,

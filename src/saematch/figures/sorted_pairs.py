@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from saematch.figures import style
 from saematch.figures.captions import (
     LINE,
     caption,
@@ -17,19 +18,8 @@ from saematch.figures.captions import (
     wrap,
     write_lines,
 )
-from saematch.figures.data import Described, adjacent, described, live_rows, suite_facts
-from saematch.figures.style import (
-    PAGE,
-    SMALL,
-    SMALLEST,
-    TEXT_SIZE,
-    arrows,
-    main_line,
-    plain_axes,
-    shortened,
-)
+from saematch.figures.data import Described, described, live_rows, suite_facts
 from saematch.text import plural
-from saematch.types import parts_slug
 
 if TYPE_CHECKING:
     from saematch.store.reader import Run
@@ -40,7 +30,7 @@ DEPTH = 0.75
 EXAMPLE_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 CURVE = (0.7, 2.55)
 """Inches from the left edge: where the curve begins and ends."""
-LEFT, RIGHT = 2.8, PAGE - 0.08
+LEFT, RIGHT = 2.8, style.PAGE - 0.08
 """Inches: where the examples begin and end."""
 INDENT = 0.2
 LINES = 3
@@ -62,7 +52,7 @@ class _Example:
     def height(self) -> float:
         """In inches."""
         lines = sum(len(lines) for _, lines in self.texts)
-        return (SMALL + lines * SMALLEST) * LINE / 72 + APART
+        return (style.SMALL + lines * style.SMALLEST) * LINE / 72 + APART
 
 
 def sorted_pairs(run: "Run", pair: tuple[str, str] | None = None) -> Figure:
@@ -72,12 +62,12 @@ def sorted_pairs(run: "Run", pair: tuple[str, str] | None = None) -> Figure:
     paper's 19→20, or that at three quarters of the run's depth.  Raises UsageError for a pair that the
     run lacks.
     """
-    pairs = adjacent(run)
+    pairs = run.adjacent
     if pair is None:
         pair = PAPER_PAIR if PAPER_PAIR in pairs else pairs[round(DEPTH * (len(pairs) - 1))]
     a, b = run.key(pair[0]), run.key(pair[1])
-    by = "mse_decoder" if "decoder" in run.config.parts else "cost"
-    called = "decoder MSE" if by == "mse_decoder" else "cost"
+    decoder = "decoder" in run.config.parts
+    by, called = ("mse_decoder", "decoder MSE") if decoder else ("cost", "cost")
     table = run.matching_table(a, b)
     ranked = live_rows(table).sort_values([by, "feature"]).reset_index(drop=True)
     chosen = [round(q * (len(ranked) - 1)) for q in EXAMPLE_QUANTILES] if len(ranked) else []
@@ -85,25 +75,18 @@ def sorted_pairs(run: "Run", pair: tuple[str, str] | None = None) -> Figure:
     rows = [ranked.iloc[rank].to_dict() for rank in chosen]
     examples = [_example(number, row, a, b, by, words) for number, row in enumerate(rows, start=1)]
     height = ABOVE + max(sum(one.height for one in examples), LOWEST_CURVE + BELOW)
-    figure = Figure(figsize=(PAGE, height))
-    left, right = (inches / PAGE for inches in CURVE)
+    figure = Figure(figsize=(style.PAGE, height))
+    left, right = (inches / style.PAGE for inches in CURVE)
     ax = figure.add_axes((left, BELOW / height, right - left, 1 - (ABOVE + BELOW) / height))
-    plain_axes(ax)
+    style.plain_axes(ax)
     _curve(ax, ranked[by].to_numpy(dtype=float), chosen)
-    name = label(shortened(arrows([(a, b)]))[0])
-    weights = "folded weights" if by == "mse_decoder" else f"{parts_slug(run.config.parts)}, folded"
-    ax.set_ylabel(f"{called} of a pair {name}\n({weights})", fontsize=TEXT_SIZE)
-    ax.set_xlabel(f"live pairs by {called}", fontsize=TEXT_SIZE)
+    name = label(style.shortened(style.arrows([(a, b)]))[0])
+    weights = "folded weights" if decoder else f"{run.config.slug}, folded"
+    ax.set_ylabel(f"{called} of a pair {name}\n({weights})")
+    ax.set_xlabel(f"live pairs by {called}")
     _write(figure, examples, height)
     left_out = len(table) - len(ranked)
-    unmatched = (
-        "" if by == "mse_decoder" else ", since the decoder was not among the parts matched on"
-    )
-    small = (
-        "Features of small norm have a small MSE whatever their cosine."
-        if by == "mse_decoder"
-        else ""
-    )
+    unmatched = "" if decoder else ", since the decoder was not among the parts matched on"
     return caption(
         figure,
         f"Pairs {a}→{b} sorted by {called} (SAE Match, figure 5)",
@@ -111,7 +94,7 @@ def sorted_pairs(run: "Run", pair: tuple[str, str] | None = None) -> Figure:
         f"The {plural(len(ranked), 'live pair')} of {a}→{b} that SAE Match finds, by {called}{unmatched}; "
         f"left out: {plural(left_out, 'feature')} dead, degenerate or unmatched, or with such a partner. "
         f"Examples at quantiles {', '.join(f'{q:g}' for q in EXAMPLE_QUANTILES)}; from the weights alone.",
-        small,
+        "Features of small norm have a small MSE whatever their cosine." if decoder else "",
         words.facts(),
         lacking(line for one in examples for _, lines in one.texts for line in lines),
     )
@@ -120,7 +103,7 @@ def sorted_pairs(run: "Run", pair: tuple[str, str] | None = None) -> Figure:
 def _example(
     number: int, row: dict[Any, Any], a: str, b: str, by: str, words: Described
 ) -> _Example:
-    first, second = map(label, shortened([a, b], 10))
+    first, second = map(label, style.shortened([a, b], 10))
     feature, partner = int(row["feature"]), int(row["partner"])
     cost = f"cost {row['cost']:.3g}, " if by == "cost" else ""
     head = (
@@ -132,17 +115,17 @@ def _example(
     names = f"{first}:", f"{second}:"
     room = (RIGHT - LEFT - INDENT) * 72 - _beside(names)
     texts = words(a, feature), words(b, partner)
-    lines = [wrap(text or "–", room, SMALLEST, LINES) for text in texts]
+    lines = [wrap(text or "–", room, style.SMALLEST, LINES) for text in texts]
     return _Example(head, tuple(zip(names, lines, strict=True)))
 
 
 def _beside(names: tuple[str, ...]) -> float:
     """Points that the layers' names take."""
-    return max(text_width(name, SMALLEST) for name in names) + 4
+    return max(text_width(name, style.SMALLEST) for name in names) + 4
 
 
 def _curve(ax: Axes, values: np.ndarray, chosen: list[int]) -> None:
-    ax.plot(np.arange(1, len(values) + 1), values, color=main_line().color)
+    ax.plot(np.arange(1, len(values) + 1), values, color=style.main_line().color)
     ax.set_ylim(0, 1.05 * np.nanmax(values) if len(values) else 1)
     ax.margins(x=0.06)
     for number, rank in enumerate(chosen, start=1):
@@ -152,7 +135,7 @@ def _curve(ax: Axes, values: np.ndarray, chosen: list[int]) -> None:
         )  # fmt: skip
         ax.annotate(
             str(number), (rank + 1, values[rank]), ha="center", va="center_baseline",
-            fontsize=SMALLEST, zorder=6,
+            fontsize=style.SMALLEST, zorder=6,
         )  # fmt: skip
 
 
@@ -160,14 +143,14 @@ def _write(figure: Figure, examples: list[_Example], height: float) -> None:
     """The examples below each other, right of the curve."""
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
-    ax.set(xlim=(0, PAGE), ylim=(height, 0))
+    ax.set(xlim=(0, style.PAGE), ylim=(height, 0))
     top = ABOVE / 2
     for one in examples:
-        ax.text(LEFT, top + SMALL / 72, one.head, fontsize=SMALL, weight="bold")
-        below = top + (SMALL * LINE + SMALLEST) / 72
+        ax.text(LEFT, top + style.SMALL / 72, one.head, fontsize=style.SMALL, weight="bold")
+        below = top + (style.SMALL * LINE + style.SMALLEST) / 72
         for name, lines in one.texts:
             beside = _beside(tuple(name for name, _ in one.texts)) / 72
             # By their baselines: tops differ with what signs a line has.
-            ax.text(LEFT + INDENT, below, name, fontsize=SMALLEST, color="#555555")
-            below = write_lines(ax, LEFT + INDENT + beside, below, lines, SMALLEST)
+            ax.text(LEFT + INDENT, below, name, fontsize=style.SMALLEST, color="#555555")
+            below = write_lines(ax, LEFT + INDENT + beside, below, lines, style.SMALLEST)
         top += one.height

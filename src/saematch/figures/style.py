@@ -16,6 +16,7 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -62,6 +63,8 @@ _CORPUS_STYLES = (
     ("#999933", "v", (0, (4, 1.5))),
     ("#44AA99", "P", (0, (5, 1, 1, 1))),
 )
+SPAN = ["value", "low", "high"]
+"""Columns of a measure and its interval."""
 LABEL_FILLS = {
     "same": ("SAME", "#0B5C8F"),
     "maybe": ("MAYBE", "#8DC1E2"),
@@ -119,7 +122,7 @@ def new_figure(
 
     `share`: the axes of a row have one y axis.
     """
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(max(width, NARROWEST * columns), height), layout="constrained")
     sharey: Any = "row" if share else False
     axes = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).ravel())
     for ax in axes:
@@ -134,16 +137,18 @@ def below(pairs: Sequence[tuple[str, str]]) -> float:
 
 
 def plain_axes(ax: Axes) -> None:
-    """Two lines around a panel, and light ones across it."""
+    """Two lines around a panel, and light ones across it; its words in the size of a figure's text."""
+    ax.xaxis.label.set_fontsize(TEXT_SIZE)
+    ax.yaxis.label.set_fontsize(TEXT_SIZE)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=TEXT_SIZE)
     ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     ax.set_axisbelow(True)
 
 
-def page_of(columns: int) -> float:
-    """Width in inches of a figure with so many panels side by side."""
-    return max(PAGE, NARROWEST * columns)
+def set_title(ax: Axes, words: str) -> None:
+    """What stands above a panel."""
+    ax.set_title(words, fontsize=TEXT_SIZE)
 
 
 def from_zero(ax: Axes) -> None:
@@ -162,55 +167,43 @@ def dodge(number: int, of: int, places: int, columns: int = 1) -> float:
 
 
 def draw_line(
-    ax: Axes,
-    line: Line,
-    x: Sequence[float] | np.ndarray,
-    rows: pd.DataFrame,
-    breaks: Sequence[int] = (),
+    ax: Axes, line: Line, x: np.ndarray, rows: pd.DataFrame, breaks: Sequence[int] = ()
 ) -> None:
     """Values at `x`, each with its interval where it has one; nothing where none is known.
 
     `rows`: columns value, low, high, in the order of `x`; a missing value is a gap.  `breaks`: places
     after which the line is cut, since what follows belongs to something else.
     """
-    table = rows[["value", "low", "high"]].to_numpy(dtype=float)
-    if np.isnan(table[:, 0]).all():
+    table = np.column_stack([x, rows[SPAN].to_numpy(dtype=float)])
+    if np.isnan(table[:, 1]).all():
         return
-    value, low, high = np.insert(table, [n + 1 for n in breaks], np.nan, axis=0).T
-    place = np.insert(np.asarray(x, dtype=float), [n + 1 for n in breaks], np.nan)
+    place, value, low, high = np.insert(table, [n + 1 for n in breaks], np.nan, axis=0).T
     ax.plot(
-        place,
-        value,
-        color=line.color,
-        marker=line.marker,
-        linestyle=line.dashes,
-        label=line.label,
-        markerfacecolor="white" if line.hollow else line.color,
-        markersize=4,
-        linewidth=1.2,
-    )
+        place, value, color=line.color, marker=line.marker, linestyle=line.dashes, label=line.label,
+        markerfacecolor="white" if line.hollow else line.color, markersize=4, linewidth=1.2,
+    )  # fmt: skip
     known = np.isfinite(low) & np.isfinite(high) & np.isfinite(value)
     if known.any():
         ax.vlines(place[known], low[known], high[known], color=line.color, linewidth=1)
 
 
-def draw_strategy(
+def draw_strategies(
     ax: Axes,
-    rows: pd.DataFrame,
-    strategy: str,
+    drawn: Sequence[tuple[Line, pd.DataFrame]],
     pairs: Sequence[tuple[str, str]],
-    offset: float = 0.0,
-    line: Line | None = None,
+    columns: int = 1,
 ) -> None:
-    """A strategy's values at each layer pair, with the range from `low` to `high` where it has one.
+    """The values of strategies at each layer pair, next to each other in one of `columns` panels, with the
+    range from `low` to `high` where there is one.
 
-    `rows`: one row per pair of evaluation/measures.parquet; a pair without one is a gap, and pairs that
-    share no SAE are not joined.  `line`: default, the strategy's own.
+    Rows: one per pair of evaluation/measures.parquet; a pair without one is a gap, and pairs that share no
+    SAE are not joined.
     """
-    chosen = rows.set_index(["a", "b"])[["value", "low", "high"]]
-    chosen = chosen.reindex(pd.MultiIndex.from_tuples(pairs))
-    x = np.arange(len(pairs)) + offset
-    draw_line(ax, line or strategy_lines()[strategy], x, chosen, breaks_of(pairs))
+    index = pd.MultiIndex.from_tuples(pairs)
+    for number, (line, rows) in enumerate(drawn):
+        x = np.arange(len(pairs)) + dodge(number, len(drawn), len(pairs), columns)
+        draw_line(ax, line, x, rows.set_index(["a", "b"])[SPAN].reindex(index), breaks_of(pairs))
+    label_pairs(ax, arrows(pairs))
 
 
 def breaks_of(pairs: Sequence[tuple[str, str]]) -> list[int]:
@@ -233,28 +226,25 @@ def shortened(names: Sequence[str], longest: int = LONGEST) -> list[str]:
     for length in range(longest, max(map(len, names), default=0)):
         ends = range(max(1, length - FIRST))
         for end in sorted(ends, key=lambda end: abs(end - (length - 1) // 2)):
-            found = [_without_part(name, length, end) for name in names]
+            found = [
+                name
+                if len(name) <= length
+                else f"{name[: length - 1 - end]}…{name[len(name) - end :]}"
+                for name in names
+            ]
             if len(set(found)) == len(set(names)):
                 return found
     return list(names)
-
-
-def _without_part(name: str, longest: int, end: int) -> str:
-    """At most so many signs of a name, so many of them its last ones."""
-    if len(name) <= longest:
-        return name
-    return f"{name[: longest - 1 - end]}…{name[len(name) - end :]}"
 
 
 def label_pairs(ax: Axes, pairs: Sequence[str], name: str = "layer pair") -> None:
     """Layer pairs, or layers, along the x axis: slanted where they would touch, and of too many only
     every second, third, ..."""
     labels = [label(pair) for pair in shortened(list(map(plain, pairs)))]
-    grid = ax.get_gridspec()
-    panels = grid.ncols if grid is not None else 1
-    figure = ax.get_figure(root=True)
+    grid, figure = ax.get_gridspec(), ax.get_figure(root=True)
     assert figure is not None
-    room = figure.get_size_inches()[0] * 72 / panels - AROUND
+    assert grid is not None
+    room = figure.get_size_inches()[0] * 72 / grid.ncols - AROUND
     widest = max((text_width(one, TEXT_SIZE) for one in labels), default=0.0) + 0.5 * TEXT_SIZE
     slanted = widest * len(labels) > room and widest > 2.5 * TEXT_SIZE
     step = max(1, math.ceil(len(labels) * (1.4 * TEXT_SIZE if slanted else widest) / room))
@@ -263,15 +253,14 @@ def label_pairs(ax: Axes, pairs: Sequence[str], name: str = "layer pair") -> Non
         for text in ax.get_xticklabels():
             text.set(ha="right", rotation_mode="anchor")
     ax.set_xlim(-0.5, len(labels) - 0.5)
-    ax.set_xlabel(name, fontsize=TEXT_SIZE)
+    ax.set_xlabel(name)
 
 
 def legend_below(figure: Figure, axes: Sequence[Axes], columns: int = 5) -> None:
     """One legend for all axes, below them, in at most so many columns; none for a single line."""
     handles: dict[str, Any] = {}
     for ax in axes:
-        found, labels = ax.get_legend_handles_labels()
-        handles |= dict(zip(labels, found, strict=True))
+        handles |= {str(one.get_label()): one for one in ax.get_legend_handles_labels()[0]}
     if len(handles) < 2:
         return
     room = figure.get_size_inches()[0] * 72
@@ -284,7 +273,6 @@ def legend_below(figure: Figure, axes: Sequence[Axes], columns: int = 5) -> None
     )  # fmt: skip
 
 
-PIXELS_PER_INCH = 150
 _ID = re.compile(r'(?<=id=")[A-Za-z]([0-9a-f]{10})(?=")')
 """Id of a clip path, a marker or a hatch: matplotlib hashes its geometry."""
 
@@ -294,8 +282,6 @@ def to_svg(figure: Figure) -> str:
 
     Text stays text: it can be searched, read aloud and copied.
     """
-    import matplotlib as mpl
-
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "saematch", "svg.fonttype": "none"}), quiet_glyphs():
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -324,7 +310,7 @@ def _renamed(text: str) -> str:
     return text
 
 
-def to_png(figure: Figure, pixels_per_inch: int = PIXELS_PER_INCH) -> bytes:
+def to_png(figure: Figure, pixels_per_inch: int = 150) -> bytes:
     """The figure as a PNG file."""
     buffer = io.BytesIO()
     with quiet_glyphs():
