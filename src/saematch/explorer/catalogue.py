@@ -17,12 +17,13 @@ number.
 import math
 import os
 import sqlite3
+import struct
 import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -31,83 +32,19 @@ from saematch._io import files
 from saematch._io.files import cache_directory
 from saematch.errors import InputError
 from saematch.explorer.catalogue_query import (
+    Sources,
     catalogue_query,
     probe_query,
-    role_of,
     rows_file,
     rows_query,
-    standing_judges,
+    sources_of,
     strategies,
     write_rows,
 )
 from saematch.explorer.database import Database, OutOfMemoryError, limited
 from saematch.explorer.run_files import RunFiles
 from saematch.store.build import code_of
-from saematch.store.names import (
-    JUDGEMENTS_NAME,
-    PATHS_NAME,
-    candidates_name,
-    examples_name,
-    features_name,
-    sample_name,
-)
 from saematch.store.schema import canonical_json
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Names of files by what they are for."""
-
-    following: str
-    """Key of the SAE after it on its chain; '' at the end."""
-    tables: Mapping[str, Sequence[str]]
-    """Names by role (`TABLES`)."""
-    descriptions: Sequence[tuple[str, str]]
-    """Source and name, those that are preferred first."""
-    judges: Sequence[str]
-    """Whose labels are shown, as experiment/judge."""
-    passing: Sequence[str]
-    """Those of them that pass their controls."""
-
-    @property
-    def names(self) -> list[tuple[str, str]]:
-        """Every file with its role."""
-        tables = ((role, name) for role, some in self.tables.items() for name in some)
-        return [*tables, *(("descriptions", name) for _, name in self.descriptions)]
-
-    def without(self, names: set[str]) -> "Sources":
-        """The same but for these files; samples and judgements say nothing without each other."""
-        tables = {
-            role: [one for one in some if one not in names] for role, some in self.tables.items()
-        }
-        if not tables.get("samples") or not tables.get("judgements"):
-            tables |= {"samples": [], "judgements": []}
-        return replace(
-            self,
-            tables={role: some for role, some in tables.items() if some},
-            descriptions=[one for one in self.descriptions if one[1] not in names],
-        )
-
-
-def sources_of(run: RunFiles, key: str) -> Sources:
-    """Those of an SAE that are finished."""
-    following = next((b for a, b in run.adjacent if a == key), "")
-    before = next((a for a, b in run.adjacent if b == key), "")
-    tables = {
-        "paths": [PATHS_NAME],
-        "previous": [run.matching(before, key)],
-        "candidates": [candidates_name(key, following)],
-        "features": [features_name(key)],
-        "examples": [examples_name(key)],
-        "samples": [sample_name(experiment) for experiment in run.judges],
-        "judgements": [JUDGEMENTS_NAME],
-        "pairs": list(run.pair_sources.values()),
-        **{role_of(one): [run.matching(key, following, one)] for one in strategies()},
-    }
-    judges, passing = standing_judges(run)
-    every = Sources(following, tables, run.descriptions(key), judges, passing)
-    return every.without({name for _, name in every.names if run.sha256(name) is None})
-
 
 MADE_BY = (
     "explorer/catalogue.py",
@@ -132,8 +69,10 @@ def index_folder(temporary: Path) -> Path:
     except OSError:
         folder = temporary / "index"
         folder.mkdir()
-        return folder
-    _forget_old(folder)
+    for path in folder.iterdir():
+        with suppress(OSError):  # another explorer was quicker
+            if time.time() - path.stat().st_mtime > KEPT_SECONDS and files.is_plain_file(path):
+                path.unlink()
     return folder
 
 
@@ -146,12 +85,12 @@ class Catalogue:
 
     def __init__(self, run: RunFiles, database: Database, folder: Path) -> None:
         self.run = run
-        self._database = database
+        self.database = database
         self._folder = folder
         self._code = code_of(*MADE_BY)
         self._problems: dict[str, tuple[float, Path, str]] = {}
         self._partial: dict[str, tuple[Path, Path]] = {}
-        self._worker: threading.Thread | None = None
+        self._worker = threading.Thread()
         self._stopped = False
         self._known: tuple[Any, tuple[str, ...], dict[str, Path]] | None = None
         self._looked_at: Any = None
@@ -159,12 +98,8 @@ class Catalogue:
     @property
     def problems(self) -> dict[str, str]:
         """SAEs whose index could not be made, and why, in words."""
-        wanted = self.wanted()
-        return {
-            key: why
-            for key, (_, path, why) in self._problems.copy().items()
-            if wanted.get(key) == path
-        }
+        wanted, found = self.wanted(), self._problems.copy()
+        return {key: why for key, (_, path, why) in found.items() if wanted.get(key) == path}
 
     def wanted(self) -> dict[str, Path]:
         """The index of every SAE on a chain, by its key in order of depth, made or not."""
@@ -173,11 +108,8 @@ class Catalogue:
         known = self._known
         if known is None or known[0] is not manifest or known[1] != judges:
             chained = {key for chain in self.run.chains for key in chain}
-            found = {
-                key: self._path(key, sources_of(self.run, key))
-                for key in self.run.keys
-                if key in chained
-            }
+            keys = [key for key in self.run.keys if key in chained]
+            found = {key: self._path(key, sources_of(self.run, key)) for key in keys}
             self._known = known = manifest, judges, found
         return known[2]
 
@@ -185,16 +117,14 @@ class Catalogue:
         """The indexes that are made, by key; the others are begun in the background."""
         wanted = self.wanted()
         found = {key: path for key, path in wanted.items() if is_whole(path)}
-        if len(found) < len(wanted) or self._looked_at is not self.run.manifest:
-            self._begin()
-        partial = {
-            key: made
-            for key, (path, made) in self._partial.copy().items()
-            if wanted.get(key) == path
-        }
-        return {
-            key: str((partial | found)[key]) for key in wanted if key in partial or key in found
-        }
+        if (
+            len(found) < len(wanted) or self._looked_at is not self.run.manifest
+        ) and not self._worker.is_alive():
+            self._worker = threading.Thread(target=self._work, name="index", daemon=True)
+            self._worker.start()
+        partial = self._partial.copy().items()
+        found = {key: made for key, (path, made) in partial if wanted.get(key) == path} | found
+        return {key: str(found[key]) for key in wanted if key in found}
 
     def widths(self) -> dict[str, int]:
         """The number of features of every SAE on a chain."""
@@ -208,11 +138,9 @@ class Catalogue:
     def any_of(self, keys: Sequence[str]) -> dict[str, str]:
         """As `ready`, once the first of these SAEs that can be used has its index."""
         for key in keys:
-            try:
+            with suppress(InputError):  # `problems` says it
                 self._make(key)
                 break
-            except InputError:
-                continue  # `problems` says it
         return self.ready()
 
     def all(self) -> dict[str, str]:
@@ -221,22 +149,15 @@ class Catalogue:
         for key in self.wanted():
             if self._stopped:
                 break
-            try:
+            with suppress(InputError):  # `problems` says it
                 found[key] = self._make(key)
-            except InputError:
-                continue  # `problems` says it
         return found
 
     def stop(self) -> None:
         """Make no more indexes; returns when the one that is being made is done."""
         self._stopped = True
-        if self._worker is not None:
+        if self._worker.is_alive():
             self._worker.join()
-
-    def _begin(self) -> None:
-        if self._worker is None or not self._worker.is_alive():
-            self._worker = threading.Thread(target=self._work, name="index", daemon=True)
-            self._worker.start()
 
     def _work(self) -> None:
         manifest = self.run.manifest
@@ -254,9 +175,7 @@ class Catalogue:
             if failed and failed[1] == path and time.monotonic() - failed[0] < RETRY_SECONDS:
                 raise InputError(failed[2])
             try:
-                with limited(
-                    math.inf
-                ):  # a question that needs it is answered late, but once for all
+                with limited(math.inf):  # a question that needs it is answered late, once for all
                     made = self._made(key)
             except InputError as error:
                 self._problems[key] = time.monotonic(), path, str(error)
@@ -269,19 +188,19 @@ class Catalogue:
 
     def _made(self, key: str) -> Path:
         """The index of an SAE from those of its files that can be used."""
-        sources = self._usable(sources_of(self.run, key))
-        path = self._path(key, sources)
-        if is_whole(path):
-            return path
-        try:
-            self._write(key, sources, path)
-        except InputError:
-            if not self._refused(sources):
-                raise
+        sources = sources_of(self.run, key)
+        while True:
             sources = self._usable(sources)
             path = self._path(key, sources)
-            self._write(key, sources, path)
-        return path
+            if is_whole(path):
+                return path
+            try:
+                query = catalogue_query(key, sources, self.run.file)
+                write_index(self.database, *query, self.run.width(key), path)
+                return path
+            except InputError:
+                if not self._refused(sources):
+                    raise
 
     def _usable(self, sources: Sources) -> Sources:
         unusable = set()
@@ -297,24 +216,13 @@ class Catalogue:
         refused = False
         for role, name in sources.names:
             try:
-                self._database.rows(probe_query(role), {"file": self.run.file(name)})
+                self.database.rows(probe_query(role), {"file": self.run.file(name)})
             except OutOfMemoryError:
                 continue  # which says nothing of the file
             except InputError as error:
                 self.run.refuse(name, f"{error} in {self.run.path / name}")
                 refused = True
         return refused
-
-    def _write(self, key: str, sources: Sources, path: Path) -> None:
-        query = catalogue_query(
-            key,
-            sources.following,
-            {role: self.run.files(names) for role, names in sources.tables.items()},
-            [(source, self.run.file(name)) for source, name in sources.descriptions],
-            sources.judges,
-            sources.passing,
-        )
-        write_index(self._database, *query, self.run.width(key), path)
 
     def _path(self, key: str, sources: Sources) -> Path:
         decides = {
@@ -332,15 +240,6 @@ class Catalogue:
             if file.exists():
                 os.utime(file)
         return path
-
-
-def _forget_old(folder: Path) -> None:
-    for path in folder.iterdir():
-        try:
-            if time.time() - path.stat().st_mtime > KEPT_SECONDS and files.is_plain_file(path):
-                path.unlink()
-        except OSError:
-            continue  # another explorer was quicker
 
 
 _PARQUET_END = b"PAR1"
@@ -362,19 +261,17 @@ def write_index(
     """
     partial = path.with_name(f".{path.stem}-{uuid4().hex}{files.PARTIAL_SUFFIX}")
     rows = partial.with_name(f"{partial.name}.rows")
-    starts = range(0, width, SLICE)
-    parts = [partial.with_name(f"{partial.name}.{place}") for place, _ in enumerate(starts)]
+    parts = {n: partial.with_name(f"{partial.name}.{n}") for n in range(0, width, SLICE)}
     try:
-        for start, part in zip(starts, parts, strict=True):
+        for start, part in parts.items():
             bounds = {"start": start, "end": min(start + SLICE, width)}
             database.write(sql, {**values, **bounds}, part, OPTIONS)
-        if len(parts) == 1:
-            os.replace(parts[0], partial)
-        else:
-            together = "SELECT * FROM read_parquet($parts)"
-            database.write(together, {"parts": [str(part) for part in parts]}, partial, OPTIONS)
-        rows.unlink(missing_ok=True)
-        write_rows(rows, _batches(database, partial, width))
+        together = "SELECT * FROM read_parquet($parts)"
+        database.write(together, {"parts": list(map(str, parts.values()))}, partial, OPTIONS)
+        some = (
+            {"index": str(partial), "start": n, "end": n + BATCH} for n in range(0, width, BATCH)
+        )
+        write_rows(rows, (database.rows(rows_query(), one) for one in some))
         os.replace(rows, rows_file(path))
         os.replace(partial, path)  # last: with it the index is whole
     except (OSError, sqlite3.OperationalError) as error:
@@ -384,7 +281,7 @@ def write_index(
             "SAEMATCH_CACHE to another folder"
         ) from error
     finally:
-        for file in (partial, rows, *parts):
+        for file in (partial, rows, *parts.values()):
             file.unlink(missing_ok=True)
 
 
@@ -393,18 +290,8 @@ def is_whole(path: Path) -> bool:
     try:
         with path.open("rb") as table, rows_file(path).open("rb") as rows:
             table.seek(-len(_PARQUET_END), os.SEEK_END)
-            if table.read() != _PARQUET_END:
-                return False
-            header = rows.read(100)
-            pages = int.from_bytes(header[28:32], "big")
-            page = int.from_bytes(header[16:18], "big")
-            return os.fstat(rows.fileno()).st_size == pages * (page if page > 1 else 65_536) > 0
-    except (OSError, ValueError):
+            page, pages = struct.unpack_from(">16xH10xI", rows.read(100))  # of SQLite's header
+            size = pages * (page if page > 1 else 65_536)
+            return table.read() == _PARQUET_END and os.fstat(rows.fileno()).st_size == size > 0
+    except (OSError, struct.error):
         return False
-
-
-def _batches(database: Database, index: Path, width: int) -> Iterator[list[dict[str, Any]]]:
-    for start in range(0, width, BATCH):
-        yield database.rows(
-            rows_query(), {"index": str(index), "start": start, "end": start + BATCH}
-        )

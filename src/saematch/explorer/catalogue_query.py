@@ -12,8 +12,10 @@ file an SAE.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,8 +26,8 @@ from saematch.errors import InputError
 from saematch.explorer.run_files import RunFiles
 from saematch.matching.matchers import COSINE, MAIN, is_matcher, matchers
 from saematch.semantics.judges.judge import Label
+from saematch.store import names as named
 from saematch.store.following import RULES
-from saematch.store.names import JUDGEMENTS_NAME, sample_name
 from saematch.store.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PATHS, Table
 from saematch.store.schema_semantics import DESCRIPTIONS, EXAMPLES, FEATURES, JUDGEMENTS, SAMPLE
 
@@ -40,16 +42,10 @@ MAIN_COLUMNS = ("certain", "quantile", "labels", "phi", "lift", *ACTIVE_COLUMNS,
 SEPARATOR = "chr(31)"
 """Between tokens in the columns that are searched; no token holds it."""
 TABLES = {
-    "paths": PATHS,
-    "previous": MATCHINGS,
-    "candidates": CANDIDATES,
-    "features": FEATURES,
-    "examples": EXAMPLES,
-    "samples": SAMPLE,
-    "judgements": JUDGEMENTS,
-    "pairs": PAIR_SOURCE,
+    "paths": PATHS, "previous": MATCHINGS, "candidates": CANDIDATES, "features": FEATURES,
+    "examples": EXAMPLES, "samples": SAMPLE, "judgements": JUDGEMENTS, "pairs": PAIR_SOURCE,
     "descriptions": DESCRIPTIONS,
-}
+}  # fmt: skip
 """What the files of each role are, but for the matchings by each strategy."""
 MOST_TEXT = 2000
 """Characters of a description that an index holds, and that are searched; a card shows all of them."""
@@ -63,14 +59,65 @@ def strategies() -> tuple[str, ...]:
     return tuple(one.name for one in matchers())
 
 
+def strategies_of(run: RunFiles) -> list[str]:
+    """Strategies that have matched at least one pair, by the run's parts."""
+    return [one for one in strategies() if run.names(f"matchings/{one}/{run.config.slug}/")]
+
+
 def role_of(strategy: str) -> str:
     """The role of the files of a strategy's matchings."""
     return f"by_{strategy}"
 
 
-def table_of(role: str) -> Table:
-    """What the files of a role are."""
-    return TABLES.get(role, MATCHINGS)
+@dataclass(frozen=True)
+class Sources:
+    """Names of the files that an index is made from, by what they are for."""
+
+    following: str
+    """Key of the SAE after it on its chain; '' at the end."""
+    tables: Mapping[str, Sequence[str]]
+    """Names by role (`TABLES`); of descriptions first those that are preferred."""
+    texts: Mapping[str, str]
+    """Where descriptions are from, by name."""
+    judges: Sequence[str]
+    """Whose labels are shown, as experiment/judge."""
+    passing: Sequence[str]
+    """Those of them that pass their controls."""
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """Every file with its role."""
+        return [(role, name) for role, some in self.tables.items() for name in some]
+
+    def without(self, names: set[str]) -> "Sources":
+        """The same but for these files; samples and judgements say nothing without each other."""
+        left = {
+            role: [one for one in some if one not in names] for role, some in self.tables.items()
+        }
+        if not left.get("samples") or not left.get("judgements"):
+            left |= {"samples": [], "judgements": []}
+        return replace(self, tables={role: some for role, some in left.items() if some})
+
+
+def sources_of(run: RunFiles, key: str) -> Sources:
+    """Those of an SAE that are finished."""
+    following = next((b for a, b in run.adjacent if a == key), "")
+    before = next((a for a, b in run.adjacent if b == key), "")
+    texts = {name: source for source, name in run.descriptions(key)}
+    tables = {
+        "paths": [named.PATHS_NAME],
+        "previous": [run.matching(before, key)],
+        "candidates": [named.candidates_name(key, following)],
+        "features": [named.features_name(key)],
+        "examples": [named.examples_name(key)],
+        "samples": [named.sample_name(experiment) for experiment in run.judges],
+        "judgements": [named.JUDGEMENTS_NAME],
+        "pairs": list(run.pair_sources.values()),
+        **{role_of(one): [run.matching(key, following, one)] for one in strategies()},
+        "descriptions": list(texts),
+    }
+    every = Sources(following, tables, texts, *standing_judges(run))
+    return every.without({name for _, name in every.names if run.sha256(name) is None})
 
 
 def step_column(name: str, strategy: str) -> str:
@@ -82,43 +129,32 @@ def step_column(name: str, strategy: str) -> str:
 
 def probe_query(role: str) -> str:
     """A query that fails where $file is not a table of this role, read to its end."""
-    counts = (
-        f'count(CAST("{one.name}" AS {_sql_type(one.type)}))' for one in table_of(role).columns
-    )
+    columns = TABLES.get(role, MATCHINGS).columns
+    counts = (f'count(CAST("{one.name}" AS {_sql_type(one.type)}))' for one in columns)
     return f"SELECT {', '.join(counts)} FROM read_parquet($file)"
 
 
 def catalogue_query(
-    key: str,
-    following: str,
-    files: Mapping[str, Sequence[str]],
-    descriptions: Sequence[tuple[str, str]],
-    judges: Sequence[str],
-    passing: Sequence[str],
+    key: str, sources: Sources, file: Callable[[str], str]
 ) -> tuple[str, dict[str, Any]]:
-    """The query of the features from $start until before $end, and its other parameters.
-
-    `following`: key of the SAE after it on its chain, '' at the end; `files`: by role (`TABLES`), as far as
-    there are any; `descriptions`: source and file, those that are preferred first; `judges`: whose labels
-    are shown, as experiment/judge; `passing`: those of them that pass their controls.
-    """
+    """The query of the features from $start until before $end, and its other parameters; `file`: the path of
+    a file by its name."""
     values: dict[str, Any] = {
-        "key": key, "next": following, "judges": list(judges), "passing": list(passing),
+        "key": key, "next": sources.following, "judges": list(sources.judges),
+        "passing": list(sources.passing),
     }  # fmt: skip
 
-    def whole(role: str, extra: str = "") -> str:
-        if role not in files:
-            return _empty(table_of(role), extra)
-        values[role] = list(files[role])
-        return f"read_parquet(${role}{extra})"
+    def whole(role: str, filename: bool = False) -> str:
+        if role not in sources.tables:
+            return empty(TABLES.get(role, MATCHINGS), filename)
+        values[role] = list(map(file, sources.tables[role]))
+        return f"read_parquet(${role}, filename = {filename})"
 
     def table(role: str, column: str = "feature") -> str:
         return f"(SELECT * FROM {whole(role)} WHERE {_within(column)})"
 
     others, joins = [], []
-    for strategy in strategies():
-        if strategy == MAIN:
-            continue
+    for strategy in (one for one in strategies() if one != MAIN):
         role = role_of(strategy)
         joins.append(f"LEFT JOIN {table(role)} AS {role} ON {role}.feature = base.feature")
         others.append(
@@ -134,8 +170,8 @@ def catalogue_query(
         every_path=whole("paths"),
         candidates=table("candidates"), features=table("features"), pairs=table("pairs"),
         examples=table("examples"),
-        labelled=labels_query(whole("samples", ", filename = true"), whole("judgements")),
-        others=",\n".join(others), joins="\n".join(joins), texts=_texts(descriptions, values),
+        labelled=labels_query(whole("samples", filename=True), whole("judgements")),
+        others=",\n".join(others), joins="\n".join(joins), texts=_texts(sources, file, values),
         activates_on=_searched("list_concat(activates_on, peaks)"), top_logits=_searched("top_logits"),
         warnings=_warnings(), cosine=COSINE, different=Label.DIFFERENT,
     ), values  # fmt: skip
@@ -151,23 +187,19 @@ def _sql_type(kind: pa.DataType) -> str:
     return _KINDS[kind]
 
 
-def _empty(table: Table, extra: str) -> str:
+def empty(table: Table, filename: bool = False) -> str:
     """Stands in for a table that the run does not have."""
     nulls = [f'CAST(NULL AS {_sql_type(one.type)}) AS "{one.name}"' for one in table.columns]
-    if extra:
-        nulls.append("CAST(NULL AS VARCHAR) AS filename")
+    nulls += ["CAST(NULL AS VARCHAR) AS filename"] * filename
     return f"(SELECT {', '.join(nulls)} WHERE false)"
 
 
-def _texts(descriptions: Sequence[tuple[str, str]], values: dict[str, Any]) -> str:
-    if not descriptions:
-        return (
-            "SELECT NULL::BIGINT AS feature, NULL::VARCHAR AS description, NULL::VARCHAR AS source, "
-            "NULL::VARCHAR AS searched WHERE false"
-        )
-    selects = []
-    for place, (source, file) in enumerate(descriptions):
-        values[f"text{place}"], values[f"source{place}"] = file, source
+def _texts(sources: Sources, file: Callable[[str], str], values: dict[str, Any]) -> str:
+    selects = [
+        f"SELECT feature, text, '' AS source, 0 AS place, 0 AS row FROM {empty(DESCRIPTIONS)}"
+    ]
+    for place, name in enumerate(sources.tables.get("descriptions", ())):
+        values[f"text{place}"], values[f"source{place}"] = file(name), sources.texts[name]
         selects.append(
             f"SELECT feature, left(text, {MOST_TEXT}) AS text, $source{place} AS source, "
             f"{place} AS place, file_row_number AS row "
@@ -293,13 +325,26 @@ ORDER BY feature
 
 
 _JUDGE = "answer.experiment || '/' || answer.judge"
-_VALUE = " ".join(f"WHEN '{one}' THEN {one.value_in_means}" for one in Label)
-_VALUE = f"CASE answer.label {_VALUE} END"
-_ANSWERED = f"""{{samples}} AS sample JOIN {{judgements}} AS answer ON answer.question = sample.question
-  AND answer.experiment = string_split(replace(sample.filename, chr(92), '/'), '/')[-2]
-  WHERE sample.kind = 'pair' AND NOT sample.swapped AND answer.label IS NOT NULL
-  AND list_contains($judges, {_JUDGE})"""
-"""Answers with their questions; the file names of the samples must be known."""
+_VALUES = " ".join(f"WHEN '{one}' THEN {one.value_in_means}" for one in Label)
+ASKED = "read_parquet($samples, filename = true)", "read_parquet($judgements)"
+"""What was asked and what judges said of it; the file names of the samples must be known."""
+
+
+def answered(samples: str, judgements: str) -> str:
+    """Answers about pairs with their questions."""
+    return (
+        f"{samples} AS sample JOIN {judgements} AS answer ON answer.question = sample.question "
+        "AND answer.experiment = string_split(replace(sample.filename, chr(92), '/'), '/')[-2] "
+        "AND sample.kind = 'pair' AND NOT sample.swapped"
+    )
+
+
+def _labelled(samples: str, judgements: str) -> str:
+    """Those with a label by one of $judges (experiment/judge)."""
+    return (
+        f"{answered(samples, judgements)} "
+        f"WHERE answer.label IS NOT NULL AND list_contains($judges, {_JUDGE})"
+    )
 
 
 def standing_judges(run: RunFiles) -> tuple[list[str], list[str]]:
@@ -317,35 +362,30 @@ def label_parameters(run: RunFiles) -> dict[str, Any]:
     Raises InputError where a file of them cannot be used.
     """
     judges, passing = standing_judges(run)
-    if not judges or run.sha256(JUDGEMENTS_NAME) is None:
+    if not judges or run.sha256(named.JUDGEMENTS_NAME) is None:
         return {}
-    samples = [sample_name(experiment) for experiment in run.judges]
-    return {
-        "judges": judges,
-        "passing": passing,
-        "samples": run.files(samples),
-        "answers": run.file(JUDGEMENTS_NAME),
-    }
+    samples = run.files([named.sample_name(experiment) for experiment in run.judges])
+    judgements = run.file(named.JUDGEMENTS_NAME)
+    return {"judges": judges, "passing": passing, "samples": samples, "judgements": judgements}
 
 
 def labels_query(samples: str, judgements: str) -> str:
     """What the judges of $judges (experiment/judge) call the two features of a pair, whatever paired them:
     distinct labels, and those of the judges of $passing."""
-    answered = _ANSWERED.format(samples=samples, judgements=judgements)
     return (
         "SELECT sample.a, sample.b, sample.feature, sample.partner, "
         "list_sort(list(DISTINCT answer.label)) AS labels, "
         f"list_sort(list(DISTINCT answer.label) FILTER (list_contains($passing, {_JUDGE}))) AS told "
-        f"FROM {answered} GROUP BY sample.a, sample.b, sample.feature, sample.partner"
+        f"FROM {_labelled(samples, judgements)} GROUP BY ALL"
     )
 
 
 def paired_labels(samples: str, judgements: str, one: str, other: str) -> str:
     """Mean labels of a feature's partners by two strategies, where one experiment has both."""
-    answered = _ANSWERED.format(samples=samples, judgements=judgements)
     return (
         "(WITH said AS (SELECT answer.experiment, answer.judge, sample.strategy, sample.a, sample.b, "
-        f"sample.feature, sample.partner, avg({_VALUE}) AS label FROM {answered} GROUP BY ALL) "
+        f"sample.feature, sample.partner, avg(CASE answer.label {_VALUES} END) AS label "
+        f"FROM {_labelled(samples, judgements)} GROUP BY ALL) "
         "SELECT one.a, one.b, one.feature, one.partner AS partner_one, other.partner AS partner_other, "
         "avg(one.label) AS label_one, avg(other.label) AS label_other "
         "FROM said AS one JOIN said AS other USING (experiment, judge, a, b, feature) "
@@ -357,19 +397,16 @@ _COLUMNS = (
     "key", "feature", "path", "status", "born", "dies", "next", "certain", "live_pair", "quantile",
     "mse_encoder", "runner_up", "extra_cost", "runner_up_cosine", "runner_up_status", "nearer",
     "nearer_cost", "nearer_cosine", "warnings", "phi", "lift", *ACTIVE_COLUMNS, "activation_count",
-    "activation_frequency",
-    "mean_activation", "greatest_activation", "activates_on", "activates_on_share", "amid",
-    "top_logits", "peaks",
-    "description", "source", "labels", "told",
+    "activation_frequency", "mean_activation", "greatest_activation", "activates_on",
+    "activates_on_share", "amid", "top_logits", "peaks", "description", "source", "labels", "told",
 )  # fmt: skip
 MEANING = ("description", "source", "activates_on", "amid", "top_logits")
 """What is said of a feature."""
-SUFFIX = ".rows"
 
 
 def rows_file(index: str | Path) -> Path:
     """The file of rows that belongs to an index."""
-    return Path(index).with_suffix(SUFFIX)
+    return Path(index).with_suffix(".rows")
 
 
 def columns() -> tuple[str, ...]:
@@ -405,11 +442,9 @@ def read_rows(index: str | Path, features: Sequence[int]) -> dict[int, dict[str,
         with closing(sqlite3.connect(address, uri=True)) as connection:
             found, names = {}, columns()
             for feature in features:
-                one = connection.execute(
-                    "SELECT data FROM feature WHERE number = ?", (feature,)
-                ).fetchone()
-                if one is not None:
-                    values = json.loads(one[0], parse_constant=lambda name: None)
+                wanted = "SELECT data FROM feature WHERE number = ?"
+                for (data,) in connection.execute(wanted, (feature,)):
+                    values = json.loads(data, parse_constant=lambda name: None)
                     found[feature] = dict(zip(names, values, strict=True))
             return found
     except (sqlite3.Error, ValueError) as error:
@@ -431,9 +466,9 @@ def read_named(
 
 def by_key(names: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
     """Features by their SAE."""
-    wanted: dict[str, list[int]] = {}
+    wanted: dict[str, list[int]] = defaultdict(list)
     for key, feature in names:
-        wanted.setdefault(key, []).append(feature)
+        wanted[key].append(feature)
     return wanted
 
 

@@ -15,32 +15,37 @@ from typing import Any
 from saematch.errors import InputError, UsageError
 from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.catalogue_query import (
+    ASKED,
+    empty,
     label_parameters,
     labels_query,
     paired_labels,
     step_column,
     strategies,
+    strategies_of,
     with_meanings,
 )
-from saematch.explorer.database import Database
-from saematch.explorer.overview import strategies_of
 from saematch.explorer.run_files import RunFiles
-from saematch.explorer.selection import (
-    MOST_ROWS,
+from saematch.explorer.search import (
     check_names,
     last_page,
     one_of,
+    page_of,
     parse_keys,
     whole_number,
 )
 from saematch.matching.matchers import COSINE, MAIN
+from saematch.store.schema import PAIR_SOURCE
+from saematch.store.schema_semantics import JUDGEMENTS, SAMPLE
 
+_DIFFER = "partner_one IS DISTINCT FROM partner_other"
+_BOTH = "partner_one IS NOT NULL AND partner_other IS NOT NULL"
 SHOWN = {
-    "differ": "partner_one IS DISTINCT FROM partner_other",
-    "one": "partner_one IS DISTINCT FROM partner_other AND score_one > score_other",
-    "other": "partner_one IS DISTINCT FROM partner_other AND score_other > score_one",
-    "judge_one": "partner_one IS DISTINCT FROM partner_other AND label_one > label_other",
-    "judge_other": "partner_one IS DISTINCT FROM partner_other AND label_other > label_one",
+    "differ": _DIFFER,
+    "one": f"{_DIFFER} AND score_one > score_other",
+    "other": f"{_DIFFER} AND score_other > score_one",
+    "judge_one": f"{_DIFFER} AND label_one > label_other",
+    "judge_other": f"{_DIFFER} AND label_other > label_one",
     "same": "partner_one = partner_other",
     "all": "true",
 }
@@ -62,30 +67,10 @@ PARAMETERS = ("layer", "one", "other", "corpus", "show", "sort", "active", "limi
 ACTIVE = 10
 """How often a feature was active that is listed by its score, unless asked otherwise: of one that was active
 once the score is 0 or 1."""
-_SCORE = ("score", "phi", "lift", "activation_count")
-_NO_SCORES = (
-    "(SELECT NULL::VARCHAR AS a, NULL::VARCHAR AS b, NULL::BIGINT AS feature, NULL::BIGINT AS partner, "
-    "NULL::VARCHAR AS strategy, NULL::DOUBLE AS score, NULL::DOUBLE AS phi, NULL::DOUBLE AS lift, "
-    "NULL::BIGINT AS activation_count WHERE false)"
-)
-_SCORES = (
-    "(SELECT a, b, feature, partner, strategy, activation_count, phi, lift, "
-    "CASE WHEN activation_count > 0 THEN joint_activation_count / activation_count END AS score "
-    "FROM read_parquet($scores) WHERE list_contains($keys, a) AND list_contains($compared, strategy))"
-)
-_NO_LABELS = (
-    "(SELECT NULL::VARCHAR AS a, NULL::VARCHAR AS b, NULL::BIGINT AS feature, NULL::BIGINT AS partner, "
-    "NULL::VARCHAR[] AS labels WHERE false)"
-)
-_NO_PAIRED = (
-    "(SELECT NULL::VARCHAR AS a, NULL::VARCHAR AS b, NULL::BIGINT AS feature, "
-    "NULL::BIGINT AS partner_one, NULL::BIGINT AS partner_other, NULL::DOUBLE AS label_one, "
-    "NULL::DOUBLE AS label_other WHERE false)"
-)
 
 
 def compare(
-    catalogue: Catalogue, database: Database, asked: Mapping[str, str]
+    catalogue: Catalogue, asked: Mapping[str, str]
 ) -> dict[str, Any]:  # fmt: skip
     """Counts for every pair of layers, and a page of features, scores on the corpus that is asked for."""
     check_names(asked, PARAMETERS)
@@ -97,18 +82,14 @@ def compare(
     show = one_of(asked, "show", tuple(SHOWN), "differ")
     left_out: list[str] = []
     labels = _usable(lambda: label_parameters(run), "labels", left_out)
-    usual = "difference" if run.pair_sources else "labels" if labels else "mse"
-    sort = one_of(asked, "sort", tuple(SORTS), usual)
-    active = whole_number(asked, "active", ACTIVE if run.pair_sources else 0, 0, 1 << 40)
-    limit = whole_number(asked, "limit", 25, 1, MOST_ROWS)
-    offset = whole_number(asked, "offset", 0, 0, 1 << 40)
     corpora = list(run.pair_sources)
-    corpus = asked.get("corpus", "") or (corpora[0] if corpora else "")
-    if corpus and corpus not in corpora:
-        raise UsageError(f"expected a corpus among {', '.join(corpora)}, got '{corpus[:80]}'")
+    usual = "difference" if corpora else "labels" if labels else "mse"
+    sort = one_of(asked, "sort", tuple(SORTS), usual)
+    active = whole_number(asked, "active", ACTIVE if corpora else 0, 0, 1 << 40)
+    limit, offset = page_of(asked, 25)
+    corpus = one_of(asked, "corpus", corpora or [""], next(iter(corpora), ""))
     every = catalogue.all()
-    firsts = [a for a, _ in run.adjacent if a in every]
-    keys = parse_keys(asked.get("layer", ""), firsts)
+    keys = parse_keys(asked.get("layer", ""), [a for a, _ in run.adjacent if a in every])
     answer: dict[str, Any] = {
         "one": one, "other": other, "corpus": corpus, "show": show, "sort": sort, "active": active,
         "judged": bool(labels), "judges": list(labels.get("judges", ())), "left_out": left_out,
@@ -116,17 +97,12 @@ def compare(
     }  # fmt: skip
     if not keys:
         return {**answer, "pairs": [], "total": 0, "features": []}
-    values: dict[str, Any] = dict(labels)
     measured = _usable(
-        lambda: {"scores": run.file(run.pair_sources[corpus])} if corpus else {},
-        "scores",
-        left_out,
+        lambda: {"scores": run.file(run.pair_sources[corpus])} if corpus else {}, "scores", left_out
     )
-    if measured:
-        values |= {**measured, "compared": [one, other]}
-    by_score = measured and (sort == "difference" or show in ("one", "other"))
+    values = {"judges": [], "passing": [], **labels, **measured, "compared": [one, other]}
     listed = f"({SHOWN[show]})"
-    if by_score:
+    if measured and (sort == "difference" or show in ("one", "other")):
         listed += (
             f" AND coalesce(greatest(activation_count_one, activation_count_other), 0) >= {active}"
         )
@@ -136,11 +112,11 @@ def compare(
         """Ask some layers after others, so that memory does not grow with their number."""
         for some in _grouped(keys, run):
             files = {"files": [every[key] for key in some], "keys": some}
-            yield from database.rows(f"{compared} {sql}", {**values, **files, **more})
+            yield from catalogue.database.rows(f"{compared} {sql}", {**values, **files, **more})
 
     counts = list(ask(_COUNTS.format(listed=listed)))
     total = sum(row.pop("listed") for row in counts)
-    offset = min(offset, last_page(total, limit)) if total else 0
+    offset = min(offset, last_page(total, limit))
     if len(keys) > 1 and offset > MOST_OFFSET:
         raise UsageError(
             f"expected an offset of at most {MOST_OFFSET} over several layers, got {offset}; choose one layer"
@@ -155,11 +131,10 @@ def compare(
         for row in best
     )[offset : offset + limit]
     page = [(keys[place], feature) for _, _, place, feature in ranked]
-    names = [f"{key}/{feature}" for key, feature in page]
     found = ask(
         "SELECT * FROM compared WHERE list_contains($names, key || '/' || feature) "
         "ORDER BY list_position($keys, key)",
-        names=names,
+        names=[f"{key}/{feature}" for key, feature in page],
     )
     rows = {(row["key"], row["feature"]): row for row in found}
     return {
@@ -181,9 +156,6 @@ def _grouped(keys: Sequence[str], run: RunFiles) -> Iterator[list[str]]:
     yield group
 
 
-_BOTH = "partner_one IS NOT NULL AND partner_other IS NOT NULL"
-
-
 def _mean(name: str) -> str:
     """The means of a column over the features that have both partners and a value under both."""
     known = f"{_BOTH} AND {name}_one IS NOT NULL AND {name}_other IS NOT NULL"
@@ -192,23 +164,18 @@ def _mean(name: str) -> str:
     )
 
 
-_COUNTS = (
-    "SELECT key AS a, any_value(next) AS b, count(*) AS features, "
-    "count(*) FILTER (partner_one = partner_other) AS same, "
-    f"count(*) FILTER ({SHOWN['differ']}) AS differ, "
-    f"count(*) FILTER ({SHOWN['one']}) AS for_one, count(*) FILTER ({SHOWN['other']}) AS for_other, "
-    f"count(*) FILTER ({SHOWN['differ']} AND score_one = score_other) AS ties, "
-    f"count(*) FILTER ({SHOWN['differ']} AND (score_one IS NULL OR score_other IS NULL)) AS unmeasured, "
-    f"count(*) FILTER ({_BOTH}) AS compared, "
-    f"{_mean('score')}, {_mean('phi')}, {_mean('mse')}, "
-    "count(label_one) AS judged, avg(label_one) AS label_one, avg(label_other) AS label_other, "
-    "count(*) FILTER (label_one IS NOT NULL AND partner_one = partner_other) AS judged_same, "
-    "count(*) FILTER ({listed}) AS listed, "
-    f"count(*) FILTER ({SHOWN['judge_one']}) AS judge_one, "
-    f"count(*) FILTER ({SHOWN['judge_other']}) AS judge_other "
-    "FROM compared "
-    "GROUP BY key ORDER BY list_position($keys, key)"
-)
+_COUNTS = f"""
+SELECT key AS a, any_value(next) AS b, count(*) AS features, count(*) FILTER ({SHOWN["same"]}) AS same,
+  count(*) FILTER ({_DIFFER}) AS differ, count(*) FILTER ({SHOWN["one"]}) AS for_one,
+  count(*) FILTER ({SHOWN["other"]}) AS for_other,
+  count(*) FILTER ({_DIFFER} AND score_one = score_other) AS ties,
+  count(*) FILTER ({_DIFFER} AND (score_one IS NULL OR score_other IS NULL)) AS unmeasured,
+  count(*) FILTER ({_BOTH}) AS compared, {_mean("score")}, {_mean("phi")}, {_mean("mse")},
+  count(label_one) AS judged, avg(label_one) AS label_one, avg(label_other) AS label_other,
+  count(*) FILTER (label_one IS NOT NULL AND {SHOWN["same"]}) AS judged_same,
+  count(*) FILTER ({{listed}}) AS listed, count(*) FILTER ({SHOWN["judge_one"]}) AS judge_one,
+  count(*) FILTER ({SHOWN["judge_other"]}) AS judge_other
+FROM compared GROUP BY key ORDER BY list_position($keys, key)"""
 
 
 def _usable(
@@ -228,54 +195,57 @@ def _other_than(one: str, there: Sequence[str]) -> str:
     return next(other for other in usual if other != one and (other in there or not there))
 
 
+_SCORES = """(SELECT *,
+  CASE WHEN activation_count > 0 THEN joint_activation_count / activation_count END AS score
+  FROM {table} WHERE list_contains($keys, a) AND list_contains($compared, strategy))"""
+
+
 def _compared(one: str, other: str, measured: bool, judged: bool) -> str:
     """A row per live feature that either strategy pairs, with both partners, their scores and labels."""
-    columns, joins = [], []
-    tables = "read_parquet($samples, filename = true)", "read_parquet($answers)"
-    scores = _SCORES if measured else _NO_SCORES
-    labels = f"({labels_query(*tables)})" if judged else _NO_LABELS
-    paired = paired_labels(*tables, one, other) if judged else _NO_PAIRED
+    asked = ASKED if judged else (empty(SAMPLE, filename=True), empty(JUDGEMENTS))
+    scores = _SCORES.format(table="read_parquet($scores)" if measured else empty(PAIR_SOURCE))
+    here = "a = step.key AND {0}.b = step.next AND {0}.feature = step.feature"  # non-adjacent pairs too
+    columns, joins, same = [], [], []
     for side, strategy in (("one", one), ("other", other)):
+        said, score, partner = (
+            f"{side}_said",
+            f"{side}_score",
+            f"step.{step_column('partner', strategy)}",
+        )
         columns += [
             f"step.{step_column(name, strategy)} AS {name}_{side}"
             for name in ("partner", "mse", "cosine")
         ]
-        columns += [f"{side}_score.{name} AS {name}_{side}" for name in _SCORE]
-        columns += [f"{side}_said.labels AS labels_{side}", f"judged.label_{side}"]
-        joins.append(
-            f"LEFT JOIN {labels} AS {side}_said ON {side}_said.a = step.key "
-            f"AND {side}_said.b = step.next AND {side}_said.feature = step.feature "
-            f"AND {side}_said.partner = step.{step_column('partner', strategy)}"
-        )
-        joins.append(
-            f"LEFT JOIN {scores} AS {side}_score ON {side}_score.a = step.key "
-            f"AND {side}_score.b = step.next "  # non-adjacent pairs are measured too
-            f"AND {side}_score.feature = step.feature AND {side}_score.strategy = '{strategy}' "
-            f"AND {side}_score.partner = step.{step_column('partner', strategy)}"
-        )
-    partners = (
-        f"judged.partner_{side} = step.{step_column('partner', strategy)}"
-        for side, strategy in (("one", one), ("other", other))
-    )
+        columns += [
+            f"{score}.{name} AS {name}_{side}"
+            for name in ("score", "phi", "lift", "activation_count")
+        ]
+        columns += [f"{said}.labels AS labels_{side}", f"judged.label_{side}"]
+        joins += [
+            f"LEFT JOIN ({labels_query(*asked)}) AS {said} ON {said}.{here.format(said)} "
+            f"AND {said}.partner = {partner}",
+            f"LEFT JOIN {scores} AS {score} ON {score}.{here.format(score)} "
+            f"AND {score}.strategy = '{strategy}' AND {score}.partner = {partner}",
+        ]
+        same.append(f"judged.partner_{side} = {partner}")
+    paired = paired_labels(*asked, one, other)
     joins.append(
-        f"LEFT JOIN {paired} AS judged ON judged.a = step.key AND judged.b = step.next "
-        f"AND judged.feature = step.feature AND {' AND '.join(partners)}"
+        f"LEFT JOIN {paired} AS judged ON judged.{here.format('judged')} AND {' AND '.join(same)}"
     )
-    either = " OR ".join(f"step.{step_column('partner', one)} IS NOT NULL" for one in (one, other))
     return (
         f"SELECT step.key, step.feature, step.next, {', '.join(columns)} "
         f"FROM read_parquet($files) AS step {' '.join(joins)} "
         f"WHERE step.status = 'live' AND step.{step_column('matched', one)} "
-        f"AND step.{step_column('matched', other)} AND ({either})"
+        f"AND step.{step_column('matched', other)} AND coalesce(step.{step_column('partner', one)}, "
+        f"step.{step_column('partner', other)}) IS NOT NULL"
     )
 
 
 PARAMETERS_OF_RUNS = ("layer", "one", "other", "limit", "offset")
-_DIFFER = "partner_one IS DISTINCT FROM partner_other"
 
 
 def compare_runs(
-    first: Catalogue, second: Catalogue | None, database: Database, asked: Mapping[str, str]
+    first: Catalogue, second: Catalogue | None, asked: Mapping[str, str]
 ) -> dict[str, Any]:
     """Counts for every pair of SAEs that both runs match, and a page of the features that differ.
 
@@ -288,60 +258,51 @@ def compare_runs(
         )
     one = one_of(asked, "one", strategies(), MAIN)
     other = one_of(asked, "other", strategies(), MAIN)
-    limit = whole_number(asked, "limit", 25, 1, MOST_ROWS)
-    offset = whole_number(asked, "offset", 0, 0, 1 << 40)
+    limit, offset = page_of(asked, 25)
     indexes, others = first.all(), second.all()
     names = {_identity(second.run, key): key for key in others}
     steps = set(second.run.adjacent)
-    shared = []
+    shared = {}
     for a, b in first.run.adjacent:
-        same = names.get(_identity(first.run, a)), names.get(_identity(first.run, b))
+        same = names.get(_identity(first.run, a), ""), names.get(_identity(first.run, b), "")
         if a in indexes and same in steps:
-            shared.append((a, b, *same))
-    keys = parse_keys(asked.get("layer", ""), [a for a, *_ in shared])
-    answer: dict[str, Any] = {
+            shared[a, b] = others[same[0]]
+    keys = parse_keys(asked.get("layer", ""), [a for a, _ in shared])
+    values: dict[str, Any] = {}
+    pairs, selects = [], []
+    for place, ((a, b), index) in enumerate(shared.items()):
+        if a in keys:
+            values |= {f"first{place}": indexes[a], f"second{place}": index}
+            selects.append(_compared_runs(place, one, other))
+            pairs.append({"a": a, "b": b})
+    counts: dict[str, dict[str, Any]] = {}
+    rows: list[dict[str, Any]] = []
+    compared = f"WITH compared AS ({' UNION ALL '.join(selects)})"
+    if pairs:
+        counted = (
+            f"{compared} SELECT key, count(*) AS features, count(*) FILTER ({SHOWN['same']}) AS same, "
+            f"count(*) FILTER ({_DIFFER}) AS differ, count(*) FILTER ({_BOTH}) AS compared, "
+            f"{_mean('mse')} FROM compared GROUP BY key"
+        )
+        counts = {row["key"]: row for row in first.database.rows(counted, values)}
+    total = sum(row["differ"] for row in counts.values())
+    offset = min(offset, last_page(total, limit))
+    if total:
+        rows = first.database.rows(
+            f"{compared} SELECT * FROM compared WHERE {_DIFFER} "
+            "ORDER BY list_position($keys, key), feature LIMIT $limit OFFSET $offset",
+            {**values, "keys": list(keys), "limit": limit, "offset": offset},
+        )
+    zeros = dict.fromkeys(("features", "same", "differ", "compared"), 0)
+    none = {**zeros, "mse_one": None, "mse_other": None}
+    return {
         "one": one,
         "other": other,
         "settings": _differing_settings(first.run, second.run),
         "limit": limit,
         "offset": offset,
         "problems": {**second.problems, **first.problems},
-    }
-    pairs, selects, values = [], [], {}
-    for place, (a, b, same_a, _) in enumerate(shared):
-        if a not in keys:
-            continue
-        values |= {f"first{place}": indexes[a], f"second{place}": others[same_a]}
-        selects.append(_compared_runs(place, one, other))
-        pairs.append({"a": a, "b": b})
-    if not pairs:
-        return {**answer, "pairs": [], "total": 0, "features": []}
-    compared = " UNION ALL ".join(selects)
-    counts = {
-        row["key"]: row
-        for row in database.rows(
-            f"WITH compared AS ({compared}) SELECT key, count(*) AS features, "
-            "count(*) FILTER (partner_one = partner_other) AS same, "
-            f"count(*) FILTER ({_DIFFER}) AS differ, "
-            f"count(*) FILTER ({_BOTH}) AS compared, avg(mse_one) FILTER ({_BOTH}) AS mse_one, "
-            f"avg(mse_other) FILTER ({_BOTH}) AS mse_other FROM compared GROUP BY key",
-            values,
-        )
-    }
-    none = {
-        "features": 0, "same": 0, "differ": 0, "compared": 0, "mse_one": None, "mse_other": None,
-    }  # fmt: skip
-    total = sum(row["differ"] for row in counts.values())
-    offset = min(offset, last_page(total, limit)) if total else 0
-    rows = database.rows(
-        f"WITH compared AS ({compared}) SELECT * FROM compared WHERE {_DIFFER} "
-        "ORDER BY list_position($keys, key), feature LIMIT $limit OFFSET $offset",
-        {**values, "keys": list(keys), "limit": limit, "offset": offset},
-    )
-    return {
-        **answer,
         "pairs": [{**pair, **counts.get(pair["a"], none)} for pair in pairs],
-        "offset": offset,
         "total": total,
         "features": with_meanings(rows, indexes),
     }
@@ -359,8 +320,7 @@ def _compared_runs(place: int, one: str, other: str) -> str:
         for name in ("partner", "mse", "cost", "cosine")
     )
     return (
-        "SELECT one.key, one.feature, one.next, "
-        f"{columns} FROM read_parquet($first{place}) AS one "
+        f"SELECT one.key, one.feature, one.next, {columns} FROM read_parquet($first{place}) AS one "
         f"JOIN read_parquet($second{place}) AS other ON other.feature = one.feature "
         f"WHERE one.status = 'live' AND one.{step_column('matched', one)} "
         f"AND other.{step_column('matched', other)} "
@@ -370,9 +330,8 @@ def _compared_runs(place: int, one: str, other: str) -> str:
 
 def _differing_settings(one: RunFiles, other: RunFiles) -> list[dict[str, Any]]:
     ours, theirs = one.manifest["config"], other.manifest["config"]
-    names = dict.fromkeys((*ours, *theirs))
     return [
         {"setting": name, "one": ours.get(name), "other": theirs.get(name)}
-        for name in names
+        for name in dict.fromkeys((*ours, *theirs))
         if ours.get(name) != theirs.get(name)
     ]

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -56,42 +56,6 @@ def limited(seconds: float) -> Iterator[None]:
         _DEADLINE.reset(token)
 
 
-class _Turns:
-    """Lets some run at once, or one alone."""
-
-    def __init__(self, at_once: int) -> None:
-        self._at_once = at_once
-        self._changed = threading.Condition()
-        self._running = 0
-        self._waiting_alone = 0
-
-    @contextmanager
-    def turn(self, alone: bool) -> Iterator[None]:
-        """Wait for a turn; raises BusyError where the deadline passes first."""
-        takes = self._at_once if alone else 1
-
-        def free() -> bool:
-            # Who waits to run alone goes first, else it might wait for ever.
-            return self._running + takes <= self._at_once and (alone or not self._waiting_alone)
-
-        with self._changed:
-            self._waiting_alone += alone
-            try:
-                left = _DEADLINE.get() - time.monotonic()
-                if not self._changed.wait_for(free, None if left == math.inf else max(0.0, left)):
-                    raise BusyError("the explorer is busy with other questions; ask again")
-                self._running += takes
-            finally:
-                self._waiting_alone -= alone
-                self._changed.notify_all()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._running -= takes
-                self._changed.notify_all()
-
-
 class Database:
     """An empty database in memory that may read, and write indexes into, the folders that are let in."""
 
@@ -101,17 +65,14 @@ class Database:
             import duckdb
         except ImportError:
             raise MissingDependencyError("duckdb", "explorer", "the explorer") from None
-        self._error: type[Exception] = duckdb.Error
-        self._no_memory: type[Exception] = duckdb.OutOfMemoryException
-        self._interrupted: type[Exception] = duckdb.InterruptException
-        self._turns = _Turns(AT_ONCE)
+        self._duckdb = duckdb
+        self._queue, self._running = threading.Semaphore(), threading.Semaphore(AT_ONCE)
         self.temporary = Path(tempfile.mkdtemp(prefix="saematch-explorer-"))
-        threads = max(1, min(MOST_THREADS, os.cpu_count() or 1))
         self._connection = duckdb.connect(
             ":memory:",
             config={
                 "memory_limit": MEMORY,
-                "threads": threads,
+                "threads": min(MOST_THREADS, os.cpu_count() or 1),
                 "temp_directory": str(self.temporary / "spilled"),
                 "autoinstall_known_extensions": "false",
                 "autoload_known_extensions": "false",
@@ -159,16 +120,10 @@ class Database:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
             raise
 
-    def details(self, file: str) -> bytes:
-        """The JSON that a table of a run directory holds in its metadata."""
-        sql = "SELECT value FROM parquet_kv_metadata($file) WHERE decode(key) = 'saematch'"
-        found = self.rows(sql, {"file": file})
-        return found[0]["value"] if found else b"{}"
-
     def _lock(self) -> None:
         """From now on it reads and writes nothing but what was let in."""
-        folders = (f"{one}{os.sep}" for one in [*self._let_in, self.temporary])
-        allowed = ", ".join(map(_quoted, folders))  # of a link DuckDB notes where it leads
+        folders = (f"{one}{os.sep}".replace("'", "''") for one in [*self._let_in, self.temporary])
+        allowed = ", ".join(f"'{one}'" for one in folders)  # of a link DuckDB notes where it leads
         self._connection.execute(f"SET allowed_directories = [{allowed}]")
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
@@ -176,11 +131,26 @@ class Database:
 
     def _execute(self, sql: str, parameters: Parameters) -> tuple[list[str], list[tuple[Any, ...]]]:
         try:
-            with self._turns.turn(alone=False):
+            with self._turn(1):
                 return self._execute_now(sql, parameters)
         except OutOfMemoryError:
-            with self._turns.turn(alone=True):
+            with self._turn(AT_ONCE):  # alone
                 return self._execute_now(sql, parameters)
+
+    @contextmanager
+    def _turn(self, takes: int) -> Iterator[None]:
+        """Wait for so many places among those that run at once; raises BusyError where the deadline passes
+        first."""
+        with ExitStack() as places:
+            # One at a time waits for places, so that who wants all of them gets them.
+            _acquire(self._queue)
+            try:
+                for _ in range(takes):
+                    _acquire(self._running)
+                    places.callback(self._running.release)
+            finally:
+                self._queue.release()
+            yield
 
     def _execute_now(
         self, sql: str, parameters: Parameters
@@ -189,25 +159,24 @@ class Database:
             if not self._locked:
                 self._lock()
             cursor = self._connection.cursor()
-        left = _DEADLINE.get() - time.monotonic()
         ending = None
-        if left != math.inf:
-            ending = threading.Timer(max(0.0, left), cursor.interrupt)
+        if (left := _seconds_left()) is not None:
+            ending = threading.Timer(left, cursor.interrupt)
             ending.daemon = True
             ending.start()
         try:
             cursor.execute(sql, parameters or None)
             names = [column[0] for column in cursor.description or ()]
             return names, cursor.fetchall()
-        except self._interrupted as error:
+        except self._duckdb.InterruptException as error:
             raise TooLongError(
                 "the question took too long and was stopped; try fewer layers, or narrower filters"
             ) from error
-        except self._error as error:
+        except self._duckdb.Error as error:
             what = re.sub(r"\s+", " ", str(error)).strip()[:300]
             for link, folder in self._let_in.items():
                 what = what.replace(str(link), str(folder))
-            if isinstance(error, self._no_memory):
+            if isinstance(error, self._duckdb.OutOfMemoryException):
                 raise OutOfMemoryError(
                     f"reading the tables takes more than {MEMORY} of memory: {what}"
                 ) from error
@@ -220,9 +189,15 @@ class Database:
             cursor.close()
 
 
+def _seconds_left() -> float | None:
+    left = _DEADLINE.get() - time.monotonic()
+    return None if left == math.inf else max(0.0, left)
+
+
+def _acquire(place: threading.Semaphore) -> None:
+    if not place.acquire(timeout=_seconds_left()):
+        raise BusyError("the explorer is busy with other questions; ask again")
+
+
 def _known(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -20,19 +20,12 @@ from saematch.explorer.catalogue_query import (
     read_rows,
     step_column,
 )
-from saematch.explorer.database import Database
 from saematch.explorer.run_files import RunFiles
 from saematch.explorer.search import check_names
 from saematch.matching.matchers import COSINE
+from saematch.store import names as named
 from saematch.store.following import Other, Pair
 from saematch.store.judge_results import answered_experiments
-from saematch.store.names import (
-    JUDGEMENTS_NAME,
-    candidates_name,
-    descriptions_name,
-    examples_name,
-    sample_name,
-)
 from saematch.types import find_feature
 
 FEATURE_COLUMNS = (
@@ -46,7 +39,7 @@ STEP_COLUMNS = (
 )  # fmt: skip
 
 
-def follow(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -> dict[str, Any]:
+def follow(catalogue: Catalogue, asked: Mapping[str, str]) -> dict[str, Any]:
     """The path through a feature.
 
     A card's `step` is the step into its layer; the first card has none.  `here` is the place of the
@@ -58,9 +51,9 @@ def follow(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -
     chain = next(chain for chain in catalogue.run.chains if key in chain)
     asked_for = _row(catalogue, key, feature)
     if asked_for["path"] is None:
-        rows, here = _walked(catalogue, database, chain, asked_for)
+        rows, here = _walked(catalogue, chain, asked_for)
     else:
-        passed = database.rows(
+        passed = catalogue.database.rows(
             "SELECT key, feature FROM read_parquet($files) WHERE path = $path "
             "ORDER BY list_position($chain, key)",
             {"files": catalogue.of(chain), "path": asked_for["path"], "chain": list(chain)},
@@ -81,14 +74,14 @@ def follow(catalogue: Catalogue, database: Database, asked: Mapping[str, str]) -
 
 
 def _walked(
-    catalogue: Catalogue, database: Database, chain: tuple[str, ...], row: dict[str, Any]
+    catalogue: Catalogue, chain: tuple[str, ...], row: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], int]:
     """The path through a feature of a run that is not finished, step by step as far as it is matched;
     and the place of that feature."""
     rows, place = [row], chain.index(row["key"])
     for before in reversed(chain[:place]):
         [index] = catalogue.of([before])
-        found = database.rows(
+        found = catalogue.database.rows(
             "SELECT feature FROM read_parquet($index) WHERE partner = $partner LIMIT 1",
             {"index": index, "partner": rows[0]["feature"]},
         )
@@ -132,16 +125,17 @@ def _card(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str,
 
 def _pair(before: Mapping[str, Any], row: Mapping[str, Any]) -> Pair:
     first, second = (f"{one['key']}/{one['feature']}" for one in (before, row))
-    nearer, aligned = before["nearer"], before[step_column("partner", COSINE)]
+    aligned = before[step_column("partner", COSINE)]
+    near = None
+    if before["nearer"] is not None:
+        near = Other(before["nearer"], before["nearer_cosine"], before["nearer_cost"])
     active = tuple(before[name] for name in ("active", "partner_active", "joint_active"))
     directed = before[step_column("both_live", COSINE)] and aligned != before["partner"]
     return Pair(
         names=(first, second),
         statuses=(before["status"], row["status"]),
         **{name: before[name] for name in ("cost", "quantile", "cosine", "margin", "certain")},
-        nearer=None
-        if nearer is None
-        else Other(nearer, before["nearer_cosine"], before["nearer_cost"]),
+        nearer=near,
         by_direction=Other(aligned, before[step_column("cosine", COSINE)]) if directed else None,
         activation_counts=None if None in active else active,
         labels=before["told"] or (),
@@ -169,7 +163,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def evidence(
-    catalogue: Catalogue, database: Database, key: str, features: Sequence[int], limit: int
+    catalogue: Catalogue, key: str, features: Sequence[int], limit: int
 ) -> dict[int, dict[str, Any]]:
     """The max-activating examples of features, `limit` of each, and every description they have;
     `problems`: files that could not be used, in words."""
@@ -181,14 +175,14 @@ def evidence(
             return {}
         try:
             values = {"file": run.file(name), **_among(features), **more}
-            return _by_feature(database.rows(sql, values))
+            return _by_feature(catalogue.database.rows(sql, values))
         except InputError as error:
             problems.append(f"{role} are left out: {error}")
             return {}
 
     examples = rows(
         "examples",
-        examples_name(key),
+        named.examples_name(key),
         "SELECT feature, corpus, document, position, activation, place, tokens, activations "
         f"FROM read_parquet($file) WHERE {_AMONG} "
         "QUALIFY row_number() OVER (PARTITION BY feature ORDER BY activation DESC, half, rank) <= $limit "
@@ -197,7 +191,7 @@ def evidence(
     )
     said = f"SELECT feature, text, explainer, licence FROM read_parquet($file) WHERE {_AMONG}"
     texts = {source: rows("descriptions", name, said) for source, name in run.descriptions(key)}
-    page = _neuronpedia_source(run, database, key)
+    page = _neuronpedia_source(run, key)
     return {
         feature: {
             "key": key,
@@ -215,14 +209,15 @@ def evidence(
     }
 
 
-def _neuronpedia_source(run: RunFiles, database: Database, key: str) -> str | None:
+def _neuronpedia_source(run: RunFiles, key: str) -> str | None:
     """The address of an SAE's features' pages, where the run has descriptions from there."""
-    name = descriptions_name("neuronpedia", key)
+    name = named.descriptions_name("neuronpedia", key)
     if run.sha256(name) is None:
         return None
     try:
-        source = json.loads(database.details(run.file(name))).get("neuronpedia")
-    except (InputError, ValueError, AttributeError):
+        details = pq.read_schema(run.file(name)).metadata[b"saematch"]
+        source = json.loads(details).get("neuronpedia")
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # the descriptions that it would come from are named among the problems
     if not isinstance(source, str) or not _ID.fullmatch(source):
         return None
@@ -230,7 +225,7 @@ def _neuronpedia_source(run: RunFiles, database: Database, key: str) -> str | No
 
 
 def candidates(
-    catalogue: Catalogue, database: Database, key: str, features: Sequence[int]
+    catalogue: Catalogue, key: str, features: Sequence[int]
 ) -> dict[int, dict[str, Any]]:
     """The features of the next layer that are nearest to features by cost, and which of them they got; last
     that of greatest cosine where it is none of them (its `rank` is None)."""
@@ -241,12 +236,12 @@ def candidates(
         for feature in features
     }
     following = next((step["next"] for step in steps.values() if step["next"]), "")
-    name = candidates_name(key, following)
+    name = named.candidates_name(key, following)
     near: dict[int, list[dict[str, Any]]] = {}
     if catalogue.run.sha256(name) is not None:
         [index] = catalogue.of([following])
         values = {"near": catalogue.run.file(name), "following": index, "own": own}
-        near = _by_feature(database.rows(_CANDIDATES, {**values, **_among(features)}))
+        near = _by_feature(catalogue.database.rows(_CANDIDATES, {**values, **_among(features)}))
     return {
         feature: {"key": key, "feature": feature, **step, "candidates": near.get(feature, [])}
         for feature, step in steps.items()
@@ -254,21 +249,21 @@ def candidates(
 
 
 def judgements(
-    catalogue: Catalogue, database: Database, key: str, features: Sequence[int]
+    catalogue: Catalogue, key: str, features: Sequence[int]
 ) -> dict[int, dict[str, Any]]:
     """What judges said of the pairs that features make with their partners at the next layer; `stands`: whose
     label the page shows; `warning`: why not to trust that judge."""
     run = catalogue.run
-    samples = [sample_name(one) for one in answered_experiments(run.directory)]
+    samples = [named.sample_name(one) for one in answered_experiments(run.directory)]
     said: dict[int, list[dict[str, Any]]] = {}
-    if run.sha256(JUDGEMENTS_NAME) is not None and samples:
+    if run.sha256(named.JUDGEMENTS_NAME) is not None and samples:
         [own] = catalogue.of([key])
         values = {
             "samples": run.files(samples),
-            "judgements": run.file(JUDGEMENTS_NAME),
+            "judgements": run.file(named.JUDGEMENTS_NAME),
             "own": own,
         }
-        said = _by_feature(database.rows(_JUDGEMENTS, {**values, **_among(features)}))
+        said = _by_feature(catalogue.database.rows(_JUDGEMENTS, {**values, **_among(features)}))
     stands = {(experiment, one.judge): one for experiment, one in run.judges.items()}
     for row in (row for rows in said.values() for row in rows):
         judge = stands.get((row["experiment"], row["judge"]))

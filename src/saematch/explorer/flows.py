@@ -8,14 +8,14 @@
 4. Histograms count live pairs of every two layers over shared bins, even in the logarithm of the value.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.database import Database
-from saematch.explorer.selection import check_names, one_of, whole_number
+from saematch.explorer.search import check_names, one_of, whole_number
 
 MEASURES = ("cost", "mse")
 _BAND = """CASE
@@ -26,57 +26,44 @@ _BAND = """CASE
   WHEN cost <= $q1 THEN 'q1' WHEN cost <= $q2 THEN 'q2' WHEN cost <= $q3 THEN 'q3' ELSE 'q4' END"""
 
 
-class Flows:
-    """Answers for the view of the whole; the last one of each kind is kept."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, tuple[str, dict[str, Any]]] = {}
-
-    def answer(
-        self, catalogue: Catalogue, database: Database, asked: Mapping[str, str]
-    ) -> dict[str, Any]:  # fmt: skip
-        """Flows, births, deaths, and histograms of a measure with so many bins."""
-        check_names(asked, ("measure", "bins"))
-        measure = one_of(asked, "measure", MEASURES, "mse")
-        bins = whole_number(asked, "bins", 24, 4, 60)
-        files = catalogue.all()
-        made_from = json.dumps(list(files.values()))
-        kept = self._kept.get(f"{measure} {bins}")
-        if kept is None or kept[0] != made_from:
-            kept = made_from, _answer(catalogue, database, files, measure, bins)
-            self._kept[f"{measure} {bins}"] = kept
-        return {**kept[1], "problems": catalogue.problems}
+def whole(catalogue: Catalogue, asked: Mapping[str, str]) -> dict[str, Any]:
+    """Flows, births, deaths, and histograms of a measure with so many bins."""
+    check_names(asked, ("measure", "bins"))
+    measure = one_of(asked, "measure", MEASURES, "mse")
+    bins = whole_number(asked, "bins", 24, 4, 60)
+    files = catalogue.all()
+    steps = tuple((a, b) for a, b in catalogue.run.adjacent if a in files and b in files)
+    answer = _whole(catalogue.database, tuple(files.items()), steps, measure, bins)
+    return {**answer, "problems": catalogue.problems}
 
 
-def _answer(
-    catalogue: Catalogue, database: Database, files: Mapping[str, str], measure: str, bins: int
+@lru_cache(maxsize=4)
+def _whole(
+    database: Database,
+    indexes: tuple[tuple[str, str], ...],
+    steps: tuple[tuple[str, str], ...],
+    measure: str,
+    bins: int,
 ) -> dict[str, Any]:
-    if not files:
+    if not indexes:
         return {"measure": measure, "edges": [], "columns": [], "flows": [], "histograms": []}
+    files = dict(indexes)
     every = list(files.values())
-    [quarters] = database.rows(
-        "SELECT quantile_cont(cost, 0.25) AS q1, quantile_cont(cost, 0.5) AS q2, "
-        "quantile_cont(cost, 0.75) AS q3 FROM read_parquet($files) WHERE live_pair",
+    [parts] = database.rows(
+        "SELECT quantile_cont(cost, [0.25, 0.5, 0.75]) AS costs FROM read_parquet($files) WHERE live_pair",
         {"files": every},
     )
-    quarters = {name: _between(database, every, value) for name, value in quarters.items()}
-    columns = [
-        {
-            "key": key,
-            "bands": {
-                row["band"]: row["features"]
-                for row in database.rows(
-                    f"SELECT {_BAND} AS band, count(*) AS features FROM read_parquet($file) GROUP BY band",
-                    {"file": file, **quarters},
-                )
-            },
-            "born": database.rows(
-                "SELECT count(*) AS features FROM read_parquet($file) WHERE born", {"file": file}
-            )[0]["features"],
-        }
-        for key, file in files.items()
-    ]
-    steps = [(a, b) for a, b in catalogue.run.adjacent if a in files and b in files]
+    quarters = [_between(database, every, cost) for cost in parts["costs"] or [None] * 3]
+    named = dict(zip(("q1", "q2", "q3"), quarters, strict=True))
+    columns = []
+    for key, file in files.items():
+        rows = database.rows(
+            f"SELECT {_BAND} AS band, count(*) AS features, count(*) FILTER (born) AS born "
+            "FROM read_parquet($file) GROUP BY band",
+            {"file": file, **named},
+        )
+        bands = {row["band"]: row["features"] for row in rows}
+        columns.append({"key": key, "bands": bands, "born": sum(row["born"] for row in rows)})
     flows = [
         {"a": a, "b": b, **row}
         for a, b in steps
@@ -85,18 +72,17 @@ def _answer(
             f"other AS (SELECT feature, {_BAND} AS band FROM read_parquet($b)) "
             'SELECT one.band AS "from", other.band AS "to", count(*) AS features '
             "FROM one JOIN other ON one.partner = other.feature GROUP BY ALL ORDER BY ALL",
-            {"a": files[a], "b": files[b], **quarters},
+            {"a": files[a], "b": files[b], **named},
         )
     ]
-    edges, histograms = _histograms(database, files, steps, measure, bins)
+    edges = _edges(database, every, measure, bins)
+    histograms = [
+        {"a": a, "b": b, **_histogram(database, files[a], measure, edges)} for a, b in steps
+    ]
     return {
-        "measure": measure,
-        "quarters": [quarters["q1"], quarters["q2"], quarters["q3"]],
-        "columns": columns,
-        "flows": flows,
-        "edges": edges,
+        "measure": measure, "quarters": quarters, "columns": columns, "flows": flows, "edges": edges,
         "histograms": histograms,
-    }
+    }  # fmt: skip
 
 
 def _between(database: Database, files: Sequence[str], cost: float | None) -> float | None:
@@ -111,40 +97,34 @@ def _between(database: Database, files: Sequence[str], cost: float | None) -> fl
     return cost if ends["above"] is None else (ends["below"] + ends["above"]) / 2
 
 
-def _histograms(
-    database: Database,
-    files: Mapping[str, str],
-    steps: Sequence[tuple[str, str]],
-    measure: str,
-    bins: int,
-) -> tuple[list[float], list[dict[str, Any]]]:
-    assert measure in MEASURES
+def _edges(database: Database, files: Sequence[str], measure: str, bins: int) -> list[float]:
     [ends] = database.rows(
         f"SELECT min({measure}) AS least, max({measure}) AS most FROM read_parquet($files) "
         f"WHERE live_pair AND {measure} > 0",
-        {"files": list(files.values())},
+        {"files": list(files)},
     )
     if ends["least"] is None:
-        return [], [{"a": a, "b": b, "counts": [], "median": None} for a, b in steps]
+        return []
     low, high = math.log(ends["least"]), math.log(ends["most"])
     width = (high - low) / bins or 1.0
     edges = [math.exp(low + width * n) for n in range(bins + 1)]
     # A bar leads to the features of its range: its ends must hold what the logarithm's rounding moved.
     edges[0], edges[-1] = ends["least"], max(edges[-1], ends["most"])
-    found = []
-    for a, b in steps:
-        counts = [0] * bins
-        rows = database.rows(
-            "SELECT least(greatest(len(list_filter($edges::DOUBLE[], lambda edge: edge <= "
-            f"{measure})) - 1, 0), $last)::INTEGER AS bin, count(*) AS pairs "
-            "FROM read_parquet($file) WHERE live_pair GROUP BY bin",
-            {"file": files[a], "edges": edges, "last": bins - 1},
-        )
-        for row in rows:
-            counts[row["bin"]] = row["pairs"]
-        [middle] = database.rows(
-            f"SELECT median({measure}) AS median FROM read_parquet($file) WHERE live_pair",
-            {"file": files[a]},
-        )
-        found.append({"a": a, "b": b, "counts": counts, "median": middle["median"]})
-    return edges, found
+    return edges
+
+
+def _histogram(database: Database, file: str, measure: str, edges: list[float]) -> dict[str, Any]:
+    if not edges:
+        return {"counts": [], "median": None}
+    rows = database.rows(
+        "SELECT least(greatest(len(list_filter($edges::DOUBLE[], lambda edge: edge <= "
+        f"{measure})) - 1, 0), $last)::INTEGER AS bin, count(*) AS pairs "
+        "FROM read_parquet($file) WHERE live_pair GROUP BY bin",
+        {"file": file, "edges": edges, "last": len(edges) - 2},
+    )
+    counts = {row["bin"]: row["pairs"] for row in rows}
+    [middle] = database.rows(
+        f"SELECT median({measure}) AS median FROM read_parquet($file) WHERE live_pair",
+        {"file": file},
+    )
+    return {"counts": [counts.get(n, 0) for n in range(len(edges) - 1)], **middle}

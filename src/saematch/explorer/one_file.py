@@ -11,20 +11,26 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from saematch._io import files
 from saematch.errors import InputError, UsageError
-from saematch.explorer.catalogue_query import STEP_COLUMNS, by_key, read_named, step_column
-from saematch.explorer.evidence import candidates_of, evidence_of, judgements_of
+from saematch.explorer import feature
+from saematch.explorer.catalogue_query import (
+    MAIN_COLUMNS,
+    STEP_COLUMNS,
+    by_key,
+    read_named,
+    step_column,
+    strategies_of,
+)
 from saematch.explorer.explorer import Explorer
-from saematch.explorer.overview import strategies_of
-from saematch.explorer.search import OWN_COLUMNS
+from saematch.explorer.search import OWN_COLUMNS, RANGES
 from saematch.matching.matchers import MAIN
 from saematch.store.names import PATHS_NAME
 from saematch.text import to_json
@@ -33,7 +39,6 @@ TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
 }
 INDEX = "index.html"
 
@@ -41,17 +46,8 @@ INDEX = "index.html"
 @cache
 def page_files() -> dict[str, bytes]:
     """Every file by its name; nothing else can be asked for."""
-    folder = resources.files("saematch.explorer") / "static"
-    return {
-        entry.name: entry.read_bytes()
-        for entry in folder.iterdir()
-        if entry.is_file() and f".{entry.name.rpartition('.')[2]}" in TYPES
-    }
-
-
-def type_of(name: str) -> str:
-    """The media type of one of them."""
-    return TYPES[f".{name.rpartition('.')[2]}"]
+    folder = Path(__file__).with_name("static")
+    return {one.name: one.read_bytes() for one in folder.iterdir() if one.suffix in TYPES}
 
 
 Progress = Callable[[int, int, str], None]
@@ -90,18 +86,15 @@ def export_page(
     if path.suffix != ".html" or not path.parent.is_dir():
         raise UsageError(f"expected an .html file in an existing folder, got '{path}'")
     explorer.first.all()
-    starts = list(features) or _best_paths(explorer, count)
     places: dict[str, tuple[int, int]] = {}
     paths: list[dict[str, Any]] = []
-    for start in starts:
-        if start in places:
-            continue
-        answer = explorer.ask("path", {"feature": start})
-        for here, card in enumerate(answer["cards"]):
-            places[f"{card['key']}/{card['feature']}"] = len(paths), here
-        paths.append(answer)
-    data = _carried(explorer, paths, places, progress)
-    text = _page(data, explorer.first.run.path)
+    for start in features or _best_paths(explorer, count):
+        if start not in places:
+            answer = explorer.ask("path", {"feature": start})
+            for here, card in enumerate(answer["cards"]):
+                places[f"{card['key']}/{card['feature']}"] = len(paths), here
+            paths.append(answer)
+    text = _page(_carried(explorer, paths, places, progress), explorer.first.run.path)
     files.write_atomically(path, text)
     return Written(path, len(paths), len(places), len(text))
 
@@ -111,7 +104,7 @@ def _best_paths(explorer: Explorer, count: int) -> list[str]:
     run = explorer.first.run
     if run.sha256(PATHS_NAME) is None:
         raise InputError(f"{run.path} has no paths yet; let saematch run finish, or name features")
-    longest = max((len(chain) for chain in run.chains), default=0)
+    longest = max(map(len, run.chains), default=0)
     rows = explorer.database.rows(
         "SELECT arg_min(key, layer) AS key, arg_min(feature, layer) AS feature "
         "FROM read_parquet($paths) GROUP BY path "
@@ -131,75 +124,64 @@ def _carried(
     progress: Progress | None,
 ) -> dict[str, Any]:
     """`places`: of every feature, the number of its path and its place on it."""
-    run = explorer.first.run
-    strategies = strategies_of(run)
-    others = [one for one in strategies if one != MAIN]
+    strategies = strategies_of(explorer.first.run)
     overview = explorer.ask("run", {})
     # What could be done in the run is nothing to those the file is given to.
     overview |= {"missing": [], "problems": [], "second": None}
-    carried = {"paths": len(paths), "features": len(places)}
-
-    each = _evidence(explorer, places, progress)
+    overview["carried"] = {"paths": len(paths), "features": len(places)}
+    names = dict.fromkeys((card["key"], card["feature"]) for one in paths for card in one["cards"])
 
     def asked(question: str, *choices: dict[str, str]) -> dict[str, Any]:
-        return {
-            json.dumps(one, separators=(",", ":")): explorer.ask(question, one) for one in choices
-        }
+        answers = {json.dumps(one, separators=(",", ":")): one for one in choices}
+        return {name: explorer.ask(question, one) for name, one in answers.items()}
 
     return {
         "keys": list(explorer.first.wanted()),
         "main": MAIN,
-        "features": _rows(explorer, list(places), strategies),
+        "of_main": MAIN_COLUMNS,
+        "ranges": RANGES,
+        "features": [
+            _as_found(row, strategies) for row in read_named(names, explorer.first.all()).values()
+        ],
         "paths": paths,
         "places": places,
         "answers": {
-            "run": {"{}": {**overview, "carried": carried}},
-            **each,
+            "run": {"{}": overview},
+            **_evidence(explorer, by_key(names), progress),
             "whole": asked("whole", {"measure": "mse"}, {"measure": "cost"}),
-            "compare": asked("compare", {}, *({"other": one} for one in others)),
+            "compare": asked("compare", {}, *({"other": one} for one in strategies if one != MAIN)),
         },
     }
 
 
 def _evidence(
-    explorer: Explorer, names: Iterable[str], progress: Progress | None
+    explorer: Explorer, wanted: Mapping[str, list[int]], progress: Progress | None
 ) -> dict[str, dict[str, Any]]:
     """What stands behind every feature, by question and its name; a question per SAE, not per feature."""
-    wanted = by_key(_named(names))
-    of = explorer.first, explorer.database
-    found: dict[str, dict[str, Any]] = {"evidence": {}, "candidates": {}, "judgements": {}}
+    questions: dict[str, Callable[..., dict[int, Any]]] = {
+        "evidence": partial(feature.evidence, limit=EXAMPLES),
+        "candidates": feature.candidates,
+        "judgements": feature.judgements,
+    }
+    found: dict[str, dict[str, Any]] = {question: {} for question in questions}
     for done, (key, features) in enumerate(wanted.items()):
         if progress is not None:
             progress(done, len(wanted), "layers")
-        questions = {
-            "evidence": partial(evidence_of, *of, key, features, EXAMPLES),
-            "candidates": partial(candidates_of, *of, key, features),
-            "judgements": partial(judgements_of, *of, key, features),
-        }
         for question, asked in questions.items():
-            try:
-                answers = asked()
-            except InputError:
-                continue  # the page says that it is not in the file
-            found[question] |= {f"{key}/{feature}": one for feature, one in answers.items()}
+            with suppress(InputError):  # the page says that it is not in the file
+                answers = asked(explorer.first, key, features)
+                found[question] |= {f"{key}/{number}": one for number, one in answers.items()}
     return found
 
 
-def _named(names: Iterable[str]) -> list[tuple[str, int]]:
-    return [(key, int(feature)) for key, _, feature in (name.rpartition("/") for name in names)]
-
-
-def _rows(explorer: Explorer, names: list[str], strategies: list[str]) -> list[dict[str, Any]]:
-    """The features as the view of finding shows them, with their step under every strategy."""
-    found = []
-    for row in read_named(_named(names), explorer.first.all()).values():
-        steps = {
-            strategy: {name: row[step_column(name, strategy)] for name in STEP_COLUMNS}
-            for strategy in (MAIN, *strategies)
-        }
-        own = {name: row[name] for name in (*OWN_COLUMNS, "live_pair", "born", "dies")}
-        found.append({**own, **steps[MAIN], "steps": steps})
-    return found
+def _as_found(row: Mapping[str, Any], strategies: list[str]) -> dict[str, Any]:
+    """A feature as the view of finding shows it, with its step under every strategy."""
+    steps = {
+        strategy: {name: row[step_column(name, strategy)] for name in STEP_COLUMNS}
+        for strategy in (MAIN, *strategies)
+    }
+    own = {name: row[name] for name in (*OWN_COLUMNS, "live_pair", "born", "dies")}
+    return {**own, **steps[MAIN], "steps": steps}
 
 
 def _page(data: dict[str, Any], run: Path) -> bytes:

@@ -7,9 +7,10 @@ A file's sha256 is taken when it is first used, and again when its size or time 
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from saematch._io import files
 from saematch.errors import InputError, SaematchError, UsageError
@@ -50,12 +51,7 @@ class Checked:
     """Why it cannot be used, in words; '': it can."""
 
 
-PATTERN = "*?["
-"""DuckDB takes a path with any of these for a pattern.  Keys that we make have none."""
-
-
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where an SAE stands, as the manifest says."""
 
     key: str
@@ -87,18 +83,14 @@ class RunFiles(Tables):
         self._read_manifest()
         wrong = [name for name, one in self._checked.copy().items() if one.wrong]
         for name in (*wrong, *self._missing.copy()):
-            try:
+            with suppress(InputError):  # `wrong` says it
                 if self.sha256(name) is not None:
                     self._checked_file(name)
-            except InputError:
-                continue  # `wrong` says it
 
     def _read_manifest(self) -> None:
-        looked = files.now_ns()
-        try:
+        looked, stamp = files.now_ns(), None
+        with suppress(OSError):
             stamp = files.Stamp.of(self.path / MANIFEST)
-        except OSError:
-            stamp = None
         with self._lock:
             if stamp is not None and stamp == self._stamp:
                 return
@@ -108,13 +100,15 @@ class RunFiles(Tables):
                     f"the run in {self.path} has not started; make one with saematch run"
                 )
             self._chains = _chains(directory.manifest["saes"])
-            self._pair_sources = _pair_sources(directory)
+            self._pair_sources = {
+                name.removeprefix(PAIR_SOURCES).removesuffix(".parquet"): name
+                for name in directory.current_names(PAIR_SOURCES)
+            }
             # The same manifest stays the same object: what is made of it is kept by that.
             if directory.manifest != self._directory.manifest:
                 self._directory = directory
                 vars(self).pop("config", None)  # read from the manifest before
-            settled = stamp is not None and stamp.is_settled(looked)
-            self._stamp = stamp if settled else None
+            self._stamp = stamp if stamp is not None and stamp.is_settled(looked) else None
 
     @property
     def directory(self) -> RunDirectory:
@@ -186,49 +180,42 @@ class RunFiles(Tables):
 
         Raises InputError where it is not finished, is no plain file in the directory, or was altered.
         """
-        for last_try in (False, True):
-            try:
-                return self._checked_file(name)
-            except InputError:
-                if last_try:
-                    raise
-                self.refresh()  # a run may have replaced it since
-        raise AssertionError
+        try:
+            return self._checked_file(name)
+        except InputError:
+            self.refresh()  # a run may have replaced it since
+            return self._checked_file(name)
 
     def files(self, names: Sequence[str]) -> list[str]:
         return [self.file(name) for name in names]
 
     def refuse(self, name: str, wrong: str) -> None:
         """Say of a file whose bytes are those that were written that it is no such table even so."""
-        sha256 = self.sha256(name)
-        assert sha256 is not None
-        looked = files.now_ns()
-        stamp = files.Stamp.of(self._directory.file(name))
-        self._checked[name] = Checked(stamp, stamp.is_settled(looked), sha256, wrong)
+        if (known := self._checked.get(name)) is not None:
+            self._checked[name] = replace(known, wrong=wrong)
 
     @property
     def wrong(self) -> list[str]:
         """Files that could not be used when they were last looked at, in words."""
         found = {name: one.wrong for name, one in self._checked.copy().items()} | self._missing
-        listed = (name for name in sorted(found) if self.names(name))
-        return [found[name] for name in listed if found[name]]
+        return [why for name, why in sorted(found.items()) if why and self.names(name)]
 
     def check(self, stopped: Callable[[], bool]) -> None:
         """Look at every table, so that `wrong` names those that were altered."""
         for name in (name for prefix in READ for name in self.names(prefix)):
             if stopped():
                 return
-            try:
+            with suppress(InputError):  # `wrong` says it
                 self._checked_file(name)
-            except InputError:
-                continue  # `wrong` says it
 
     def _checked_file(self, name: str) -> str:
         path = self._directory.file(name)
         expected = self.sha256(name)
         if expected is None:
             raise InputError(f"{path} is not finished; run again")
-        if set(name) & set(PATTERN):
+        if set(name) & set(
+            "*?["
+        ):  # DuckDB would take it for a pattern; keys that we make have none
             raise InputError(f"expected a file name without wildcards, got '{name}'")
         if not files.is_plain_file(path) or not path.resolve().is_relative_to(self.path):
             self._checked.pop(name, None)
@@ -241,12 +228,10 @@ class RunFiles(Tables):
             known = self._checked.get(name)
             same = known is not None and (known.stamp, known.sha256) == (stamp, expected)
             if known is None or not same or not known.settled:
-                whole = files.sha256_of_file(path) == expected
-                wrong = "" if whole else str(altered_error(path))
-                if known is not None and same and whole:
-                    wrong = (
-                        known.wrong
-                    )  # no such table, though its bytes are those that were written
+                if files.sha256_of_file(path) != expected:
+                    wrong = str(altered_error(path))
+                else:  # it may be no such table, though its bytes are those that were written
+                    wrong = known.wrong if known is not None and same else ""
                 known = Checked(stamp, stamp.is_settled(looked), expected, wrong)
                 self._checked[name] = known
         if known.wrong:
@@ -262,8 +247,3 @@ def _chains(saes: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
         return tuple(tuple(chain) for chain in chains(places)[0])
     except UsageError as error:
         raise InputError(str(error)) from error
-
-
-def _pair_sources(directory: RunDirectory) -> dict[str, str]:
-    there = directory.current_names(PAIR_SOURCES)
-    return {name.removeprefix(PAIR_SOURCES).removesuffix(".parquet"): name for name in there}

@@ -16,25 +16,22 @@ import socket
 import sys
 import time
 import webbrowser
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saematch.errors import InputError, MissingDependencyError, SaematchError, UsageError
 from saematch.explorer.database import BusyError, TooLongError, limited
 from saematch.explorer.explorer import Explorer
-from saematch.explorer.one_file import INDEX, page_files, type_of
+from saematch.explorer.one_file import INDEX, TYPES, page_files
 from saematch.text import printable, to_json
 
 if TYPE_CHECKING:
     import uvicorn
+    from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
 
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -53,55 +50,17 @@ HOST_NAMES = ("127.0.0.1", "localhost", "[::1]")
 MOST_QUERY_BYTES = 8192
 
 
-class Guard:
-    """An ASGI application around another."""
-
-    def __init__(self, application: Application, port: int) -> None:
-        """`port`: the one that is served, which a Host header must name."""
-        self._application = application
-        self._hosts = {f"{name}:{port}" for name in HOST_NAMES}
-        if port == 80:
-            self._hosts |= set(HOST_NAMES)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._application(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            return  # a websocket, which is left without an answer
-
-        async def guarded(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                names = {name.encode() for name in HEADERS}
-                kept = [(name, value) for name, value in message["headers"] if name not in names]
-                ours = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-                message = {**message, "headers": [*kept, *ours]}
-            await send(message)
-
-        refusal = self._refusal(scope)
-        if refusal is None:
-            await self._application(scope, receive, guarded)
-            return
-        status, text = refusal
-        headers = [(b"content-type", b"text/plain; charset=utf-8")]
-        if status == 405:
-            headers.append((b"allow", b"GET, HEAD"))
-        await guarded({"type": "http.response.start", "status": status, "headers": headers})
-        body = b"" if scope["method"] == "HEAD" else text.encode()
-        await guarded({"type": "http.response.body", "body": body})
-
-    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        hosts = [
-            value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"
-        ]
-        if len(hosts) != 1 or hosts[0] not in self._hosts:
-            found = hosts[0][:80] if hosts else "none"
-            return 421, f"expected the Host header of this machine, got {found}\n"
-        if scope["method"] not in ("GET", "HEAD"):
-            return 405, f"expected GET or HEAD, got {scope['method'][:20]}\n"
-        if len(scope["query_string"]) > MOST_QUERY_BYTES:
-            return 414, f"expected an address of at most {MOST_QUERY_BYTES} bytes\n"
-        return None
+def _refusal(request: "Request", port: int) -> tuple[int, str] | None:
+    hosts = [host.lower() for host in request.headers.getlist("host")]
+    allowed = {f"{name}:{port}" for name in HOST_NAMES} | set(HOST_NAMES if port == 80 else ())
+    if len(hosts) != 1 or hosts[0] not in allowed:
+        found = hosts[0][:80] if hosts else "none"
+        return 421, f"expected the Host header of this machine, got {found}\n"
+    if request.method not in ("GET", "HEAD"):
+        return 405, f"expected GET or HEAD, got {request.method[:20]}\n"
+    if len(request.scope["query_string"]) > MOST_QUERY_BYTES:
+        return 414, f"expected an address of at most {MOST_QUERY_BYTES} bytes\n"
+    return None
 
 
 ADDRESS = "127.0.0.1"
@@ -116,51 +75,61 @@ MOST_CONNECTIONS = 128
 RETRY_SECONDS = 2
 
 
-def application(explorer: Explorer, port: int) -> Application:
-    """The whole site as an ASGI application; `port` is what it will be served on.
+def application(explorer: Explorer, port: int) -> "Starlette":
+    """The whole site; `port` is what it will be served on, which a Host header must name.
 
     Raises MissingDependencyError where starlette is not installed.
     """
     try:
         from starlette.applications import Starlette
         from starlette.background import BackgroundTask
-        from starlette.responses import FileResponse, Response
+        from starlette.middleware import Middleware
+        from starlette.middleware.base import BaseHTTPMiddleware
+        from starlette.responses import FileResponse, PlainTextResponse, Response
         from starlette.routing import Route
     except ImportError:
         raise MissingDependencyError("starlette", "explorer", "the explorer") from None
 
+    async def guard(
+        request: "Request", answer: "Callable[[Request], Awaitable[Response]]"
+    ) -> "Response":
+        if (refusal := _refusal(request, port)) is not None:
+            status, text = refusal
+            reply = PlainTextResponse(
+                text, status, {"allow": "GET, HEAD"} if status == 405 else None
+            )
+        else:
+            reply = await answer(request)
+        reply.headers.update(HEADERS)
+        return reply
+
     def page(request: "Request") -> "Response":
         name = request.path_params.get("name", INDEX)
         if name not in page_files():
-            return Response("there is no such page\n", 404, media_type="text/plain")
-        return Response(page_files()[name], media_type=type_of(name))
+            return PlainTextResponse("there is no such page\n", 404)
+        return Response(page_files()[name], media_type=TYPES[Path(name).suffix])
 
-    def question(request: "Request") -> "Response":
-        name = request.path_params["question"]
-        return _answered(lambda: _json(explorer.ask(name, _asked(request)), 200))
-
-    def take(request: "Request") -> "Response":
-        def taken() -> "Response":
-            file = explorer.take(_asked(request))
-            gone = BackgroundTask(file.path.unlink, missing_ok=True)
-            return FileResponse(
-                file.path, filename=file.name, media_type=file.media_type, background=gone
-            )
-
-        return _answered(taken)
-
-    def _answered(make: "Callable[[], Response]") -> "Response":
+    def answer(request: "Request") -> "Response":
+        question = request.path_params["question"]
         try:
             with limited(ANSWER_SECONDS):
-                return make()
+                if question != "take":
+                    return _json(explorer.ask(question, _asked(request)), 200)
+                file = explorer.take(_asked(request))
+                gone = BackgroundTask(file.path.unlink, missing_ok=True)
+                return FileResponse(
+                    file.path, filename=file.name, media_type=file.media_type, background=gone
+                )
         except SaematchError as error:
-            reply = _json({"error": str(error)}, _status(error))
+            status = next(
+                (code for kind, code in _STATUSES.items() if isinstance(error, kind)), 500
+            )
+            reply = _json({"error": str(error)}, status)
             if isinstance(error, BusyError):
                 reply.headers["retry-after"] = str(RETRY_SECONDS)
             return reply
-        except (
-            Exception
-        ) as error:  # a bug of ours; the page shows it in words, the terminal as well
+        except Exception as error:
+            # A bug of ours; the page shows it in words, the terminal as well.
             kind = type(error).__name__
             print(f"saematch: {kind}: {printable(error)}", file=sys.stderr)
             return _json({"error": f"the explorer failed: {kind}; please report it"}, 500)
@@ -169,17 +138,10 @@ def application(explorer: Explorer, port: int) -> Application:
         data = to_json(value, compact=True).encode()
         return Response(data, status, media_type="application/json")
 
-    return Guard(
-        Starlette(
-            routes=[
-                Route("/", page),
-                Route("/static/{name}", page),
-                Route("/api/take", take),
-                Route("/api/{question}", question),
-            ]
-        ),
-        port,
-    )
+    routes = [
+        Route("/", page), Route("/static/{name}", page), Route("/api/{question}", answer),
+    ]  # fmt: skip
+    return Starlette(routes=routes, middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)])
 
 
 def serve(
@@ -204,8 +166,7 @@ def serve(
             ) from error
         listening.listen()  # who is told the address may ask at once, and waits
         port = listening.getsockname()[1]
-        site: Any = application(explorer, port)
-        server = uvicorn.Server(settings(site, log_level="warning"))
+        server = uvicorn.Server(settings(application(explorer, port), log_level="warning"))
         address = f"http://{ADDRESS}:{port}/"
         tell(address)
         if browser:
@@ -213,12 +174,12 @@ def serve(
         server.run(sockets=[listening])
 
 
-def settings(site: Application, **more: Any) -> "uvicorn.Config":
+def settings(site: "Starlette", **more: Any) -> "uvicorn.Config":
     """How a site is served: no connection is held for ever, nor so many that none is left for others."""
     import uvicorn
 
     return uvicorn.Config(
-        site,  # pyright: ignore[reportArgumentType]
+        site,
         access_log=False,
         server_header=False,
         timeout_keep_alive=IDLE_SECONDS,
@@ -229,19 +190,15 @@ def settings(site: Application, **more: Any) -> "uvicorn.Config":
 
 def _asked(request: "Request") -> dict[str, str]:
     items = request.query_params.multi_items()
-    names = [name for name, _ in items]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError(f"expected each filter once, got '{twice[0][:80]}' twice")
-    return dict(items)
+    asked = dict(items)
+    if len(asked) < len(items):
+        twice = next(name for name in asked if len(request.query_params.getlist(name)) > 1)
+        raise UsageError(f"expected each filter once, got '{twice[:80]}' twice")
+    return asked
 
 
-def _status(error: SaematchError) -> int:
-    if isinstance(error, UsageError):
-        return 400
-    if isinstance(error, TooLongError):
-        return 503 if isinstance(error, BusyError) else 504
-    return 409 if isinstance(error, InputError) else 500
+_STATUSES = {UsageError: 400, BusyError: 503, TooLongError: 504, InputError: 409}
+"""Of replies, by the first of these that an error is."""
 
 
 def impatient_protocol(seconds: float, most: int) -> Any:

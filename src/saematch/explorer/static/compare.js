@@ -1,15 +1,11 @@
-// Two strategies on the same features: where they disagree, and who is right.
+// Two strategies, or two runs, on the same features: where they disagree, and who is right.
 
-import {make, styled} from "./elements.js";
-import {address} from "./route.js";
-import {ask, exported} from "./questions.js";
-import {counted, percent, plural, short} from "./numbers.js";
-import {featureLink, labelMarks} from "./find.js";
-import {meaning} from "./tokens.js";
+import {counted, leftOut, make, meaning, percent, plural, short, styled, tableOf, warning} from "./elements.js";
+import {address, ask, exported} from "./questions.js";
+import {featureLink, labelMarks, paging} from "./find.js";
 
 export function chooser(view, asked, fields) {
-  const possible = fields.filter(([name]) => !exported || name === "other"); // a file carries the pages of these
-  return make("form", {class: "fields"}, possible.map(([name, label, options, value]) => {
+  return make("form", {class: "fields"}, fields.map(([name, label, options, value]) => {
     const select = make("select", {id: `choose-${name}`, name}, options.map(([key, text]) =>
       make("option", {value: key, selected: key === value}, text)));
     select.addEventListener("change", () => {
@@ -17,23 +13,6 @@ export function chooser(view, asked, fields) {
     });
     return make("div", {class: "field"}, make("label", {for: `choose-${name}`}, label), select);
   }));
-}
-
-export function pagesOf(view, answer, asked) {
-  const last = Math.min(answer.total, answer.offset + answer.limit);
-  if (exported) return make("p", {class: "quiet"}, `The first ${counted(last)} of ${counted(answer.total)}.`);
-  const link = (label, offset, possible) => (possible ? make("a", {href: address(view, {...asked, offset: offset || ""})}, label)
-    : make("span", {class: "quiet"}, label));
-  return make("nav", {class: "paging", "aria-label": "Pages of features"},
-    link("← before", Math.max(0, answer.offset - answer.limit), answer.offset > 0),
-    make("span", {}, answer.total ? `${counted(answer.offset + 1)}–${counted(last)} of ${counted(answer.total)}` : "none"),
-    link("next →", answer.offset + answer.limit, last < answer.total));
-}
-
-export function tableOf(label, head, rows, className = "") {
-  return make("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": label},
-    make("table", {class: className}, make("thead", {}, make("tr", {}, head.map(name => make("th", {scope: "col"}, name)))),
-      make("tbody", {}, rows)));
 }
 
 function shares(row) {
@@ -50,9 +29,7 @@ function sums(answer) {
 
 // Over all features that were judged under both.
 function meanLabel(answer, side) {
-  const judged = answer.pairs.filter(row => row.judged);
-  const all = judged.reduce((sum, row) => sum + row.judged, 0);
-  return judged.reduce((sum, row) => sum + row.judged * row[`label_${side}`], 0) / all;
+  return answer.pairs.reduce((sum, row) => sum + row.judged * row[`label_${side}`], 0) / sums(answer).judged;
 }
 
 function inWords(answer, run) {
@@ -103,16 +80,16 @@ export async function showCompare(place, asked, run) {
     ["same", "where they agree"], ["all", "all"]];
   const sorts = [...(measured ? [["difference", "difference of scores"]] : []), ...(answer.judged ? [["labels", "difference of labels"]] : []),
     ["mse", "decoder MSE"], ["layer", "layer"]];
-  place.append(chooser("compare", asked, [
+  const fields = [
     ["one", "One", names(answer.other), answer.one], ["other", "The other", names(answer.one), answer.other],
     ["layer", "Layers", [["", "all"], ...steps], asked.layer ?? ""],
     ...(measured ? [["corpus", "Text", run.corpora.map(one => [one, one]), answer.corpus]] : []),
     ["show", "Show", where, answer.show], ["sort", "Sorted by", sorts, answer.sort],
     ...(measured ? [["active", "Listed by score if active", [[0, "ever"], [10, "10 times"], [100, "100 times"], [1000, "1000 times"]], answer.active]] : []),
-  ]), inWords(answer, run));
-  for (const why of answer.left_out) place.append(make("p", {class: "notice warning", role: "alert"}, why));
-  for (const [key, why] of Object.entries(answer.problems)) place.append(make("p", {class: "notice warning", role: "alert"}, `Layer ${key} is left out: ${why}`));
-  place.append(tableOf("Counts for every two layers", ["layers", "live features", "same partner", "differ", `${answer.one} more`, `${answer.other} more`, "shares",
+  ].filter(([name]) => !exported || name === "other"); // a file carries the pages of these
+  const last = Math.min(answer.total, answer.offset + answer.limit);
+  place.append(chooser("compare", asked, fields), inWords(answer, run), ...answer.left_out.map(why => warning(why)), ...leftOut(answer.problems),
+  tableOf("Counts for every two layers", ["layers", "live features", "same partner", "differ", `${answer.one} more`, `${answer.other} more`, "shares",
     `score, ${answer.one}`, `score, ${answer.other}`, `φ, ${answer.one}`, `φ, ${answer.other}`,
     ...(answer.judged ? ["judged", `label, ${answer.one}`, `label, ${answer.other}`] : [])],
   answer.pairs.map(row => make("tr", {}, make("th", {scope: "row"}, `${row.a} → ${row.b}`),
@@ -125,10 +102,56 @@ export async function showCompare(place, asked, run) {
     + (shared.length ? `Not one-to-one, so that many features may share a partner: ${shared.join(", ")}. ` : "")
     + "Always-on partners flatter the score, φ less so. "
     + (answer.judged ? "Label: mean over features whose partners by both were labelled in one experiment, 1 (DIFFERENT) to 3 (SAME)." : "")),
-  make("h2", {}, "Features"), pagesOf("compare", answer, asked));
+  make("h2", {}, "Features"), exported ? make("p", {class: "quiet"}, `The first ${counted(last)} of ${counted(answer.total)}.`)
+    : paging("compare", answer, asked));
   if (!answer.features.length) return;
   place.append(tableOf("Features and their partners", ["feature", "described as", answer.one, answer.other],
     answer.features.map(row => make("tr", {}, make("th", {scope: "row"}, featureLink(row.key, row.feature)),
+      make("td", {class: "meaning"}, meaning(row, "no description")),
+      partner(row, "one"), partner(row, "other"))), "pairs"));
+}
+
+// A setting as people write it.
+function shown(value) {
+  if (value === null || value === undefined) return "–";
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  if (Array.isArray(value)) return value.length ? value.map(one => (Array.isArray(one) ? one.join("–") : shown(one))).join(", ") : "none";
+  if (typeof value === "object") return Object.entries(value).map(([name, one]) => `${name} ${shown(one)}`).join(", ");
+  return String(value);
+}
+
+export async function showRuns(place, asked, run) {
+  place.append(make("h1", {}, "Compare two runs"));
+  const answer = await ask("runs", asked);
+  place.append(make("p", {}, "One: ", make("code", {}, run.directory), make("br"), "The other: ", make("code", {}, run.second.directory)));
+  if (!answer.pairs.length) {
+    place.append(make("p", {}, "The two runs match no two SAEs that are the same by their sha256, so there is nothing to compare."));
+    return;
+  }
+  place.append(chooser("runs", asked, [
+    ["one", "Strategy of the one", run.matchers.map(one => [one.name, one.label]), answer.one],
+    ["other", "Strategy of the other", run.second.matchers.map(one => [one.name, one.label]), answer.other],
+    ["layer", "Layers", [["", "all"], ...answer.pairs.map(row => [row.a, `${row.a} → ${row.b}`])], asked.layer ?? ""]]));
+  if (answer.settings.length) {
+    place.append(make("details", {}, make("summary", {}, plural(answer.settings.length, "differing setting")),
+      make("ul", {}, answer.settings.map(one => make("li", {}, make("b", {}, one.setting.replaceAll("_", " ")), `: ${shown(one.one)} and ${shown(one.other)}`)))));
+  }
+  const features = answer.pairs.reduce((sum, row) => sum + row.features, 0), same = answer.pairs.reduce((sum, row) => sum + row.same, 0);
+  place.append(make("p", {class: "answer"}, `The two runs pair ${percent(features ? same / features : null)} of ${plural(features, "live feature")} with the same partner.`),
+    tableOf("Counts for every two layers", ["layers", "live features", "same partner", "differ", "paired by both",
+      "decoder MSE, one", "decoder MSE, other"],
+      answer.pairs.map(row => make("tr", {}, make("th", {scope: "row"}, `${row.a} → ${row.b}`),
+        [row.features, row.same, row.differ, row.compared].map(count => make("td", {}, counted(count))),
+        [row.mse_one, row.mse_other].map(value => make("td", {}, short(value)))))),
+    make("p", {class: "quiet small"}, "Decoder MSE: mean over the same live features, those that both runs pair; "
+      + "a feature that one of the runs leaves unmatched differs."),
+    make("h2", {}, "Where they differ"), make("p", {class: "quiet small"}, "The SAEs are the same, so a partner is the same feature "
+      + "in both; links follow it through the first run."), paging("runs", answer, asked));
+  if (!answer.features.length) return;
+  const partner = (row, side) => make("td", {}, row[`partner_${side}`] === null ? "nothing" : featureLink(row.next, row[`partner_${side}`]),
+    make("br"), make("span", {class: "quiet small"}, `MSE ${short(row[`mse_${side}`])}`));
+  place.append(tableOf("Features whose partners differ", ["feature", "described as", "one", "the other"], answer.features.map(row =>
+    make("tr", {}, make("th", {scope: "row"}, featureLink(row.key, row.feature)),
       make("td", {class: "meaning"}, meaning(row, "no description")),
       partner(row, "one"), partner(row, "other"))), "pairs"));
 }

@@ -1,10 +1,7 @@
 // Features by their descriptions, what they activate on, and how near their nearest feature is.
 
-import {clear, make, newId, styled} from "./elements.js";
-import {address, followAddress} from "./route.js";
-import {ask, exported, takeAddress} from "./questions.js";
-import {counted, percent, short} from "./numbers.js";
-import {meaning, sameToken} from "./tokens.js";
+import {clear, counted, leftOut, make, meaning, newId, percent, sameToken, shareOf, short, styled, warning} from "./elements.js";
+import {address, ask, exported, followAddress, takeAddress} from "./questions.js";
 
 const SORTS = [["layer", "layer"], ["mse", "decoder MSE"], ["cost", "cost"], ["cosine", "cosine"],
   ["margin", "margin"], ["activation_frequency", "activation frequency"], ["quantile", "cost quantile"], ["activation_count", "activations"],
@@ -37,14 +34,9 @@ function rangeField([name, label], asked) {
   return make("fieldset", {class: "range"}, make("legend", {}, label), ends);
 }
 
-// How an address without a sort or an order is meant, as selection.py has it.
-function usualSort(asked) {
-  return asked.activates_on ? SHARE : "layer";
-}
-
-function usualOrder(sort) {
-  return sort === SHARE ? "desc" : "asc";
-}
+// How an address without a sort or an order is meant, as search.py has it.
+const usualSort = asked => (asked.activates_on ? SHARE : "layer");
+const usualOrder = sort => (sort === SHARE ? "desc" : "asc");
 
 function searchForm(asked, run) {
   const layers = run.saes.map(sae => [sae.key, `layer ${sae.key}`]);
@@ -105,6 +97,16 @@ function cell(label, ...content) {
   return make("td", {"data-label": label}, content);
 }
 
+// What a feature is where it is not live.
+export function notLive(status) {
+  return status && status !== "live" ? make("span", {class: "warning"}, ` ${status}`) : null;
+}
+
+export function quantileBar(quantile) {
+  return quantile === null ? null : styled(make("span", {class: "bar", title: `cost above that of ${percent(quantile)} of the live pairs`}),
+    "--share", quantile.toFixed(3));
+}
+
 export function featureLink(key, feature) {
   return make("a", {class: "feature", href: followAddress(key, feature)}, `${key}/${feature}`);
 }
@@ -115,37 +117,30 @@ export function labelMarks(labels) {
 
 // Why a feature is among those that activate on a token: how much, or that it peaks an example.
 function onToken(row, token) {
-  const tokens = row.activates_on ?? [];
-  const listed = tokens.map((one, place) => (sameToken(one, token) ? row.activates_on_share?.[place] ?? 0 : 0));
-  if (tokens.some(one => sameToken(one, token))) {
-    return make("p", {class: "small quiet"}, `${percent(listed.reduce((sum, one) => sum + one, 0))} of its activation is on this token`);
-  }
-  const peak = (row.peaks ?? []).find(one => sameToken(one, token));
-  return peak === undefined ? null : make("p", {class: "small quiet"}, "this token is the peak of one of its examples");
+  const share = shareOf(row, token);
+  if (share !== null) return make("p", {class: "small quiet"}, `${percent(share)} of its activation is on this token`);
+  return (row.peaks ?? []).some(one => sameToken(one, token))
+    ? make("p", {class: "small quiet"}, "this token is the peak of one of its examples") : null;
 }
 
 function resultRow(row, measured, token) {
-  const status = row.status && row.status !== "live" ? make("span", {class: "warning"}, ` ${row.status}`) : null;
   const partner = row.partner === null
     ? make("span", {class: "quiet"}, !row.next ? "last layer" : row.matched === false ? "not known" : "nothing")
     : featureLink(row.next, row.partner);
-  const bar = row.quantile === null ? null : styled(make("span", {class: "bar", title:
-    `cost above that of ${percent(row.quantile)} of the live pairs`}), "--share", row.quantile.toFixed(3));
   return make("tr", {},
-    make("th", {scope: "row"}, featureLink(row.key, row.feature), status),
+    make("th", {scope: "row"}, featureLink(row.key, row.feature), notLive(row.status)),
     make("td", {class: "meaning"}, meaning(row, "no description"), token ? onToken(row, token) : null),
     cell("activation frequency", percent(row.activation_frequency, 2)),
     cell("nearest", partner, " ", labelMarks(row.labels), row.warnings?.length ? make("span", {class: "warning small"}, " warning") : null),
-    cell("MSE", short(row.mse), " ", bar),
+    cell("MSE", short(row.mse), " ", quantileBar(row.quantile)),
     cell("cosine", short(row.cosine, 2)),
     measured ? cell("φ", short(row.phi, 2), row.phi === null ? null : make("span", {class: "quiet small"}, ` of ${counted(row.active)}`)) : null,
     cell("margin", short(row.margin)));
 }
 
-function paging(answer, asked) {
+export function paging(view, answer, asked) {
   const last = Math.min(answer.total, answer.offset + answer.limit);
-  const link = (label, offset, possible) => (possible
-    ? make("a", {href: address("find", {...asked, offset: offset || ""})}, label)
+  const link = (label, offset, possible) => (possible ? make("a", {href: address(view, {...asked, offset: offset || ""})}, label)
     : make("span", {class: "quiet"}, label));
   return make("nav", {class: "paging", "aria-label": "Pages of features"},
     link("← before", Math.max(0, answer.offset - answer.limit), answer.offset > 0),
@@ -168,18 +163,14 @@ export async function showFind(place, asked, run) {
   try {
     answer = await ask("features", asked);
   } catch (error) {
-    clear(results, make("p", {class: "notice warning", role: "alert"}, error.message));
+    clear(results, warning(error.message));
     return;
   }
   const shared = run.matchers.some(one => one.name === answer.strategy && !one.one_to_one);
   const by = answer.strategy === run.main ? "" : `, by ${answer.strategy}`;
   const measured = run.corpora.length > 0 && !by;
-  const notes = [];
-  if (answer.pending.length) notes.push(make("p", {class: "notice", role: "status"},
-    `Not looked in yet, since they are being read: layers ${answer.pending.join(", ")}.`));
-  for (const [key, why] of Object.entries(answer.problems)) {
-    notes.push(make("p", {class: "notice warning", role: "alert"}, `Layer ${key} is left out: ${why}`));
-  }
+  const notes = [answer.pending.length ? make("p", {class: "notice", role: "status"},
+    `Not looked in yet, since they are being read: layers ${answer.pending.join(", ")}.`) : null, leftOut(answer.problems)];
   if (!answer.total) {
     const lack = run.missing.find(one => one.makes === "describe");
     clear(results, notes, make("p", {}, "No feature matches. Try fewer filters; words are searched in descriptions as written, "
@@ -187,7 +178,7 @@ export async function showFind(place, asked, run) {
     return;
   }
   clear(results, notes,
-    make("div", {class: "above"}, paging(answer, asked), takeAway(asked)),
+    make("div", {class: "above"}, paging("find", answer, asked), takeAway(asked)),
     make("table", {class: "found"},
       make("caption", {class: "quiet"}, `Nearest: the feature of the next layer ${shared ? "that is nearest, which others may share" : "under a one-to-one matching"}${by}.`
         + (by ? "" : " The bar: how many of the live pairs cost at most as much. Warning: follow the feature to read why."
@@ -196,5 +187,5 @@ export async function showFind(place, asked, run) {
       make("thead", {}, make("tr", {}, ["feature", "described as", "activation frequency", "nearest", "MSE", "cosine", ...(measured ? ["φ"] : []), "margin"]
         .map(name => make("th", {scope: "col"}, name)))),
       make("tbody", {}, answer.features.map(row => resultRow(row, measured, asked.activates_on)))),
-    answer.total > answer.limit ? paging(answer, asked) : null);
+    answer.total > answer.limit ? paging("find", answer, asked) : null);
 }

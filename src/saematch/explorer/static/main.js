@@ -1,15 +1,70 @@
 // The page: one view at a time, by the address; the run is looked at again while it changes.
 
-import {clear, make} from "./elements.js";
-import {address, currentRoute} from "./route.js";
-import {ask, exported} from "./questions.js";
-import {showNotices} from "./notices.js";
-import {startTheme} from "./theme.js";
+import {clear, make, plural, warning} from "./elements.js";
+import {address, ask, currentRoute, exported} from "./questions.js";
 import {showFind} from "./find.js";
 import {showFollow} from "./follow.js";
 import {showWhole} from "./whole.js";
-import {showCompare} from "./compare.js";
-import {showRuns} from "./runs.js";
+import {showCompare, showRuns} from "./compare.js";
+
+// Light and dark: as the system says, until the reader says otherwise.
+const CHOICES = ["system", "light", "dark"];
+
+function stored() {
+  try {
+    return localStorage.getItem("saematch-theme");
+  } catch {
+    return null; // a file opened from the disk may have no storage
+  }
+}
+
+function startTheme(button) {
+  let choice = CHOICES.includes(stored()) ? stored() : "system";
+  const show = () => {
+    if (choice === "system") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = choice;
+    button.textContent = `theme: ${choice}`;
+  };
+  button.addEventListener("click", () => {
+    choice = CHOICES[(CHOICES.indexOf(choice) + 1) % CHOICES.length];
+    try {
+      localStorage.setItem("saematch-theme", choice);
+    } catch { /* it holds until the page is closed */ }
+    show();
+  });
+  show();
+}
+
+// What the run lacks and which command makes it; files that cannot be used; an index that is being made.
+
+function showNotices(place, run) {
+  const opened = [...place.querySelectorAll("details")].map(one => one.open);
+  const found = [];
+  for (const [which, one] of [["", run], ["In the second run: ", run.second]]) {
+    if (!one) continue;
+    for (const problem of one.problems) found.push(warning(`${which}${problem}. The rest is shown.`));
+    for (const judge of one.judges.filter(judge => !judge.passes_controls)) {
+      found.push(make("p", {class: "notice warning"}, `${which}do not trust the labels of ${judge.judge} (experiment ${judge.experiment}): ${judge.verdict}`));
+    }
+    if (one.index.ready < one.index.of) {
+      found.push(make("p", {class: "notice", role: "status"},
+        `${which}reading the run for the first time: ${one.index.ready} of ${one.index.of} layers`));
+    }
+    const lacks = one.missing.map(lack => make("li", {}, lack.what, " ", make("code", {}, lack.command)));
+    if (lacks.length) {
+      const count = lacks.length === 1 ? "one thing is" : `${lacks.length} things are`;
+      const open = opened.shift() ?? (!which && lacks.length > 2); // as the reader left it
+      found.push(make("details", {class: "notice", open},
+        make("summary", {}, which ? `${which}${count} missing` : `${count[0].toUpperCase()}${count.slice(1)} missing in this run`),
+        make("ul", {}, lacks)));
+    }
+  }
+  if (run.carried) {
+    found.push(make("p", {class: "notice"}, `This file carries ${plural(run.carried.features, "feature")} of ${plural(run.carried.paths, "path")}; `
+      + "counts of the whole run and of strategies are of all its features."));
+  }
+  clear(place, found);
+}
 
 const VIEWS = [
   ["find", "Find", showFind],
@@ -41,7 +96,7 @@ async function show(quietly = false) {
     await known[2](place, parameters, run);
   } catch (error) {
     const again = known && Object.keys(parameters).length ? [" ", make("a", {href: address(view)}, "Start again without it")] : null;
-    place.append(make("p", {class: "notice warning", role: "alert"}, error.message, again));
+    place.append(warning(error.message, again));
   }
   if (turn !== shown) return; // the reader has gone on
   const field = main.contains(document.activeElement) ? document.activeElement.id : "";
@@ -69,7 +124,7 @@ async function look() {
     }
   } catch (error) {
     if (run === null) throw error;
-    clear(document.getElementById("notices"), make("p", {class: "notice warning", role: "alert"}, error.message));
+    clear(document.getElementById("notices"), warning(error.message));
     run = {...run, failed: error.message};
   }
 }
@@ -84,7 +139,7 @@ async function start() {
   try {
     await look();
   } catch (error) {
-    clear(main, make("p", {class: "notice warning", role: "alert"}, error.message));
+    clear(main, warning(error.message));
     return;
   }
   showNotices(document.getElementById("notices"), run);

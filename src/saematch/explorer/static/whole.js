@@ -1,9 +1,8 @@
 // The whole run: features flowing from layer to layer, and how near the pairs of every two layers are.
 
-import {drawn, make} from "./elements.js";
-import {address, currentRoute} from "./route.js";
-import {ask} from "./questions.js";
-import {counted, plural, short} from "./numbers.js";
+import {counted, drawn, make, plural, short, tableOf} from "./elements.js";
+import {address, ask} from "./questions.js";
+import {chooser} from "./compare.js";
 
 const BANDS = ["q1", "q2", "q3", "q4", "left out", "dies", "unknown", "last"];
 const WORDS = {q1: "cheapest quarter", q2: "second quarter", q3: "third quarter", q4: "most costly quarter",
@@ -37,8 +36,7 @@ function ribbon(x1, y1, x2, y2, thick) {
     + `${middle},${y1 + thick} ${x1},${y1 + thick} Z`;
 }
 
-function flowChart(answer, chain) {
-  const columns = answer.columns.filter(column => chain.includes(column.key));
+function flowChart(answer, columns) {
   const step = Math.max(96, Math.min(180, 1180 / Math.max(1, columns.length - 1)));
   const most = Math.max(...columns.map(column => Object.values(column.bands).reduce((sum, one) => sum + one, 0)));
   const scale = HEIGHT / most;
@@ -46,9 +44,9 @@ function flowChart(answer, chain) {
   const places = Object.fromEntries(columns.map(column => [column.key, stacked(column, scale)]));
   const width = 48 + (columns.length - 1) * step + BAR, height = TOP + HEIGHT + 5 * GAP + (columns.some(column => column.born || column.bands.dies) ? 44 : 6);
   const used = {out: {}, in: {}};
-  const order = new Map(BANDS.map((band, place) => [band, place]));
+  const order = band => BANDS.indexOf(band);
   const flows = answer.flows.filter(flow => places[flow.a] && places[flow.b])
-    .sort((one, other) => order.get(one.from) - order.get(other.from) || order.get(one.to) - order.get(other.to));
+    .sort((one, other) => order(one.from) - order(other.from) || order(one.to) - order(other.to));
   const ribbons = flows.map(flow => {
     const thick = flow.features * scale;
     const out = `${flow.a} ${flow.from}`, into = `${flow.b} ${flow.to}`;
@@ -118,12 +116,10 @@ function histogram(one, answer) {
   return make("figure", {}, make("figcaption", {}, make("b", {}, `${one.a} → ${one.b}`), make("span", {class: "quiet"}, ` median ${short(one.median)}`)), chart);
 }
 
-function asTable(answer, chain) {
-  const columns = answer.columns.filter(column => chain.includes(column.key));
-  return make("details", {}, make("summary", {}, "The same as a table"), make("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": "Features by layer and cost"},
-    make("table", {}, make("thead", {}, make("tr", {}, ["layer", ...BANDS.map(band => WORDS[band]), "born"].map(name => make("th", {scope: "col"}, name)))),
-      make("tbody", {}, columns.map(column => make("tr", {}, make("th", {scope: "row"}, column.key),
-        [...BANDS.map(band => column.bands[band] ?? 0), column.born].map(count => make("td", {}, counted(count)))))))));
+function asTable(columns) {
+  return make("details", {}, make("summary", {}, "The same as a table"),
+    tableOf("Features by layer and cost", ["layer", ...BANDS.map(band => WORDS[band]), "born"], columns.map(column => make("tr", {},
+      make("th", {scope: "row"}, column.key), [...BANDS.map(band => column.bands[band] ?? 0), column.born].map(count => make("td", {}, counted(count)))))));
 }
 
 export async function showWhole(place, asked, run) {
@@ -139,15 +135,11 @@ export async function showWhole(place, asked, run) {
   bandLegend(answer));
   for (const chain of run.chains) {
     if (run.chains.length > 1) place.append(make("h2", {}, chain.join(" → ")));
-    place.append(flowChart(answer, chain), asTable(answer, chain));
+    const columns = answer.columns.filter(column => chain.includes(column.key));
+    place.append(flowChart(answer, columns), asTable(columns));
   }
-  const choose = make("select", {id: "measure"}, [["mse", "decoder MSE"], ["cost", "cost"]].map(([value, label]) =>
-    make("option", {value, selected: value === measure}, label)));
-  choose.addEventListener("change", () => {
-    location.hash = address("whole", {...currentRoute().parameters, measure: choose.value});
-  });
   place.append(make("h2", {}, "How near the pairs are"),
-    make("div", {class: "fields"}, make("div", {class: "field"}, make("label", {for: "measure"}, "Measure"), choose)),
+    chooser("whole", asked, [["measure", "Measure", [["mse", "decoder MSE"], ["cost", "cost"]], measure]]),
     make("p", {class: "quiet"}, "Live pairs of every two layers, on one logarithmic scale; the line is the median."),
     make("div", {class: "multiples"}, answer.histograms.map(one => histogram(one, answer))));
   if (run.notes.length) place.append(make("h2", {}, "Notes on this run"), make("ul", {}, run.notes.map(note => make("li", {}, note))));
