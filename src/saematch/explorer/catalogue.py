@@ -127,7 +127,6 @@ class Catalogue:
         return {key: str(found[key]) for key in wanted if key in found}
 
     def widths(self) -> dict[str, int]:
-        """The number of features of every SAE on a chain."""
         return {key: self.run.width(key) for key in self.wanted()}
 
     def of(self, keys: Sequence[str]) -> list[str]:

@@ -65,7 +65,6 @@ def strategies_of(run: RunFiles) -> list[str]:
 
 
 def role_of(strategy: str) -> str:
-    """The role of the files of a strategy's matchings."""
     return f"by_{strategy}"
 
 
@@ -86,7 +85,6 @@ class Sources:
 
     @property
     def names(self) -> list[tuple[str, str]]:
-        """Every file with its role."""
         return [(role, name) for role, some in self.tables.items() for name in some]
 
     def without(self, names: set[str]) -> "Sources":
@@ -100,7 +98,6 @@ class Sources:
 
 
 def sources_of(run: RunFiles, key: str) -> Sources:
-    """Those of an SAE that are finished."""
     following = next((b for a, b in run.adjacent if a == key), "")
     before = next((a for a, b in run.adjacent if b == key), "")
     texts = {name: source for source, name in run.descriptions(key)}
@@ -405,12 +402,10 @@ MEANING = ("description", "source", "activates_on", "amid", "top_logits")
 
 
 def rows_file(index: str | Path) -> Path:
-    """The file of rows that belongs to an index."""
     return Path(index).with_suffix(".rows")
 
 
 def columns() -> tuple[str, ...]:
-    """Columns of a row, in the order in which they are stored."""
     steps = (step_column(name, strategy) for strategy in strategies() for name in STEP_COLUMNS)
     return (*_COLUMNS, *steps)
 
@@ -465,7 +460,6 @@ def read_named(
 
 
 def by_key(names: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
-    """Features by their SAE."""
     wanted: dict[str, list[int]] = defaultdict(list)
     for key, feature in names:
         wanted[key].append(feature)

@@ -64,7 +64,6 @@ class Explorer:
         return search.take(self.first, asked)
 
     def refresh(self) -> None:
-        """See what the runs have written since."""
         for catalogue in self.catalogues:
             catalogue.run.refresh()
 

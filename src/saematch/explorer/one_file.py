@@ -63,8 +63,6 @@ _EXPORT = re.compile(r"^export ((?:async )?function|const) (\w+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Written:
-    """What was put into a file."""
-
     path: Path
     paths: int
     features: int

@@ -40,8 +40,6 @@ MOST_FEATURES = 1 << 24
 
 @dataclass(frozen=True)
 class Checked:
-    """What came of looking at a file."""
-
     stamp: files.Stamp
     settled: bool
     """Any change since gives the file another stamp."""
@@ -52,8 +50,6 @@ class Checked:
 
 
 class Place(NamedTuple):
-    """Where an SAE stands, as the manifest says."""
-
     key: str
     layer: int
     name: str
@@ -121,7 +117,6 @@ class RunFiles(Tables):
         return self._chains
 
     def width(self, key: str) -> int:
-        """The number of features of an SAE."""
         width = self.manifest["saes"][key]["d_sae"]
         if not isinstance(width, int) or not 0 < width <= MOST_FEATURES:
             raise InputError(
@@ -131,7 +126,6 @@ class RunFiles(Tables):
         return width
 
     def matching(self, a: str, b: str, strategy: str = MAIN) -> str:
-        """The name of a matching by the run's parts."""
         return matching_name(a, b, strategy, self.config.slug)
 
     def descriptions(self, key: str) -> list[tuple[str, str]]:

@@ -51,8 +51,6 @@ PAGING = ("sort", "order", "limit", "offset")
 
 @dataclass(frozen=True)
 class Selection:
-    """Features of some layers, in an order."""
-
     keys: tuple[str, ...]
     """SAEs to look in, in order of depth."""
     strategy: str
@@ -143,7 +141,6 @@ def parse_selection(asked: Mapping[str, str], widths: Mapping[str, int]) -> Sele
 
 
 def last_page(total: int, limit: int) -> int:
-    """The offset of the last page of so many rows."""
     return max(0, (total - 1) // limit * limit)
 
 

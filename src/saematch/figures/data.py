@@ -99,7 +99,6 @@ def gaps(rows: pd.DataFrame, pairs: Sequence[Pair]) -> list[str]:
 
 
 def live_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a matching's table whose two features are live."""
     return table[(table["status"] == "live") & (table["partner_status"] == "live")]
 
 

@@ -235,7 +235,6 @@ def persistence(run: "Run") -> Figure:
 
 
 def _draw_controls(ax: Axes, rows: pd.DataFrame) -> None:
-    """What the judge says of a feature and itself, and of features drawn at random."""
     for kind, (words, dashes) in CONTROLS.items():
         mine = rows[rows["strategy"] == kind]
         if len(mine):

@@ -52,8 +52,6 @@ class Box:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where boxes stand."""
-
     width: float
     boxes: dict[str, Box]
     lines: int

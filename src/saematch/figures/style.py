@@ -28,8 +28,6 @@ from saematch.matching.matchers import MAIN, compositions, ranked_matchers
 
 @dataclass(frozen=True)
 class Line:
-    """How a strategy, a corpus or a part is drawn."""
-
     label: str
     color: str
     marker: str
@@ -106,7 +104,6 @@ def strategy_lines() -> dict[str, Line]:
 
 
 def main_line() -> Line:
-    """How the main strategy is drawn."""
     return strategy_lines()[MAIN]
 
 
@@ -147,12 +144,10 @@ def plain_axes(ax: Axes) -> None:
 
 
 def set_title(ax: Axes, words: str) -> None:
-    """What stands above a panel."""
     ax.set_title(words, fontsize=TEXT_SIZE)
 
 
 def from_zero(ax: Axes) -> None:
-    """The y axis begins at zero and ends above the highest point."""
     ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
 
 
@@ -311,7 +306,6 @@ def _renamed(text: str) -> str:
 
 
 def to_png(figure: Figure, pixels_per_inch: int = 150) -> bytes:
-    """The figure as a PNG file."""
     buffer = io.BytesIO()
     with quiet_glyphs():
         figure.savefig(buffer, format="png", dpi=pixels_per_inch, metadata={"Software": None})
