@@ -417,8 +417,7 @@ def against_l0(run: "Run") -> Figure:
         for number, strategy in enumerate(CONDITIONS):
             rows = found[measure]
             rows = rows[(rows["corpus"] == corpus) & (rows["strategy"] == strategy)]
-            rows = rows.set_index(["a", "b"])[style.SPAN]
-            rows = rows.reindex(pd.MultiIndex.from_tuples(ordered or chosen, names=["a", "b"]))
+            rows = style.by_pair(rows, ordered or chosen)
             # On a logarithmic axis points stand aside by a factor.
             aside = np.exp(style.dodge(number, len(CONDITIONS), 1, columns) * max(span, CLOSE - 1))
             if ordered:

@@ -97,11 +97,10 @@ def judged_shares(run: "Run") -> Figure:
 
 def _stack(ax: Axes, rows: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> None:
     """A bar per pair, SAME at the bottom; intervals of SAME and of DIFFERENT at their edges."""
-    index = pd.MultiIndex.from_tuples(pairs)
     x, floor = np.arange(len(pairs)), np.zeros(len(pairs))
     for measure, (_, color) in style.LABEL_FILLS.items():
-        mine = rows[rows["measure"] == measure].set_index(["a", "b"])
-        value, low, high = mine[style.SPAN].reindex(index).to_numpy(dtype=float).T
+        mine = style.by_pair(rows[rows["measure"] == measure], pairs)
+        value, low, high = mine.to_numpy(dtype=float).T
         ax.bar(x, value, 0.8, floor, color=color, edgecolor="#333333", linewidth=0.5)
         floor = floor + value
         known = np.isfinite(low) & np.isfinite(high)
@@ -201,16 +200,15 @@ def persistence(run: "Run") -> Figure:
             ax, chain = next(grid), next(chain for chain in run.chains if start in chain)
             pairs = [(start, key) for key in chain[chain.index(start) + 1 :]]
             for strategy, line in FAR_LINES.items():
-                mine = rows[rows["strategy"] == strategy].set_index(["a", "b"])
-                mine = mine[style.SPAN].reindex(pd.MultiIndex.from_tuples(pairs))
+                mine = rows[rows["strategy"] == strategy]
                 if strategy in drawn:
                     aside = style.dodge(drawn.index(strategy), len(drawn), len(pairs), columns)
-                    style.draw_line(ax, line, np.arange(len(pairs)) + aside, mine)
+                    x = np.arange(len(pairs)) + aside
+                    style.draw_line(ax, line, x, style.by_pair(mine, pairs))
                 # The first step is adjacent: there, both are one and the same matching.
                 wanted = pairs[1:] if strategy == COMPOSITION else pairs
                 of = f"{strategy} by {judge}"
-                known = rows[rows["strategy"] == strategy]
-                missing[of] = [*missing.get(of, []), *gaps(known, wanted)]
+                missing[of] = [*missing.get(of, []), *gaps(mine, wanted)]
             _draw_controls(ax, rows)
             of = label(style.shortened([start])[0])
             style.set_title(ax, _title(f"from layer {of}", judge, found))

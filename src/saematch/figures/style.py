@@ -182,6 +182,12 @@ def draw_line(
         ax.vlines(place[known], low[known], high[known], color=line.color, linewidth=1)
 
 
+def by_pair(rows: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Columns value, low, high for each layer pair, in their order; those of a pair without a row are NaN."""
+    index = pd.MultiIndex.from_tuples(pairs, names=["a", "b"])
+    return rows.set_index(["a", "b"])[SPAN].reindex(index)
+
+
 def draw_strategies(
     ax: Axes,
     drawn: Sequence[tuple[Line, pd.DataFrame]],
@@ -194,10 +200,9 @@ def draw_strategies(
     Rows: one per pair of evaluation/measures.parquet; a pair without one is a gap, and pairs that share no
     SAE are not joined.
     """
-    index = pd.MultiIndex.from_tuples(pairs)
     for number, (line, rows) in enumerate(drawn):
         x = np.arange(len(pairs)) + dodge(number, len(drawn), len(pairs), columns)
-        draw_line(ax, line, x, rows.set_index(["a", "b"])[SPAN].reindex(index), breaks_of(pairs))
+        draw_line(ax, line, x, by_pair(rows, pairs), breaks_of(pairs))
     label_pairs(ax, arrows(pairs))
 
 
