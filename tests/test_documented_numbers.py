@@ -13,7 +13,7 @@ from saematch.configs.evaluation import EvaluationConfig
 from saematch.configs.judging import JudgeConfig
 from saematch.evaluation import fitting, interventions
 from saematch.explorer import catalogue, catalogue_query, database, server
-from saematch.figures import pruning, style
+from saematch.figures import evaluated, style
 from saematch.loading import hub, state_dicts, suite, tensors
 from saematch.matching import strategies
 from saematch.pipelines import RunConfig, sampling
@@ -88,9 +88,9 @@ def stated() -> Iterator[tuple[str, str]]:
     yield "explorer.md", f"nobody used for {words[catalogue.KEPT_SECONDS // 86400]}"
     yield "figures.md", f"{style.PAGE:.0f} inches wide"
     yield "figures.md", f"no text smaller than {style.SMALLEST:.0f} points"
-    yield "figures.md", f"for more than {words[pruning.MANY]} layer pairs"
-    yield "figures.md", f"Explained variance below {pruning.LOWEST:.0f} is cut off"
-    yield "figures.md", f"is between 0 and {pruning.NEAR_ZERO}"
+    yield "figures.md", f"for more than {words[evaluated.MANY]} layer pairs"
+    yield "figures.md", f"Explained variance below {evaluated.LOWEST:.0f} is cut off"
+    yield "figures.md", f"is between 0 and {evaluated.NEAR_ZERO}"
     yield (
         "assignment.md",
         f"of {certified.SAMPLE} rows, a low order statistic (the {certified.SAMPLE_RANK}th",

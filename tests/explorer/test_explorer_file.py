@@ -79,11 +79,11 @@ def test_an_exported_file_finds_as_the_server_does(browser: Browser, tmp_path: P
         export_page(explorer, tmp_path / "all.html", every, 0)
         page = browser.new_page()
         page.goto(f"file://{tmp_path}/all.html")
-        source = bundled("embedded")
-        page.evaluate("1")  # the page is there
-        data = page.evaluate("JSON.parse(document.getElementById('carried').textContent)")
+        carried = page.evaluate("document.getElementById('carried').textContent")
+        data = json.loads(carried)
         lonely = browser.new_page()
-        lonely.add_script_tag(content=source)
+        lonely.set_content(f'<script type="application/json" id="carried">{carried}</script>')
+        lonely.add_script_tag(content=bundled("questions"))
         token = data["features"][0]["activates_on"][0]
         highest = sorted(row["mse"] for row in data["features"] if row["mse"] is not None)[5]
         for asked in (
@@ -107,10 +107,7 @@ def test_an_exported_file_finds_as_the_server_does(browser: Browser, tmp_path: P
             {"activation_frequency_min": "0.001", "sort": "activation_frequency"},
             {"phi_min": "0.2", "sort": "lift", "order": "desc"},
         ):
-            mine = lonely.evaluate(
-                "([data, asked]) => from_embedded.embeddedAnswer(data, 'features', asked)",
-                [data, asked],
-            )
+            mine = lonely.evaluate("asked => from_questions.ask('features', asked)", asked)
             theirs = explorer.ask("features", asked)
             assert mine["total"] == theirs["total"], asked
             names = [
