@@ -25,9 +25,11 @@ from torch import Tensor
 from saematch.assignment import Assignment, Certified, Verification, verify
 from saematch.errors import UsageError
 from saematch.matching.correspondence import UNMATCHED, Correspondence, Permutation
+from saematch.matching.fates import fates as fates_of
 from saematch.matching.matched import Found, Matching, Settings, Side, same_features
 from saematch.matching.matchers import MAIN, Matcher, matchers
 from saematch.matching.matchers import matcher as matcher_of
+from saematch.matching.probability import Calibration
 from saematch.matching.strategies import (
     Problem,
     Unmatched,
@@ -188,6 +190,8 @@ def match(
     solver: Certified | None = None,
     start: Matching | None = None,
     seed: int = 0,
+    fates: bool | None = None,
+    calibration: Calibration | None = None,
 ) -> Matching:
     """Match the features of `a` to those of `b`.
 
@@ -211,6 +215,9 @@ def match(
 
     `solver`: see `saematch.solve`.  `start`: an earlier matching of the same pair, such as one that
     stopped at a time budget: the solver goes on from its column duals.
+
+    `fates`: whether to say what becomes of each feature, and how probable that is, by `calibration` (None:
+    the one that ships); None: where a feature may have several partners.
 
     Raises UsageError for SAEs of different d_model, for unknown parts or strategies, for `naive` where
     d_sae differ, for a price with a strategy that solves no assignment problem, and for another way with
@@ -238,7 +245,11 @@ def match(
         seed=seed,
     )
     found = way.match(folded_a, folded_b, settings)
-    return measured(folded_a, folded_b, found, weights, way.name, degenerate)
+    matching = measured(folded_a, folded_b, found, weights, way.name, degenerate)
+    if not (way.several if fates is None else fates):
+        return matching
+    told = fates_of(a, b, calibration, found.correspondence)
+    return dataclasses.replace(matching, fates=told, notes=(*matching.notes, *told.notes))
 
 
 def match_pairs(

@@ -12,6 +12,7 @@ from jaxtyping import Float64
 from saematch.assignment import OPTIMAL_GAP, Assignment, Certified
 from saematch.errors import UsageError
 from saematch.matching.correspondence import UNMATCHED, Correspondence, Permutation
+from saematch.matching.fates import Fates
 from saematch.matching.strategies import Unmatched
 from saematch.notebook import curve, number, page
 from saematch.sae import SAE
@@ -120,6 +121,8 @@ class Matching:
     completely."""
     degenerate: Degenerate = "apart"
     """Whether degenerate features were matched after the others, or in one problem with them."""
+    fates: Fates | None = None
+    """What becomes of each feature, with probabilities; None: not asked for."""
     without_degenerate: Assignment | None = None
     """`together`: a proof of its own for the features that are not degenerate and have no degenerate
     partner."""
@@ -134,9 +137,31 @@ class Matching:
         """[d_a, d_b] weights of the partners, sparse; a permutation has one 1 a row."""
         return self.correspondence.matrix
 
+    @property
+    def fate(self) -> np.ndarray:
+        """[d_a] of str: what becomes of each feature, persists, splits, merges, dies, not live or unknown.
+
+        Raises UsageError where fates were not asked for.
+        """
+        return self._fates.fate
+
+    @property
+    def probability(self) -> Float64[np.ndarray, " d_a"]:
+        """That any feature of B is the same; NaN: not known.  Raises UsageError as `fate` does."""
+        return self._fates.probability
+
+    @property
+    def _fates(self) -> Fates:
+        if self.fates is None:
+            raise UsageError(
+                f"expected a matching with fates, got one of {self.strategy} without; try "
+                "match(..., fates=True) or saematch.fates(a, b)"
+            )
+        return self.fates
+
     def partners(self, feature: int) -> "pd.DataFrame":
         """The partners of a feature of A, the strongest first: feature of B, weight, decoder cosine,
-        status."""
+        probability that the two are the same (NaN: not known), status."""
         import pandas as pd
 
         if not 0 <= feature < self.a.d_sae:
@@ -148,6 +173,9 @@ class Matching:
                 "feature": of_b,
                 "weight": self.correspondence.weights[some],
                 "cosine": self.pair_cosine[some],
+                "probability": np.nan
+                if self.fates is None
+                else self.fates.partner_probability[some],
                 "status": self.b.status[of_b],
             }
         )

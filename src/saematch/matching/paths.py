@@ -1,9 +1,17 @@
-"""Follow features through the layers: adjacent matchings chained into paths.
+"""Follow features through the layers, in one of two ways.
 
-1. Every feature of the first layer starts a path.
-2. A path steps from feature i of layer t to `permutation[i]` of layer t+1, and ends where i is
-   unmatched: -1 from there on.
-3. A feature of a later layer that no path steps to starts a path of its own there.
+`follow` chooses each path as a whole, so that it does not drift.  With c_l(i, j) the decoder cosine,
+
+    maximise  Σ_l  START · cos(start, j_l) + (1 − START) · cos(j_{l−1}, j_l)
+
+over the members j_l after the start, each among the `CANDIDATES` live features of layer l that are nearest
+to the start.  The sum couples neighbours only, so dynamic programming over the candidates is exact.  A
+feature that is not live is not followed.
+
+`chain` composes adjacent matchings, as SAE Match does: a path steps from feature i of layer t to
+`permutation[i]` of layer t+1, and ends where i is unmatched: -1 from there on.  Errors of the steps add up.
+
+Every feature of the first layer starts a path, and so does every later one that no path passes.
 """
 
 import itertools
@@ -12,17 +20,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
 
+from saematch.assignment.costs import full_precision
 from saematch.errors import UsageError
 from saematch.matching.correspondence import UNMATCHED, Permutation
+from saematch.matching.fates import descriptors_of, pair_probabilities
 from saematch.matching.matched import Matching, Side
+from saematch.matching.probability import Calibration
+from saematch.matching.strategies import pair_cosines, unit_rows
 from saematch.notebook import curve, page
+from saematch.sae import SAE, FoldedSAE
 from saematch.types import find_feature, find_key
 
 if TYPE_CHECKING:
     import pandas as pd
 
+START = 0.8
+"""Weight of a member's cosine with the start, against that with the member before: chosen on paths from
+block 14 of the bundled suite and other texts than those that it is judged on (docs/method.md)."""
+CANDIDATES = 16
+ENTRIES = 1 << 24
+"""Float32 entries of candidates' rows held at a time."""
 EXAMPLES = 5
 """Paths that a notebook shows whole."""
 
@@ -40,6 +61,11 @@ class FeaturePaths:
     margin: Float64[np.ndarray, "n_paths n_steps"]
     certain: Bool[np.ndarray, "n_paths n_steps"]
     """Whether every optimal matching of the two layers takes this step."""
+    probability: Float64[np.ndarray, "n_paths n_steps"]
+    """That the step's two features are the same (probability.py); NaN: not known."""
+    start_probability: Float64[np.ndarray, "n_paths n_layers"]
+    """That the feature and the path's start are the same; NaN: not known, or it is the start."""
+    notes: tuple[str, ...] = ()
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -53,19 +79,19 @@ class FeaturePaths:
         return len(self.features)
 
     def _repr_html_(self) -> str:
-        """How many paths there are, some whole ones from cheap to costly, and the mean cosine of each
+        """How many paths there are, some whole ones from near to far, and the mean cosine of each
         step."""
         live = np.flatnonzero(self.live())
         facts: dict[str, Any] = {
             "paths": f"{len(self):,}, {len(live):,} of them through every layer by live features"
         }
         if len(live):
-            ranked = live[np.argsort(self.cost[live].sum(axis=1), kind="stable")]
+            ranked = live[np.argsort(-self.cosine[live].sum(axis=1), kind="stable")]
             places = np.unique(np.linspace(0, len(ranked) - 1, EXAMPLES).round().astype(int))
             for place in places:
                 path = ranked[place]
                 steps = zip(self.keys, self.features[path], strict=True)
-                share = f"cost rank {place + 1:,} of {len(ranked):,}"
+                share = f"rank {place + 1:,} of {len(ranked):,} by cosine"
                 facts[share] = " → ".join(f"{key}/{feature}" for key, feature in steps)
         cosines = self.cosine[live].mean(axis=0) if len(live) else np.zeros(0)
         title = f"FeaturePaths through {', '.join(self.keys)}"
@@ -98,7 +124,10 @@ class FeaturePaths:
         return live
 
     def permutation(self, start: str | int, stop: str | int) -> Permutation:
-        """The composition of the steps from `start` to `stop`: equals `compose` of permutations."""
+        """Where paths that pass `start` are at `stop`; of `chain` that is the composition of its steps.
+
+        Paths of `follow` may share a feature of `start`: the one that began last counts.
+        """
         first, last = self.position(start), self.position(stop)
         if first >= last:
             raise UsageError(f"expected a later layer than {start}, got {stop}")
@@ -140,6 +169,8 @@ class FeaturePaths:
                 "cosine": step(self.cosine),
                 "margin": step(self.margin),
                 "certain": stepped & (step(self.certain.astype(float)) == 1.0),
+                "probability": step(self.probability),
+                "start_probability": self.start_probability[path, column],
                 "born": (column > 0) & (self.features[path, before] == UNMATCHED),
                 "dies": (column < last) & (self.features[path, after] == UNMATCHED),
             }
@@ -187,4 +218,132 @@ def chain(matchings: Sequence[Matching]) -> FeaturePaths:
         cosine=steps([m.cosine for m in matchings]),
         margin=steps([m.margin for m in matchings]),
         certain=steps([m.certain.astype(float) for m in matchings]) == 1.0,
+        probability=np.full((len(features), len(matchings)), np.nan),
+        start_probability=np.full(features.shape, np.nan),
     )
+
+
+@torch.no_grad()
+def follow(saes: Sequence[SAE | FoldedSAE], calibration: Calibration | None = None) -> FeaturePaths:
+    """Paths through SAEs in order of depth that agree with their start, and step by step.
+
+    `calibration`: of the probabilities; None is the one that ships.  Where none holds, probabilities are
+    NaN and the notes say why; the paths are the same.  Costs are NaN: paths are chosen by cosine.
+
+    Raises UsageError for fewer than two SAEs, for SAEs of different d_model or not in order of depth.
+    """
+    sides = tuple(Side.of(_plain(sae)) for sae in saes)
+    if len(sides) < 2:
+        raise UsageError(f"expected at least two SAEs to follow features through, got {len(sides)}")
+    for before, after in itertools.pairwise(range(len(sides))):
+        if sides[before].layer >= sides[after].layer:
+            raise UsageError(
+                f"expected SAEs in order of depth, got {sides[before].key} before {sides[after].key}"
+            )
+        if saes[before].d_model != saes[after].d_model:
+            raise UsageError(
+                f"expected SAEs of one d_model, got {saes[before].d_model} and {saes[after].d_model}"
+            )
+    rows: list[np.ndarray] = []
+    passed = [np.zeros(side.d_sae, dtype=bool) for side in sides]
+    for start, side in enumerate(sides):
+        features = np.flatnonzero(~passed[start])
+        found = np.full((len(features), len(sides)), UNMATCHED, dtype=np.int64)
+        found[:, start] = features
+        live = side.status[features] == "live"
+        found[live, start + 1 :] = _followed(saes, sides, start, features[live])
+        for column in range(start, len(sides)):
+            passed[column][found[live, column][found[live, column] != UNMATCHED]] = True
+        rows.append(found)
+    features = np.concatenate(rows)
+    starts = np.repeat(np.arange(len(sides)), [len(some) for some in rows])
+    step = (features[:, :-1] != UNMATCHED) & (features[:, 1:] != UNMATCHED)
+    cosine = np.full(step.shape, np.nan)
+    probability, from_start = np.full(step.shape, np.nan), np.full(features.shape, np.nan)
+    calibration = Calibration.load() if calibration is None else calibration
+    notes: dict[str, None] = {}
+    for before, after in itertools.combinations(range(len(sides)), 2):
+        one, other = _plain(saes[before]), _plain(saes[after])
+        from_here = np.flatnonzero((starts == before) & (features[:, after] != UNMATCHED))
+        stepped = np.flatnonzero(step[:, before]) if after == before + 1 else from_here[:0]
+        if not len(from_here) and not len(stepped):
+            continue
+        both = np.concatenate([from_here, stepped])
+        pairs = features[both, before], features[both, after]
+        descriptors, note = descriptors_of(one, other, calibration)
+        if descriptors is None:
+            notes[note] = None
+        else:
+            values = pair_probabilities(descriptors, calibration, *pairs)
+            from_start[from_here, after] = values[: len(from_here)]
+            probability[stepped, before] = values[len(from_here) :]
+        if len(stepped):
+            chosen = (torch.from_numpy(side[len(from_here) :]) for side in pairs)
+            cosine[stepped, before] = pair_cosines(one.W_dec, other.W_dec, *chosen).numpy()
+    nothing = np.full(step.shape, np.nan)
+    return FeaturePaths(
+        sides=sides,
+        features=features,
+        cost=nothing,
+        cosine=cosine,
+        margin=nothing,
+        certain=np.zeros(step.shape, dtype=bool),
+        probability=probability,
+        start_probability=from_start,
+        notes=tuple(notes),
+    )
+
+
+def _plain(sae: SAE | FoldedSAE) -> SAE:
+    return sae.sae if isinstance(sae, FoldedSAE) else sae
+
+
+def _followed(
+    saes: Sequence[SAE | FoldedSAE], sides: Sequence[Side], start: int, features: np.ndarray
+) -> Int64[np.ndarray, "n later"]:
+    """Members of the best path of each feature in the layers after `start`; -1 from a layer without live
+    features on."""
+    own = unit_rows(_plain(saes[start]).W_dec[torch.from_numpy(features)])
+    before = own
+    members = torch.arange(len(own))[:, None]
+    total = torch.zeros(len(own), 1)
+    candidates: list[Tensor] = []
+    arrivals: list[Tensor] = []
+    for later in range(start + 1, len(sides)):
+        live = torch.from_numpy(np.flatnonzero(sides[later].status == "live"))
+        if not len(live):
+            break
+        rows = unit_rows(_plain(saes[later]).W_dec[live])
+        near, score = _nearest(own, rows, min(CANDIDATES, len(live)))
+        best, arrival = [], []
+        size = max(1, ENTRIES // (rows.shape[1] * near.shape[1]))
+        for some in torch.arange(len(own)).split(size):
+            cosine = torch.bmm(before[members[some]], rows[near[some]].mT)
+            reached = (total[some][:, :, None] + (1 - START) * cosine).max(dim=1)
+            best.append(reached.values)
+            arrival.append(reached.indices)
+        total = START * score + (torch.cat(best) if best else score)
+        arrivals.append(torch.cat(arrival) if arrival else near)
+        candidates.append(live[near])
+        before, members = rows, near
+    found = np.full((len(own), len(sides) - start - 1), UNMATCHED, dtype=np.int64)
+    place = total.argmax(dim=1, keepdim=True)
+    for column in reversed(range(len(candidates))):
+        found[:, column] = candidates[column].gather(1, place)[:, 0].numpy()
+        place = arrivals[column].gather(1, place)
+    return found
+
+
+def _nearest(
+    rows: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int
+) -> tuple[Int64[Tensor, "n count"], Float[Tensor, "n count"]]:
+    """The `count` nearest of the others to each row, by cosine of unit rows, and the cosines."""
+    places, cosines = [], []
+    for part in rows.split(max(1, ENTRIES // len(others))):
+        with full_precision():
+            top = (part @ others.T).topk(count, dim=1)
+        places.append(top.indices)
+        cosines.append(top.values)
+    if not places:
+        return torch.zeros(0, count, dtype=torch.int64), torch.zeros(0, count)
+    return torch.cat(places), torch.cat(cosines)

@@ -31,6 +31,7 @@ from saematch.types import Degenerate
 
 ROWS_PER_BLOCK = 128
 ROWS_PER_PRODUCT = 1024
+PAIRS_AT_A_TIME = 4096
 
 
 def features_of(sae: FoldedSAE, degenerate: Degenerate = "apart") -> Int64[np.ndarray, " features"]:
@@ -295,6 +296,21 @@ def random_permutation(d_a: int, d_b: int, seed: int) -> Permutation:
 def unit_rows(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Rows at unit norm; zero rows stay zero."""
     return torch.nn.functional.normalize(rows.float(), dim=1, eps=1e-30)
+
+
+def pair_cosines(
+    a: Float[Tensor, "d_a d"],
+    b: Float[Tensor, "d_b d"],
+    i: Int64[Tensor, " pairs"],
+    j: Int64[Tensor, " pairs"],
+) -> Float64[Tensor, " pairs"]:
+    """Cosines of rows i of one with rows j of the other, in float64; 0 for a row of zeros."""
+    found = []
+    for some, others in zip(i.split(PAIRS_AT_A_TIME), j.split(PAIRS_AT_A_TIME), strict=True):
+        one, other = a[some].double(), b[others].double()
+        norms = one.norm(dim=1) * other.norm(dim=1)
+        found.append((one * other).sum(dim=1) / torch.where(norms > 0, norms, 1.0))
+    return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
 
 
 def nearest_by_cosine(
