@@ -32,10 +32,11 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from saematch.assignment import blocks, scanning
+from saematch.assignment import scanning
 from saematch.assignment.problem import Problem
 from saematch.assignment.products import Products
 from saematch.assignment.shortlists import (
+    Lowest,
     block_rows,
     exact_costs,
     lowest_in_double,
@@ -193,15 +194,16 @@ def certify(
 
 
 class _Scan:
+    """What is kept of the blocks of rows that were seen."""
+
     def __init__(
         self, problem: Problem, products: Products, column_of: np.ndarray, v: np.ndarray
     ) -> None:
         n, m = products.n, products.m
         self.problem, self.products, self.column_of, self.v = problem, products, column_of, v
         self.offsets = products.offsets(v)
-        self.count = min(m, COLUMNS_A_ROW + problem.forbidden.most_in_a_row)
         self.u = np.empty(n)
-        self.near: list[tuple[np.ndarray, ...]] = []
+        self.pairs: list[tuple[np.ndarray, ...]] = []
         """Rows, columns and costs of the pairs that were evaluated."""
         self.beyond = np.empty(n)
         """Lower bound on c_ij − v_j of the pairs of a row that were not evaluated."""
@@ -211,43 +213,41 @@ class _Scan:
         self.greatest_shift = 0.0
 
     def add(self, rows: slice, block: Tensor) -> None:
+        """Steps 1 and 2 for a block of dot products."""
         indices = np.arange(rows.start, rows.stop)
-        found = lowest_of_block(self.products, block, rows, self.offsets, self.count)
-        filled = np.arange(found.columns.shape[1]) < found.kept[:, None]
-        pairs = self._evaluate(indices, found.columns, filled)
-        beyond = found.rest
-        for ask in (MORE_COLUMNS, IN_DOUBLE):
+        count = COLUMNS_A_ROW + self.problem.forbidden.most_in_a_row
+        found = lowest_of_block(self.products, block, rows, self.offsets, count)
+        pairs, beyond = self._evaluate(indices, found), found.rest
+        for more in (MORE_COLUMNS, IN_DOUBLE, 0):
             least = self._least(rows, *pairs)
             crowded = np.flatnonzero(beyond < least)
-            if not len(crowded):
+            if not len(crowded) or not more:
                 break
-            count = min(self.products.m, self.count + ask)
             some = indices[crowded]
-            if ask == IN_DOUBLE:
-                again = lowest_in_double(self.products, some, self.v, count)
+            if more == IN_DOUBLE:
+                found = lowest_in_double(self.products, some, self.v, count + more)
             else:
                 near = block[crowded]
-                again = lowest_of_block(self.products, near, some, self.offsets, count)
-            filled = np.arange(again.columns.shape[1]) < again.kept[:, None]
-            more = self._evaluate(some, again.columns, filled)
+                found = lowest_of_block(self.products, near, some, self.offsets, count + more)
             kept = ~np.isin(pairs[0], some)
-            pairs = tuple(
-                np.concatenate([old[kept], new]) for old, new in zip(pairs, more, strict=True)
-            )
-            beyond[crowded] = again.rest
-        least = self._least(rows, *pairs)
-        u = np.minimum(np.minimum(least, beyond), self.problem.row_prices[rows])
-        self.u[rows], self.beyond[rows] = u, beyond
-        self.near.append(pairs)
-        self._scan_columns(rows, block)
+            both = zip(pairs, self._evaluate(some, found), strict=True)
+            pairs = tuple(np.concatenate([old[kept], new]) for old, new in both)
+            beyond[crowded] = found.rest
+        self.pairs.append(pairs)
+        self.beyond[rows] = beyond
+        self.u[rows] = np.minimum(np.minimum(least, beyond), self.problem.row_prices[rows])
+        shifts = self.products.row_terms(rows) - self.u[rows]
+        self.greatest_shift = max(self.greatest_shift, float(np.abs(shifts).max()))
+        shifts, own = shifts.astype(np.float32), self.column_of[rows]
+        scanning.fold_lowest_in_columns(
+            self.products, block, self.offsets, shifts, own, rows.start, self.values, self.rows
+        )
 
-    def _evaluate(
-        self, indices: np.ndarray, columns: np.ndarray, filled: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _evaluate(self, indices: np.ndarray, found: Lowest) -> tuple[np.ndarray, ...]:
         """Rows, columns and costs of some pairs of each row, its own among them."""
         own = self.column_of[indices]
-        i = np.repeat(indices, filled.sum(axis=1))
-        j = columns[filled].astype(np.int64)
+        i = np.repeat(indices, found.kept)
+        j = found.columns[found.filled].astype(np.int64)
         others = j != self.column_of[i]
         i = np.concatenate([i[others], indices[own >= 0]])
         j = np.concatenate([j[others], own[own >= 0]])
@@ -268,42 +268,26 @@ class _Scan:
         costs[self.problem.forbidden.contains(i, j)] = np.inf
         return costs
 
-    def _scan_columns(self, rows: slice, block: Tensor) -> None:
-        shifts = self.products.row_terms(rows) - self.u[rows]
-        self.greatest_shift = max(self.greatest_shift, float(np.abs(shifts).max()))
-        blocks.fold_lowest_in_columns(
-            self.products,
-            block,
-            self.offsets,
-            shifts.astype(np.float32),
-            self.column_of[rows],
-            rows.start,
-            self.values,
-            self.rows,
-        )
-
     def certificate(self) -> Certificate:
-        more, below = self._columns()
-        known = KnownPairs(*map(np.concatenate, zip(*self.near, more, strict=True)))
-        known = known[known.costs < np.inf]
-        row_of = np.full(self.products.m, -1, dtype=np.int64)
+        """Steps 3 and 4, from what is known of all rows."""
+        m = self.products.m
+        # The columns' keys were sums of float32: each of the few additions behind one rounds by at most eps
+        # of its terms, and none is larger than an offset, a shift or 2‖a‖‖b‖.
+        size = np.abs(self.offsets).astype(np.float64) + self.greatest_shift
+        longest = math.sqrt(float(self.products.row_norms.max()))
+        size += 2 * longest * np.sqrt(self.products.column_norms)
+        below = self.values[-1].astype(np.float64) - 8 * float(np.finfo(np.float32).eps) * size
+        i = self.rows[:-1].ravel().astype(np.int64)
+        j = np.tile(np.arange(m), len(self.rows) - 1)[i >= 0]
+        i = i[i >= 0]
+        pairs = zip(*self.pairs, (i, j, self._costs(i, j)), strict=True)
+        known = KnownPairs(*map(np.concatenate, pairs))
         matched = np.flatnonzero(self.column_of >= 0)
+        row_of = np.full(m, -1, dtype=np.int64)
         row_of[self.column_of[matched]] = matched
         u, remainder, v, margins, in_column = centred(
-            known, self.column_of, row_of, self.u, self.v, self.beyond - self.u, below, self.problem
-        )
+            known[known.costs < np.inf], self.column_of, row_of,
+            self.u, self.v, self.beyond - self.u, below, self.problem,
+        )  # fmt: skip
         margins[matched] += in_column[self.column_of[matched]]
         return Certificate(u, v, margins, remainder)
-
-    def _columns(self) -> tuple[tuple[np.ndarray, ...], Float64[np.ndarray, " m"]]:
-        """The pairs remembered of each column, and a bound on its reduced costs beyond them."""
-        rounding = 8 * float(np.finfo(np.float32).eps)
-        longest = math.sqrt(float(self.products.row_norms.max()))
-        size = np.abs(self.offsets).astype(np.float64) + self.greatest_shift
-        size += 2 * longest * np.sqrt(self.products.column_norms)
-        below = self.values[-1].astype(np.float64) - rounding * size
-        rows = self.rows[:-1]
-        j = np.tile(np.arange(self.products.m), len(rows))
-        i = rows.ravel().astype(np.int64)
-        i, j = i[i >= 0], j[i >= 0]
-        return (i, j, self._costs(i, j)), below
