@@ -133,10 +133,10 @@ def augment(
     """From every waiting row the shortest path to a free column, or to a row that may stop.
 
     Returns how many of `waiting` were searched from (fewer than all once `most_steps` pairs were
-    looked at), or INFEASIBLE; how many searches ended at a row, those rows in `ended`; and the pairs
-    looked at.  Where a search ended at a row, `near` [n] marks the rows of its tree that it would next
-    have ended at: those no further from their stops than the search was long.  Duals stay feasible and
-    matched pairs tight throughout.  Rows from len(start) on are stand-ins.
+    looked at) and how many searches ended at a row, those rows in `ended`; or INFEASIBLE and the row.
+    Where a search ended at a row, `near` [n] marks the rows of its tree that it would next have ended
+    at: those no further from their stops than the search was long.  Duals stay feasible and matched
+    pairs tight throughout.  Rows from len(start) on are stand-ins.
     """
     n, m = len(start), len(v)
     unset, scanned = -1, -2
@@ -150,7 +150,7 @@ def augment(
     steps = 0
     for searched in range(len(waiting)):
         if steps > most_steps:
-            return searched, number_ended, steps
+            return searched, number_ended
         root = waiting[searched]
         if column_of[root] >= 0:
             continue
@@ -205,7 +205,7 @@ def augment(
             in_tree += 1
             i, so_far = row_of[j], distance[j]
         if nearest == np.inf:
-            return INFEASIBLE, root, steps
+            return INFEASIBLE, root
         u[root] += nearest
         for q in range(in_tree):
             j = tree[q]
@@ -233,4 +233,4 @@ def augment(
         for q in range(in_touched):
             distance[touched[q]] = np.inf
             place[touched[q]] = unset
-    return len(waiting), number_ended, steps
+    return len(waiting), number_ended

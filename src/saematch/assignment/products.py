@@ -21,7 +21,6 @@ anything; that adds 2^-39 of the longest times ‖b_j‖ to the bound of the oth
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -158,7 +157,7 @@ class Products:
 
     def _lost(self, norms: np.ndarray) -> np.ndarray:
         """What rounding to zero and underflow can take off a key."""
-        underflow = self.costs.underflow(torch.float32)
+        underflow = 2.0 * (self.rows.shape[1] + 8) * torch.finfo(torch.float32).tiny
         return 2 * self.neglected * np.sqrt(norms) + underflow
 
 
@@ -173,11 +172,6 @@ def _error(d: int, loss: float, unit: float) -> float:
     return summing * (1 + loss) ** 2 + 2 * loss + loss**2
 
 
-def _parts(factors: Float[Tensor, "n d"]) -> Iterator[slice]:
-    step = max(1, EXACT_ENTRIES // max(1, factors.shape[1]))
-    return (slice(first, first + step) for first in range(0, len(factors), step))
-
-
 def _rounded(
     costs: SquaredDistances,
     factors: Float[Tensor, "n d"],
@@ -188,15 +182,15 @@ def _rounded(
     """Factors in `dtype`, and the greatest ‖loss‖ / ‖factor‖."""
     out = torch.empty_like(factors, dtype=dtype)
     loss = 0.0
-    for some in _parts(factors):
-        exact = factors[some] if costs.centre is None else costs.centred(factors[some])
-        out[some] = exact
-        tiny = norms[some] <= neglected**2
-        if tiny.any():
-            out[some][tiny] = 0
-        # Nothing is lost in this difference: a number and its rounded form are so close.
-        lost = (exact - out[some]).square_().sum(dim=1).double()
-        share = torch.where(tiny, 0.0, lost / norms[some])
+    step = max(1, EXACT_ENTRIES // factors.shape[1])
+    for given, norm, rounded in zip(factors.split(step), norms.split(step), out.split(step)):
+        exact = given if costs.centre is None else costs.centred(given)
+        rounded.copy_(exact)
+        tiny = norm <= neglected**2
+        rounded[tiny] = 0
+        # Nothing is lost in this difference: a number and its rounded form are so close (Sterbenz).
+        lost = (exact - rounded).square_().sum(dim=1).double()
+        share = torch.where(tiny, 0.0, lost / norm)
         loss = max(loss, float(share.max().sqrt()))
     return out, loss * (1 + ROUNDED_SUM)
 

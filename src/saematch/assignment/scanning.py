@@ -84,7 +84,7 @@ def fold_lowest_in_columns(
     values[:], rows[:] = least.cpu().numpy(), of.gather(0, order).cpu().numpy()
 
 
-def _keys(block: Tensor, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
+def _keys(block: Tensor, offsets: np.ndarray) -> tuple[np.ndarray | np.floating, ...]:
     """What the compiled loops make keys of: dots, offsets, 2·slope and 2.
 
     NumPy has no bfloat16: its bits are given as uint16.  The numbers are in the precision of the offsets,
