@@ -19,7 +19,7 @@ The graph part works on about thirty pairs a row, so nearly all time goes into t
 
 import io
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -38,19 +38,8 @@ from saematch.assignment.result import Assignment
 from saematch.assignment.shortlists import Shortlists
 from saematch.errors import InputError, UsageError
 
-
-@dataclass(frozen=True)
-class Budget:
-    """Seconds from now on; None: no end."""
-
-    seconds: float | None
-    started: float = field(default_factory=time.perf_counter)
-
-    def allows(self, seconds: float = 0.0) -> bool:
-        """Whether so many more seconds are left."""
-        return self.seconds is None or time.perf_counter() - self.started + seconds < self.seconds
-
-
+PRECISIONS = ("auto", "float32", "bfloat16")
+SCANS = ("auto", "compiled", "torch")
 SAMPLE = 512
 """Rows that the first column duals come from."""
 SAMPLE_RANK = 16
@@ -101,11 +90,8 @@ class Certified:
 
     def __post_init__(self) -> None:
         for right, expected in (
-            (
-                self.precision in ("auto", "float32", "bfloat16"),
-                "precision of auto, float32, bfloat16",
-            ),
-            (self.scan in ("auto", "compiled", "torch"), "scan of auto, compiled, torch"),
+            (self.precision in PRECISIONS, f"precision of {', '.join(PRECISIONS)}"),
+            (self.scan in SCANS, f"scan of {', '.join(SCANS)}"),
             (self.shortlist >= 1, "shortlist from 1"),
             (0 < self.memory_share <= 1, "memory_share above 0 and up to 1"),
             (self.seconds is None or self.seconds >= 0, "time budget from 0 seconds"),
@@ -128,14 +114,13 @@ class Certified:
 
 class _Run:
     def __init__(self, solver: Certified, problem: Problem) -> None:
-        self.budget = Budget(solver.seconds)
+        self.started, self.budget = time.perf_counter(), solver.seconds
         self.bytes = solver.memory
         if self.bytes is None:
             self.bytes = int(solver.memory_share * psutil.virtual_memory().available)
         self.problem = problem
         self.seconds: dict[str, float] = {}
         self.rounds = 0
-        started = time.perf_counter()
         self.checkpoint = solver.checkpoint
         costs = problem.costs
         on_gpu = costs.rows.is_cuda
@@ -157,7 +142,11 @@ class _Run:
         self.all_columns_of = np.full(lines, -1, dtype=np.int64)
         self.u, self.column_of = self.all_u[:n], self.all_columns_of[:n]
         self.row_of = np.full(m, -1, dtype=np.int64)
-        self.seconds["preparing"] = time.perf_counter() - started
+        self.seconds["preparing"] = time.perf_counter() - self.started
+
+    def allows(self, seconds: float = 0.0) -> bool:
+        """Whether so many more seconds are left of the budget."""
+        return self.budget is None or time.perf_counter() - self.started + seconds < self.budget
 
     def begin(self, column_duals: Float64[np.ndarray, " m"] | None) -> None:
         """Column duals to begin with, and all shortlists."""
@@ -169,7 +158,7 @@ class _Run:
         started = time.perf_counter()
         # Costs are at least zero, which is all that is known of a row before its list is made.
         self.lists.limit[:] = -self.v.max()
-        self.listed = self.lists.make_all(self.v, self.budget.allows)
+        self.listed = self.lists.make_all(self.v, self.allows)
         self.seconds["products and shortlists"] = time.perf_counter() - started
 
     def _sampled_duals(self) -> Float64[np.ndarray, " m"]:
@@ -244,9 +233,9 @@ class _Run:
             complete(self.problem, self.column_of, self.row_of)
         needed = self.seconds["products and shortlists"] * (0.2 if self.held is not None else 1.0)
         certificate = None
-        if self.listed == self.products.n and self.budget.allows(needed):
+        if self.listed == self.products.n and self.allows(needed):
             certificate = certify(
-                self.problem, self.products, self.column_of, self.v, self.held, self.budget.allows
+                self.problem, self.products, self.column_of, self.v, self.held, self.allows
             )
         if certificate is None:
             stopped = stopped or "time budget"
@@ -322,7 +311,7 @@ class _Side:
         near = np.zeros(len(self.u), dtype=np.bool_)
         reached = []
         while len(waiting):
-            if not run.budget.allows():
+            if not run.allows():
                 return "time budget"
             done, count = augmenting.augment(waiting, *self._graph, *state, ended, near, STEPS)
             if done == augmenting.INFEASIBLE:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -163,25 +164,16 @@ def encode_permute_decode(
 def quantile(a: FoldedSAE, b: FoldedSAE, matching: Matching, q: float) -> Decoding:
     """SAE Match, eq. 6: the ⌈q·n⌉ pairs of least folded decoder MSE (ties by index) through the
     matched decoder, all other features through their own; always with the bias of B."""
-    matched = torch.tensor(matching.matched)
-    mse = torch.where(matched, torch.tensor(matching.mse_decoder), torch.inf)
-    order = torch.sort(mse, stable=True).indices
-    count = math.ceil(q * int(matched.sum()))
-    chosen = torch.zeros(a.d_sae, dtype=torch.bool)
-    chosen[order[:count]] = True
-    through_a = _own(a.sae)
-    chosen = chosen.to(through_a.index.device)
-    nothing = torch.full_like(through_a.index, UNMATCHED)
-    return Decoding(
-        (
-            *(
-                Term(term.weight, torch.where(chosen, term.index, nothing), term.factor)
-                for term in _terms(a, b, matching.correspondence, folded=True)
-            ),
-            Term(through_a.weight, torch.where(chosen, nothing, through_a.index), through_a.factor),
-        ),
-        b.b_dec.float(),
-    )
+    order = np.argsort(np.where(matching.matched, matching.mse_decoder, np.inf), kind="stable")
+    chosen = torch.zeros(a.d_sae, dtype=torch.bool, device=a.sae.W_dec.device)
+    chosen[torch.from_numpy(order[: math.ceil(q * int(matching.matched.sum()))])] = True
+    terms = [
+        replace(term, index=term.index.where(chosen, UNMATCHED))
+        for term in _terms(a, b, matching.correspondence, folded=True)
+    ]
+    own = _own(a.sae)
+    terms.append(replace(own, index=own.index.where(~chosen, UNMATCHED)))
+    return Decoding(tuple(terms), b.b_dec.float())
 
 
 def _own(sae: SAE) -> Term:

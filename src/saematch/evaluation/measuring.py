@@ -58,8 +58,8 @@ def reconstruction_measures(
     return found
 
 
-Counts = Float64[np.ndarray, "documents features"]
-"""How often features are active in each document."""
+Counts = Float64[np.ndarray, "documents _"]
+"""[documents, features]: how often features are active in each document."""
 
 
 def activation_counts(rows: Sequence[Row], features: int) -> Counts:
