@@ -13,9 +13,10 @@ Centring moves optimal duals away from the corner where a solver leaves them, so
 A solver's duals make about two pairs a row look tied.  Where every other reduced cost of a column is
 at least s, its dual may rise by s/2 while its row's falls as much: the pair stays tight, every other
 pair keeps at least half, and pairs that were tied in the row's list no longer are.  The same for rows,
-in turn.
+in turn.  No reduced cost becomes negative: those in the column were at least s and fall by s/2, those in
+the row rise.
 
-Only some pairs are known exactly (E).  Of all others a certificate knows c − u − v ≥ left_i and
+Only some pairs are known exactly.  Of all others a certificate knows c − u − v ≥ left_i and
 ≥ below_j; since that is at least (left_i + below_j) / 2, the duals stay feasible as long as u_i rises
 by at most left_i / 2 and v_j by at most below_j / 2.
 
@@ -87,9 +88,9 @@ class KnownPairs:
     ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
         """min(highest, c − v) of each row, and what rounding took off it: the sum of the two is exact.
 
-        Knuth's two-sum: for any x, y the rounded t = x + y leaves (x − (t − z)) + (y − z) with z = t − x,
-        and no operation of that rounds.  Without it n rounded duals would be off by n roundings in all,
-        which is more than the gap of matched copies, where nearly all of every cost cancels.
+        Knuth's two-sum: what t = x + y was rounded by is (x − (t − z)) + (y − z) with z = t − x, exactly, for
+        any float64 x and y.  Without it the sum of n duals would be off by n roundings, which is more than
+        the gap of near copies, where nearly all of every dual cancels.
         """
         dual = -v[self.j]
         total = self.costs + dual

@@ -238,6 +238,7 @@ class _Run:
                 self.problem, self.products, self.column_of, self.v, self.held, self.allows
             )
         if certificate is None:
+            # The search kept its duals feasible, but for what its own additions rounded off.
             stopped = stopped or "time budget"
             rounding = UNPROVEN * max(np.abs(self.u).max(), np.abs(self.v).max())
             certificate = Certificate(self.u - rounding, self.v, np.zeros(self.products.n))

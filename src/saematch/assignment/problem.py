@@ -67,6 +67,12 @@ class Problem:
 
     An infinite price: always in a pair.  The dual: greatest Σ u_i + Σ v_j with u_i + v_j ≤ c_ij for
     every pair that is not forbidden, u_i ≤ row_prices[i], v_j ≤ column_prices[j].
+
+    Such numbers are called feasible, and c_ij − u_i − v_j the reduced cost of a pair.  Their sum is a proof:
+    every assignment pays for each row and each column once, in a pair or as a price, and each payment is
+    at least the duals of what it pays for, so that no assignment costs less than Σ u + Σ v.  One that
+    costs just that is optimal; its pairs then have reduced cost 0 (they are tight).  And whoever takes a
+    pair of reduced cost r pays at least r more than the bound: that is where margins come from.
     """
 
     costs: SquaredDistances

@@ -12,7 +12,11 @@ splits into a part of the row and a part of the column, and
     c_ij − v_j ≥ key_ij + row_terms[i],   key_ij = offset_j − 2·computed − 2·slope·|computed|
 
 with offset_j = (1 − E)‖b_j‖² − v_j and row_terms[i] = (1 − E)‖a_i‖² (Higham, Accuracy and Stability of
-Numerical Algorithms, sections 2.2 and 3.1).  Every pair that such a bound cannot decide is evaluated
+Numerical Algorithms, sections 2.2 and 3.1).
+
+Where E comes from: ‖ã‖ ≤ (1 + ρ)‖a‖, so that summing ã·b̃ errs by γ(1 + ρ)²‖a‖‖b‖ at most; and with
+ã = a − δ_a, b̃ = b − δ_b, the exact ã·b̃ is a·b less δ_a·b + a·δ_b − δ_a·δ_b, which is at most
+(2ρ + ρ²)‖a‖‖b‖ by Cauchy and Schwarz.  Every pair that such a bound cannot decide is evaluated
 in float64; so a coarse precision costs a few more evaluations, and never the proof.
 
 Factors less than 2^-40 of the longest are rounded to zero, where their own relative error could be
@@ -130,7 +134,8 @@ class Products:
         return (1 - self.error) * norms - self._lost(norms)
 
     def offsets(self, column_duals: Float64[np.ndarray, " m"]) -> Float32[np.ndarray, " m"]:
-        """offset_j, rounded down."""
+        """offset_j, rounded down by more than its cast to float32 errs by and, as far as v_j makes it large,
+        the additions of a key; what these err by of the norms is in E."""
         wide = (1 - self.error) * self.column_norms - self._lost(self.column_norms)
         wide -= column_duals
         wide -= 4 * np.finfo(np.float32).eps * (np.abs(wide) + np.abs(column_duals))
@@ -149,7 +154,7 @@ class Products:
     def double_bounds(
         self, rows: np.ndarray, column_duals: Float64[np.ndarray, " m"]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Offsets and row terms of the keys of `double_block`."""
+        """Offsets and row terms of the keys of `double_block`, whose factors are not rounded: ρ is 0."""
         error = _error(self.rows.shape[1], 0.0, torch.finfo(torch.float64).eps / 2)
         offsets = (1 - error) * self.column_norms - column_duals
         offsets -= 4 * np.finfo(np.float64).eps * (np.abs(offsets) + np.abs(column_duals))

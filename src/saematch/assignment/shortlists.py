@@ -6,7 +6,10 @@
 3. The least key that was not kept bounds all the rest: c_ij − v_j ≥ limit_i, until a v_j rises.
 
 A row whose costs the fast products cannot tell apart (duplicates, dead features) has its keys computed
-in float32 the next time, and in float64 once it asks for many columns.
+in float32 the next time, and in float64 once it asks for many columns.  Even there a bound on an equal cost
+lies below it by what rounding may have done; a search that stopped for such a difference would ask for all
+equal columns one list after the other.  So searches may go beyond the bound by that much (`allowance`), and
+their duals are cut back to it afterwards: the proof needs the bound itself.
 """
 
 from collections.abc import Callable

@@ -224,14 +224,12 @@ class _Sums:
         self, token: Int64[Tensor, " k"], feature: Int64[Tensor, " k"]
     ) -> dict[str, list[np.ndarray]]:
         """How often each feature occurs in each document."""
-        document = self.document[token]
         width = int(feature.max()) + 1 if len(feature) else 1
-        keys, counts = torch.unique(document * width + feature, return_counts=True)
-        of, fired = (keys // width).cpu().numpy(), (keys % width).cpu().numpy()
-        ends = np.searchsorted(of, np.arange(1, self.count))
+        flat = torch.bincount(self.document[token] * width + feature, minlength=self.count * width)
+        table = flat.view(self.count, width).cpu().numpy().astype(np.int32)
         return {
-            "features": np.split(fired.astype(np.int32), ends),
-            "counts": np.split(counts.cpu().numpy().astype(np.int32), ends),
+            "features": [np.flatnonzero(row).astype(np.int32) for row in table],
+            "counts": [row[row > 0] for row in table],
         }
 
     def by_document(self, columns: Mapping[str, Any]) -> list[Row]:

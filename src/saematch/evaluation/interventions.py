@@ -26,7 +26,8 @@ from saematch.sae import SAE, FoldedSAE
 ENTRIES = 1 << 25
 """Activations held densely at a time: 128 MiB."""
 MASSIVE = 10.0
-"""A token whose residual norm exceeds so many times the median of its document has massive activations."""
+"""A token whose residual norm exceeds so many times the median of its document has massive activations.
+A few such tokens can hold most of a stream's variance, so that a measure over all tokens is theirs."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,10 @@ COMPARED = ("explained_variance", "delta_loss", "matching_score", "lift", "phi")
 
 
 def variance(rows: Sequence[Row], name: str, weights: np.ndarray, prefix: str = "") -> Values:
-    """Σ_d Var_d over the tokens of the weighted documents, from sums and squared norms."""
+    """Σ_d Var_d over the tokens of the weighted documents, from sums and squared norms: the mean of ‖x‖² less
+    the squared norm of the mean.  The sums are float64: of two numbers as large as a stream's norm their
+    difference keeps the digits that float32 would lose.
+    """
     tokens = weights @ np.array([row[f"{prefix}tokens"] for row in rows], dtype=np.float64)
     total = weights @ np.stack([row[f"{prefix}{name}_sum"] for row in rows])
     square = weights @ np.array([row[f"{prefix}{name}_square"] for row in rows])
