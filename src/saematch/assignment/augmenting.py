@@ -6,11 +6,11 @@ A row may also stay unmatched at its price.  `stop_i` is the lesser of the two: 
 any row of its tree, for stop_i − u_i.
 
 Throughout, no known pair has a negative reduced cost c_ij − u_i − v_j, and pairs of the matching have 0: so
-the matching is the best there is once no row is left to search from (problem.py).  A search is Dijkstra's over reduced costs, from an
-unmatched row to a column (the reduced cost) and on to that column's row (0).  At its end, nodes nearer than
-the end move their duals by how much nearer they are: the path becomes tight, no reduced cost negative, and
-exchanging the pairs along it matches one row more.  Column duals only fall, which is what keeps the bounds
-on unseen pairs true.
+the matching is the best there is once no row is left to search from (problem.py).  A search is Dijkstra's
+over reduced costs, from an unmatched row to a column (the reduced cost) and on to that column's row (0).  At
+its end, nodes nearer than the end move their duals by how much nearer they are: the path becomes tight, no
+reduced cost negative, and exchanging the pairs along it matches one row more.  Column duals only fall, which
+is what keeps the bounds on unseen pairs true.
 
 Rows beyond those that have lists are stand-ins for the columns that stay free where every row needs one:
 each may take any column, all at the same cost, so that a rectangular problem is searched as a square one.

@@ -147,7 +147,8 @@ def _one_batch(
         streams, logits = model.capture_and_predict(batch.token_ids, blocks)
         losses = loss_by_document(logits, batch)
         del logits
-        for number in np.array(batch.documents)[~np.isfinite(losses)]:
+        if not np.isfinite(losses).all():
+            number = batch.documents[int(np.isfinite(losses).argmin())]
             raise InputError(
                 f"expected finite logits, got NaN or infinity from {model.name} in {model.dtype} on "
                 f"document {number} of {documents.corpus}; try the dtype float32"
@@ -166,11 +167,11 @@ def _one_batch(
         pair_rows = PairRows(rows[saes[a].layer], rows[block], active[a], active[b])
         found[a, b] = []
         for condition in some:
-            row = sums.empty()
+            row: dict[str, Any] = {}
             if condition.intervene is not None:
                 replaced = condition.intervene(pair_rows)
                 row |= sums.moments(replaced - rows[block], typical[block], "error")
-                row |= {"loss": np.full(len(batch.documents), np.nan)}
+                row["loss"] = np.full(len(batch.documents), np.nan)
                 if condition.loss:
                     tell(taken)
                     taken += 1
@@ -184,13 +185,16 @@ def _one_batch(
             found[a, b].append((condition, sums.by_document(row)))
     layers = {}
     for key, sae in saes.items():
-        row = sums.empty() | sums.moments(rows[sae.layer], typical[sae.layer], "stream")
+        row = sums.moments(rows[sae.layer], typical[sae.layer], "stream")
         row |= sums.counts(active[key].token, active[key].feature)
         layers[key] = sums.by_document(row)
     lengths = np.array(batch.lengths)
-    base = sums.empty() | {"tokens": lengths - 1, "predicted": lengths - 2}
-    base |= {"text": np.array([documents.text_of[number] for number in batch.documents])}
-    base |= {"loss": np.full(len(lengths), np.nan) if losses is None else losses}
+    base = {
+        "tokens": lengths - 1,
+        "predicted": lengths - 2,
+        "text": [documents.text_of[number] for number in batch.documents],
+        "loss": np.full(len(lengths), np.nan) if losses is None else losses,
+    }
     return Collected(sums.by_document(base), layers, found)
 
 
@@ -201,14 +205,9 @@ class _Sums:
         self.batch, self.document = batch, document
         self.count = len(batch.documents)
 
-    def empty(self) -> dict[str, Any]:
-        return {"document": np.array(self.batch.documents)}
-
-    def moments(
-        self, values: Float[Tensor, "n d"], typical: Tensor, name: str
-    ) -> dict[str, np.ndarray]:
+    def moments(self, values: Float[Tensor, "n d"], typical: Tensor, name: str) -> dict[str, Any]:
         """Sum and squared norm of the rows of each document: of all, and of those that are typical."""
-        found: dict[str, np.ndarray] = {}
+        found: dict[str, Any] = {}
         for prefix, chosen in (("", slice(None)), ("typical_", typical)):
             double, document = values[chosen].double(), self.document[chosen]
             total = double.new_zeros(self.count, values.shape[1]).index_add_(0, document, double)
@@ -233,7 +232,10 @@ class _Sums:
         }
 
     def by_document(self, columns: Mapping[str, Any]) -> list[Row]:
-        return [{name: values[n] for name, values in columns.items()} for n in range(self.count)]
+        return [
+            {"document": number, **{name: values[n] for name, values in columns.items()}}
+            for n, number in enumerate(self.batch.documents)
+        ]
 
 
 def loss_by_document(logits: Float[Tensor, "batch s v"], batch: Batch) -> Float[np.ndarray, " b"]:
