@@ -109,29 +109,23 @@ def as_factors(rows: object, columns: object) -> tuple[Float[Tensor, "n d"], Flo
 
 
 def _as_tensor(values: object) -> Tensor:
-    if isinstance(values, np.ndarray):
-        if isinstance(values, np.ma.MaskedArray):
-            raise _unusable("a masked array", "fill or drop the masked entries")
-        if values.dtype.kind != "f":
-            raise _unusable(str(values.dtype))
-        if values.dtype.itemsize > 8:
-            raise _unusable(f"{values.dtype}, which is wider than float64", ".astype(np.float64)")
-        # torch takes neither another byte order nor negative strides.
-        return torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("="), order="C"))
-    if not isinstance(values, Tensor):
-        raise _unusable(str(getattr(values, "dtype", type(values).__name__)))
-    if values.layout != torch.strided or values.is_nested:
-        kind = "nested" if values.is_nested else str(values.layout).removeprefix("torch.")
-        raise _unusable(f"a {kind} tensor", "a dense one, such as .to_dense() gives")
-    if values.is_meta:
-        raise _unusable("a tensor on the meta device, which holds no numbers")
-    if not values.is_floating_point():
-        raise _unusable(str(values.dtype))
-    values = values.detach().resolve_neg()
-    # Half precisions and float8 fit into float32 as they are.
-    return values if values.dtype in (torch.float32, torch.float64) else values.float()
-
-
-def _unusable(found: str, remedy: str = "") -> UsageError:
-    remedy = f"; try {remedy}" if remedy else ""
-    return UsageError(f"expected a dense tensor or array of floats as factors, got {found}{remedy}")
+    found = str(getattr(values, "dtype", type(values).__name__))
+    if isinstance(values, np.ma.MaskedArray):
+        found = "a masked array; try fill or drop the masked entries"
+    elif isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        if values.dtype.itemsize <= 8:
+            # torch takes neither another byte order nor negative strides.
+            native = values.dtype.newbyteorder("=")
+            return torch.from_numpy(np.array(values, dtype=native, order="C"))
+        found += ", which is wider than float64; try .astype(np.float64)"
+    elif isinstance(values, Tensor):
+        if values.layout != torch.strided or values.is_nested:
+            kind = "nested" if values.is_nested else str(values.layout).removeprefix("torch.")
+            found = f"a {kind} tensor; try a dense one, such as .to_dense() gives"
+        elif values.is_meta:
+            found = "a tensor on the meta device, which holds no numbers"
+        elif values.is_floating_point():
+            values = values.detach().resolve_neg()
+            # Half precisions and float8 fit into float32 as they are.
+            return values if values.dtype in (torch.float32, torch.float64) else values.float()
+    raise UsageError(f"expected a dense tensor or array of floats as factors, got {found}")

@@ -56,22 +56,9 @@ class SparseActivations:
 
 def encode_sparse(sae: SAE, rows: Float[Tensor, "n d_model"]) -> SparseActivations:
     """`sae.encode`, some tokens at a time, so that no [n, d_sae] is held for wide SAEs."""
-    tokens, features, values = [], [], []
-    step = max(1, ENTRIES // sae.d_sae)
-    for first in range(0, len(rows), step):
-        dense = sae.encode(rows[first : first + step])
-        token, feature = dense.nonzero(as_tuple=True)
-        tokens.append(token + first)
-        features.append(feature)
-        values.append(dense[token, feature])
-    none = torch.zeros(0, dtype=torch.int64, device=rows.device)
-    return SparseActivations(
-        torch.cat([none, *tokens]),
-        torch.cat([none, *features]),
-        torch.cat([torch.zeros(0, device=rows.device), *values]),
-        len(rows),
-        sae.d_sae,
-    )
+    parts = rows.split(max(1, ENTRIES // sae.d_sae))
+    active = torch.cat([sae.encode(part).to_sparse() for part in parts]).coalesce()
+    return SparseActivations(*active.indices(), active.values(), len(rows), sae.d_sae)
 
 
 def typical_rows(x: Float[Tensor, "n d"], document: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
