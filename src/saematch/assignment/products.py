@@ -192,7 +192,8 @@ def _rounded(
         exact = given if costs.centre is None else costs.centred(given)
         rounded.copy_(exact)
         tiny = norm <= neglected**2
-        rounded[tiny] = 0
+        if tiny.any():
+            rounded[tiny] = 0
         # Nothing is lost in this difference: a number and its rounded form are so close (Sterbenz).
         lost = (exact - rounded).square_().sum(dim=1).double()
         share = torch.where(tiny, 0.0, lost / norm)
