@@ -115,9 +115,8 @@ class Certified:
 class _Run:
     def __init__(self, solver: Certified, problem: Problem) -> None:
         self.started, self.budget = time.perf_counter(), solver.seconds
-        self.bytes = solver.memory
-        if self.bytes is None:
-            self.bytes = int(solver.memory_share * psutil.virtual_memory().available)
+        share = int(solver.memory_share * psutil.virtual_memory().available)
+        self.bytes = share if solver.memory is None else solver.memory
         self.problem = problem
         self.seconds: dict[str, float] = {}
         self.rounds = 0

@@ -144,7 +144,7 @@ def measure_pair(
         for (_, strategy), found in maps.items():
             matchings[strategy] = measure(folded_a, folded_b, found, parts=parts, strategy=strategy)
     slug = "+".join(matchings[MAIN].parts)
-    inputs = PairInputs(*on.values(), slug, matchings, ridge=ridges.get(pair))
+    inputs = PairInputs(on[pair[0]], on[pair[1]], slug, matchings, ridge=ridges.get(pair))
     drawn = [one.name for one in taken if one.seeded]
     every = conditions_of(inputs, drawn=drawn, draws=random_draws, seed=seed, quantiles=quantiles)
     widths = {key: one.d_sae for key, one in on.items()}

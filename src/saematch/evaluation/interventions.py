@@ -58,7 +58,8 @@ def encode_sparse(sae: SAE, rows: Float[Tensor, "n d_model"]) -> SparseActivatio
     """`sae.encode`, some tokens at a time, so that no [n, d_sae] is held for wide SAEs."""
     parts = rows.split(max(1, ENTRIES // sae.d_sae))
     active = torch.cat([sae.encode(part).to_sparse() for part in parts]).coalesce()
-    return SparseActivations(*active.indices(), active.values(), len(rows), sae.d_sae)
+    token, feature = active.indices()
+    return SparseActivations(token, feature, active.values(), len(rows), sae.d_sae)
 
 
 def typical_rows(x: Float[Tensor, "n d"], document: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
