@@ -201,7 +201,7 @@ def test_a_search_cut_short_keeps_what_it_found(monkeypatch: pytest.MonkeyPatch)
     rows, columns = random_factors(800, 800, 12, seed=2)
     best = solve(rows, columns, Certified())
     left = iter([True] * 9)
-    monkeypatch.setattr(certified.Budget, "allows", lambda self, seconds=0.0: next(left, False))
+    monkeypatch.setattr(certified._Run, "allows", lambda self, seconds=0.0: next(left, False))
     found = solve(rows, columns, Certified(shortlist=4))
     assert found.stopped == "time budget"
     assert (found.columns == best.columns).mean() > 0.5

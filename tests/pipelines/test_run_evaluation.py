@@ -208,7 +208,7 @@ def test_a_batch_that_was_cut_short_is_made_again(
         evaluate(directory, SMALL, model=model)
     monkeypatch.undo()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    part = next((directory / "evaluation/unfinished").glob("*-0.npz"))
+    part = next((directory / "evaluation/unfinished").glob("*-0.parquet"))
     part.write_bytes(part.read_bytes()[:-40])
     evaluate(directory, SMALL, model=model)
     assert contents(directory) == contents(finished)

@@ -5,6 +5,13 @@ c_ij − v_j ≥ limit_i as long as no v_j rises, so duals with u_i ≤ limit_i 
 A row may also stay unmatched at its price.  `stop_i` is the lesser of the two: a search may end at
 any row of its tree, for stop_i − u_i.
 
+Throughout, no known pair has a negative reduced cost c_ij − u_i − v_j, and pairs of the matching have 0: so
+the matching is the best there is once no row is left to search from (problem.py).  A search is Dijkstra's
+over reduced costs, from an unmatched row to a column (the reduced cost) and on to that column's row (0).  At
+its end, nodes nearer than the end move their duals by how much nearer they are: the path becomes tight, no
+reduced cost negative, and exchanging the pairs along it matches one row more.  Column duals only fall, which
+is what keeps the bounds on unseen pairs true.
+
 Rows beyond those that have lists are stand-ins for the columns that stay free where every row needs one:
 each may take any column, all at the same cost, so that a rectangular problem is searched as a square one.
 
@@ -133,10 +140,10 @@ def augment(
     """From every waiting row the shortest path to a free column, or to a row that may stop.
 
     Returns how many of `waiting` were searched from (fewer than all once `most_steps` pairs were
-    looked at), or INFEASIBLE; how many searches ended at a row, those rows in `ended`; and the pairs
-    looked at.  Where a search ended at a row, `near` [n] marks the rows of its tree that it would next
-    have ended at: those no further from their stops than the search was long.  Duals stay feasible and
-    matched pairs tight throughout.  Rows from len(start) on are stand-ins.
+    looked at) and how many searches ended at a row, those rows in `ended`; or INFEASIBLE and the row.
+    Where a search ended at a row, `near` [n] marks the rows of its tree that it would next have ended
+    at: those no further from their stops than the search was long.  Duals stay feasible and matched
+    pairs tight throughout.  Rows from len(start) on are stand-ins.
     """
     n, m = len(start), len(v)
     unset, scanned = -1, -2
@@ -150,7 +157,7 @@ def augment(
     steps = 0
     for searched in range(len(waiting)):
         if steps > most_steps:
-            return searched, number_ended, steps
+            return searched, number_ended
         root = waiting[searched]
         if column_of[root] >= 0:
             continue
@@ -205,7 +212,7 @@ def augment(
             in_tree += 1
             i, so_far = row_of[j], distance[j]
         if nearest == np.inf:
-            return INFEASIBLE, root, steps
+            return INFEASIBLE, root
         u[root] += nearest
         for q in range(in_tree):
             j = tree[q]
@@ -233,4 +240,4 @@ def augment(
         for q in range(in_touched):
             distance[touched[q]] = np.inf
             place[touched[q]] = unset
-    return len(waiting), number_ended, steps
+    return len(waiting), number_ended

@@ -13,9 +13,10 @@ Centring moves optimal duals away from the corner where a solver leaves them, so
 A solver's duals make about two pairs a row look tied.  Where every other reduced cost of a column is
 at least s, its dual may rise by s/2 while its row's falls as much: the pair stays tight, every other
 pair keeps at least half, and pairs that were tied in the row's list no longer are.  The same for rows,
-in turn.
+in turn.  No reduced cost becomes negative: those in the column were at least s and fall by s/2, those in
+the row rise.
 
-Only some pairs are known exactly (E).  Of all others a certificate knows c − u − v ≥ left_i and
+Only some pairs are known exactly.  Of all others a certificate knows c − u − v ≥ left_i and
 ≥ below_j; since that is at least (left_i + below_j) / 2, the duals stay feasible as long as u_i rises
 by at most left_i / 2 and v_j by at most below_j / 2.
 
@@ -27,17 +28,16 @@ pairs do whose alternatives are all far away, the first is left_i / 2 and the se
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from saematch.assignment import blocks, scanning
-from saematch.assignment.compiled import compiled
+from saematch.assignment import scanning
 from saematch.assignment.problem import Problem
 from saematch.assignment.products import Products
 from saematch.assignment.shortlists import (
+    Lowest,
     block_rows,
     exact_costs,
     lowest_in_double,
@@ -51,72 +51,57 @@ ROUNDING = 4 * 2.0**-52
 """What rounding can add to a reduced cost, of the sizes of its terms."""
 
 
-@compiled()
-@no_type_check
-def _step(first, lines, values, mate, greatest, mine, theirs):
-    """Raise `mine` by half of what is left elsewhere in its line; its mate's dual falls as much.
-
-    `values` are costs; pairs of line q are `first[q]:first[q + 1]`, with `lines` on the other side.
-    """
-    rises = np.zeros(len(mine))
-    for q in range(len(mine)):
-        if mate[q] < 0:
-            continue
-        least = greatest[q] - mine[q]
-        for p in range(first[q], first[q + 1]):
-            if lines[p] != mate[q]:
-                least = min(least, values[p] - mine[q] - theirs[lines[p]])
-        if np.isfinite(least) and least > 0:
-            rises[q] = least / 2
-    for q in range(len(mine)):
-        if rises[q] > 0:
-            mine[q] += rises[q]
-            theirs[mate[q]] -= rises[q]
-
-
-@compiled()
-@no_type_check
-def _least_elsewhere(first, lines, values, mate, mine, theirs, out):
-    """Least reduced cost of each line's known pairs outside its own, folded into `out`."""
-    for q in range(len(mine)):
-        for p in range(first[q], first[q + 1]):
-            if lines[p] != mate[q]:
-                cost, dual, other = values[p], mine[q], theirs[lines[p]]
-                rounding = ROUNDING * (abs(cost) + abs(dual) + abs(other))
-                out[q] = min(out[q], cost - dual - other - rounding)
-
-
-@compiled()
-@no_type_check
-def _least_in_row(first, columns, values, v, u, remainder):
-    """Fold c − v of each row's known pairs into u, exactly: u + remainder, by Knuth's two-sum."""
-    for q in range(len(u)):
-        for p in range(first[q], first[q + 1]):
-            cost, dual = values[p], -v[columns[p]]
-            if cost == np.inf:
-                continue
-            total = cost + dual
-            back = total - cost
-            lost = (cost - (total - back)) + (dual - back)
-            if total < u[q] or (total == u[q] and lost < remainder[q]):
-                u[q], remainder[q] = total, lost
-
-
+@dataclass(frozen=True, eq=False)
 class KnownPairs:
-    """Pairs whose cost is known exactly, sorted by row and by column."""
+    """Pairs (i, j) whose cost is known exactly and finite."""
 
-    def __init__(
-        self,
-        i: Int64[np.ndarray, " k"],
-        j: Int64[np.ndarray, " k"],
-        costs: Float64[np.ndarray, " k"],
-        n: int,
-        m: int,
+    i: Int64[np.ndarray, " k"]
+    j: Int64[np.ndarray, " k"]
+    costs: Float64[np.ndarray, " k"]
+
+    def __getitem__(self, chosen: np.ndarray) -> "KnownPairs":
+        return KnownPairs(self.i[chosen], self.j[chosen], self.costs[chosen])
+
+    @property
+    def transposed(self) -> "KnownPairs":
+        return KnownPairs(self.j, self.i, self.costs)
+
+    def raise_duals(
+        self, mate: np.ndarray, greatest: np.ndarray, mine: np.ndarray, theirs: np.ndarray
     ) -> None:
-        order = np.argsort(i, kind="stable")
-        self.by_row = (_edges(i, n), j[order], costs[order])
-        order = np.argsort(j, kind="stable")
-        self.by_column = (_edges(j, m), i[order], costs[order])
+        """Raise the dual of every matched row by half of the least reduced cost of its pairs, which are
+        those outside the matching; that of its mate falls as much, so that their own pair stays tight."""
+        least = np.where(mate >= 0, greatest - mine, -np.inf)
+        np.minimum.at(least, self.i, self.costs - mine[self.i] - theirs[self.j])
+        rising = np.flatnonzero(np.isfinite(least) & (least > 0))
+        mine[rising] += least[rising] / 2
+        theirs[mate[rising]] -= least[rising] / 2
+
+    def least_reduced_costs(self, mine: np.ndarray, theirs: np.ndarray, out: np.ndarray) -> None:
+        """Fold the reduced costs, rounded down, into the least of each row."""
+        mine, theirs = mine[self.i], theirs[self.j]
+        rounding = ROUNDING * (np.abs(self.costs) + np.abs(mine) + np.abs(theirs))
+        np.minimum.at(out, self.i, self.costs - mine - theirs - rounding)
+
+    def exact_row_duals(
+        self, highest: np.ndarray, v: np.ndarray
+    ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+        """min(highest, c − v) of each row, and what rounding took off it: the sum of the two is exact.
+
+        Knuth's two-sum: what t = x + y was rounded by is (x − (t − z)) + (y − z) with z = t − x, exactly, for
+        any float64 x and y.  Without it the sum of n duals would be off by n roundings, which is more than
+        the gap of near copies, where nearly all of every dual cancels.
+        """
+        dual = -v[self.j]
+        total = self.costs + dual
+        back = total - self.costs
+        lost = (self.costs - (total - back)) + (dual - back)
+        least = highest.copy()
+        np.minimum.at(least, self.i, total)
+        remainder = np.where(least == highest, 0.0, np.inf)
+        tied = total == least[self.i]
+        np.minimum.at(remainder, self.i[tied], lost[tied])
+        return least, remainder
 
 
 def centred(
@@ -127,32 +112,31 @@ def centred(
     v: Float64[np.ndarray, " m"],
     left: Float64[np.ndarray, " n"],
     below: Float64[np.ndarray, " m"],
-    row_prices: Float64[np.ndarray, " n"],
-    column_prices: Float64[np.ndarray, " m"],
+    problem: Problem,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Feasible duals inside (of rows as u and what rounding left of it), and the least reduced costs
     elsewhere in each row and each column.
 
     `left`, `below`: lower bounds on the reduced costs of the unknown pairs of a row, of a column.
     """
+    row_prices, column_prices = problem.row_prices, problem.column_prices
     greatest_u = np.minimum(u + np.maximum(left, 0) / 2 * SAFE, row_prices)
     greatest_v = np.minimum(v + np.maximum(below, 0) / 2 * SAFE, column_prices)
     before_u, before_v, u, v = u, v, u.copy(), v.copy()
+    elsewhere = known[column_of[known.i] != known.j]
     for _ in range(ROUNDS):
-        _step(*known.by_column, row_of, greatest_v, v, u)
-        _step(*known.by_row, column_of, greatest_u, u, v)
+        elsewhere.transposed.raise_duals(row_of, greatest_v, v, u)
+        elsewhere.raise_duals(column_of, greatest_u, u, v)
     # Once more from the costs themselves, so that no sum of roundings is left in a dual.
-    tight, remainder = greatest_u.copy(), np.zeros(len(u))
-    _least_in_row(*known.by_row, v, tight, remainder)
-    u = tight
+    u, remainder = known.exact_row_duals(greatest_u, v)
     rose_u, rose_v = u - before_u, v - before_v
     in_row = _beyond(left, rose_u, rose_v)
     in_column = np.minimum(_beyond(below, rose_v, rose_u), column_prices - v)
     # A row without a column is asked what it would cost to give it one: its price is no way out.
     matched = column_of >= 0
     in_row[matched] = np.minimum(in_row, row_prices - u)[matched]
-    _least_elsewhere(*known.by_row, column_of, u, v, in_row)
-    _least_elsewhere(*known.by_column, row_of, v, u, in_column)
+    elsewhere.least_reduced_costs(u, v, in_row)
+    elsewhere.transposed.least_reduced_costs(v, u, in_column)
     return u, remainder, v, np.maximum(in_row, 0), np.maximum(in_column, 0)
 
 
@@ -165,12 +149,6 @@ def _beyond(
     bound, highest = np.maximum(bound, 0) * SAFE, others_rose.max()
     rounding = ROUNDING * (np.abs(rose) + abs(highest))
     return np.maximum(bound / 2 - rose, bound - rose - highest - rounding)
-
-
-def _edges(lines: np.ndarray, count: int) -> np.ndarray:
-    edges = np.zeros(count + 1, dtype=np.int64)
-    np.cumsum(np.bincount(lines, minlength=count), out=edges[1:])
-    return edges
 
 
 COLUMNS_A_ROW = 6
@@ -217,18 +195,17 @@ def certify(
 
 
 class _Scan:
+    """What is kept of the blocks of rows that were seen."""
+
     def __init__(
         self, problem: Problem, products: Products, column_of: np.ndarray, v: np.ndarray
     ) -> None:
         n, m = products.n, products.m
         self.problem, self.products, self.column_of, self.v = problem, products, column_of, v
         self.offsets = products.offsets(v)
-        self.count = min(m, COLUMNS_A_ROW + problem.forbidden.most_in_a_row)
         self.u = np.empty(n)
-        self.near_rows: list[np.ndarray] = []
+        self.pairs: list[tuple[np.ndarray, ...]] = []
         """Rows, columns and costs of the pairs that were evaluated."""
-        self.near_columns: list[np.ndarray] = []
-        self.near_costs: list[np.ndarray] = []
         self.beyond = np.empty(n)
         """Lower bound on c_ij − v_j of the pairs of a row that were not evaluated."""
         self.values = np.full((scanning.KEPT_A_COLUMN + 1, m), np.inf, dtype=np.float32)
@@ -237,44 +214,41 @@ class _Scan:
         self.greatest_shift = 0.0
 
     def add(self, rows: slice, block: Tensor) -> None:
+        """Steps 1 and 2 for a block of dot products."""
         indices = np.arange(rows.start, rows.stop)
-        found = lowest_of_block(self.products, block, rows, self.offsets, self.count)
-        filled = np.arange(found.columns.shape[1]) < found.kept[:, None]
-        pairs = self._evaluate(indices, found.columns, filled)
-        beyond = found.rest
-        for ask in (MORE_COLUMNS, IN_DOUBLE):
+        count = COLUMNS_A_ROW + self.problem.forbidden.most_in_a_row
+        found = lowest_of_block(self.products, block, rows, self.offsets, count)
+        pairs, beyond = self._evaluate(indices, found), found.rest
+        for more in (MORE_COLUMNS, IN_DOUBLE, 0):
             least = self._least(rows, *pairs)
             crowded = np.flatnonzero(beyond < least)
-            if not len(crowded):
+            if not len(crowded) or not more:
                 break
-            count = min(self.products.m, self.count + ask)
             some = indices[crowded]
-            if ask == IN_DOUBLE:
-                again = lowest_in_double(self.products, some, self.v, count)
+            if more == IN_DOUBLE:
+                found = lowest_in_double(self.products, some, self.v, count + more)
             else:
                 near = block[crowded]
-                again = lowest_of_block(self.products, near, some, self.offsets, count)
-            filled = np.arange(again.columns.shape[1]) < again.kept[:, None]
-            more = self._evaluate(some, again.columns, filled)
+                found = lowest_of_block(self.products, near, some, self.offsets, count + more)
             kept = ~np.isin(pairs[0], some)
-            pairs = tuple(
-                np.concatenate([old[kept], new]) for old, new in zip(pairs, more, strict=True)
-            )
-            beyond[crowded] = again.rest
-        least = self._least(rows, *pairs)
-        u = np.minimum(np.minimum(least, beyond), self.problem.row_prices[rows])
-        self.u[rows], self.beyond[rows] = u, beyond
-        for kept, new in zip((self.near_rows, self.near_columns, self.near_costs), pairs):
-            kept.append(new)
-        self._scan_columns(rows, block)
+            both = zip(pairs, self._evaluate(some, found), strict=True)
+            pairs = tuple(np.concatenate([old[kept], new]) for old, new in both)
+            beyond[crowded] = found.rest
+        self.pairs.append(pairs)
+        self.beyond[rows] = beyond
+        self.u[rows] = np.minimum(np.minimum(least, beyond), self.problem.row_prices[rows])
+        shifts = self.products.row_terms(rows) - self.u[rows]
+        self.greatest_shift = max(self.greatest_shift, float(np.abs(shifts).max()))
+        shifts, own = shifts.astype(np.float32), self.column_of[rows]
+        scanning.fold_lowest_in_columns(
+            self.products, block, self.offsets, shifts, own, rows.start, self.values, self.rows
+        )
 
-    def _evaluate(
-        self, indices: np.ndarray, columns: np.ndarray, filled: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _evaluate(self, indices: np.ndarray, found: Lowest) -> tuple[np.ndarray, ...]:
         """Rows, columns and costs of some pairs of each row, its own among them."""
         own = self.column_of[indices]
-        i = np.repeat(indices, filled.sum(axis=1))
-        j = columns[filled].astype(np.int64)
+        i = np.repeat(indices, found.kept)
+        j = found.columns[found.filled].astype(np.int64)
         others = j != self.column_of[i]
         i = np.concatenate([i[others], indices[own >= 0]])
         j = np.concatenate([j[others], own[own >= 0]])
@@ -295,54 +269,26 @@ class _Scan:
         costs[self.problem.forbidden.contains(i, j)] = np.inf
         return costs
 
-    def _scan_columns(self, rows: slice, block: Tensor) -> None:
-        shifts = self.products.row_terms(rows) - self.u[rows]
-        self.greatest_shift = max(self.greatest_shift, float(np.abs(shifts).max()))
-        blocks.fold_lowest_in_columns(
-            self.products,
-            block,
-            self.offsets,
-            shifts.astype(np.float32),
-            self.column_of[rows],
-            rows.start,
-            self.values,
-            self.rows,
-        )
-
     def certificate(self) -> Certificate:
-        n, m = self.products.n, self.products.m
-        i, j, costs = (
-            np.concatenate(parts) for parts in (self.near_rows, self.near_columns, self.near_costs)
-        )
-        (more_i, more_j, more_costs), below = self._columns()
-        known = KnownPairs(
-            np.concatenate([i, more_i]),
-            np.concatenate([j, more_j]),
-            np.concatenate([costs, more_costs]),
-            n,
-            m,
-        )
-        row_of = np.full(m, -1, dtype=np.int64)
+        """Steps 3 and 4, from what is known of all rows."""
+        m = self.products.m
+        # The columns' keys were sums of float32: each of the few additions behind one rounds by at most eps
+        # of its terms, and none is larger than an offset, a shift or 2‖a‖‖b‖.
+        size = np.abs(self.offsets).astype(np.float64) + self.greatest_shift
+        longest = math.sqrt(float(self.products.row_norms.max()))
+        size += 2 * longest * np.sqrt(self.products.column_norms)
+        below = self.values[-1].astype(np.float64) - 8 * float(np.finfo(np.float32).eps) * size
+        i = self.rows[:-1].ravel().astype(np.int64)
+        j = np.tile(np.arange(m), len(self.rows) - 1)[i >= 0]
+        i = i[i >= 0]
+        pairs = zip(*self.pairs, (i, j, self._costs(i, j)), strict=True)
+        known = KnownPairs(*map(np.concatenate, pairs))
         matched = np.flatnonzero(self.column_of >= 0)
+        row_of = np.full(m, -1, dtype=np.int64)
         row_of[self.column_of[matched]] = matched
-        prices = self.problem.row_prices, self.problem.column_prices
-        left = self.beyond - self.u
-        u, remainder, v, in_row, in_column = centred(
-            known, self.column_of, row_of, self.u, self.v, left, below, *prices
-        )
-        margins = in_row
+        u, remainder, v, margins, in_column = centred(
+            known[known.costs < np.inf], self.column_of, row_of,
+            self.u, self.v, self.beyond - self.u, below, self.problem,
+        )  # fmt: skip
         margins[matched] += in_column[self.column_of[matched]]
         return Certificate(u, v, margins, remainder)
-
-    def _columns(self) -> tuple[tuple[np.ndarray, ...], Float64[np.ndarray, " m"]]:
-        """The pairs remembered of each column, and a bound on its reduced costs beyond them."""
-        rounding = 8 * float(np.finfo(np.float32).eps)
-        longest = math.sqrt(float(self.products.row_norms.max()))
-        size = np.abs(self.offsets).astype(np.float64) + self.greatest_shift
-        size += 2 * longest * np.sqrt(self.products.column_norms)
-        below = self.values[-1].astype(np.float64) - rounding * size
-        rows = self.rows[:-1]
-        j = np.tile(np.arange(self.products.m), len(rows))
-        i = rows.ravel().astype(np.int64)
-        i, j = i[i >= 0], j[i >= 0]
-        return (i, j, self._costs(i, j)), below

@@ -19,7 +19,7 @@ The graph part works on about thirty pairs a row, so nearly all time goes into t
 
 import io
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -38,31 +38,8 @@ from saematch.assignment.result import Assignment
 from saematch.assignment.shortlists import Shortlists
 from saematch.errors import InputError, UsageError
 
-
-@dataclass(frozen=True)
-class Budget:
-    """Seconds from now on, and bytes besides the factors; None: no end."""
-
-    seconds: float | None
-    bytes: int
-    started: float = field(default_factory=time.perf_counter)
-
-    @classmethod
-    def of(cls, seconds: float | None, memory: int | None, memory_share: float) -> "Budget":
-        """A memory budget of None is a share of what the machine has available."""
-        if memory is None:
-            memory = int(memory_share * psutil.virtual_memory().available)
-        return cls(seconds, memory)
-
-    @property
-    def elapsed(self) -> float:
-        return time.perf_counter() - self.started
-
-    def allows(self, seconds: float = 0.0) -> bool:
-        """Whether so many more seconds are left."""
-        return self.seconds is None or self.elapsed + seconds < self.seconds
-
-
+PRECISIONS = ("auto", "float32", "bfloat16")
+SCANS = ("auto", "compiled", "torch")
 SAMPLE = 512
 """Rows that the first column duals come from."""
 SAMPLE_RANK = 16
@@ -112,26 +89,16 @@ class Certified:
     """A .npz file that is given the column duals after every round; one that is there is begun from."""
 
     def __post_init__(self) -> None:
-        choices = {
-            "precision": ("auto", "float32", "bfloat16"), "scan": ("auto", "compiled", "torch"),
-        }  # fmt: skip
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise UsageError(
-                    f"expected a {name} of {', '.join(known)}, got '{getattr(self, name)}'"
-                )
-        if self.shortlist < 1 or not 0 < self.memory_share <= 1:
-            raise UsageError(
-                f"expected a shortlist from 1 and a memory_share above 0 and up to 1, got "
-                f"{self.shortlist} and {self.memory_share}"
-            )
-        if (self.seconds is not None and not self.seconds >= 0) or (
-            self.memory is not None and not self.memory > 0
+        for right, expected in (
+            (self.precision in PRECISIONS, f"precision of {', '.join(PRECISIONS)}"),
+            (self.scan in SCANS, f"scan of {', '.join(SCANS)}"),
+            (self.shortlist >= 1, "shortlist from 1"),
+            (0 < self.memory_share <= 1, "memory_share above 0 and up to 1"),
+            (self.seconds is None or self.seconds >= 0, "time budget from 0 seconds"),
+            (self.memory is None or self.memory > 0, "memory budget above 0 bytes"),
         ):
-            raise UsageError(
-                f"expected a time budget from 0 and a memory budget above 0, got {self.seconds} seconds "
-                f"and {self.memory} bytes"
-            )
+            if not right:
+                raise UsageError(f"expected a {expected}, got {self}")
 
     def __call__(
         self, problem: Problem, column_duals: Float64[np.ndarray, " m"] | None = None
@@ -147,11 +114,12 @@ class Certified:
 
 class _Run:
     def __init__(self, solver: Certified, problem: Problem) -> None:
-        self.budget = Budget.of(solver.seconds, solver.memory, solver.memory_share)
+        self.started, self.budget = time.perf_counter(), solver.seconds
+        share = int(solver.memory_share * psutil.virtual_memory().available)
+        self.bytes = share if solver.memory is None else solver.memory
         self.problem = problem
         self.seconds: dict[str, float] = {}
         self.rounds = 0
-        started = time.perf_counter()
         self.checkpoint = solver.checkpoint
         costs = problem.costs
         on_gpu = costs.rows.is_cuda
@@ -161,8 +129,10 @@ class _Run:
         n, m = self.products.n, self.products.m
         held = n * m * self.products.rows.element_size()
         self.held = None
-        if not on_gpu and held <= min(HELD_BYTES, HELD_SHARE * self.budget.bytes):
-            self.held = torch.from_numpy(np.empty((n, m), dtype=_same_size(dtype))).view(dtype)
+        if not on_gpu and held <= min(HELD_BYTES, HELD_SHARE * self.bytes):
+            # NumPy asks the system for huge pages; it has no bfloat16, but a type of that size.
+            size = np.int16 if dtype == torch.bfloat16 else np.float32
+            self.held = torch.from_numpy(np.empty((n, m), dtype=size)).view(dtype)
         self.lists = Shortlists(self.products, problem.forbidden, solver.shortlist, self.held)
         # The stand-ins of step 5 come after the rows; the rows' own arrays are views.
         self.stand_ins = problem.spare if problem.spare <= STAND_INS * m else 0
@@ -171,7 +141,11 @@ class _Run:
         self.all_columns_of = np.full(lines, -1, dtype=np.int64)
         self.u, self.column_of = self.all_u[:n], self.all_columns_of[:n]
         self.row_of = np.full(m, -1, dtype=np.int64)
-        self._spent("preparing", started)
+        self.seconds["preparing"] = time.perf_counter() - self.started
+
+    def allows(self, seconds: float = 0.0) -> bool:
+        """Whether so many more seconds are left of the budget."""
+        return self.budget is None or time.perf_counter() - self.started + seconds < self.budget
 
     def begin(self, column_duals: Float64[np.ndarray, " m"] | None) -> None:
         """Column duals to begin with, and all shortlists."""
@@ -179,13 +153,12 @@ class _Run:
         if column_duals is None:
             column_duals = self._sampled_duals()
         self.v = self._under_prices(column_duals)
-        self._spent("first duals", started)
+        self.seconds["first duals"] = time.perf_counter() - started
         started = time.perf_counter()
         # Costs are at least zero, which is all that is known of a row before its list is made.
         self.lists.limit[:] = -self.v.max()
-        self.listed = self.lists.make_all(self.v, self.budget.allows)
-        self.pass_seconds = time.perf_counter() - started
-        self._spent("products and shortlists", started)
+        self.listed = self.lists.make_all(self.v, self.allows)
+        self.seconds["products and shortlists"] = time.perf_counter() - started
 
     def _sampled_duals(self) -> Float64[np.ndarray, " m"]:
         """c_ij − v_j of a sample of rows has about the same low quantile in every column."""
@@ -224,15 +197,19 @@ class _Run:
     def search(self) -> str | None:
         """Steps 3 to 5; why it stopped before its end, or None."""
         started = time.perf_counter()
-        side = _Side(self)
-        stopped = side.search()
+        lines = self.all_u, self.v, self.all_columns_of, self.row_of
+        stopped = _Side(self, self.lists, self.problem.row_prices, *lines, fresh=True).search()
+        prices = self.problem.column_prices
         if self.stand_ins:
             self._without_stand_ins()
-        elif stopped is None:
-            free = (self.row_of < 0) & (self.v < self.problem.column_prices)
-            if free.any():
-                stopped = side.transposed(self).search()
-        self._spent("search", started)
+        elif stopped is None and ((self.row_of < 0) & (self.v < prices)).any():
+            # Nothing is known on the columns' side but that the present duals are feasible.
+            count = int(self.lists.asked.min())
+            lists = Shortlists(self.products.transposed, self.problem.forbidden.transposed, count)
+            lists.limit[:] = self.v
+            lines = self.v, self.u, self.row_of, self.column_of
+            stopped = _Side(self, lists, prices, *lines, fresh=False).search()
+        self.seconds["search"] = time.perf_counter() - started
         return stopped
 
     def _without_stand_ins(self) -> None:
@@ -253,17 +230,18 @@ class _Run:
         started = time.perf_counter()
         if stopped is not None:
             complete(self.problem, self.column_of, self.row_of)
-        needed = self.pass_seconds * (0.2 if self.held is not None else 1.0)
+        needed = self.seconds["products and shortlists"] * (0.2 if self.held is not None else 1.0)
         certificate = None
-        if self.listed == self.products.n and self.budget.allows(needed):
+        if self.listed == self.products.n and self.allows(needed):
             certificate = certify(
-                self.problem, self.products, self.column_of, self.v, self.held, self.budget.allows
+                self.problem, self.products, self.column_of, self.v, self.held, self.allows
             )
         if certificate is None:
+            # The search kept its duals feasible, but for what its own additions rounded off.
             stopped = stopped or "time budget"
             rounding = UNPROVEN * max(np.abs(self.u).max(), np.abs(self.v).max())
             certificate = Certificate(self.u - rounding, self.v, np.zeros(self.products.n))
-        self._spent("proof", started)
+        self.seconds["proof"] = time.perf_counter() - started
         details = {
             "precision": str(self.products.dtype).removeprefix("torch."),
             "held": self.held is not None,
@@ -275,35 +253,24 @@ class _Run:
             self.problem, self.column_of, certificate, "certified", self.seconds, details, stopped
         )
 
-    def _spent(self, what: str, started: float) -> None:
-        self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - started
 
-
+@dataclass(eq=False)
 class _Side:
     """Searches from unmatched rows; for columns the same with the sides changed."""
 
-    def __init__(self, run: _Run) -> None:
-        self.run = run
-        self.lists = run.lists
-        self.prices = run.problem.row_prices
-        self.u, self.v = run.u, run.v
-        self.column_of, self.row_of = run.column_of, run.row_of
-        self.all_u, self.all_columns_of = run.all_u, run.all_columns_of
-        self.fresh = True
+    run: _Run
+    lists: Shortlists
+    prices: Float64[np.ndarray, " n"]
+    all_u: Float64[np.ndarray, " lines"]
+    """Of the rows, then of their stand-ins."""
+    v: Float64[np.ndarray, " m"]
+    all_columns_of: Int64[np.ndarray, " lines"]
+    row_of: Int64[np.ndarray, " m"]
+    fresh: bool
+    """Whether nothing was searched yet."""
 
-    def transposed(self, run: _Run) -> "_Side":
-        """The columns' side: nothing is known of them but that present duals are feasible."""
-        other = _Side(run)
-        other.lists = Shortlists(
-            run.products.transposed, run.problem.forbidden.transposed, int(self.lists.asked.min())
-        )
-        other.prices = run.problem.column_prices
-        other.u, other.v = run.v, run.u
-        other.all_u, other.all_columns_of = run.v, run.row_of
-        other.lists.limit[:] = other.u
-        other.column_of, other.row_of = run.row_of, run.column_of
-        other.fresh = False
-        return other
+    def __post_init__(self) -> None:
+        self.u, self.column_of = (x[: len(self.prices)] for x in (self.all_u, self.all_columns_of))
 
     @property
     def stop(self) -> Float64[np.ndarray, " n"]:
@@ -323,55 +290,51 @@ class _Side:
 
     def search(self) -> str | None:
         """Until every row has a column or its price; why it stopped before, or None."""
-        stopped = self._search()
-        # The allowance was for the search; what is proven is the bound itself.
-        np.minimum(self.u, self.lists.limit, out=self.u)
-        return stopped
-
-    def _search(self) -> str | None:
-        run = self.run
         if self.fresh:
             state = self.u, self.v, self.column_of, self.row_of
             augmenting.take_free_columns(*self._graph, *state)
             waiting = self.waiting()
             waiting = waiting[waiting < len(self.u)]
             augmenting.bid(waiting, *self._graph, *state, BIDS_A_ROW * len(self.u))
-        state = self.all_u, self.v, self.all_columns_of, self.row_of
-        while True:
-            waiting = self.waiting()
-            if not len(waiting):
-                return None
-            ended = np.empty(len(waiting), dtype=np.int64)
-            near = np.zeros(len(self.u), dtype=np.bool_)
-            reached = []
-            while len(waiting):
-                if not run.budget.allows():
-                    return "time budget"
-                done, count, _ = augmenting.augment(
-                    waiting, *self._graph, *state, ended, near, STEPS
-                )
-                if done == augmenting.INFEASIBLE:
-                    raise UsageError(
-                        f"no assignment avoids the forbidden pairs of row "
-                        f"{count}; forbid fewer, or give an unmatched cost"
-                    )
-                reached.append(ended[:count].copy())
-                waiting = waiting[done:]
-            bounded = np.concatenate(reached)
-            bounded = bounded[np.isin(bounded, self.waiting())]
-            if not len(bounded):
-                continue
-            stopped = self._make_lists(bounded, near)
-            if stopped is not None:
-                return stopped
-            run.rounds += 1
-            if self.fresh and run.checkpoint is not None:
-                write_checkpoint(run.checkpoint, run.problem, self.v)
+        stopped = None
+        while stopped is None and len(waiting := self.waiting()):
+            stopped = self._round(waiting)
+        # The allowance was for the search; what is proven is the bound itself.
+        np.minimum(self.u, self.lists.limit, out=self.u)
+        return stopped
 
-    def _make_lists(
-        self, bounded: Int64[np.ndarray, " k"], near: Bool[np.ndarray, " n"]
-    ) -> str | None:
-        """New lists for rows that reached their bounds, and for those that would have next."""
+    def _round(self, waiting: Int64[np.ndarray, " k"]) -> str | None:
+        """Searches from the waiting rows, then new lists for those that ended at a bound."""
+        run = self.run
+        state = self.all_u, self.v, self.all_columns_of, self.row_of
+        ended = np.empty(len(waiting), dtype=np.int64)
+        near = np.zeros(len(self.u), dtype=np.bool_)
+        reached = []
+        while len(waiting):
+            if not run.allows():
+                return "time budget"
+            done, count = augmenting.augment(waiting, *self._graph, *state, ended, near, STEPS)
+            if done == augmenting.INFEASIBLE:
+                raise UsageError(
+                    f"no assignment avoids the forbidden pairs of row {count}; "
+                    "forbid fewer, or give an unmatched cost"
+                )
+            reached.append(ended[:count].copy())
+            waiting = waiting[done:]
+        bounded = np.concatenate(reached)
+        bounded = bounded[np.isin(bounded, self.waiting())]
+        if not len(bounded):
+            return None
+        if not self._make_lists(bounded, near):
+            return "memory budget"
+        run.rounds += 1
+        if self.fresh and run.checkpoint is not None:
+            write_checkpoint(run.checkpoint, run.problem, self.v)
+        return None
+
+    def _make_lists(self, bounded: Int64[np.ndarray, " k"], near: Bool[np.ndarray, " n"]) -> bool:
+        """New lists for rows that reached their bounds, and for those that would have next, where memory
+        allows."""
         lists = self.lists
         m = len(self.v)
         near[bounded] = True
@@ -384,19 +347,14 @@ class _Side:
         lists.asked[bounded] *= np.where(lists.asked[bounded] < MANY, 2, 4)
         lists.asked[rows] = np.minimum(lists.asked[rows], m)
         growth = int(np.minimum(2 * lists.asked[rows], m).sum())
-        if (lists.size + growth) * BYTES_A_PAIR > self.run.budget.bytes:
-            return "memory budget"
+        if (lists.size + growth) * BYTES_A_PAIR > self.run.bytes:
+            return False
         # Every pair of a row leaves at least what its dual is, as far as that was allowed: a coarse bound
         # on what is not in the new list must not say less, or a tight pair would come apart.
         known = np.minimum(self.u[rows], lists.limit[rows])
         lists.make(rows, self.v, self.column_of)
         lists.limit[rows] = np.maximum(lists.limit[rows], known)
-        return None
-
-
-def _same_size(dtype: torch.dtype) -> type:
-    """A NumPy type of that size: NumPy asks the system for huge pages."""
-    return np.int16 if dtype == torch.bfloat16 else np.float32
+        return True
 
 
 NEAREST_UP_TO = 512

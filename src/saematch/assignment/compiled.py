@@ -53,6 +53,4 @@ def in_parallel(work: Callable[[int, int], None], count: int, least: int = 1) ->
         work(0, count)
         return
     edges = [count * part // parts for part in range(parts + 1)]
-    started = [_pool(threads).submit(work, edges[part], edges[part + 1]) for part in range(parts)]
-    for future in started:
-        future.result()
+    list(_pool(threads).map(work, edges[:-1], edges[1:]))

@@ -18,7 +18,7 @@ offset that is taken off would change these costs, so none is.
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -59,19 +59,6 @@ class SquaredDistances:
         row_norms, column_norms = (squared_norms(one, centre) for one in (rows, columns))
         return cls(rows, columns, centre, row_norms, column_norms, up_to_sign)
 
-    def scaled(self, exponent: int) -> "SquaredDistances":
-        """Factors times 2^exponent, which changes no mantissa; not copied where that is 1."""
-        if exponent == 0:
-            return self
-        return dataclasses.replace(
-            self,
-            rows=scaled(self.rows, exponent),
-            columns=scaled(self.columns, exponent),
-            centre=None if self.centre is None else scaled(self.centre, exponent),
-            row_norms=scaled(self.row_norms, 2 * exponent),
-            column_norms=scaled(self.column_norms, 2 * exponent),
-        )
-
     @property
     def transposed(self) -> "SquaredDistances":
         """The same costs with rows and columns changing places."""
@@ -90,11 +77,6 @@ class SquaredDistances:
     @property
     def m(self) -> int:
         return self.columns.shape[0]
-
-    @property
-    def mean_scale(self) -> float:
-        """Mean squared norm of the rows plus that of the columns: the size of a mean cost."""
-        return float(self.row_norms.mean() + self.column_norms.mean())
 
     @property
     def energy(self) -> float:
@@ -121,10 +103,6 @@ class SquaredDistances:
         # centre is taken off or they come in a wider dtype.
         return 1.01 * (terms + 10) * torch.finfo(dtype).eps / 2
 
-    def underflow(self, dtype: torch.dtype) -> float:
-        """What values too small for a dtype can add to its error: next to nothing."""
-        return 2.0 * (self.rows.shape[1] + 8) * torch.finfo(dtype).tiny
-
     def fill(self, start: int, stop: int, out: Float[Tensor, "b m"]) -> None:
         """Write ‖a_i − b_j‖² of rows `start:stop` against all columns into `out`; not up to sign."""
         dtype = out.dtype
@@ -148,15 +126,14 @@ class SquaredDistances:
         device = self.rows.device
         values = torch.empty(len(i), dtype=torch.float64)
         entries = EXACT_ENTRIES if device.type == "cpu" else DOUBLE_ENTRIES
-        step = max(1, entries // max(1, self.rows.shape[1]))
-        for start in range(0, len(i), step):
-            part = slice(start, start + step)
-            rows = self.rows[i[part].to(device)].double()
-            columns = self.columns[j[part].to(device)]
+        step = max(1, entries // self.rows.shape[1])
+        for out, some_i, some_j in zip(values.split(step), i.split(step), j.split(step)):
+            rows = self.rows[some_i.to(device)].double()
+            columns = self.columns[some_j.to(device)]
             cost = (rows - columns).square_().sum(dim=1)
             if self.up_to_sign:
                 cost = torch.minimum(cost, (rows + columns).square_().sum(dim=1))
-            values[part] = cost.cpu()
+            out.copy_(cost)
         return values
 
     @property
@@ -208,39 +185,23 @@ def full_precision() -> Iterator[None]:
     torch.set_float32_matmul_precision("medium") lets float32 products run in bfloat16 on processors
     that have it, and autocast lets every product; no error bound of ours would hold then.
     """
-    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # from torch 2.9 on
-    before = torch.get_float32_matmul_precision() if matmul is None else matmul.fp32_precision
-    if matmul is None:
-        torch.set_float32_matmul_precision("highest")
-    else:
-        matmul.fp32_precision = "ieee"
-    try:
-        with (
-            torch.autocast("cpu", enabled=False),
-            torch.autocast("cuda", enabled=False),
-            _full_precision_on_gpu(),
-        ):
-            yield
-    finally:
-        if matmul is None:
-            torch.set_float32_matmul_precision(before)
-        else:
-            matmul.fp32_precision = before
-
-
-@contextmanager
-def _full_precision_on_gpu() -> Iterator[None]:
-    """No TensorFloat-32, and no sums in bfloat16."""
-    if not torch.cuda.is_available():
+    cpu = getattr(torch.backends.mkldnn, "matmul", None)  # from torch 2.9 on
+    flags = [(cpu, "fp32_precision", "ieee")] if cpu is not None else []
+    if torch.cuda.is_available():  # no TensorFloat-32, and no sums in bfloat16
+        gpu = torch.backends.cuda.matmul
+        newer = hasattr(gpu, "fp32_precision")
+        flags += [
+            (gpu, "fp32_precision", "ieee") if newer else (gpu, "allow_tf32", False),
+            (gpu, "allow_bf16_reduced_precision_reduction", False),
+        ]
+    with ExitStack() as restored:
+        for of, name, value in flags:
+            restored.callback(setattr, of, name, getattr(of, name))
+            setattr(of, name, value)
+        if cpu is None:
+            before = torch.get_float32_matmul_precision()
+            restored.callback(torch.set_float32_matmul_precision, before)
+            torch.set_float32_matmul_precision("highest")
+        for device in ("cpu", "cuda"):
+            restored.enter_context(torch.autocast(device, enabled=False))
         yield
-        return
-    matmul = torch.backends.cuda.matmul
-    precision = "fp32_precision" if hasattr(matmul, "fp32_precision") else "allow_tf32"
-    before = getattr(matmul, precision), matmul.allow_bf16_reduced_precision_reduction
-    setattr(matmul, precision, "ieee" if precision == "fp32_precision" else False)
-    matmul.allow_bf16_reduced_precision_reduction = False
-    try:
-        yield
-    finally:
-        setattr(matmul, precision, before[0])
-        matmul.allow_bf16_reduced_precision_reduction = before[1]

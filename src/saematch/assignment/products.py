@@ -12,7 +12,11 @@ splits into a part of the row and a part of the column, and
     c_ij − v_j ≥ key_ij + row_terms[i],   key_ij = offset_j − 2·computed − 2·slope·|computed|
 
 with offset_j = (1 − E)‖b_j‖² − v_j and row_terms[i] = (1 − E)‖a_i‖² (Higham, Accuracy and Stability of
-Numerical Algorithms, sections 2.2 and 3.1).  Every pair that such a bound cannot decide is evaluated
+Numerical Algorithms, sections 2.2 and 3.1).
+
+Where E comes from: ‖ã‖ ≤ (1 + ρ)‖a‖, so that summing ã·b̃ errs by γ(1 + ρ)²‖a‖‖b‖ at most; and with
+ã = a − δ_a, b̃ = b − δ_b, the exact ã·b̃ is a·b less δ_a·b + a·δ_b − δ_a·δ_b, which is at most
+(2ρ + ρ²)‖a‖‖b‖ by Cauchy and Schwarz.  Every pair that such a bound cannot decide is evaluated
 in float64; so a coarse precision costs a few more evaluations, and never the proof.
 
 Factors less than 2^-40 of the longest are rounded to zero, where their own relative error could be
@@ -21,7 +25,6 @@ anything; that adds 2^-39 of the longest times ‖b_j‖ to the bound of the oth
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -131,7 +134,8 @@ class Products:
         return (1 - self.error) * norms - self._lost(norms)
 
     def offsets(self, column_duals: Float64[np.ndarray, " m"]) -> Float32[np.ndarray, " m"]:
-        """offset_j, rounded down."""
+        """offset_j, rounded down by more than its cast to float32 errs by and, as far as v_j makes it large,
+        the additions of a key; what these err by of the norms is in E."""
         wide = (1 - self.error) * self.column_norms - self._lost(self.column_norms)
         wide -= column_duals
         wide -= 4 * np.finfo(np.float32).eps * (np.abs(wide) + np.abs(column_duals))
@@ -150,7 +154,7 @@ class Products:
     def double_bounds(
         self, rows: np.ndarray, column_duals: Float64[np.ndarray, " m"]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Offsets and row terms of the keys of `double_block`."""
+        """Offsets and row terms of the keys of `double_block`, whose factors are not rounded: ρ is 0."""
         error = _error(self.rows.shape[1], 0.0, torch.finfo(torch.float64).eps / 2)
         offsets = (1 - error) * self.column_norms - column_duals
         offsets -= 4 * np.finfo(np.float64).eps * (np.abs(offsets) + np.abs(column_duals))
@@ -158,7 +162,7 @@ class Products:
 
     def _lost(self, norms: np.ndarray) -> np.ndarray:
         """What rounding to zero and underflow can take off a key."""
-        underflow = self.costs.underflow(torch.float32)
+        underflow = 2.0 * (self.rows.shape[1] + 8) * torch.finfo(torch.float32).tiny
         return 2 * self.neglected * np.sqrt(norms) + underflow
 
 
@@ -173,11 +177,6 @@ def _error(d: int, loss: float, unit: float) -> float:
     return summing * (1 + loss) ** 2 + 2 * loss + loss**2
 
 
-def _parts(factors: Float[Tensor, "n d"]) -> Iterator[slice]:
-    step = max(1, EXACT_ENTRIES // max(1, factors.shape[1]))
-    return (slice(first, first + step) for first in range(0, len(factors), step))
-
-
 def _rounded(
     costs: SquaredDistances,
     factors: Float[Tensor, "n d"],
@@ -188,15 +187,16 @@ def _rounded(
     """Factors in `dtype`, and the greatest ‖loss‖ / ‖factor‖."""
     out = torch.empty_like(factors, dtype=dtype)
     loss = 0.0
-    for some in _parts(factors):
-        exact = factors[some] if costs.centre is None else costs.centred(factors[some])
-        out[some] = exact
-        tiny = norms[some] <= neglected**2
+    step = max(1, EXACT_ENTRIES // factors.shape[1])
+    for given, norm, rounded in zip(factors.split(step), norms.split(step), out.split(step)):
+        exact = given if costs.centre is None else costs.centred(given)
+        rounded.copy_(exact)
+        tiny = norm <= neglected**2
         if tiny.any():
-            out[some][tiny] = 0
-        # Nothing is lost in this difference: a number and its rounded form are so close.
-        lost = (exact - out[some]).square_().sum(dim=1).double()
-        share = torch.where(tiny, 0.0, lost / norms[some])
+            rounded[tiny] = 0
+        # Nothing is lost in this difference: a number and its rounded form are so close (Sterbenz).
+        lost = (exact - rounded).square_().sum(dim=1).double()
+        share = torch.where(tiny, 0.0, lost / norm)
         loss = max(loss, float(share.max().sqrt()))
     return out, loss * (1 + ROUNDED_SUM)
 

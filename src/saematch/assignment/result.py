@@ -72,10 +72,11 @@ class Assignment:
         terms = [*row_duals.tolist(), *certificate.column_duals.tolist()]
         if left is not None:
             terms += left.tolist()
-            # As a float64 a row's dual must not lie above the exact one.
+            # As a float64 a row's dual must not lie above the exact one: a lower dual is feasible too.
             row_duals = np.where(left < 0, np.nextafter(row_duals, -np.inf), row_duals)
         dual = math.fsum(terms)
-        # What rounding hides in the primal and in its difference from this, taken off the dual.
+        # fsum adds without rounding; what is left is the error of the costs themselves, in the primal and in
+        # its difference from this.  It is taken off the dual, so that no gap is smaller than what is known.
         dual -= (2 * costs.exact_error + 4 * float(np.finfo(np.float64).eps)) * abs(dual)
         return cls(
             columns=columns,

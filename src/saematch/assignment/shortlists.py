@@ -6,18 +6,21 @@
 3. The least key that was not kept bounds all the rest: c_ij − v_j ≥ limit_i, until a v_j rises.
 
 A row whose costs the fast products cannot tell apart (duplicates, dead features) has its keys computed
-in float32 the next time, and in float64 once it asks for many columns.
+in float32 the next time, and in float64 once it asks for many columns.  Even there a bound on an equal cost
+lies below it by what rounding may have done; a search that stopped for such a difference would ask for all
+equal columns one list after the other.  So searches may go beyond the bound by that much (`allowance`), and
+their duals are cut back to it afterwards: the proof needs the bound itself.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int32, Int64
+from jaxtyping import Bool, Float32, Float64, Int32, Int64
 from torch import Tensor
 
-from saematch.assignment import blocks, scanning
+from saematch.assignment import scanning
 from saematch.assignment.compiled import in_parallel
 from saematch.assignment.problem import Forbidden
 from saematch.assignment.products import Products
@@ -46,6 +49,10 @@ class Lowest:
     allowance: Float64[np.ndarray, " b"]
     """How far the bound may lie below an equal cost because of rounding alone."""
 
+    @property
+    def filled(self) -> Bool[np.ndarray, "b room"]:
+        return np.arange(self.columns.shape[1]) < self.kept[:, None]
+
 
 def lowest_of_block(
     products: Products,
@@ -55,7 +62,8 @@ def lowest_of_block(
     count: int,
 ) -> Lowest:
     """The `count` lowest keys of rows whose dot products [b, m] are given; `offsets` of the duals."""
-    columns, kept, rest = blocks.lowest(products, block, offsets, count, _first(rows))
+    first = rows.start if isinstance(rows, slice) else int(rows[0])
+    columns, kept, rest = scanning.lowest(products, block, offsets, count, first)
     bound = rest.astype(np.float64) + products.row_terms(rows)
     return Lowest(columns, kept, bound, np.zeros(len(kept)))
 
@@ -66,13 +74,12 @@ def lowest_in_double(
     """The `count` lowest keys of rows, computed in float64."""
     block = products.double_block(torch.from_numpy(rows))
     offsets, terms = products.double_bounds(rows, column_duals)
-    columns, kept, rest = blocks.lowest(products, block, offsets, count, _first(rows))
+    found = Lowest(*scanning.lowest(products, block, offsets, count, int(rows[0])), terms)
     # Equal costs are those of columns like the ones kept; a few columns far longer are not among them.
-    filled = np.arange(columns.shape[1]) < kept[:, None]
-    sizes = (products.column_norms + np.abs(column_duals))[np.where(filled, columns, 0)]
-    size = products.row_norms[rows] + np.nanmedian(np.where(filled, sizes, np.nan), axis=1)
+    sizes = (products.column_norms + np.abs(column_duals))[np.where(found.filled, found.columns, 0)]
+    size = np.nanmedian(np.where(found.filled, sizes, np.nan), axis=1) + products.row_norms[rows]
     allowance = TIED * products.rows.shape[1] * np.finfo(np.float64).eps * size
-    return Lowest(columns, kept, rest + terms, allowance)
+    return replace(found, rest=found.rest + terms, allowance=allowance)
 
 
 def block_rows(products: Products, size: int | None = None) -> int:
@@ -80,10 +87,6 @@ def block_rows(products: Products, size: int | None = None) -> int:
     entries = ENTRIES_ON_GPU if products.device.type == "cuda" else ENTRIES_PER_BLOCK
     size = size or products.rows.element_size()
     return max(16, min(2048, entries * 4 // size // max(1, products.m)))
-
-
-def _first(rows: slice | np.ndarray) -> int:
-    return int(rows.start) if isinstance(rows, slice) else int(rows[0])
 
 
 class Shortlists:
@@ -153,24 +156,16 @@ class Shortlists:
                     found = lowest_in_double(self.products, some, column_duals, count)
                     self.multiplied += len(some)
                 else:
-                    found = self._lowest(some, column_duals, count, coarse)
+                    products = self.products.full if coarse else self.products
+                    indices = torch.from_numpy(some)
+                    if self.held is not None and self.held.dtype == products.dtype:
+                        block = self.held[indices]
+                    else:
+                        block = products.block(indices)
+                        self.multiplied += len(some)
+                    offsets = products.offsets(column_duals)
+                    found = lowest_of_block(products, block, some, offsets, count)
                 self._keep(some, found, column_duals, column_of)
-
-    def _lowest(
-        self,
-        rows: Int64[np.ndarray, " b"],
-        column_duals: Float64[np.ndarray, " m"],
-        count: int,
-        coarse: bool,
-    ) -> Lowest:
-        products = self.products.full if coarse else self.products
-        indices = torch.from_numpy(rows)
-        if self.held is not None and self.held.dtype == products.dtype:
-            block = self.held[indices.to(self.held.device)]
-        else:
-            block = products.block(indices)
-            self.multiplied += len(rows)
-        return lowest_of_block(products, block, rows, products.offsets(column_duals), count)
 
     def _keep(
         self,
@@ -179,11 +174,12 @@ class Shortlists:
         column_duals: Float64[np.ndarray, " m"],
         column_of: Int64[np.ndarray, " n"] | None,
     ) -> None:
-        filled = np.arange(found.columns.shape[1]) < found.kept[:, None]
-        lists, lengths = found.columns[filled], found.kept.copy()
+        lists, lengths = found.columns[found.filled], found.kept.copy()
         if column_of is not None:
             matched = column_of[rows]
-            missing = (matched >= 0) & ~((found.columns == matched[:, None]) & filled).any(axis=1)
+            missing = (matched >= 0) & ~((found.columns == matched[:, None]) & found.filled).any(
+                axis=1
+            )
             ends = np.cumsum(lengths)
             lists = np.insert(lists, ends[missing], matched[missing].astype(np.int32))
             lengths += missing

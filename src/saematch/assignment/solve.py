@@ -10,14 +10,12 @@ from torch import Tensor
 
 from saematch.assignment.certified import Certified
 from saematch.assignment.costs import SquaredDistances, scaled
-from saematch.assignment.problem import Forbidden, Problem
+from saematch.assignment.problem import Prices, Problem, as_numbers
 from saematch.assignment.result import Assignment
 from saematch.errors import UsageError
 
 USUAL_EXPONENTS = 20
-"""Factors within 2^±20 of the usual size are not copied to be scaled; their results scale exactly."""
-
-Prices = float | np.ndarray
+"""Factors whose greatest entry is within 2^±20 are not copied to be scaled: float32 holds their squares."""
 
 
 def solve(
@@ -52,73 +50,47 @@ def solve(
     device = solver.device or rows.device
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise UsageError("expected a CUDA device, but torch can use none here; leave device out")
-    rows, columns, beyond = _checked(rows, columns, device)
-    costs = SquaredDistances.of(rows, columns)
-    if not math.isfinite(costs.mean_scale):
-        raise UsageError("expected finite factors, got NaN or Inf")
-    problem = Problem.of(
-        costs,
-        _unscaled(row_prices, 2 * beyond),
-        _unscaled(column_prices, 2 * beyond),
-        Forbidden.of(forbidden, costs.n, costs.m),
-    )
-    exponent = math.frexp(costs.mean_scale)[1] // 2
-    if abs(exponent) <= USUAL_EXPONENTS:
-        exponent = 0
-    start = _unscaled(column_duals, 2 * (beyond + exponent))
-    if start is not None and (start.shape != (costs.m,) or not np.isfinite(start).all()):
+    n, m = len(rows), len(columns)
+    if not 1 <= n <= m:
         raise UsageError(
-            f"expected {costs.m} finite column_duals, got shape {list(start.shape)}; "
-            "leave column_duals out"
-        )
-    found = solver(problem.scaled(-exponent), start)
-    return _scaled_back(found, 2 * (exponent + beyond))
-
-
-def _checked(
-    rows: Tensor, columns: Tensor, device: str | torch.device
-) -> tuple[Tensor, Tensor, int]:
-    """Factors on one device, and the power of two that was taken off those beyond float32's range."""
-    if not 1 <= len(rows) <= len(columns):
-        raise UsageError(
-            f"expected 1 ≤ rows ≤ columns, got {len(rows)} rows and {len(columns)} columns; "
+            f"expected 1 ≤ rows ≤ columns, got {n} rows and {m} columns; "
             "swap the sides and invert the result"
         )
     if not rows.shape[1]:
         raise UsageError("expected factors of at least one dimension, got a width of 0")
     rows, columns = rows.to(device), columns.to(device)
-    beyond = 0
-    if rows.dtype == torch.float64:
-        beyond = math.frexp(max(float(rows.abs().max()), float(columns.abs().max())))[1]
-        if abs(beyond) <= USUAL_EXPONENTS:
-            beyond = 0
-        rows, columns = scaled(rows, -beyond), scaled(columns, -beyond)
-    return rows, columns, beyond
-
-
-def _unscaled(values: Prices | None, exponent: int) -> np.ndarray | None:
-    return None if values is None else np.asarray(np.ldexp(as_numbers(values), -exponent))
+    greatest = [max(-float(low), float(high)) for low, high in map(torch.aminmax, (rows, columns))]
+    if not np.isfinite(greatest).all():
+        raise UsageError("expected finite factors, got NaN or Inf")
+    # A power of two changes no mantissa, so neither pairs nor gap, and brings every square into range.
+    exponent = math.frexp(max(greatest))[1]
+    exponent = exponent if abs(exponent) > USUAL_EXPONENTS else 0
+    row_prices, column_prices, start = (
+        None if values is None else np.asarray(np.ldexp(as_numbers(values), -2 * exponent))
+        for values in (row_prices, column_prices, column_duals)
+    )
+    costs = SquaredDistances.of(scaled(rows, -exponent), scaled(columns, -exponent))
+    problem = Problem.of(costs, row_prices, column_prices, forbidden)
+    if start is not None and (start.shape != (m,) or not np.isfinite(start).all()):
+        raise UsageError(
+            f"expected {m} finite column_duals, got shape {list(start.shape)}; "
+            "leave column_duals out"
+        )
+    return _scaled_back(solver(problem, start), 2 * exponent)
 
 
 def _scaled_back(found: Assignment, exponent: int) -> Assignment:
-    def back(value: float) -> float:
-        try:
-            return math.ldexp(value, exponent)
-        except OverflowError:
-            raise UsageError(
-                "expected factors whose squared distances are within float64's range, got a total "
-                f"of {value:g} · 2^{exponent}; scale the factors down"
-            ) from None
-
-    return dataclasses.replace(
-        found,
-        primal=back(found.primal),
-        dual=back(found.dual),
-        factor_energy=back(found.factor_energy),
-        row_duals=np.ldexp(found.row_duals, exponent),
-        column_duals=np.ldexp(found.column_duals, exponent),
-        margins=np.ldexp(found.margins, exponent),
-    )
+    totals = ("primal", "dual", "factor_energy")
+    try:
+        numbers = {name: math.ldexp(getattr(found, name), exponent) for name in totals}
+    except OverflowError:
+        raise UsageError(
+            "expected factors whose squared distances are within float64's range, got a total "
+            f"of {found.primal:g} · 2^{exponent}; scale the factors down"
+        ) from None
+    arrays = ("row_duals", "column_duals", "margins")
+    scaled = {name: np.ldexp(getattr(found, name), exponent) for name in arrays}
+    return dataclasses.replace(found, **numbers, **scaled)
 
 
 def as_factors(rows: object, columns: object) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
@@ -136,43 +108,24 @@ def as_factors(rows: object, columns: object) -> tuple[Float[Tensor, "n d"], Flo
     return rows.to(dtype).contiguous(), columns.to(dtype).contiguous()
 
 
-def as_numbers(values: object) -> np.ndarray:
-    """Prices or duals as an array of float64; raises UsageError for what are no real numbers."""
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-    try:
-        given = np.asarray(values)
-        if given.dtype.kind not in "biuf" or isinstance(values, np.ma.MaskedArray):
-            raise TypeError
-        return given.astype(np.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise UsageError(f"expected numbers as prices and duals, got {values!r}") from None
-
-
 def _as_tensor(values: object) -> Tensor:
-    if isinstance(values, np.ndarray):
-        if isinstance(values, np.ma.MaskedArray):
-            raise _unusable("a masked array", "fill or drop the masked entries")
-        if values.dtype.kind != "f":
-            raise _unusable(str(values.dtype))
-        if values.dtype.itemsize > 8:
-            raise _unusable(f"{values.dtype}, which is wider than float64", ".astype(np.float64)")
-        # torch takes neither another byte order nor negative strides.
-        return torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("="), order="C"))
-    if not isinstance(values, Tensor):
-        raise _unusable(str(getattr(values, "dtype", type(values).__name__)))
-    if values.layout != torch.strided or values.is_nested:
-        kind = "nested" if values.is_nested else str(values.layout).removeprefix("torch.")
-        raise _unusable(f"a {kind} tensor", "a dense one, such as .to_dense() gives")
-    if values.is_meta:
-        raise _unusable("a tensor on the meta device, which holds no numbers")
-    if not values.is_floating_point():
-        raise _unusable(str(values.dtype))
-    values = values.detach().resolve_neg()
-    # Half precisions and float8 fit into float32 as they are.
-    return values if values.dtype in (torch.float32, torch.float64) else values.float()
-
-
-def _unusable(found: str, remedy: str = "") -> UsageError:
-    remedy = f"; try {remedy}" if remedy else ""
-    return UsageError(f"expected a dense tensor or array of floats as factors, got {found}{remedy}")
+    found = str(getattr(values, "dtype", type(values).__name__))
+    if isinstance(values, np.ma.MaskedArray):
+        found = "a masked array; try fill or drop the masked entries"
+    elif isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        if values.dtype.itemsize <= 8:
+            # torch takes neither another byte order nor negative strides.
+            native = values.dtype.newbyteorder("=")
+            return torch.from_numpy(np.array(values, dtype=native, order="C"))
+        found += ", which is wider than float64; try .astype(np.float64)"
+    elif isinstance(values, Tensor):
+        if values.layout != torch.strided or values.is_nested:
+            kind = "nested" if values.is_nested else str(values.layout).removeprefix("torch.")
+            found = f"a {kind} tensor; try a dense one, such as .to_dense() gives"
+        elif values.is_meta:
+            found = "a tensor on the meta device, which holds no numbers"
+        elif values.is_floating_point():
+            values = values.detach().resolve_neg()
+            # Half precisions and float8 fit into float32 as they are.
+            return values if values.dtype in (torch.float32, torch.float64) else values.float()
+    raise UsageError(f"expected a dense tensor or array of floats as factors, got {found}")

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
+from saematch.assignment.problem import Prices, prices_of
 from saematch.assignment.result import Assignment
-from saematch.assignment.solve import Prices, as_factors, as_numbers
-from saematch.errors import UsageError
+from saematch.assignment.solve import as_factors
 
 ENTRIES_PER_BLOCK = 1 << 23
 TOLERANCE = 1e-9
@@ -71,162 +71,113 @@ def verify(
     """
     started = time.perf_counter()
     rows, columns = as_factors(rows, columns)
-    problem = _Problem(rows, columns, row_prices, column_prices, forbidden)
-    malformed = _malformed(problem, found)
+    n, m = len(rows), len(columns)
+    row_price, column_price = prices_of(row_prices, column_prices, n, m)
+    barred = np.asarray([] if forbidden is None else forbidden, dtype=np.int64).reshape(-1, 2)
+    malformed = _malformed(found, n, m)
     if malformed:
         seconds = time.perf_counter() - started
-        return Verification(math.nan, math.nan, math.nan, malformed, seconds)
-    faults = []
-    pairs = found.columns
+        return Verification(math.nan, math.nan, math.nan, (malformed,), seconds)
+    pairs, u, v = found.columns, found.row_duals, found.column_duals
     matched = np.flatnonzero(pairs >= 0)
-    if len(np.unique(pairs[matched])) != len(matched):
-        faults.append("a column is assigned to two rows")
-    if (pairs[problem.barred[:, 0]] == problem.barred[:, 1]).any():
-        faults.append("a forbidden pair is assigned")
-    left = np.setdiff1d(np.arange(problem.n), matched)
-    if np.isinf(problem.row_price[left]).any():
-        faults.append(
-            "a row without a price is unmatched (verify needs the prices that solve was given)"
-        )
-    primal = problem.total(pairs, matched, left)
-    u, v = found.row_duals, found.column_duals
+    left = np.setdiff1d(np.arange(n), matched)
+    free = np.setdiff1d(np.arange(m), pairs[matched])
+    a, b = rows.cpu().double(), columns.cpu().double()
+    terms = [*row_price[left].tolist(), *column_price[free].tolist()]
+    for i in np.array_split(matched, 1 + len(matched) * a.shape[1] // ENTRIES_PER_BLOCK):
+        terms += (a[i] - b[pairs[i]]).square().sum(dim=1).tolist()
+    primal = math.fsum(terms)
+    # Distances from a middle of the factors: that keeps them and makes the norms, and what rounding does to
+    # a product, small.  The median, since a few factors far longer than the others would carry a mean away.
+    some = torch.linspace(0, n + m - 1, min(n + m, SAMPLE)).long()
+    centre = torch.cat([a[some[some < n]], b[some[some >= n] - n]]).median(dim=0).values
+    a, b = a - centre, b - centre
+    norms = torch.cat([a.square().sum(dim=1), b.square().sum(dim=1)])
+    energy = (n + m) * float(norms.median())
+    worst, below, in_row, in_column = _scan(a, b, norms[:n], norms[n:], barred, pairs, u, v)
+    bound = math.fsum([*u.tolist(), *v.tolist()]) - math.fsum(below.tolist())
+    # Besides its other pairs a row may stay unmatched, and so may a column.
+    in_column = np.minimum(in_column, column_price - v)
+    in_row[matched] = np.minimum(in_row, row_price - u)[matched]
+    margins = np.maximum(in_row, 0) + 16 * EPS * np.abs(u)
+    margins[matched] += np.maximum(in_column[pairs[matched]], 0)
+    above = np.zeros(n)
+    np.subtract(found.margins, margins, out=above, where=found.margins > margins)
     size = math.fsum(np.abs(u).tolist()) + math.fsum(np.abs(v).tolist())
-    allowed = TOLERANCE * max(abs(primal), 2.0**-40 * problem.energy) + 16 * EPS * size
-    if not abs(primal - found.primal) <= allowed:
-        faults.append(f"the pairs cost {primal:.12g}, not {found.primal:.12g}")
-    if (u > problem.row_price).any() or (v > problem.column_price).any():
-        faults.append("a dual exceeds its price")
-    scan = problem.scan(pairs, u, v)
-    bound = math.fsum([*u.tolist(), *v.tolist()]) - math.fsum(scan.below.tolist())
-    if not found.dual <= bound + allowed:
-        faults.append(f"the duals prove {bound:.12g}, not {found.dual:.12g}")
-    if not primal >= bound - allowed:
-        faults.append("the pairs cost less than the bound")
-    if not found.dual <= primal + allowed:
-        faults.append("the stated bound lies above the cost of the pairs")
-    if (found.margins > scan.margins).any():
-        row = int((found.margins - scan.margins).argmax())
-        faults.append(f"the margin of row {row} is more than its duals leave")
-    if not found.factor_energy <= SCALES * problem.energy:
-        faults.append(
-            f"the gap is relative to a scale of {found.factor_energy:.12g}, not {problem.energy:.12g}"
-        )
-    seconds = time.perf_counter() - started
-    return Verification(primal, bound, scan.worst, tuple(faults), seconds)
+    allowed = TOLERANCE * max(abs(primal), 2.0**-40 * energy) + 16 * EPS * size
+    # Each comparison is written so that a NaN is a fault.
+    faults = {
+        "a column is assigned to two rows": len(np.unique(pairs[matched])) != len(matched),
+        "a forbidden pair is assigned": (pairs[barred[:, 0]] == barred[:, 1]).any(),
+        "a row without a price is unmatched (verify needs the prices that solve was given)":
+            np.isinf(row_price[left]).any(),
+        f"the pairs cost {primal:.12g}, not {found.primal:.12g}":
+            not abs(primal - found.primal) <= allowed,
+        "a dual exceeds its price": (u > row_price).any() or (v > column_price).any(),
+        f"the duals prove {bound:.12g}, not {found.dual:.12g}":
+            not found.dual <= bound + allowed,
+        "the pairs cost less than the bound": not primal >= bound - allowed,
+        "the stated bound lies above the cost of the pairs":
+            not found.dual <= primal + allowed,
+        f"the margin of row {above.argmax()} is more than its duals leave": above.any(),
+        f"the gap is relative to a scale of {found.factor_energy:.12g}, not {energy:.12g}":
+            not found.factor_energy <= SCALES * energy,
+    }  # fmt: skip
+    wrong = tuple(fault for fault, there in faults.items() if there)
+    return Verification(primal, bound, worst, wrong, time.perf_counter() - started)
 
 
-def _malformed(problem: "_Problem", found: Assignment) -> tuple[str, ...]:
+def _malformed(found: Assignment, n: int, m: int) -> str | None:
     """Why there is nothing to check: sizes that are wrong, numbers that are none."""
-    n, m = problem.n, problem.m
-    sizes = {
-        "columns": (found.columns, n),
-        "row_duals": (found.row_duals, n),
-        "column_duals": (found.column_duals, m),
-        "margins": (found.margins, n),
-    }
-    for name, (values, count) in sizes.items():
-        if np.shape(values) != (count,):
-            return (f"expected {count} {name}, got {list(np.shape(values))}",)
+    for name, count in {"columns": n, "row_duals": n, "column_duals": m, "margins": n}.items():
+        shape = np.shape(getattr(found, name))
+        if shape != (count,):
+            return f"expected {count} {name}, got {list(shape)}"
     if not np.issubdtype(found.columns.dtype, np.integer):
-        return (f"expected whole numbers as columns, got {found.columns.dtype}",)
+        return f"expected whole numbers as columns, got {found.columns.dtype}"
     if (found.columns < -1).any() or (found.columns >= m).any():
-        return (f"expected {n} columns from -1 to {m - 1}, got some outside",)
+        return f"expected {n} columns from -1 to {m - 1}, got some outside"
     numbers = (found.primal, found.dual, *found.row_duals, *found.column_duals)
     if not np.isfinite(numbers).all() or np.isnan(found.margins).any():
-        return ("expected totals, duals and margins that are numbers, got NaN or infinity",)
-    return ()
+        return "expected totals, duals and margins that are numbers, got NaN or infinity"
+    return None
 
 
-@dataclass(frozen=True)
-class _Scan:
-    worst: float
-    """Least reduced cost."""
-    below: np.ndarray
-    """[n]: how far each row's least lies below zero, beyond what rounding can do."""
-    margins: np.ndarray
-    """[n]: the most that each margin may be, rounding allowed for."""
-
-
-class _Problem:
-    """The problem in float64, distances taken from a middle of the factors: that keeps them and makes
-    the norms small."""
-
-    def __init__(
-        self,
-        rows: Tensor,
-        columns: Tensor,
-        row_prices: Prices | None,
-        column_prices: Prices | None,
-        forbidden: np.ndarray | None,
-    ) -> None:
-        a, b = rows.cpu().double(), columns.cpu().double()
-        self.n, self.m = len(a), len(b)
-        both = self.n + self.m
-        # The median, since a few factors far longer than the others would carry a mean away.
-        some = torch.linspace(0, both - 1, min(both, SAMPLE)).long()
-        chosen = torch.cat([a[some[some < self.n]], b[some[some >= self.n] - self.n]])
-        centre = chosen.median(dim=0).values
-        self.given = a, b
-        self.a, self.b = a - centre, b - centre
-        self.a_norms, self.b_norms = (one.square().sum(dim=1) for one in (self.a, self.b))
-        self.energy = both * float(torch.cat([self.a_norms, self.b_norms]).median())
-        prices = np.inf if row_prices is None else row_prices
-        self.row_price = _prices(prices, self.n)
-        usual = np.inf if self.n == self.m and np.isinf(self.row_price).all() else 0.0
-        prices = usual if column_prices is None else column_prices
-        self.column_price = _prices(prices, self.m)
-        self.barred = np.empty((0, 2), dtype=np.int64)
-        if forbidden is not None:
-            self.barred = np.asarray(forbidden, dtype=np.int64).reshape(-1, 2)
-
-    def total(self, pairs: np.ndarray, matched: np.ndarray, left: np.ndarray) -> float:
-        """What the pairs and what is left unmatched cost."""
-        (a, b), step = self.given, max(1, ENTRIES_PER_BLOCK // self.a.shape[1])
-        terms: list[float] = []
-        for first in range(0, len(matched), step):
-            i = matched[first : first + step]
-            terms += (a[i] - b[pairs[i]]).square().sum(dim=1).tolist()
-        free = np.setdiff1d(np.arange(self.m), pairs[matched])
-        return math.fsum(
-            [*terms, *self.row_price[left].tolist(), *self.column_price[free].tolist()]
-        )
-
-    def scan(self, pairs: np.ndarray, u: np.ndarray, v: np.ndarray) -> _Scan:
-        """All reduced costs, some rows at a time."""
-        n, m = self.n, self.m
-        worst, below = math.inf, np.zeros(n)
-        in_row, in_column = np.full(n, np.inf), np.full(m, np.inf)
-        unit = (self.a.shape[1] + 8) * EPS
-        row_error = unit * self.a_norms.numpy() + 4 * EPS * np.abs(u)
-        column_error = unit * self.b_norms + 4 * EPS * torch.from_numpy(np.abs(v))
-        b_terms = self.b_norms - torch.from_numpy(v)
-        step = max(1, ENTRIES_PER_BLOCK // max(m, self.a.shape[1]))
-        for first in range(0, n, step):
-            rows = slice(first, min(n, first + step))
-            reduced = (self.a_norms[rows] - torch.from_numpy(u[rows]))[:, None] + b_terms
-            reduced.addmm_(self.a[rows], self.b.T, alpha=-2)
-            here = self.barred[(self.barred[:, 0] >= first) & (self.barred[:, 0] < rows.stop)]
-            reduced[here[:, 0] - first, here[:, 1]] = math.inf
-            worst = min(worst, float(reduced.amin()))
-            # From here on the most that each can be.
-            reduced += column_error
-            reduced += torch.from_numpy(row_error[rows])[:, None]
-            below[rows] = np.maximum(-reduced.amin(dim=1).numpy(), 0)
-            matched = np.flatnonzero(pairs[rows] >= 0)
-            reduced[matched, pairs[rows][matched]] = math.inf
-            in_row[rows] = reduced.amin(dim=1).numpy()
-            in_column = np.minimum(in_column, reduced.amin(dim=0).numpy())
-        is_matched = pairs >= 0
-        # Besides its other pairs a row may stay unmatched, and so may a column.
-        in_row = np.where(is_matched, np.minimum(in_row, self.row_price - u), in_row)
-        in_column = np.minimum(in_column, self.column_price - v)
-        margins = np.maximum(in_row, 0)
-        margins[is_matched] += np.maximum(in_column[pairs[is_matched]], 0)
-        return _Scan(worst, below, margins + 16 * EPS * np.abs(u))
-
-
-def _prices(given: Prices, count: int) -> np.ndarray:
-    numbers = as_numbers(given)
-    if numbers.shape not in ((), (count,)):
-        raise UsageError(f"expected one price or {count}, got shape {list(numbers.shape)}")
-    return np.broadcast_to(numbers, (count,))
+def _scan(
+    a: Float64[Tensor, "n d"],
+    b: Float64[Tensor, "m d"],
+    a_norms: Float64[Tensor, " n"],
+    b_norms: Float64[Tensor, " m"],
+    barred: np.ndarray,
+    pairs: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """All reduced costs, some rows at a time: the least of them; how far each row's least lies below zero,
+    beyond what rounding can do; the most that the least outside its pair may be in each row and column."""
+    n, m = len(a), len(b)
+    worst, below = math.inf, np.zeros(n)
+    in_row, in_column = np.full(n, np.inf), np.full(m, np.inf)
+    # A dot product of d terms errs by at most d·EPS/2 of ‖a‖‖b‖, so its double by d·EPS/2 of ‖a‖² + ‖b‖²:
+    # d·EPS a norm is more than enough.  Norms, duals and the sums of all add a few roundings of their own.
+    unit = (a.shape[1] + 8) * EPS
+    row_error = unit * a_norms.numpy() + 4 * EPS * np.abs(u)
+    column_error = unit * b_norms + 4 * EPS * torch.from_numpy(np.abs(v))
+    b_terms = b_norms - torch.from_numpy(v)
+    step = max(1, ENTRIES_PER_BLOCK // max(m, a.shape[1]))
+    for first in range(0, n, step):
+        rows = slice(first, min(n, first + step))
+        reduced = (a_norms[rows] - torch.from_numpy(u[rows]))[:, None] + b_terms
+        reduced.addmm_(a[rows], b.T, alpha=-2)
+        here = barred[(barred[:, 0] >= first) & (barred[:, 0] < rows.stop)]
+        reduced[here[:, 0] - first, here[:, 1]] = math.inf
+        worst = min(worst, float(reduced.amin()))
+        # From here on the most that each can be.
+        reduced += column_error
+        reduced += torch.from_numpy(row_error[rows])[:, None]
+        below[rows] = np.maximum(-reduced.amin(dim=1).numpy(), 0)
+        matched = np.flatnonzero(pairs[rows] >= 0)
+        reduced[matched, pairs[rows][matched]] = math.inf
+        in_row[rows] = reduced.amin(dim=1).numpy()
+        in_column = np.minimum(in_column, reduced.amin(dim=0).numpy())
+    return worst, below, in_row, in_column

@@ -10,7 +10,7 @@
    not active there changes nothing, and its agreement is 0.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,98 +66,69 @@ def causal_agreement(
     partners: Mapping[str, Permutation],
     candidates: np.ndarray,
     tokens: int,
-    go_on: Callable[[], None] = lambda: None,
 ) -> list[Agreement]:
     """The agreement of one pair for each stratum of `candidates` ([strata, some], -1: none) and
     strategy; of every stratum the first candidate that is active in a document is taken.
 
     Documents are cut to `tokens` tokens.  A stratum none of whose candidates is active has no row.
     """
-    open_strata = [n for n in range(len(candidates)) if candidates[n, 0] >= 0]
-    found: list[Agreement] = []
-    for number, ids in enumerate(documents.token_ids):
-        if not open_strata:
+    left = {n: of.tolist() for n, of in enumerate(candidates) if of[0] >= 0}
+    agreements: list[Agreement] = []
+    for document, ids in enumerate(documents.token_ids):
+        if not left:
             break
         token_ids = torch.tensor([ids[:tokens]])
         streams = model.capture(token_ids, sorted({a.layer, b.layer}))
-        x_a, x_b = streams[a.layer][0, 1:].float(), streams[b.layer][0, 1:].float()
-        f_a, f_b = encode_sparse(a, x_a), encode_sparse(b, x_b)
-        active = set(f_a.feature.unique().tolist())
-        chosen = {}
-        for stratum in open_strata:
-            here = next((i for i in candidates[stratum].tolist() if i in active), None)
-            if here is not None:
-                chosen[stratum] = here
-        open_strata = [n for n in open_strata if n not in chosen]
-        ablations = _Ablations(model, token_ids, a, b, streams, f_a, f_b)
-        for stratum, feature in chosen.items():
-            found += ablations.agreements(feature, partners, stratum, number)
-            go_on()
-    return found
+        active = [encode_sparse(sae, streams[sae.layer][0, 1:].float()) for sae in (a, b)]
+        here = set(active[0].feature.unique().tolist())
+        for stratum, some in list(left.items()):
+            feature = next((i for i in some if i in here), None)
+            if feature is None:
+                continue
+            del left[stratum]
+            at = active[0].token[active[0].feature == feature]
+            wanted = {name: int(p[feature]) for name, p in partners.items()}
+            others = sorted({j for j in wanted.values() if j != UNMATCHED})
+            (own,) = _changes(model, token_ids, streams[a.layer], a, active[0], [feature], at)
+            theirs = _changes(model, token_ids, streams[b.layer], b, active[1], others, at)
+            agree = {j: cosine(own, change) for j, change in zip(others, theirs, strict=True)}
+            agreements += [
+                Agreement(feature, j, name, stratum, document, len(at), agree.get(j, 0.0))
+                for name, j in wanted.items()
+            ]
+    return agreements
 
 
-class _Ablations:
-    """Changes of the logits of one document."""
-
-    def __init__(
-        self,
-        model: LanguageModel,
-        token_ids: Tensor,
-        a: SAE,
-        b: SAE,
-        streams: dict[int, Tensor],
-        f_a: SparseActivations,
-        f_b: SparseActivations,
-    ) -> None:
-        self.model, self.token_ids = model, token_ids
-        self.saes, self.streams, self.active = (a, b), streams, (f_a, f_b)
-
-    def agreements(
-        self, feature: int, partners: Mapping[str, Permutation], stratum: int, document: int
-    ) -> list[Agreement]:
-        f_a = self.active[0]
-        at = f_a.token[f_a.feature == feature]
-        wanted = {name: int(p[feature]) for name, p in partners.items()}
-        others = sorted({j for j in wanted.values() if j != UNMATCHED})
-        (own,) = self._changes(0, [feature], at)
-        of_partner = dict(zip(others, self._changes(1, others, at), strict=True))
-        return [
-            Agreement(
-                feature,
-                j,
-                name,
-                stratum,
-                document,
-                len(at),
-                0.0 if j == UNMATCHED else cosine(own, of_partner[j]),
-            )
-            for name, j in wanted.items()
-        ]
-
-    def _changes(self, side: int, features: Sequence[int], at: Tensor) -> list[Tensor]:
-        """Centred changes of the logits at some tokens, one for each feature ablated there."""
-        sae, active = self.saes[side], self.active[side]
-        stream = self.streams[sae.layer]
-        changes: list[Tensor] = []
-        for first in range(0, len(features), ROWS_AT_A_TIME):
-            some = features[first : first + ROWS_AT_A_TIME]
-            # The first row stays as it is: differences are then between rows of one batch.
-            rows = stream.repeat(len(some) + 1, 1, 1)
-            for row, feature in enumerate(some, start=1):
-                value = torch.zeros(active.n_tokens, device=stream.device)
-                mine = active.feature == feature
-                value[active.token[mine]] = active.value[mine]
-                share = value[at, None] * sae.W_dec[feature].float()
-                rows[row, at + 1] -= share.to(rows.dtype)
-            ids = self.token_ids.repeat(len(rows), 1)
-            logits = self.model.predict_from(ids, sae.layer, rows)[:, at + 1].double()
-            change = logits[1:] - logits[:1]
-            change -= change.mean(dim=2, keepdim=True)
-            # Rows that are equal may still differ in rounding, which has a direction too.
-            untouched = (rows[1:] == rows[:1]).flatten(1).all(dim=1)
-            change[untouched] = 0
-            changes += list(change)
-        return changes
+def _changes(
+    model: LanguageModel,
+    token_ids: Tensor,
+    stream: Float[Tensor, "1 tokens d"],
+    sae: SAE,
+    active: SparseActivations,
+    features: Sequence[int],
+    at: Tensor,
+) -> list[Tensor]:
+    """Centred changes of the logits at some tokens, one for each feature ablated there."""
+    changes: list[Tensor] = []
+    for first in range(0, len(features), ROWS_AT_A_TIME):
+        some = features[first : first + ROWS_AT_A_TIME]
+        # The first row stays as it is: differences are then between rows of one batch.
+        rows = stream.repeat(len(some) + 1, 1, 1)
+        for row, feature in enumerate(some, start=1):
+            value = torch.zeros(active.n_tokens, device=stream.device)
+            mine = active.feature == feature
+            value[active.token[mine]] = active.value[mine]
+            share = value[at, None] * sae.W_dec[feature].float()
+            rows[row, at + 1] -= share.to(rows.dtype)
+        ids = token_ids.repeat(len(rows), 1)
+        logits = model.predict_from(ids, sae.layer, rows)[:, at + 1].double()
+        change = logits[1:] - logits[:1]
+        change -= change.mean(dim=2, keepdim=True)
+        # Rows that are equal may still differ in rounding, which has a direction too.
+        untouched = (rows[1:] == rows[:1]).flatten(1).all(dim=1)
+        change[untouched] = 0
+        changes += list(change)
+    return changes
 
 
 def cosine(x: Float[Tensor, "tokens v"], y: Float[Tensor, "tokens v"]) -> float:

@@ -14,12 +14,13 @@ kept on disk, so that a pass that was cut off goes on where it was.
 
 import dataclasses
 import io
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -119,19 +120,15 @@ def collect(
         batch = next(batches(documents, batch_tokens, waiting))
         try:
             found = _one_batch(model, documents, batch, saes, conditions, tell, base_loss)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error) or len(batch.documents) == 1:
+        except (MemoryError, RuntimeError) as error:  # of which torch.OutOfMemoryError is one
+            said = f"{type(error).__name__}: {error}"
+            if "memory" not in said.lower() or len(batch.documents) == 1:
                 raise
             batch_tokens = max(1, batch_tokens // 2)
             note(f"out of memory: went on with batches of {batch_tokens} tokens")
             continue
         yield found
         waiting = [number for number in waiting if number not in batch.documents]
-
-
-def _out_of_memory(error: Exception) -> bool:
-    said = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "memory" in said
 
 
 @torch.no_grad()
@@ -149,8 +146,13 @@ def _one_batch(
     if base_loss or any(condition.loss for some in conditions.values() for condition in some):
         streams, logits = model.capture_and_predict(batch.token_ids, blocks)
         losses = loss_by_document(logits, batch)
-        _check_finite(losses, documents, batch, model)
         del logits
+        if not np.isfinite(losses).all():
+            number = batch.documents[int(np.isfinite(losses).argmin())]
+            raise InputError(
+                f"expected finite logits, got NaN or infinity from {model.name} in {model.dtype} on "
+                f"document {number} of {documents.corpus}; try the dtype float32"
+            )
     else:
         streams, losses = model.capture(batch.token_ids, blocks), None
     device = next(iter(streams.values())).device
@@ -165,11 +167,11 @@ def _one_batch(
         pair_rows = PairRows(rows[saes[a].layer], rows[block], active[a], active[b])
         found[a, b] = []
         for condition in some:
-            row = sums.empty()
+            row: dict[str, Any] = {}
             if condition.intervene is not None:
                 replaced = condition.intervene(pair_rows)
                 row |= sums.moments(replaced - rows[block], typical[block], "error")
-                row |= {"loss": np.full(len(batch.documents), np.nan)}
+                row["loss"] = np.full(len(batch.documents), np.nan)
                 if condition.loss:
                     tell(taken)
                     taken += 1
@@ -183,13 +185,16 @@ def _one_batch(
             found[a, b].append((condition, sums.by_document(row)))
     layers = {}
     for key, sae in saes.items():
-        row = sums.empty() | sums.moments(rows[sae.layer], typical[sae.layer], "stream")
+        row = sums.moments(rows[sae.layer], typical[sae.layer], "stream")
         row |= sums.counts(active[key].token, active[key].feature)
         layers[key] = sums.by_document(row)
     lengths = np.array(batch.lengths)
-    base = sums.empty() | {"tokens": lengths - 1, "predicted": lengths - 2}
-    base |= {"text": np.array([documents.text_of[number] for number in batch.documents])}
-    base |= {"loss": np.full(len(lengths), np.nan) if losses is None else losses}
+    base = {
+        "tokens": lengths - 1,
+        "predicted": lengths - 2,
+        "text": [documents.text_of[number] for number in batch.documents],
+        "loss": np.full(len(lengths), np.nan) if losses is None else losses,
+    }
     return Collected(sums.by_document(base), layers, found)
 
 
@@ -200,24 +205,14 @@ class _Sums:
         self.batch, self.document = batch, document
         self.count = len(batch.documents)
 
-    def empty(self) -> dict[str, Any]:
-        return {"document": np.array(self.batch.documents)}
-
-    def moments(
-        self, values: Float[Tensor, "n d"], typical: Tensor, name: str
-    ) -> dict[str, np.ndarray]:
+    def moments(self, values: Float[Tensor, "n d"], typical: Tensor, name: str) -> dict[str, Any]:
         """Sum and squared norm of the rows of each document: of all, and of those that are typical."""
-        found: dict[str, np.ndarray] = {}
-        for prefix, chosen in (("", None), ("typical_", typical)):
-            some = values if chosen is None else values[chosen]
-            document = self.document if chosen is None else self.document[chosen]
-            double = some.double()
-            total = torch.zeros(
-                self.count, values.shape[1], dtype=torch.float64, device=some.device
-            )
-            total.index_add_(0, document, double)
-            square = torch.zeros(self.count, dtype=torch.float64, device=some.device)
-            square.index_add_(0, document, double.square_().sum(dim=1))
+        found: dict[str, Any] = {}
+        for prefix, chosen in (("", slice(None)), ("typical_", typical)):
+            double, document = values[chosen].double(), self.document[chosen]
+            total = double.new_zeros(self.count, values.shape[1]).index_add_(0, document, double)
+            squares = double.square_().sum(dim=1)
+            square = double.new_zeros(self.count).index_add_(0, document, squares)
             tokens = torch.bincount(document, minlength=self.count)
             found[f"{prefix}tokens"] = tokens.cpu().numpy()
             found[f"{prefix}{name}_sum"] = total.cpu().numpy()
@@ -228,18 +223,19 @@ class _Sums:
         self, token: Int64[Tensor, " k"], feature: Int64[Tensor, " k"]
     ) -> dict[str, list[np.ndarray]]:
         """How often each feature occurs in each document."""
-        document = self.document[token]
         width = int(feature.max()) + 1 if len(feature) else 1
-        keys, counts = torch.unique(document * width + feature, return_counts=True)
-        of, fired = (keys // width).cpu().numpy(), (keys % width).cpu().numpy()
-        ends = np.searchsorted(of, np.arange(1, self.count))
+        flat = torch.bincount(self.document[token] * width + feature, minlength=self.count * width)
+        table = flat.view(self.count, width).cpu().numpy().astype(np.int32)
         return {
-            "features": np.split(fired.astype(np.int32), ends),
-            "counts": np.split(counts.cpu().numpy().astype(np.int32), ends),
+            "features": [np.flatnonzero(row).astype(np.int32) for row in table],
+            "counts": [row[row > 0] for row in table],
         }
 
     def by_document(self, columns: Mapping[str, Any]) -> list[Row]:
-        return [{name: values[n] for name, values in columns.items()} for n in range(self.count)]
+        return [
+            {"document": number, **{name: values[n] for name, values in columns.items()}}
+            for n, number in enumerate(self.batch.documents)
+        ]
 
 
 def loss_by_document(logits: Float[Tensor, "batch s v"], batch: Batch) -> Float[np.ndarray, " b"]:
@@ -258,25 +254,8 @@ def joint(
     """Tokens and features of A that are active together with their partner."""
     partner = torch.tensor(permutation, device=f_a.feature.device)[f_a.feature]
     fired = f_b.token * f_b.d_sae + f_b.feature
-    wanted = f_a.token * f_b.d_sae + partner
-    place = torch.searchsorted(fired, wanted).clamp(max=max(0, len(fired) - 1))
-    if not len(fired):
-        together = torch.zeros_like(partner, dtype=torch.bool)
-    else:
-        together = (fired[place] == wanted) & (partner >= 0)
+    together = torch.isin(f_a.token * f_b.d_sae + partner, fired) & (partner >= 0)
     return f_a.token[together], f_a.feature[together]
-
-
-def _check_finite(
-    losses: np.ndarray, documents: Documents, batch: Batch, model: LanguageModel
-) -> None:
-    bad = np.flatnonzero(~np.isfinite(losses))
-    if len(bad):
-        number = batch.documents[bad[0]]
-        raise InputError(
-            f"expected finite logits, got NaN or infinity from {model.name} in {model.dtype} on "
-            f"document {number} of {documents.corpus}; try the dtype float32"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,7 +292,6 @@ def conditions_of(
     draws: int = 1,
     seed: int = 0,
     quantiles: Sequence[float] = (),
-    loss: bool = True,
 ) -> list[Condition]:
     """Interventions first, then strategies as `encode_permute_decode`, then what they are compared with.
 
@@ -321,50 +299,46 @@ def conditions_of(
     the first draw alone.
     """
     a, b, slug = pair.a, pair.b, pair.slug
-    adjacent = a.sae.layer < b.sae.layer
-    conditions = []
-    if adjacent:
-        conditions.append(Condition("layer_drop", intervene=layer_drop, loss=loss))
-        previous = reconstruct_previous(a.sae)
-        conditions.append(Condition("reconstruct_previous", intervene=previous, loss=loss))
-    current = reconstruct_current(b.sae)
-    conditions.append(Condition("reconstruct_current", intervene=current, loss=loss))
+    conditions: list[Condition] = []
+
+    def add(
+        strategy: str, parts: str, intervene: Intervention, p: Permutation | None = None,
+        draw: int = 0, loss: bool = True,
+    ) -> None:  # fmt: skip
+        conditions.append(Condition(strategy, parts, draw, intervene, p, loss))
+
+    if a.sae.layer < b.sae.layer:
+        add("layer_drop", "", layer_drop)
+        add("reconstruct_previous", "", reconstruct_previous(a.sae))
+    add("reconstruct_current", "", reconstruct_current(b.sae))
     for strategy, matching in pair.matchings.items():
         found, raw = matching.correspondence, matcher(strategy).raw
         decoding = encode_permute_decode(a, b, found, folded=not raw)
-        conditions.append(Condition(strategy, slug, 0, decoding, found.permutation, loss))
+        add(strategy, slug, decoding, found.permutation)
         if raw:
-            decoding = encode_permute_decode(a, b, found)
-            conditions.append(Condition(refolded(strategy), slug, 0, decoding, None, loss))
+            add(refolded(strategy), slug, encode_permute_decode(a, b, found))
     for strategy in drawn:
         for draw in range(draws):
             found = matcher(strategy).draw(a.d_sae, b.d_sae, seed + draw)
             decoding = encode_permute_decode(a, b, found)
-            conditions.append(
-                Condition(strategy, slug, draw, decoding, found.permutation, loss and draw == 0)
-            )
+            add(strategy, slug, decoding, found.permutation, draw, loss=draw == 0)
     if pair.ridge is not None:
-        conditions.append(Condition(RIDGE, "", 0, pair.ridge, None, loss))
+        add(RIDGE, "", pair.ridge)
     for other, matching in pair.other_parts.items():
         decoding = encode_permute_decode(a, b, matching.correspondence)
-        conditions.append(Condition(MAIN, other, 0, decoding, matching.permutation))
+        add(MAIN, other, decoding, matching.permutation, loss=False)
     for q in quantiles:
-        decoding = quantile(a, b, pair.matchings[MAIN], q)
-        conditions.append(Condition(f"quantile({q:g})", slug, 0, decoding, None, loss))
+        add(f"quantile({q:g})", slug, quantile(a, b, pair.matchings[MAIN], q))
     return conditions
 
 
-RAGGED = ("features", "counts")
-"""Columns whose rows have a length each."""
-
-
 def sums_to_bytes(found: Collected) -> bytes:
-    """An .npz file of the sums; conditions are told apart by their place."""
-    arrays: dict[str, np.ndarray] = {}
-    for name, rows in _units(found).items():
-        arrays |= {f"{name}|{column}": values for column, values in _flat(rows).items()}
+    """A Parquet file: the documents' rows, each layer's by its key, then each condition's in their order."""
+    conditions = [rows for some in found.conditions.values() for _, rows in some]
+    units = [found.documents, *found.layers.values(), *conditions]
+    keys = [None, *found.layers, *[None] * len(conditions)]
     data = io.BytesIO()
-    np.savez_compressed(data, allow_pickle=False, **arrays)
+    pq.write_table(pa.table({"key": keys, "rows": units}), data, compression="zstd")
     return data.getvalue()
 
 
@@ -373,56 +347,27 @@ def sums_from_bytes(
 ) -> Collected | None:
     """The sums of the same conditions, or None where the bytes are not whole."""
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as kept:
-            units: dict[str, dict[str, np.ndarray]] = {}
-            for name in kept.files:
-                unit, column = name.split("|")
-                units.setdefault(unit, {})[column] = kept[name]
-        return Collected(
-            _rows(units["documents"]),
-            {n[6:]: _rows(v) for n, v in units.items() if n.startswith("layer/")},
-            {
-                pair: [
-                    (condition, _rows(units[f"condition/{number}/{place}"]))
-                    for place, condition in enumerate(some)
-                ]
-                for number, (pair, some) in enumerate(conditions.items())
-            },
-        )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        table = pq.read_table(pa.BufferReader(data))
+    except (OSError, ValueError):
         return None
-
-
-def _units(found: Collected) -> dict[str, list[Row]]:
-    return {
-        "documents": found.documents,
-        **{f"layer/{key}": rows for key, rows in found.layers.items()},
-        **{
-            f"condition/{number}/{place}": rows
-            for number, conditions in enumerate(found.conditions.values())
-            for place, (_, rows) in enumerate(conditions)
-        },
+    units = [rows_of(rows) for rows in table["rows"].to_pylist()]
+    layers = {key: rows for key, rows in zip(table["key"].to_pylist(), units) if key is not None}
+    rest = iter(units[1 + len(layers) :])
+    taken = {
+        pair: [(condition, next(rest)) for condition in some] for pair, some in conditions.items()
     }
+    return Collected(units[0], layers, taken)
 
 
-def _flat(rows: Sequence[Row]) -> dict[str, np.ndarray]:
-    columns: dict[str, np.ndarray] = {}
-    for column in rows[0]:
-        values = [row[column] for row in rows]
-        if column in RAGGED:
-            columns[f"{column}.lengths"] = np.array([len(one) for one in values])
-            columns[column] = np.concatenate(values)
-        else:
-            columns[column] = np.stack(values)
-    return columns
-
-
-def _rows(columns: Mapping[str, np.ndarray]) -> list[Row]:
-    count = len(columns["document"])
-    whole: dict[str, Any] = {}
-    for column, values in columns.items():
-        if column in RAGGED:
-            whole[column] = np.split(values, np.cumsum(columns[f"{column}.lengths"])[:-1])
-        elif not column.endswith(".lengths"):
-            whole[column] = values
-    return [{column: values[n] for column, values in whole.items()} for n in range(count)]
+def rows_of(records: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Rows as Arrow gives them back, lists as arrays; what a row does not have is left out."""
+    return [
+        {
+            name: np.array(value, dtype=np.int32 if name in ("features", "counts") else float)
+            if isinstance(value, list)
+            else value
+            for name, value in record.items()
+            if value is not None
+        }
+        for record in records
+    ]

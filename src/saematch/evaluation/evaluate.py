@@ -4,8 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from saematch.errors import InputError, UnsupportedError, UsageError
-from saematch.evaluation.collecting import Collected, PairInputs, collect, conditions_of, on_device
+from saematch.evaluation.collecting import (
+    Collected,
+    Pair,
+    PairInputs,
+    collect,
+    conditions_of,
+    on_device,
+)
 from saematch.evaluation.fitting import fit, fitting_documents
+from saematch.evaluation.interventions import LinearMap
 from saematch.evaluation.measuring import MEASURE_COLUMNS, CorpusMeasures
 from saematch.loading.model_names import same_model
 from saematch.matching.match import folded as fold
@@ -104,14 +112,14 @@ def measure_pair(
             f"expected strategies among {', '.join(known)}, {MAIN} with them, got "
             f"{', '.join(strategies)}"
         )
-    folded_a, folded_b = fold(a, scale), fold(b, scale)
-    key_a, key_b = keys_of(folded_a.sae, folded_b.sae)
-    pair = (key_a, key_b)
-    language_model = _loaded(model, folded_a.sae)
-    notes += check_belongs(language_model, [folded_a.sae, folded_b.sae])
-    on = {
-        key: on_device(one, language_model.device) for key, one in zip(pair, (folded_a, folded_b))
-    }
+    folded_a, folded_b = both = fold(a, scale), fold(b, scale)
+    pair = keys_of(folded_a.sae, folded_b.sae)
+    model = model or folded_a.sae.model_name
+    if model is None:
+        raise UsageError("the SAE records no language model; give `model`")
+    language_model = load_language_model(model) if isinstance(model, str) else model
+    notes += check_belongs(language_model, [one.sae for one in both])
+    on = {key: on_device(one, language_model.device) for key, one in zip(pair, both)}
     saes = {key: one.sae for key, one in on.items()}
 
     taken = [one for one in matchers() if one.name in strategies]
@@ -126,34 +134,26 @@ def measure_pair(
         for one in taken
         if not one.seeded and not one.needs_data and (equal or not one.needs_equal_widths)
     }
-    ridges, maps, unfitted = (
-        fit(
-            language_model,
-            fitting_documents(others, language_model),
-            saes,
-            [pair],
-            batch_tokens,
-            ridge=ridge,
-            strategies=fitted,
+    ridges: dict[Pair, LinearMap] = {}
+    if fitted or ridge:
+        fit_to = fitting_documents(others, language_model)
+        ridges, maps, unfitted = fit(
+            language_model, fit_to, saes, [pair], batch_tokens, ridge=ridge, strategies=fitted
         )
-        if fitted or ridge
-        else ({}, {}, [])
-    )
-    notes += unfitted
-    for (_, strategy), found in maps.items():
-        matchings[strategy] = measure(folded_a, folded_b, found, parts=parts, strategy=strategy)
+        notes += unfitted
+        for (_, strategy), found in maps.items():
+            matchings[strategy] = measure(folded_a, folded_b, found, parts=parts, strategy=strategy)
     slug = "+".join(matchings[MAIN].parts)
-    inputs = PairInputs(on[key_a], on[key_b], slug, matchings, {}, ridges.get(pair))
+    inputs = PairInputs(on[pair[0]], on[pair[1]], slug, matchings, ridge=ridges.get(pair))
     drawn = [one.name for one in taken if one.seeded]
     every = conditions_of(inputs, drawn=drawn, draws=random_draws, seed=seed, quantiles=quantiles)
-    conditions = {pair: every}
-    widths = {key_a: folded_a.d_sae, key_b: folded_b.d_sae}
+    widths = {key: one.d_sae for key, one in on.items()}
     measured = []
     for corpus in texts:
         some = Documents.of(corpus.first(documents), language_model, tokens, documents)
         notes += [*corpus.notes, *some.notes(documents)]
-        sums = Collected.joined(list(collect(language_model, some, saes, conditions, batch_tokens)))
-        measured.append(CorpusMeasures(corpus.name, sums, widths, seed))
+        parts_of = list(collect(language_model, some, saes, {pair: every}, batch_tokens))
+        measured.append(CorpusMeasures(corpus.name, Collected.joined(parts_of), widths, seed))
     return measured
 
 
@@ -162,30 +162,22 @@ def keys_of(a: SAE, b: SAE) -> tuple[str, str]:
     return (a.key, b.key) if a.key != b.key else (f"{a.key}.a", f"{b.key}.b")
 
 
-def _loaded(model: LanguageModel | str | None, sae: SAE) -> LanguageModel:
-    if isinstance(model, LanguageModel):
-        return model
-    name = model or sae.model_name
-    if name is None:
-        raise UsageError("the SAE records no language model; give `model`")
-    return load_language_model(name)
-
-
 def check_belongs(model: LanguageModel, saes: Sequence[SAE], any_model: bool = False) -> list[str]:
     """Notes on what differs but may be meant; raises InputError where SAEs and model cannot go
     together: width, depth, another model's name (unless `any_model`), SAEs of centred weights."""
     notes: list[str] = []
     for sae in saes:
         what = sae.reference or f"the SAE of layer {sae.key}"
+        other = "name the model that the SAEs were trained on"
         if sae.d_model != model.d_model:
             raise InputError(
                 f"expected a model of d_model {sae.d_model} for {what}, got {model.d_model} in "
-                f"{model.name}; name the model that the SAEs were trained on"
+                f"{model.name}; {other}"
             )
         if sae.layer >= model.n_blocks:
             raise InputError(
                 f"expected a block {sae.layer} for {what}, got {model.n_blocks} blocks in "
-                f"{model.name}; name the model that the SAEs were trained on"
+                f"{model.name}; {other}"
             )
         if sae.centred:
             raise UnsupportedError(

@@ -8,6 +8,7 @@ rule.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -60,10 +61,9 @@ class RidgeSums:
         mean_x, mean_y = self.x / self.tokens, self.y / self.tokens
         xx = self.xx / self.tokens - torch.outer(mean_x, mean_x)
         xy = self.xy / self.tokens - torch.outer(mean_x, mean_y)
-        penalty = (
-            RIDGE * xx.diagonal().mean() * torch.eye(len(xx), dtype=xx.dtype, device=xx.device)
-        )
-        weight = torch.linalg.solve(xx + penalty, xy)
+        # On the diagonal: as if every dimension had noise of that variance besides what was seen.
+        xx.diagonal().add_(RIDGE * xx.diagonal().mean())
+        weight = torch.linalg.solve(xx, xy)
         return LinearMap(weight.float(), (mean_y - mean_x @ weight).float())
 
 
@@ -130,37 +130,23 @@ def fit(
         if not ridge_sums and not map_sums:
             continue
         used = {key: saes[key] for pair in group for key in pair}
-        _add_up(model, documents, used, ridge_sums, map_sums, batch_tokens, progress)
-        ridges |= {pair: sums.solve() for pair, sums in ridge_sums.items()}
-        maps |= {key: sums.correspondence() for key, sums in map_sums.items()}
-    return ridges, maps, notes
-
-
-def _add_up(
-    model: LanguageModel,
-    documents: Sequence[Documents],
-    saes: Mapping[str, SAE],
-    ridges: Mapping[Pair, RidgeSums],
-    maps: Mapping[tuple[Pair, str], Sums],
-    batch_tokens: int,
-    progress: Callable[[int], None],
-) -> None:
-    """One pass of the model over the documents."""
-    blocks = sorted({sae.layer for sae in saes.values()})
-    for some in documents:
-        for batch in batches(some, batch_tokens, range(len(some))):
+        blocks = sorted({sae.layer for sae in used.values()})
+        parts = (batches(some, batch_tokens, range(len(some))) for some in documents)
+        for batch in chain.from_iterable(parts):
             streams = model.capture(batch.token_ids, blocks)
             counted = batch.counted.to(model.device)
             document = batch.document_of_row.to(model.device)
             rows = {block: stream[counted].float() for block, stream in streams.items()}
             typical = {block: typical_rows(x, document) for block, x in rows.items()}
-            for (a, b), sums in ridges.items():
+            for (a, b), sums in ridge_sums.items():
                 at, to = saes[a].layer, saes[b].layer
                 kept = typical[at] & typical[to]
                 sums.add(rows[at][kept], rows[to][kept])
-            if maps:
-                active = {key: encode_sparse(sae, rows[sae.layer]) for key, sae in saes.items()}
-                dense = {key: f.dense() for key, f in active.items()}
-                for ((a, b), _), sums in maps.items():
+            if map_sums:
+                dense = {k: encode_sparse(sae, rows[sae.layer]).dense() for k, sae in used.items()}
+                for ((a, b), _), sums in map_sums.items():
                     sums.add(dense[a], dense[b])
             progress(len(batch.documents))
+        ridges |= {pair: sums.solve() for pair, sums in ridge_sums.items()}
+        maps |= {key: sums.correspondence() for key, sums in map_sums.items()}
+    return ridges, maps, notes

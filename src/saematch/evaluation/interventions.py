@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -25,7 +26,8 @@ from saematch.sae import SAE, FoldedSAE
 ENTRIES = 1 << 25
 """Activations held densely at a time: 128 MiB."""
 MASSIVE = 10.0
-"""A token whose residual norm exceeds so many times the median of its document has massive activations."""
+"""A token whose residual norm exceeds so many times the median of its document has massive activations.
+A few such tokens can hold most of a stream's variance, so that a measure over all tokens is theirs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,22 +56,10 @@ class SparseActivations:
 
 def encode_sparse(sae: SAE, rows: Float[Tensor, "n d_model"]) -> SparseActivations:
     """`sae.encode`, some tokens at a time, so that no [n, d_sae] is held for wide SAEs."""
-    tokens, features, values = [], [], []
-    step = max(1, ENTRIES // sae.d_sae)
-    for first in range(0, len(rows), step):
-        dense = sae.encode(rows[first : first + step])
-        token, feature = dense.nonzero(as_tuple=True)
-        tokens.append(token + first)
-        features.append(feature)
-        values.append(dense[token, feature])
-    none = torch.zeros(0, dtype=torch.int64, device=rows.device)
-    return SparseActivations(
-        torch.cat([none, *tokens]),
-        torch.cat([none, *features]),
-        torch.cat([torch.zeros(0, device=rows.device), *values]),
-        len(rows),
-        sae.d_sae,
-    )
+    parts = rows.split(max(1, ENTRIES // sae.d_sae))
+    active = torch.cat([sae.encode(part).to_sparse() for part in parts]).coalesce()
+    token, feature = active.indices()
+    return SparseActivations(token, feature, active.values(), len(rows), sae.d_sae)
 
 
 def typical_rows(x: Float[Tensor, "n d"], document: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
@@ -163,25 +153,16 @@ def encode_permute_decode(
 def quantile(a: FoldedSAE, b: FoldedSAE, matching: Matching, q: float) -> Decoding:
     """SAE Match, eq. 6: the ⌈q·n⌉ pairs of least folded decoder MSE (ties by index) through the
     matched decoder, all other features through their own; always with the bias of B."""
-    matched = torch.tensor(matching.matched)
-    mse = torch.where(matched, torch.tensor(matching.mse_decoder), torch.inf)
-    order = torch.sort(mse, stable=True).indices
-    count = math.ceil(q * int(matched.sum()))
-    chosen = torch.zeros(a.d_sae, dtype=torch.bool)
-    chosen[order[:count]] = True
-    through_a = _own(a.sae)
-    chosen = chosen.to(through_a.index.device)
-    nothing = torch.full_like(through_a.index, UNMATCHED)
-    return Decoding(
-        (
-            *(
-                Term(term.weight, torch.where(chosen, term.index, nothing), term.factor)
-                for term in _terms(a, b, matching.correspondence, folded=True)
-            ),
-            Term(through_a.weight, torch.where(chosen, nothing, through_a.index), through_a.factor),
-        ),
-        b.b_dec.float(),
-    )
+    order = np.argsort(np.where(matching.matched, matching.mse_decoder, np.inf), kind="stable")
+    chosen = torch.zeros(a.d_sae, dtype=torch.bool, device=a.sae.W_dec.device)
+    chosen[torch.from_numpy(order[: math.ceil(q * int(matching.matched.sum()))])] = True
+    terms = [
+        replace(term, index=term.index.where(chosen, UNMATCHED))
+        for term in _terms(a, b, matching.correspondence, folded=True)
+    ]
+    own = _own(a.sae)
+    terms.append(replace(own, index=own.index.where(~chosen, UNMATCHED)))
+    return Decoding(tuple(terms), b.b_dec.float())
 
 
 def _own(sae: SAE) -> Term:

@@ -7,7 +7,6 @@ condition of a pair, so that differences between conditions are paired.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,19 @@ ENTRIES = 1 << 23
 """Draws × features worked on at a time."""
 FREQUENCY_EDGES = (1e-3, 1e-2, 1e-1)
 """Features are grouped by the share of tokens they activate on: up to each of these, and beyond."""
+FREQUENCY_GROUPS = (
+    *(f"frequency_to_{edge:g}" for edge in FREQUENCY_EDGES),
+    f"frequency_over_{FREQUENCY_EDGES[-1]:g}",
+)
 COMPARED = ("explained_variance", "delta_loss", "matching_score", "lift", "phi")
 """Measures whose difference from `folded` is given too."""
 
 
 def variance(rows: Sequence[Row], name: str, weights: np.ndarray, prefix: str = "") -> Values:
-    """Σ_d Var_d over the tokens of the weighted documents, from sums and squared norms."""
+    """Σ_d Var_d over the tokens of the weighted documents, from sums and squared norms: the mean of ‖x‖² less
+    the squared norm of the mean.  The sums are float64: of two numbers as large as a stream's norm their
+    difference keeps the digits that float32 would lose.
+    """
     tokens = weights @ np.array([row[f"{prefix}tokens"] for row in rows], dtype=np.float64)
     total = weights @ np.stack([row[f"{prefix}{name}_sum"] for row in rows])
     square = weights @ np.array([row[f"{prefix}{name}_square"] for row in rows])
@@ -55,85 +61,60 @@ def reconstruction_measures(
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class ActivationCounts:
-    """How often features are active in each document: [documents, features], float64."""
+Counts = Float64[np.ndarray, "documents _"]
+"""[documents, features]: how often features are active in each document."""
 
-    counts: Float64[np.ndarray, "documents features"]
 
-    @classmethod
-    def of(cls, rows: Sequence[Row], features: int) -> "ActivationCounts":
-        counts = np.zeros((len(rows), features))
-        for number, row in enumerate(rows):
-            counts[number, row["features"]] = row["counts"]
-        return cls(counts)
+def activation_counts(rows: Sequence[Row], features: int) -> Counts:
+    """From the features that are active at all in each document."""
+    counts = np.zeros((len(rows), features))
+    for number, row in enumerate(rows):
+        counts[number, row["features"]] = row["counts"]
+    return counts
 
 
 def matching_measures(
-    joint: ActivationCounts,
-    of_a: ActivationCounts,
-    of_b: ActivationCounts,
-    tokens: np.ndarray,
-    p: Permutation,
-    w: np.ndarray,
+    joint: Counts, of_a: Counts, of_b: Counts, tokens: np.ndarray, p: Permutation, w: np.ndarray
 ) -> dict[str, Values]:
     """The matching score, everything reported with it, and the score by activation frequency of i."""
-    step = max(1, ENTRIES // max(1, len(p)))
-    parts = [
-        _matching_measures(joint, of_a, of_b, tokens, p, w[first : first + step])
-        for first in range(0, len(w), step)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _matching_measures(
-    joint: ActivationCounts,
-    of_a: ActivationCounts,
-    of_b: ActivationCounts,
-    tokens: np.ndarray,
-    p: Permutation,
-    w: np.ndarray,
-) -> dict[str, Values]:
     matched = np.flatnonzero(p != UNMATCHED)
-    total = (w @ tokens)[:, None]
-    both = w @ joint.counts[:, matched]
-    a = w @ of_a.counts[:, matched]
-    b = (w @ of_b.counts)[:, p[matched]]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        score = both.sum(axis=1) / a.sum(axis=1)
-        chance = (a * b / total).sum(axis=1) / a.sum(axis=1)
-        spread = np.sqrt(a * (total - a) * b * (total - b))
-        # A partner that is never active, or always, agrees with nothing.
-        phi = np.where(spread > 0, (both * total - a * b) / np.where(spread > 0, spread, 1), 0.0)
-        active = a > 0
+    counts = joint[:, matched], of_a[:, matched], of_b[:, p[matched]]
+    # Groups are made once, by the activation frequency on the documents as they are.
+    group = np.searchsorted(FREQUENCY_EDGES, counts[1].sum(axis=0) / tokens.sum(), side="left")
+
+    def of_draws(w: np.ndarray) -> dict[str, Values]:
+        total = (w @ tokens)[:, None]
+        both, a, b = (w @ one for one in counts)
+        of_chance, active = a * b / total, a > 0
         count = active.sum(axis=1)
+        macro = np.where(active, both / np.where(active, a, 1), 0).sum(axis=1) / count
         found = {
-            "matching_score": score,
+            "matching_score": both.sum(axis=1) / a.sum(axis=1),
             "features_compared": np.where(total[:, 0] > 0, count, np.nan),
             "matching_score_reverse": both.sum(axis=1) / b.sum(axis=1),
             "jaccard": both.sum(axis=1) / (a + b - both).sum(axis=1),
-            "matching_score_macro": np.where(active, both / np.where(active, a, 1), 0).sum(axis=1)
-            / count,
-            "phi": np.where(active, phi, 0).sum(axis=1) / count,
-            "chance": chance,
-            "lift": score / chance,
+            "matching_score_macro": macro,
+            "phi": np.where(active, phi(both, a, b, total), 0).sum(axis=1) / count,
+            "chance": of_chance.sum(axis=1) / a.sum(axis=1),
         }
-        # Groups are made once, by the activation frequency on the documents as they are.
-        activation_frequency = (of_a.counts[:, matched].sum(axis=0)) / tokens.sum()
-        group = np.searchsorted(FREQUENCY_EDGES, activation_frequency, side="left")
-        for number, name in enumerate(frequency_groups()):
+        found["lift"] = found["matching_score"] / found["chance"]
+        for number, name in enumerate(FREQUENCY_GROUPS):
             here = group == number
-            found[f"matching_score_{name}"] = both[:, here].sum(axis=1) / a[:, here].sum(axis=1)
-            found[f"chance_{name}"] = (a * b / total)[:, here].sum(axis=1) / a[:, here].sum(axis=1)
-    return found
+            size = a[:, here].sum(axis=1)
+            found[f"matching_score_{name}"] = both[:, here].sum(axis=1) / size
+            found[f"chance_{name}"] = of_chance[:, here].sum(axis=1) / size
+        return found
+
+    step = max(1, ENTRIES // max(1, len(p)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = [of_draws(w[first : first + step]) for first in range(0, len(w), step)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def frequency_groups() -> tuple[str, ...]:
-    """Names of the groups of features by activation frequency, from the rarest on."""
-    return (
-        *(f"frequency_to_{edge:g}" for edge in FREQUENCY_EDGES),
-        f"frequency_over_{FREQUENCY_EDGES[-1]:g}",
-    )
+def phi(both: np.ndarray, a: np.ndarray, b: np.ndarray, total: np.ndarray | int) -> np.ndarray:
+    """Correlation of being active; a feature that is never active, or always, agrees with nothing."""
+    spread = np.sqrt(a * (total - a) * b * (total - b))
+    return np.where(spread > 0, (both * total - a * b) / np.where(spread > 0, spread, 1), 0.0)
 
 
 def stream_measures(rows: Sequence[Row], weights: np.ndarray) -> dict[str, Values]:
@@ -146,31 +127,24 @@ def stream_measures(rows: Sequence[Row], weights: np.ndarray) -> dict[str, Value
 
 
 def pair_table(
-    joint: ActivationCounts,
-    of_a: ActivationCounts,
-    of_b: ActivationCounts,
-    tokens: int,
-    p: Permutation,
+    joint: Counts, of_a: Counts, of_b: Counts, tokens: int, p: Permutation
 ) -> dict[str, np.ndarray]:
     """Activations, joint activations, φ and lift of every matched pair, over all documents."""
     feature = np.flatnonzero(p != UNMATCHED)
     partner = p[feature]
-    both = joint.counts.sum(axis=0)[feature]
-    a, b = of_a.counts.sum(axis=0)[feature], of_b.counts.sum(axis=0)[partner]
+    both, a = joint.sum(axis=0)[feature], of_a.sum(axis=0)[feature]
+    b = of_b.sum(axis=0)[partner]
     with np.errstate(divide="ignore", invalid="ignore"):
-        spread = np.sqrt(a * (tokens - a) * b * (tokens - b))
-        phi = np.where(spread > 0, (both * tokens - a * b) / np.where(spread > 0, spread, 1), 0.0)
-        phi[a == 0] = np.nan
         lift = both * tokens / (a * b)
-    lift[~np.isfinite(lift)] = np.nan
+        correlation = np.where(a == 0, np.nan, phi(both, a, b, tokens))
     return {
         "feature": feature,
         "partner": partner,
         "activation_count": a.astype(np.int64),
         "partner_activation_count": b.astype(np.int64),
         "joint_activation_count": both.astype(np.int64),
-        "phi": phi,
-        "lift": lift,
+        "phi": correlation,
+        "lift": np.where(np.isfinite(lift), lift, np.nan),
     }
 
 
@@ -199,7 +173,7 @@ class CorpusMeasures:
     def __init__(self, corpus: str, found: Collected, widths: Mapping[str, int], seed: int) -> None:
         self.corpus, self.found = corpus, found
         self.activation_counts = {
-            key: ActivationCounts.of(rows, widths[key]) for key, rows in found.layers.items()
+            key: activation_counts(rows, widths[key]) for key, rows in found.layers.items()
         }
         text_of = [row["text"] for row in found.documents]
         self.weights = document_weights(text_of, corpus, seed)
@@ -242,18 +216,13 @@ class CorpusMeasures:
                     continue
                 if matcher(condition.strategy).control:
                     continue
-                joint = ActivationCounts.of(rows, self.activation_counts[a].counts.shape[1])
-                columns = pair_table(
-                    joint,
-                    self.activation_counts[a],
-                    self.activation_counts[b],
-                    int(self.tokens.sum()),
-                    condition.permutation,
-                )
+                of_a, of_b = self.activation_counts[a], self.activation_counts[b]
+                joint = activation_counts(rows, of_a.shape[1])
+                tokens = int(self.tokens.sum())
+                columns = pair_table(joint, of_a, of_b, tokens, condition.permutation)
                 names = {"a": a, "b": b, "corpus": self.corpus, "strategy": condition.strategy}
-                yield {
-                    name: np.full(len(columns["feature"]), v) for name, v in names.items()
-                } | columns
+                count = len(columns["feature"])
+                yield {name: np.full(count, value) for name, value in names.items()} | columns
 
     def _of_pair(
         self, pair: Pair, conditions: Sequence[tuple[Condition, list[Row]]]
@@ -268,11 +237,9 @@ class CorpusMeasures:
                 values.append((condition, self._values(pair, condition, rows, self.weights)))
         main = next((v for condition, v in values if condition.strategy == MAIN), None)
         for condition, found in values:
-            yield from self._rows(pair, condition.strategy, condition.parts, found)
             if main is not None and found is not main:
-                yield from self._rows(
-                    pair, condition.strategy, condition.parts, differences(found, main)
-                )
+                found = found | differences(found, main)
+            yield from self._rows(pair, condition.strategy, condition.parts, found)
         for (strategy, parts), found in draws.items():
             for name in dict.fromkeys(name for draw in found for name in draw):
                 of_draws = spread([draw[name][0] for draw in found if name in draw])
@@ -287,7 +254,7 @@ class CorpusMeasures:
             found |= reconstruction_measures(rows, stream, self.found.documents, weights)
         if condition.permutation is not None:
             of_a, of_b = self.activation_counts[pair[0]], self.activation_counts[pair[1]]
-            joint = ActivationCounts.of(rows, of_a.counts.shape[1])
+            joint = activation_counts(rows, of_a.shape[1])
             p = np.where(self.compared(pair), condition.permutation, UNMATCHED)
             found |= matching_measures(joint, of_a, of_b, self.tokens, p, weights)
         return found

@@ -212,7 +212,7 @@ class CorpusEvaluation:
             base_loss,
         )
         for found in batches:
-            path = of.held.file(f"{UNFINISHED}/{identity}-{number}.npz")
+            path = of.held.file(f"{UNFINISHED}/{identity}-{number}.parquet")
             files.write_atomically(path, collecting.sums_to_bytes(found))
             parts.append(found)
             number += 1
@@ -261,7 +261,7 @@ class CorpusEvaluation:
     ) -> list[Collected]:
         """Batches of the same pass that an earlier call finished; those of another are removed."""
         found = []
-        for path in sorted(self.of.held.file(UNFINISHED).glob("*.npz")):
+        for path in sorted(self.of.held.file(UNFINISHED).glob("*")):
             part = None
             if path.name.startswith(f"{identity}-"):
                 part = collecting.sums_from_bytes(path.read_bytes(), conditions)
@@ -295,7 +295,7 @@ class CorpusEvaluation:
                 ]
                 depends = [unit.matching] if unit.matching is not None else []
                 held.keep(unit.name, evaluation.encode_conditions(draws), unit.inputs, depends)
-        for path in held.file(UNFINISHED).glob("*.npz"):
+        for path in held.file(UNFINISHED).glob("*"):
             files.remove(path)
 
     def _ablate(self) -> list[tuple[Pair, str]]:
