@@ -79,13 +79,15 @@ class Fates:
         counts = self.counting.sum(axis=1)
         taken = np.bincount(self.candidates[self.counting], minlength=len(self.live_b))
         shared = (taken[np.maximum(self.candidates[:, 0], 0)] > 1) & (counts == 1)
-        found = np.full(len(counts), Fate.PERSISTS, dtype=object)
-        found[shared] = Fate.MERGES
-        found[counts > 1] = Fate.SPLITS
-        found[counts == 0] = Fate.DIES
-        found[np.isnan(self.probability)] = Fate.UNKNOWN
-        found[~self.live] = Fate.NOT_LIVE
-        return found
+        rules = {
+            Fate.NOT_LIVE: ~self.live,
+            Fate.UNKNOWN: np.isnan(self.probability),
+            Fate.DIES: counts == 0,
+            Fate.SPLITS: counts > 1,
+            Fate.MERGES: shared,
+        }
+        found = np.select(list(rules.values()), [str(one) for one in rules], str(Fate.PERSISTS))
+        return found.astype(object)
 
     @property
     def born(self) -> Bool[np.ndarray, " d_b"]:
@@ -106,20 +108,20 @@ def fates(
     unlike those that it was fitted on, as an untrained SAE's are) every probability is NaN, and the notes
     say why.
     """
-    sides = [side.sae if isinstance(side, FoldedSAE) else side for side in (a, b)]
+    a, b = (side.sae if isinstance(side, FoldedSAE) else side for side in (a, b))
     calibration = Calibration.load() if calibration is None else calibration
     pairs = (np.zeros(0, dtype=np.int64),) * 2
     if correspondence is not None:
         pairs = correspondence.features, correspondence.partners
-    there, note = descriptors_of(*sides, calibration)
+    there, note = descriptors_of(a, b, calibration)
     if there is None:
-        return _unknown(*sides, len(pairs[0]), note)
-    back = Descriptors(sides[1], sides[0])
+        return _unknown(a, b, len(pairs[0]), note)
+    back = Descriptors(b, a)
     near, found = there.b.live.numpy()[there.near.numpy()], there.candidates()
     probability, any_ = calibration.probabilities(found)
     order = np.argsort(-probability, axis=1, kind="stable")
     live, live_b = (side.live.numpy() for side in (there.a, there.b))
-    result = _unknown(*sides, len(pairs[0]))
+    result = _unknown(a, b, len(pairs[0]))
     result.candidates[live] = np.take_along_axis(near, order, axis=1)
     result.pair_probability[live] = np.take_along_axis(probability, order, axis=1)
     result.probability[live] = any_

@@ -353,12 +353,12 @@ class Regression:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "Regression":
         names = tuple(record["inputs"])
-        columns = (
+        low, high, mean, deviation = (
             np.array([record["inputs"][name][of] for name in names], dtype=float)
             for of in ("low", "high", "mean", "deviation")
         )
         weights = np.array(list(record["weights"].values()), dtype=float)
-        return cls(names, *columns, weights, len(weights) > 1 + len(names))
+        return cls(names, low, high, mean, deviation, weights, len(weights) > 1 + len(names))
 
     @property
     def _labels(self) -> list[str]:
