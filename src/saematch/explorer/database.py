@@ -177,14 +177,15 @@ class Database:
     def _execute(self, sql: str, parameters: Parameters) -> tuple[list[str], list[tuple[Any, ...]]]:
         try:
             with self._turns.turn(alone=False):
-                return self._execute_now(sql, parameters)
+                return self.execute_now(sql, parameters)
         except OutOfMemoryError:
             with self._turns.turn(alone=True):
-                return self._execute_now(sql, parameters)
+                return self.execute_now(sql, parameters)
 
-    def _execute_now(
+    def execute_now(
         self, sql: str, parameters: Parameters
     ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Names of columns and rows of a query, whatever else runs; raises as `rows` does."""
         with self._opening:
             if not self._locked:
                 self._lock()

@@ -37,9 +37,9 @@ from saematch.figures.style import (
     new_figure,
 )
 from saematch.matching.matchers import MAIN
-from saematch.pipelines.evaluation.evaluated_run import corpus_slug, documents_name, stream_name
 from saematch.pipelines.evaluation.summary import corpora_of
 from saematch.stats import Values, document_weights, interval
+from saematch.store.names import corpus_slug, documents_name, stream_name
 from saematch.types import Interval
 
 if TYPE_CHECKING:

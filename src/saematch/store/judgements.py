@@ -14,7 +14,7 @@ from saematch.settings import config_from
 from saematch.stats import kappa
 from saematch.store.directory import RunDirectory
 from saematch.store.names import JUDGING, experiments_of, sample_name
-from saematch.store.schema_semantics import JUDGEMENTS, RESULTS
+from saematch.store.schema_semantics import JUDGEMENTS
 from saematch.text import printable
 
 
@@ -124,15 +124,9 @@ def check_some_read(answers: Iterable[Judgement | None], what: str, where: str) 
         )
 
 
-def encode_results(rows: Sequence[ResultRow], about: Mapping[str, Any]) -> bytes:
-    """`judging/{experiment}/{judge}.parquet`."""
-    columns = {name: [row[place] for row in rows] for place, name in enumerate(RESULTS.names)}
-    return RESULTS.encode(columns, about)
-
-
 def encode_judgements(held: RunDirectory, journal: Journal) -> bytes:
     """`judgements.parquet`: every experiment's questions with every judge's answers."""
-    rows: dict[str, list[Any]] = {name: [] for name in JUDGEMENTS.names}
+    rows: list[list[Any]] = []
     for experiment in experiments_of(held.names(JUDGING)):
         sample = held.kept(sample_name(experiment)).table()[0].to_pylist()
         for judge, about in sorted(results_about(held, experiment).items()):
@@ -150,6 +144,5 @@ def encode_judgements(held: RunDirectory, journal: Journal) -> bytes:
                     "outcome": str(judgement.outcome),
                     "label": None if judgement.label is None else str(judgement.label),
                 }
-                for name, column in rows.items():
-                    column.append(values[name])
-    return JUDGEMENTS.encode(rows)
+                rows.append([values[name] for name in JUDGEMENTS.names])
+    return JUDGEMENTS.encode_rows(rows)

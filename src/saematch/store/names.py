@@ -3,6 +3,7 @@
 Apart from those who make the files, so that readers need not load what computes.
 """
 
+import re
 from collections.abc import Sequence
 
 SAE = "sae:"
@@ -86,6 +87,40 @@ def weight_sources(pairs: Sequence[Sequence[str]]) -> list[str]:
 def pair_source_name(corpus: str) -> str:
     """Path of the table of feature pairs' activations on a corpus."""
     return f"{PAIR_SOURCES}{corpus}.parquet"
+
+
+NO_PARTS = "any"
+"""Folder of sums that need no parts of a cost."""
+
+
+def corpus_slug(name: str) -> str:
+    """A corpus's name as part of a file's."""
+    return re.sub(r"[^A-Za-z0-9_+-]", "_", name)
+
+
+def corpus_measures_name(slug: str) -> str:
+    """Path of the table of measures on a corpus."""
+    return f"{SOURCES}corpus-{slug}.parquet"
+
+
+def documents_name(slug: str) -> str:
+    """Path of the table of a corpus's documents."""
+    return f"evaluation/documents/{slug}/documents.parquet"
+
+
+def stream_name(slug: str, key: str) -> str:
+    """Path of the table of a corpus's documents at one SAE."""
+    return f"evaluation/documents/{slug}/streams/{key}.parquet"
+
+
+def condition_name(slug: str, strategy: str, parts: str, a: str, b: str) -> str:
+    """Path of the table of a corpus's documents under a strategy or intervention."""
+    return f"evaluation/documents/{slug}/{strategy}/{parts or NO_PARTS}/{a}--{b}.parquet"
+
+
+def causal_name(slug: str, a: str, b: str) -> str:
+    """Path of the table of ablated feature pairs."""
+    return f"evaluation/causal/{slug}/{a}--{b}.parquet"
 
 
 def features_name(key: str) -> str:

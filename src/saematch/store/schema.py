@@ -5,8 +5,9 @@ docs/reference/tables.md and measures.md are made of them (`saematch.cli.referen
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,15 @@ class Table:
         sink = io.BytesIO()
         pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
         return sink.getvalue()
+
+    def encode_rows(self, rows: Iterable[Sequence[Any]], details: Mapping[str, Any] = {}) -> bytes:
+        """The same from rows, whose values are in the order of the columns."""
+        columns = zip(*rows, strict=True)
+        return self.encode({name: next(columns, ()) for name in self.names}, details)
+
+    def encode_objects(self, rows: Iterable[object], details: Mapping[str, Any] = {}) -> bytes:
+        """The same from objects that have the columns as attributes."""
+        return self.encode_rows(map(attrgetter(*self.names), rows), details)
 
 
 def _holds_text(kind: pa.DataType) -> bool:

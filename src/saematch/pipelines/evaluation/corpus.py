@@ -1,7 +1,8 @@
 """One corpus of an evaluation: a pass for what is missing, ablations, then measures from the sums.
 
 1. Fit to text what needs it: ridge maps, and the matchings of matchers that need data.
-2. Which outputs are missing follows from names and hashes (evaluated_run.py).
+2. Which outputs are missing follows from names and hashes, which follow from the run's manifest, the settings
+   and the texts: finished outputs are known without loading a language model.
 3. One pass of the model over the documents for all of them, kept batch by batch
    (`evaluation/unfinished`), so that a killed run goes on at the next batch; then a table of sums for
    each pair and strategy.
@@ -17,7 +18,14 @@ from typing import Any, cast
 from saematch._io import files
 from saematch.evaluation import collecting
 from saematch.evaluation.ablation import causal_agreement, sample
-from saematch.evaluation.collecting import Collected, Condition, PairInputs, collect, conditions_of
+from saematch.evaluation.collecting import (
+    Collected,
+    Condition,
+    Pair,
+    PairInputs,
+    collect,
+    conditions_of,
+)
 from saematch.evaluation.fitting import TOKENS_PER_DIMENSION, fit, fitting_documents, passes
 from saematch.evaluation.interventions import LinearMap
 from saematch.matching.correspondence import Correspondence
@@ -25,15 +33,25 @@ from saematch.matching.match import measure
 from saematch.matching.matched import Matching, same_features
 from saematch.matching.matchers import MAIN, matcher
 from saematch.models import Corpus, Documents, load_corpus
-from saematch.pipelines.evaluation import evaluated_run
-from saematch.pipelines.evaluation import stages as evaluation
-from saematch.pipelines.evaluation.evaluated_run import EvaluatedRun, Matchings, Pair, Unit
-from saematch.pipelines.matching.measures import details_of
+from saematch.pipelines.evaluation import stages
+from saematch.pipelines.evaluation.evaluated_run import EvaluatedRun, Matchings
+from saematch.pipelines.matching.stages import encode_matching
 from saematch.store.build import Step, call_for, hash_of, make
-from saematch.store.matchings import encode_correspondence, kept_matching, matching_columns
-from saematch.store.names import SOURCES, correspondence_name, matching_name, pair_source_name
-from saematch.store.schema import MATCHINGS
-from saematch.types import RIDGE
+from saematch.store.directory import KeptFile
+from saematch.store.matchings import encode_correspondence, kept_matching
+from saematch.store.names import (
+    causal_name,
+    condition_name,
+    corpus_measures_name,
+    corpus_slug,
+    correspondence_name,
+    documents_name,
+    matching_name,
+    pair_source_name,
+    stream_name,
+)
+from saematch.store.schema import CAUSAL, DOCUMENTS, STREAMS
+from saematch.types import INTERVENTIONS, RIDGE, is_refolded, refolded
 
 USUAL_DOCUMENT_TOKENS = 400
 """What a document is taken to have, where it must be said how many to fetch."""
@@ -73,35 +91,30 @@ class Fitting:
             self._fit_map(strategy)
 
     def _fit_map(self, strategy: str) -> None:
-        of = self.of
-        hashes = {}
+        of, config = self.of, self.of.run.config
+        hashes: dict[Pair, str] = {}
         for pair in of.pairs:
             ends = [of.members[key].identity for key in pair]
-            hashes[pair] = hash_of(
-                stage=strategy, ends=ends, fitted_on=self.identity, scale=of.run.config.scale
-            )
-        names = {pair: matching_name(*pair, strategy, of.slug) for pair in of.pairs}
-        for pair, name in names.items():
-            call_for(of.held, name, hashes[pair])
-        missing = [
-            pair for pair, name in names.items() if not of.held.is_finished(name, hashes[pair])
-        ]
-        if not missing:
-            return
-        _, maps = self._fit(missing, strategies=[strategy])
+            inputs = hash_of(stage=strategy, ends=ends, fitted_on=self.identity, scale=config.scale)
+            name = matching_name(*pair, strategy, of.slug)
+            call_for(of.held, name, inputs)
+            if not of.held.is_finished(name, inputs):
+                hashes[pair] = inputs
+        _, maps = self._fit(list(hashes), strategies=[strategy]) if hashes else ({}, {})
         for (pair, _), correspondence in maps.items():
-            a, b = (of.members[key].folded(of.run.config.scale) for key in pair)
-            parts = of.run.config.parts
-            matching = measure(a, b, correspondence, parts=parts, strategy=strategy)
-            partners = []
+            a, b = (of.members[key].folded(config.scale) for key in pair)
+            matching = measure(a, b, correspondence, parts=config.parts, strategy=strategy)
+            partners = None
             if matcher(strategy).several:
                 name = correspondence_name(*pair, strategy, of.slug)
                 call_for(of.held, name, hashes[pair])
                 of.held.keep(name, encode_correspondence(matching), hashes[pair])
-                partners = [of.held.kept(name)]
-            details = details_of(matching, *(file.sha256 for file in partners))
-            data = MATCHINGS.encode(matching_columns(matching), details)
-            of.held.keep(names[pair], data, hashes[pair], partners)
+                partners = of.held.kept(name)
+            name, data = (
+                matching_name(*pair, strategy, of.slug),
+                encode_matching(matching, {}, partners),
+            )
+            of.held.keep(name, data, hashes[pair], [partners] if partners else [])
 
     def _fit(
         self, pairs: Sequence[Pair], *, ridge: bool = False, strategies: Sequence[str] = ()
@@ -137,13 +150,35 @@ class Fitting:
 UNFINISHED = "evaluation/unfinished"
 
 
+@dataclass(frozen=True)
+class Unit:
+    """One output: the sums of a corpus's documents under a strategy or intervention."""
+
+    pair: Pair
+    strategy: str
+    parts: str
+    """Slug; '' if there are none."""
+    name: str
+    inputs: str
+    """sha256 of what decides it."""
+    matching: KeptFile | None = None
+    """The matching that it applies."""
+    draws: int = 1
+    seed: int = 0
+
+    @property
+    def counts_joint(self) -> bool:
+        """Whether joint activations are counted: once for each map of features."""
+        return not is_refolded(self.strategy) and not self.strategy.startswith("quantile")
+
+
 class CorpusEvaluation:
     """A run measured on one corpus; `ablate`: whether feature pairs are ablated on it."""
 
     def __init__(self, of: EvaluatedRun, corpus: Corpus, fitting: Fitting, ablate: bool) -> None:
         self.of, self.corpus, self.fitting = of, corpus, fitting
         self.ablate = ablate and bool(of.config.causal_pairs)
-        self.slug = evaluated_run.corpus_slug(corpus.name)
+        self.slug = corpus_slug(corpus.name)
         self.matchings: Matchings = of.matchings()
         self.base: dict[str, Any] = {
             "model": of.model.identity,
@@ -154,28 +189,53 @@ class CorpusEvaluation:
 
     def run(self) -> None:
         of, slug = self.of, self.slug
-        units = evaluated_run.units_of(
-            of.config, slug, self.base, self.fitting.identity, of.members, of.pairs,
-            self.matchings, of.slug, of.run.config.scale,
-        )  # fmt: skip
+        units = [unit for pair in of.pairs for unit in self._units(pair)]
         missing = [unit for unit in units if not of.held.is_finished(unit.name, unit.inputs)]
-        about_documents = {
-            evaluated_run.documents_name(slug): hash_of(stage="documents", base=self.base),
-            **{
-                evaluated_run.stream_name(slug, key): hash_of(
-                    stage="stream", base=self.base, sae=of.members[key].identity
-                )
-                for key in of.keys
-            },
-        }
-        whole = all(of.held.is_finished(name, sha) for name, sha in about_documents.items())
-        if missing or not whole:
-            name = evaluated_run.documents_name(slug)
-            base_loss = not of.held.is_finished(name, about_documents[name])
-            found = self._collect(missing, base_loss)
-            self._keep_sums(found, about_documents, missing)
+        hashes = {documents_name(slug): hash_of(stage="documents", base=self.base)}
+        for key, member in zip(of.keys, of.used, strict=True):
+            inputs = hash_of(stage="stream", base=self.base, sae=member.identity)
+            hashes[stream_name(slug, key)] = inputs
+        absent = [name for name, sha in hashes.items() if not of.held.is_finished(name, sha)]
+        if missing or absent:
+            found = self._collect(missing, base_loss=documents_name(slug) in absent)
+            self._keep_sums(found, hashes, missing)
         done = [unit for unit in units if of.held.is_finished(unit.name, unit.inputs)]
         self._measure(done, self._ablate() if self.ablate else [])
+
+    def _units(self, pair: Pair) -> list[Unit]:
+        """Every output of a pair."""
+        of, config = self.of, self.of.config
+        a, b = (of.members[key] for key in pair)
+        ends = {"a": a.identity, "b": b.identity, "scale": of.run.config.scale}
+        found: list[Unit] = []
+
+        def add(strategy: str, parts: str, kept: KeptFile | None = None, **more: Any) -> None:
+            decides = {"base": self.base, **ends, "strategy": strategy, "parts": parts, **more}
+            decides |= {} if kept is None else {"matching": kept.sha256}
+            drawn = {name: more[name] for name in ("draws", "seed") if name in more}
+            name = condition_name(self.slug, strategy, parts, *pair)
+            inputs = hash_of(stage="condition", **decides)
+            found.append(Unit(pair, strategy, parts, name, inputs, kept, **drawn))
+
+        for intervention in INTERVENTIONS:
+            if a.entry.layer != b.entry.layer or intervention == "reconstruct_current":
+                add(intervention, "")
+        mine = [
+            (*which, kept) for (of_pair, *which), kept in self.matchings.items() if of_pair == pair
+        ]
+        for strategy, parts, kept in mine:
+            if not matcher(strategy).seeded:
+                add(strategy, parts, kept, losses=parts == of.slug)
+                if matcher(strategy).raw:
+                    add(refolded(strategy), parts, kept)
+        for strategy, _, _ in mine:
+            if matcher(strategy).seeded:
+                add(strategy, of.slug, draws=config.random_draws, seed=config.seed)
+        if config.takes(RIDGE):
+            add(RIDGE, "", fitted_on=self.fitting.identity)
+        for q in config.quantiles:
+            add(f"quantile({q:g})", of.slug, self.matchings[pair, MAIN, of.slug], q=q)
+        return found
 
     def _documents(self) -> Documents:
         config = self.of.config
@@ -222,7 +282,7 @@ class CorpusEvaluation:
     def _conditions(self, missing: Sequence[Unit]) -> dict[Pair, list[Condition]]:
         """What is applied to each pair for the missing outputs."""
         of, config = self.of, self.of.config
-        wanted = {unit.key for unit in missing}
+        wanted = {(unit.pair, unit.strategy, unit.parts) for unit in missing}
         ridges = self.fitting.ridges([unit.pair for unit in missing if unit.strategy == RIDGE])
         conditions: dict[Pair, list[Condition]] = {}
         for pair in of.pairs:
@@ -271,35 +331,28 @@ class CorpusEvaluation:
                 found.append(part)
         return found
 
-    def _keep_sums(
-        self, found: Collected, about_documents: dict[str, str], missing: Sequence[Unit]
-    ) -> None:
+    def _keep_sums(self, found: Collected, hashes: dict[str, str], missing: Sequence[Unit]) -> None:
         held = self.of.held
-        name = evaluated_run.documents_name(self.slug)
-        if not held.is_finished(name, about_documents[name]):
-            data = evaluation.encode_documents(found.documents)
-            held.keep(name, data, about_documents[name])
+        name = documents_name(self.slug)
+        if not held.is_finished(name, hashes[name]):
+            held.keep(name, stages.encode(DOCUMENTS, found.documents), hashes[name])
         for key, rows in found.layers.items():
-            name = evaluated_run.stream_name(self.slug, key)
-            held.keep(name, evaluation.encode_stream(rows), about_documents[name])
-        units = {unit.key: unit for unit in missing}
-        for pair, conditions in found.conditions.items():
-            for strategy, parts in dict.fromkeys(
-                (condition.strategy, condition.parts) for condition, _ in conditions
-            ):
-                unit = units[pair, strategy, parts]
-                draws = [
-                    (condition, rows)
-                    for condition, rows in conditions
-                    if (condition.strategy, condition.parts) == (strategy, parts)
-                ]
+            name = stream_name(self.slug, key)
+            held.keep(name, stages.encode(STREAMS, rows), hashes[name])
+        for unit in missing:
+            draws = [
+                (condition, rows)
+                for condition, rows in found.conditions[unit.pair]
+                if (condition.strategy, condition.parts) == (unit.strategy, unit.parts)
+            ]
+            if draws:
                 depends = [unit.matching] if unit.matching is not None else []
-                held.keep(unit.name, evaluation.encode_conditions(draws), unit.inputs, depends)
+                held.keep(unit.name, stages.encode_conditions(draws), unit.inputs, depends)
         for path in held.file(UNFINISHED).glob("*.npz"):
             files.remove(path)
 
-    def _ablate(self) -> list[tuple[Pair, str]]:
-        """Step 3: files of the pairs' agreements."""
+    def _ablate(self) -> list[str]:
+        """Step 4: files of the pairs' agreements."""
         of, config = self.of, self.of.config
         found = []
         for pair in of.pairs:
@@ -308,14 +361,14 @@ class CorpusEvaluation:
                 for (a_b, strategy, parts), kept in self.matchings.items()
                 if a_b == pair and parts == of.slug
             }
-            name = evaluated_run.causal_name(self.slug, pair)
+            name = causal_name(self.slug, *pair)
             inputs = hash_of(
                 stage="causal", base=self.base, pairs=config.causal_pairs,
                 tokens=config.causal_tokens, seed=config.seed,
                 matchings={s: kept.sha256 for s, kept in mine.items()},
                 saes=[of.members[key].identity for key in pair],
             )  # fmt: skip
-            found.append((pair, name))
+            found.append(name)
             if of.held.is_finished(name, inputs):
                 continue
             of.tell(f"ablating {config.causal_pairs} feature pairs of {pair[0]}--{pair[1]}")
@@ -326,74 +379,54 @@ class CorpusEvaluation:
                 of.model.saes[pair[0]].sae,
                 of.model.saes[pair[1]].sae,
                 {strategy: one.permutation for strategy, one in kept.items()},
-                sample(
-                    kept[MAIN],
-                    same_features(kept.values()),
-                    config.causal_pairs,
-                    config.seed,
-                ),
+                sample(kept[MAIN], same_features(kept.values()), config.causal_pairs, config.seed),
                 config.causal_tokens,
             )
-            of.held.keep(name, evaluation.encode_causal(agreements), inputs, list(mine.values()))
+            data = CAUSAL.encode_objects(agreements)
+            of.held.keep(name, data, inputs, list(mine.values()))
         return found
 
-    def _measure(self, units: Sequence[Unit], causal: Sequence[tuple[Pair, str]]) -> None:
-        """Step 4."""
+    def _measure(self, units: Sequence[Unit], causal: Sequence[str]) -> None:
+        """Step 5."""
         of, config = self.of, self.of.config
-        conditions = tuple(
-            evaluation.ConditionFile(
-                unit.pair,
-                unit.strategy,
-                unit.parts,
-                unit.name,
-                unit.matching.name if unit.matching is not None and unit.counts_joint else None,
-                unit.draws,
-                unit.seed,
-            )
+        conditions = [
+            stages.Measured(*unit.pair, unit.strategy, unit.parts, unit.draws, unit.seed)
             for unit in units
-        )
-        about = {
+        ]
+        task = {
             "corpus": self.corpus.name,
-            "origin": self.corpus.origin,
-            "model": self.base["model"],
-            "documents": config.documents,
-            "tokens": config.tokens,
+            "conditions": conditions,
+            "parts": of.slug,
             "seed": config.seed,
-            "texts": self.corpus.sha256,
-            "pairs": [list(pair) for pair in of.pairs],
-            "notes": list(self._notes_kept()),
+            "about": {
+                "corpus": self.corpus.name,
+                "origin": self.corpus.origin,
+                **self.base,
+                "seed": config.seed,
+                "pairs": of.pairs,
+                "notes": self._notes_kept(),
+            },
         }
-        task = evaluation.CorpusTask(
-            self.corpus.name,
-            evaluated_run.documents_name(self.slug),
-            tuple((key, evaluated_run.stream_name(self.slug, key)) for key in of.keys),
-            conditions,
-            tuple(causal),
-            tuple(of.widths.items()),
-            of.slug,
-            config.seed,
-            tuple(about.items()),
-        )
-        reads = dict.fromkeys(
-            [
-                task.documents,
-                *(name for _, name in task.streams),
-                *(condition.name for condition in conditions),
-                *(condition.matching for condition in conditions if condition.matching is not None),
-                *(name for _, name in causal),
-            ]
+        applied = (unit.matching for unit in units if unit.counts_joint)
+        reads = (
+            documents_name(self.slug),
+            *(stream_name(self.slug, key) for key in of.keys),
+            *(unit.name for unit in units),
+            *(matching.name for matching in applied if matching is not None),
+            *causal,
         )
         of.tell(f"{self.corpus.name}: measures and intervals")
-        name = f"{SOURCES}corpus-{self.slug}.parquet"
-        make(of.held, Step(name, evaluation.measure_corpus, task, tuple(reads)))
-        name = pair_source_name(self.slug)
-        make(of.held, Step(name, evaluation.measure_pairs, task, tuple(reads)))
+        for name, stage in (
+            (corpus_measures_name(self.slug), stages.measure_corpus),
+            (pair_source_name(self.slug), stages.measure_pairs),
+        ):
+            make(of.held, Step(name, stage, task, tuple(dict.fromkeys(reads))))
 
     def _notes_kept(self) -> list[str]:
         """This call's notes, or, where it had nothing to find out, those that stand in the table."""
         if self.of.model.was_needed:
             return self.of.notes
-        name = f"{SOURCES}corpus-{self.slug}.parquet"
+        name = corpus_measures_name(self.slug)
         if self.of.held.record(name) is None:
             return self.of.notes
         return cast("list[str]", self.of.held.kept(name).table()[1].get("notes", []))

@@ -10,23 +10,21 @@ An output that is there and was made from the same inputs is not made again; whe
 language model is not loaded.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from saematch.configs.evaluation import EvaluationConfig
 from saematch.errors import UsageError
 from saematch.matching.matchers import MAIN
 from saematch.models import LanguageModel
-from saematch.pipelines.evaluation import evaluated_run
-from saematch.pipelines.evaluation import stages as evaluation
 from saematch.pipelines.evaluation.corpus import CorpusEvaluation, Fitting, read_texts
 from saematch.pipelines.evaluation.evaluated_run import EvaluatedRun
-from saematch.pipelines.matching import stages
-from saematch.pipelines.matching.run import merge_measures
+from saematch.pipelines.evaluation.stages import merge_pairs
+from saematch.pipelines.matching.run import matching_steps, merge_measures
 from saematch.pipelines.suite import forget_loaded
-from saematch.store.build import Progress, Step, make
-from saematch.store.names import PAIR_SOURCES, PAIRS_NAME, matching_name
+from saematch.store.build import Progress, Step, make, silent
+from saematch.store.names import PAIR_SOURCES, PAIRS_NAME, corpus_slug
 from saematch.store.reader import Run, holding_run, open_run
-from saematch.types import parts_slug
 
 
 def evaluate(
@@ -43,32 +41,31 @@ def evaluate(
     matchings, SAEs that changed since, a model that is not theirs, a corpus without text.
     """
     with holding_run(directory) as held:
-        of = EvaluatedRun(held, open_run(directory), config, progress, model)
+        of = EvaluatedRun(held, open_run(directory), config, progress or silent, model)
         _compare_parts(of)
         _measure_corpora(of)
-        _merge(of)
+        make(held, Step(PAIRS_NAME, merge_pairs, {}, tuple(held.current_names(PAIR_SOURCES))))
+        merge_measures(held)
         forget_loaded()
     return open_run(directory)
 
 
 def _compare_parts(of: EvaluatedRun) -> None:
     """The main strategy by single parts."""
-    for other in evaluated_run.other_slugs(of.config, of.slug, of.run.config.parts):
-        for a, b in of.pairs:
-            parts = ((other, 1.0),)
-            assert parts_slug(dict(parts)) == other
-            scale = of.run.config.scale
-            ends = of.members[a], of.members[b]
-            task = stages.MatchingTask(*ends, parts, scale, strategy=MAIN)
-            name = matching_name(a, b, MAIN, other)
+    for a, b in of.pairs:
+        ends = of.members[a], of.members[b]
+        for other in of.other_parts:
             of.tell(f"matching {a}--{b} by {other}")
-            make(of.held, Step(name, stages.match_pair, task))
+            by_part = replace(
+                of.run.config, parts={other: 1.0}, unmatched_cost=None, degenerate="apart"
+            )
+            for step in matching_steps(by_part, *ends, MAIN):
+                make(of.held, step)
 
 
 def _measure_corpora(of: EvaluatedRun) -> None:
     texts = [read_texts(of, name) for name in of.config.corpora]
-    slugs = [evaluated_run.corpus_slug(corpus.name) for corpus, _ in texts]
-    if len(set(slugs)) < len(slugs):
+    if len({corpus_slug(corpus.name) for corpus, _ in texts}) < len(texts):
         raise UsageError(
             f"expected corpora of different names, got {', '.join(of.config.corpora)}; rename a file"
         )
@@ -76,9 +73,3 @@ def _measure_corpora(of: EvaluatedRun) -> None:
     fitting.fit_maps()
     for number, (corpus, _) in enumerate(texts):
         CorpusEvaluation(of, corpus, fitting, ablate=number == 0).run()
-
-
-def _merge(of: EvaluatedRun) -> None:
-    names = tuple(of.held.current_names(PAIR_SOURCES))
-    make(of.held, Step(PAIRS_NAME, evaluation.merge_pairs, evaluation.MergePairsTask(), names))
-    merge_measures(of.held)
