@@ -17,12 +17,11 @@ from saematch.configs.evaluation import EvaluationConfig
 from saematch.errors import InputError, UsageError
 from saematch.models import LanguageModel
 from saematch.pipelines import RunConfig, open_run, run
-from saematch.pipelines.evaluation import corpus as evaluation_corpus
+from saematch.pipelines.evaluation import evaluate as evaluating
 from saematch.pipelines.evaluation import evaluated_run as model_of_run
 from saematch.pipelines.evaluation.evaluate import evaluate
 from saematch.pipelines.evaluation.results import Evaluated
-from saematch.report.all_findings import find, headline
-from saematch.report.findings import findings
+from saematch.report.findings import find, findings, headline
 from saematch.store.schema import (
     CAUSAL,
     CONDITIONS,
@@ -173,7 +172,7 @@ def test_cut_off_between_batches_and_resumed(
 ) -> None:
     directory = matched(suite, tmp_path / "run")
     counted, asked = counting(model)
-    kept = evaluation_corpus.collecting.sums_to_bytes
+    kept = evaluating.collecting.sums_to_bytes
     written = []
 
     def stop_at_third(found):
@@ -182,7 +181,7 @@ def test_cut_off_between_batches_and_resumed(
         written.append(1)
         return kept(found)
 
-    monkeypatch.setattr(evaluation_corpus.collecting, "sums_to_bytes", stop_at_third)
+    monkeypatch.setattr(evaluating.collecting, "sums_to_bytes", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         evaluate(directory, SMALL, model=counted)
     assert asked.count("whole") == 3
@@ -202,7 +201,7 @@ def test_a_batch_that_was_cut_short_is_made_again(
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation_corpus.Collected, "joined", stop)
+    monkeypatch.setattr(evaluating.Collected, "joined", stop)
     with pytest.raises(KeyboardInterrupt):
         evaluate(directory, SMALL, model=model)
     monkeypatch.undo()

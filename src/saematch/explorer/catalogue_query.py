@@ -26,8 +26,18 @@ from saematch.matching.matchers import COSINE, MAIN, is_matcher, matchers
 from saematch.semantics.judges.judge import Label
 from saematch.store.following import RULES
 from saematch.store.names import JUDGEMENTS_NAME, sample_name
-from saematch.store.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PATHS, Table
-from saematch.store.schema_semantics import DESCRIPTIONS, EXAMPLES, FEATURES, JUDGEMENTS, SAMPLE
+from saematch.store.schema import (
+    CANDIDATES,
+    DESCRIPTIONS,
+    EXAMPLES,
+    FEATURES,
+    JUDGEMENTS,
+    MATCHINGS,
+    PAIR_SOURCE,
+    PATHS,
+    SAMPLE,
+    Table,
+)
 
 STEP_COLUMNS = ("partner", "cost", "mse", "cosine", "margin", "matched", "both_live")
 """What is kept of a step under each of them.  `matched`: whether the run has this matching; without it

@@ -31,17 +31,12 @@ from saematch.semantics.descriptions.describing import (
     half_source,
 )
 from saematch.semantics.descriptions.max_activating import HALVES
-from saematch.semantics.neuronpedia.fetching import (
-    EXPORTS,
-    fetch_descriptions,
-    source_of,
-)
+from saematch.semantics.neuronpedia.fetching import EXPORTS, fetch_descriptions, source_of
 from saematch.store.build import Progress, hash_of, silent
 from saematch.store.directory import RunDirectory, sae_file
 from saematch.store.names import descriptions_name, examples_name, features_name
 from saematch.store.reader import Run, holding_run, open_run
-from saematch.store.schema import decode
-from saematch.store.schema_semantics import DESCRIPTIONS, EXAMPLES, FEATURES
+from saematch.store.schema import DESCRIPTIONS, EXAMPLES, FEATURES, decode
 
 
 def names_from_activations(key: str) -> tuple[str, ...]:
@@ -71,7 +66,7 @@ def describe(
         if config.source == NEURONPEDIA:
             describe_from_neuronpedia(describing)
         else:
-            describing.run()
+            describing.from_activations()
         forget_loaded()
     return open_run(directory)
 
@@ -102,7 +97,7 @@ class _Describing(HeldRun):
         """Of all SAEs, described or not: which of them are missing must not decide what is left out."""
         return sorted(sae["layer"] for sae in self.held.manifest["saes"].values())
 
-    def run(self) -> None:
+    def from_activations(self) -> None:
         config = self.config
         if not self.used:
             return
@@ -112,7 +107,7 @@ class _Describing(HeldRun):
             corpora.append(load_corpus(name, config.documents, config.seed, config.offline or None))
             self.note(*corpora[-1].notes)
         base = {
-            "model": self.model.identity,
+            "model": self.model_identity,
             "texts": [corpus.sha256 for corpus in corpora],
             "documents": config.documents,
             "tokens": config.tokens,
@@ -128,7 +123,7 @@ class _Describing(HeldRun):
                 missing[member.key] = inputs
         if not missing:
             return
-        model = self.model.load()
+        model = self.model
         texts = ReadTexts.of(
             [Documents.of(one, model, config.tokens, config.documents) for one in corpora]
         )
@@ -136,7 +131,7 @@ class _Describing(HeldRun):
         described = describe_features(
             model,
             texts,
-            {key: self.model.saes[key].sae for key in missing},
+            {key: self.saes[key].sae for key in missing},
             config.examples,
             config.batch_tokens,
             self.layers,
@@ -161,7 +156,7 @@ class _Describing(HeldRun):
             "texts": texts.documents.texts,
             "tokens": found.statistics.tokens,
             "outlying": found.statistics.massive_tokens,
-            "model": self.model.identity,
+            "model": self.model_identity,
             "notes": self.notes,
             "sae": self.members[key].sha256,
         }
@@ -173,7 +168,7 @@ class _Describing(HeldRun):
         self.held.keep(examples_name(key), EXAMPLES.encode(rows, about), inputs, made_from)
         made_from = [self.held.kept(examples_name(key))]
         for source, some in found.descriptions.items():
-            data = DESCRIPTIONS.encode_objects(some, about)
+            data = DESCRIPTIONS.encode_records(map(vars, some), about)
             self.held.keep(descriptions_name(source, key), data, inputs, made_from)
 
 
@@ -261,7 +256,7 @@ def describe_from_neuronpedia(of: HeldRun) -> None:
             "notes": [*source.notes, *found.notes],
             "sae": member.sha256,
         }
-        data = DESCRIPTIONS.encode_objects(found.descriptions, about)
+        data = DESCRIPTIONS.encode_records(map(vars, found.descriptions), about)
         inputs = hash_of(stage="neuronpedia", sae=member.identity, data=files.sha256(data))
         name = descriptions_name(NEURONPEDIA, key)
         if not held.is_finished(name, inputs):

@@ -6,7 +6,7 @@ journal as they come: after a kill only calls that were under way are made again
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from saematch._io import files
@@ -32,7 +32,7 @@ from saematch.store.directory import RunDirectory
 from saematch.store.judgements import check_some_read
 from saematch.store.names import descriptions_name, examples_name
 from saematch.store.reader import Run, holding_run, open_run
-from saematch.store.schema_semantics import DESCRIPTIONS
+from saematch.store.schema import DESCRIPTIONS
 
 MODEL = "model"
 """The source of these descriptions."""
@@ -163,8 +163,8 @@ def _keep_descriptions(
         }
         tables[MODEL] = [some[at] for at in sorted(some, key=lambda at: at[::-1])]
         for source, descriptions in tables.items():
-            named = (replace(one, source=source) for one in descriptions)
-            data = DESCRIPTIONS.encode_objects(named, {"explainer": explainer, "model": model})
+            named = ({**vars(one), "source": source} for one in descriptions)
+            data = DESCRIPTIONS.encode_records(named, {"explainer": explainer, "model": model})
             inputs = hash_of(stage="explained", data=files.sha256(data))
             held.keep(descriptions_name(source, key), data, inputs, [held.kept(examples_name(key))])
 

@@ -62,8 +62,7 @@ from saematch.store.names import (
     sample_name,
 )
 from saematch.store.reader import Run, holding_run, open_run
-from saematch.store.schema import decode
-from saematch.store.schema_semantics import RESULTS, SAMPLE
+from saematch.store.schema import RESULTS, SAMPLE, decode
 from saematch.text import plural
 
 
@@ -149,11 +148,7 @@ def judge(
 
 
 def draw_sample(
-    held: RunDirectory,
-    run: Run,
-    config: JudgeConfig,
-    calibration: bool,
-    progress: Progress,
+    held: RunDirectory, run: Run, config: JudgeConfig, calibration: bool, progress: Progress
 ) -> set[tuple[str, int]]:
     """The features, by key and number, that an experiment asks about; the directory must be held.
 
@@ -176,11 +171,7 @@ class _Experiment(HeldRun):
         return {}
 
     def ask(
-        self,
-        the_judge: Judge,
-        agree: Callable[[Intent], bool],
-        at_most: int | None,
-        redraw: bool,
+        self, the_judge: Judge, agree: Callable[[Intent], bool], at_most: int | None, redraw: bool
     ) -> None:
         others = [] if redraw else self._other_judges(the_judge)
         if others:
@@ -272,9 +263,9 @@ class _Experiment(HeldRun):
 
     def _sample(self) -> bytes:
         """Step 1."""
-        columns, tables = with_texts(self.run, self.config, self.compared())
+        rows, tables = with_texts(self.run, self.config, self.compared())
         self.drawn_from |= dict.fromkeys(tables)
-        return SAMPLE.encode(columns, {"config": self.config.plain()})
+        return SAMPLE.encode_records(rows, {"config": self.config.plain()})
 
     def _keep_sample(self, data: bytes) -> None:
         name = sample_name(self.config.experiment)
@@ -316,7 +307,7 @@ class _Experiment(HeldRun):
                 "judge": name,
                 "identity": dict(the_judge.identity),
                 "judge_key": key_of(the_judge.identity),
-            },
+            }
         }
         sample = held.kept(sample_name(config.experiment))
         reference = COMPOSITION if config.experiment == "persistence" else MAIN

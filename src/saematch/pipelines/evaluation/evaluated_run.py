@@ -24,6 +24,7 @@ from saematch.store.build import Progress, silent
 from saematch.store.directory import KeptFile, RunDirectory
 from saematch.store.names import matching_name
 from saematch.store.reader import Run
+from saematch.store.tables import pairs_among
 
 
 @dataclass
@@ -65,36 +66,24 @@ class HeldRun:
         """The SAEs that the model is run with, in order of depth."""
         return list(self.members.values())
 
-    @cached_property
-    def model(self) -> "ModelOfRun":
-        return ModelOfRun(self)
-
     def note(self, *notes: str) -> None:
         self.notes += [note for note in notes if note not in self.notes]
 
     def tell(self, what: str) -> None:
         self.progress(0, 1, what)
 
-
-class ModelOfRun:
-    """The model that a run's SAEs read, and those SAEs on its device."""
-
-    def __init__(self, of: HeldRun) -> None:
-        self._of, self._loaded = of, of.given
-        self._on_device: dict[str, FoldedSAE] = {}
-
     @property
-    def name(self) -> str:
+    def model_name(self) -> str:
         """Raises UsageError where neither the settings nor the SAEs name one."""
-        if self._of.given is not None:
-            return self._of.given.name
-        asked = self._of.config.model
+        if self.given is not None:
+            return self.given.name
+        asked = self.config.model
         if asked is not None:
             if asked == EMBEDDED:
                 return SMOLLM2_NAME
             return asked if Path(asked).exists() else hub_name(asked)
-        saes = self._of.held.manifest["saes"]
-        recorded = [saes[member.key]["model_name"] for member in self._of.used]
+        saes = self.held.manifest["saes"]
+        recorded = [saes[member.key]["model_name"] for member in self.used]
         named = {hub_name(name) if name else None for name in recorded}
         if len(named) != 1 or None in named:
             raise UsageError(
@@ -104,46 +93,42 @@ class ModelOfRun:
         return str(named.pop())
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """What of it decides a result."""
-        name = self.name
-        if self._of.given is not None:
-            sha = self._of.given.weights_sha256
+    def model_identity(self) -> dict[str, Any]:
+        """What of the model decides a result."""
+        name = self.model_name
+        if self.given is not None:
+            sha = self.given.weights_sha256
         else:
             embedded = name == SMOLLM2_NAME and embedded_is_here()
             sha = smollm2_weights_sha256() if embedded else None
-        return {"name": name, "weights_sha256": sha, "dtype": self._of.config.dtype}
+        return {"name": name, "weights_sha256": sha, "dtype": self.config.dtype}
 
     @property
-    def was_needed(self) -> bool:
-        return bool(self._on_device)
+    def model_was_needed(self) -> bool:
+        return "_loaded" in vars(self)
+
+    @property
+    def model(self) -> LanguageModel:
+        """The model, checked to be the SAEs' own; loads it the first time."""
+        return self._loaded[0]
 
     @property
     def saes(self) -> Mapping[str, FoldedSAE]:
-        """By key, on the model's device."""
-        self.load()
-        return self._on_device
+        """Those in use by key, on the model's device."""
+        return self._loaded[1]
 
-    def load(self) -> LanguageModel:
-        """The model, checked to be the SAEs' own; loads it the first time."""
-        of, config = self._of, self._of.config
-        if self._loaded is None:
-            of.tell(f"loading {self.name}")
-            self._loaded = load_language_model(
-                self.name, device=config.device, dtype=config.dtype, attention=config.attention
-            )
-        if not self._on_device:
-            found: dict[str, FoldedSAE] = {}
-            for member in of.used:  # one at a time: together they may be larger than memory
-                of.note(*check_belongs(self._loaded, [member.load()], config.any_model))
-                folded = member.folded(of.run.config.scale)
-                found[member.key] = on_device(folded, self._loaded.device)
-            self._on_device = found
-        return self._loaded
-
-
-Matchings = dict[tuple[Pair, str, str], KeptFile]
-"""Matchings to measure, by pair, strategy and slug of parts."""
+    @cached_property
+    def _loaded(self) -> tuple[LanguageModel, Mapping[str, FoldedSAE]]:
+        config, model = self.config, self.given
+        if model is None:
+            self.tell(f"loading {self.model_name}")
+            settings = {name: getattr(config, name) for name in ("device", "dtype", "attention")}
+            model = load_language_model(self.model_name, **settings)
+        found: dict[str, FoldedSAE] = {}
+        for member in self.used:  # one at a time: together they may be larger than memory
+            self.note(*check_belongs(model, [member.load()], config.any_model))
+            found[member.key] = on_device(member.folded(self.run.config.scale), model.device)
+        return model, found
 
 
 class EvaluatedRun(HeldRun):
@@ -152,16 +137,9 @@ class EvaluatedRun(HeldRun):
     @cached_property
     def pairs(self) -> list[Pair]:
         """The pairs to measure: those asked for, or all, adjacent ones first."""
-        there = self.run.pairs
         if self.config.pairs is None:
-            return list(dict.fromkeys((*self.run.adjacent, *there)))
-        wanted: list[Pair] = [(self.run.key(a), self.run.key(b)) for a, b in self.config.pairs]
-        for a, b in wanted:
-            if (a, b) not in there:
-                raise UsageError(
-                    f"expected pairs among {', '.join(f'{x},{y}' for x, y in there)}, got {a},{b}"
-                )
-        return wanted
+            return list(dict.fromkeys((*self.run.adjacent, *self.run.pairs)))
+        return pairs_among(self.run, self.config.pairs)
 
     @property
     def slug(self) -> str:
@@ -188,19 +166,22 @@ class EvaluatedRun(HeldRun):
         parts = self.run.config.parts if self.config.other_parts else ()
         return [part for part in ("decoder", "encoder") if part in parts and part != self.slug]
 
-    def matchings(self) -> Matchings:
-        """What is to be measured; raises InputError where a pair lacks the main matching."""
-        found: Matchings = {}
-        for pair in self.pairs:
-            for strategy in (*self.run.config.strategies, *self.fitted):
-                name = matching_name(*pair, strategy, self.slug)
-                if self.config.takes(strategy) and self.held.record(name) is not None:
-                    found[pair, strategy, self.slug] = self.held.kept(name)
-            if (pair, MAIN, self.slug) not in found:
-                raise InputError(
-                    f"expected the {MAIN} matching of {pair[0]}--{pair[1]} in {self.held.path}, got none; "
-                    "run saematch run again"
-                )
-            for other in self.other_parts:
-                found[pair, MAIN, other] = self.held.kept(matching_name(*pair, MAIN, other))
-        return found
+    def matchings(self, pair: Pair) -> dict[tuple[str, str], KeptFile]:
+        """What is to be measured of a pair, by strategy and slug of parts; raises InputError where it lacks
+        the main matching."""
+        taken = [
+            one for one in (*self.run.config.strategies, *self.fitted) if self.config.takes(one)
+        ]
+        names = {(one, self.slug): matching_name(*pair, one, self.slug) for one in taken}
+        found = {
+            which: self.held.kept(name)
+            for which, name in names.items()
+            if self.held.record(name) is not None
+        }
+        if (MAIN, self.slug) not in found:
+            raise InputError(
+                f"expected the {MAIN} matching of {pair[0]}--{pair[1]} in {self.held.path}, got none; "
+                "run saematch run again"
+            )
+        others = {(MAIN, part): matching_name(*pair, MAIN, part) for part in self.other_parts}
+        return found | {which: self.held.kept(name) for which, name in others.items()}

@@ -2,8 +2,8 @@
 
 import copy
 import zlib
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -61,8 +61,9 @@ class Evaluated:
         ]
 
     @cached_property
-    def _known(self) -> dict[tuple[Pair, str, str], list[dict[str, Values]]]:
-        return {}
+    def _values(self) -> Callable[[Pair, str, str], list[dict[str, Values]]]:
+        """The measures of a pair, strategy and parts on each corpus."""
+        return cache(lambda *condition: [one.values(*condition) for one in self.measures])
 
     def mean(
         self, measure: str, strategy: str, parts: str | None = None, pairs: Sequence[Pair] = ()
@@ -135,12 +136,6 @@ class Evaluated:
                     for strategy, values in agreement_values(some, seed).items():
                         found.setdefault(strategy, []).append(values)
         return {strategy: np.mean(values, axis=0) for strategy, values in found.items()}
-
-    def _values(self, pair: Pair, strategy: str, parts: str) -> list[dict[str, Values]]:
-        key = pair, strategy, parts
-        if key not in self._known:
-            self._known[key] = [one.values(pair, strategy, parts) for one in self.measures]
-        return self._known[key]
 
     def _conditions(self, corpus: str) -> Iterator[Measured]:
         """What a corpus's sums are of, as the names of their files say."""

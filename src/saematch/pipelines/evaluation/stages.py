@@ -23,7 +23,7 @@ from saematch.store.names import (
     matching_name,
     stream_name,
 )
-from saematch.store.schema import CONDITIONS, MEASURE_SOURCE, PAIR_SOURCE, PAIRS, Table
+from saematch.store.schema import CONDITIONS, MEASURE_SOURCE, PAIR_SOURCE, PAIRS
 from saematch.types import RIDGE
 
 
@@ -94,11 +94,6 @@ def merge_pairs(files: Sequence[KeptFile]) -> Output:
     return Output(PAIRS.encode(joined_tables(files)))
 
 
-def encode(table: Table, rows: Sequence[Row]) -> bytes:
-    """A table of sums of documents."""
-    return table.encode({name: [row[name] for row in rows] for name in table.names})
-
-
 def encode_conditions(draws: Sequence[tuple[Condition, Sequence[Row]]]) -> bytes:
     """The sums of one strategy, all its draws."""
     nothing = np.zeros(0, dtype=np.int32)
@@ -107,7 +102,7 @@ def encode_conditions(draws: Sequence[tuple[Condition, Sequence[Row]]]) -> bytes
         for condition, some in draws
         for row in some
     ]
-    return encode(CONDITIONS, rows)
+    return CONDITIONS.encode_records(rows)
 
 
 def rows_of(file: KeptFile) -> list[Row]:

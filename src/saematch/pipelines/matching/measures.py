@@ -1,4 +1,4 @@
-"""A matching's metadata, and the measures of a pair's matchings."""
+"""The measures of a pair's matchings."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,6 @@ from saematch.matching.matched import Matching, same_features
 from saematch.matching.matchers import is_matcher, matcher
 from saematch.sae import FoldedSAE
 from saematch.stats import spread
-from saematch.store.matchings import SHA256
 from saematch.store.schema import WEIGHT_MEASURES
 from saematch.types import RANDOM_DRAWS, Interval
 
@@ -63,48 +62,9 @@ def measures_of(found: Matching, features: np.ndarray) -> dict[str, Interval]:
     values |= {name: float(summary[name]) for name in COUNTS}
     if found.gap is not None:
         values |= {"gap": found.gap, "slack": found.slack, "certain_share": summary["certain"]}
-    return {name: Interval(_number(value)) for name, value in values.items()}
-
-
-def details_of(found: Matching, correspondence: str | None = None) -> dict[str, Any]:
-    """The metadata of a matching's table (docs/run-directory.md).
-
-    `correspondence`: the sha256 of the table with all partners.
-    """
-    proof, rest = found.assignment, found.without_degenerate
-    status = found.b.status
     return {
-        "a": found.a.key,
-        "b": found.b.key,
-        "layer_a": found.a.layer,
-        "layer_b": found.b.layer,
-        "d_a": found.a.d_sae,
-        "d_b": found.b.d_sae,
-        "d_model": found.d_model,
-        "strategy": found.strategy,
-        **({} if correspondence is None else {SHA256: correspondence}),
-        "parts": dict(found.parts),
-        "scale": found.scale,
-        "shares": found.shares,
-        "notes": list(found.notes),
-        "unmatched_cost": None
-        if found.unmatched_cost is None
-        else np.asarray(found.unmatched_cost).tolist(),
-        "degenerate": found.degenerate,
-        "not_live_b": {
-            kind: np.flatnonzero(status == kind).tolist() for kind in ("dead", "degenerate")
-        },
-        "proof": None
-        if proof is None
-        else {
-            "gap": _number(found.gap),
-            "primal": proof.primal,
-            "dual": _number(proof.dual),
-            "slack": _number(proof.slack),
-            "solver": proof.solver,
-            "gap_without_degenerate": rest and _number(rest.gap),
-            "slack_without_degenerate": rest and _number(rest.slack),
-        },
+        name: Interval(math.nan if value is None else float(value))
+        for name, value in values.items()
     }
 
 
@@ -132,7 +92,3 @@ def measure_records(rows: Mapping[str, Mapping[str, Interval]]) -> list[dict[str
 def mean_of(values: np.ndarray, chosen: np.ndarray) -> float:
     """Mean of the chosen values; NaN where none are."""
     return float(values[chosen].mean()) if chosen.any() else math.nan
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

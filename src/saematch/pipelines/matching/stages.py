@@ -38,23 +38,18 @@ from saematch.matching.matched import Matching
 from saematch.matching.matchers import MAIN
 from saematch.matching.paths import chain
 from saematch.matching.strategies import factors
-from saematch.pipelines.matching.measures import (
-    compared_measures,
-    details_of,
-    mean_of,
-    measure_rows,
-)
+from saematch.pipelines.matching.measures import compared_measures, mean_of, measure_rows
 from saematch.pipelines.suite import Member
 from saematch.sae import FoldedSAE
 from saematch.store.build import Output, stage
 from saematch.store.directory import KeptFile
 from saematch.store.matchings import (
     encode_correspondence,
+    encode_matching,
     kept_correspondence,
     kept_matching,
-    matching_columns,
 )
-from saematch.store.schema import CANDIDATES, COMPARED, MATCHINGS, MEASURE_SOURCE, MEASURES, PATHS
+from saematch.store.schema import CANDIDATES, COMPARED, MEASURE_SOURCE, MEASURES, PATHS
 from saematch.types import Interval, parts_slug
 
 ROWS_PER_BLOCK = 512
@@ -146,14 +141,6 @@ Parts = Mapping[str, float]
 
 def _folded(a: Member, b: Member, scale: str | None) -> tuple[FoldedSAE, FoldedSAE]:
     return a.folded(scale), b.folded(scale)
-
-
-def encode_matching(
-    found: Matching, details: Mapping[str, Any] = {}, partners: KeptFile | None = None
-) -> bytes:
-    """The table of a matching, with its proof as its details; `partners`: the table of all its partners."""
-    about = details_of(found, *(() if partners is None else (partners.sha256,)))
-    return MATCHINGS.encode(matching_columns(found), {**about, **details})
 
 
 @stage("match_pair")
