@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from saematch.matching.matchers import COSINE, FOLDED, UNFOLDED
-from saematch.store.schema_semantics import (
+from saematch.store.schema import (
     DESCRIPTIONS,
     EXAMPLES,
     FEATURES,

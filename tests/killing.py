@@ -86,7 +86,7 @@ class Memory:
         self.executed: list[str] = []
 
     def __call__(self, stage, task: Any, read: Sequence[KeptFile]) -> Output:
-        key = (stage.__name__, task, tuple((file.name, file.sha256) for file in read))
+        key = (stage.__name__, repr(task), tuple((file.name, file.sha256) for file in read))
         if key not in self.outputs:
             self.outputs[key] = stage(task, read)
         self.executed.append(stage.__name__)

@@ -311,11 +311,11 @@ def test_findings_writes_the_same_file_with_json_and_without(
     from types import SimpleNamespace
 
     import saematch.cli.display.evaluation
-    import saematch.report.all_findings
+    import saematch.report.findings
     from saematch import cli
 
     monkeypatch.setattr(
-        saematch.report.all_findings,
+        saematch.report.findings,
         "find",
         lambda *_: SimpleNamespace(main=None, lines=[], findings=[]),
     )

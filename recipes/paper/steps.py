@@ -31,7 +31,7 @@ from saematch.pipelines.describe import NEURONPEDIA, describe
 from saematch.pipelines.evaluation.evaluate import evaluate
 from saematch.pipelines.judge import judge
 from saematch.rendering import Drawn, draw_figures, write_report
-from saematch.report.all_findings import Found, find
+from saematch.report.findings import Found, find
 from saematch.semantics.chat.chat import Chat
 from saematch.semantics.chat.endpoint import OPENAI
 from saematch.semantics.chat.spending import Prices

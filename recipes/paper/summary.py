@@ -7,7 +7,7 @@ from paper.settings import PlannedRun, Recipe, Settings
 from saematch._io import files
 from saematch.cli.display.evaluation import findings_text
 from saematch.rendering import Drawn
-from saematch.report.all_findings import Found
+from saematch.report.findings import Found
 
 NAME = "summary.md"
 

@@ -10,18 +10,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from saematch._io import files
 from saematch.errors import InputError, SaematchError
 from saematch.matching.matchers import matchers
 from saematch.report.page import render_report
-from saematch.store.build import Progress, code_of
+from saematch.store.build import Progress, code_of, hash_of, silent
 from saematch.store.directory import KeptFile, RunDirectory
 from saematch.store.manifest import made_with
 from saematch.store.names import FIGURES, REPORT_NAME
 from saematch.store.reader import Run, holding_run, open_run
-from saematch.store.schema import canonical_json
 
 if TYPE_CHECKING:
     from saematch.figures.paper import PaperFigure
@@ -30,7 +29,15 @@ if TYPE_CHECKING:
 def write_report(directory: str | Path) -> bool:
     """Render `report.html` from everything else that is finished; whether it was made again."""
     with holding_run(directory) as held:
-        return _write(held)
+        reads = _tables(held)
+        inputs = hash_of(
+            code=report_code(), notes=held.manifest["notes"], packages=made_with(held.manifest),
+            **_shown(held, reads),
+        )  # fmt: skip
+        if held.is_finished(REPORT_NAME, inputs):
+            return False
+        held.keep(REPORT_NAME, render_report(open_run(held.path)).encode(), inputs, reads)
+        return True
 
 
 @contextmanager
@@ -45,25 +52,6 @@ def reported(directory: str | Path) -> Iterator[None]:
     write_report(directory)
 
 
-def _write(held: RunDirectory) -> bool:
-    reads = _tables(held)
-    decides = {
-        "code": report_code(),
-        "looks": _looks(),
-        "config": held.manifest["config"],
-        "saes": held.manifest["saes"],
-        "notes": held.manifest["notes"],
-        "packages": made_with(held.manifest),
-        "reads": [[file.name, file.sha256] for file in reads],
-    }
-    inputs = files.sha256(canonical_json(decides).encode())
-    if held.is_finished(REPORT_NAME, inputs):
-        return False
-    text = render_report(open_run(held.path))
-    held.keep(REPORT_NAME, text.encode(), inputs, reads)
-    return True
-
-
 def report_code() -> list[str]:
     """sha256 of the files that make the page: a page of another version is rendered again."""
     return code_of("report/*.*", "pipelines/evaluation/summary.py", *_FIGURES_CODE)
@@ -73,9 +61,15 @@ _FIGURES_CODE = ("figures/*.py", "store/following.py")
 """What draws figures, those of the report among them, and what they say of steps."""
 
 
-def _looks() -> list[list[object]]:
-    """How each strategy is named and drawn: its matcher says that, which need not be one of ours."""
-    return [[one.name, one.label, one.color, one.marker, one.dashes] for one in matchers()]
+def _shown(held: RunDirectory, reads: Sequence[KeptFile]) -> dict[str, Any]:
+    """What decides the page and the figures, but for their code."""
+    return {
+        # How each strategy is named and drawn: its matcher says that, which need not be one of ours.
+        "looks": [[one.name, one.label, one.color, one.marker, one.dashes] for one in matchers()],
+        "config": held.manifest["config"],
+        "saes": held.manifest["saes"],
+        "reads": [[file.name, file.sha256] for file in reads],
+    }
 
 
 FORMATS = ("svg", "png")
@@ -109,23 +103,18 @@ def draw_figures(
     """
     from saematch.figures.paper import chosen_figures
 
-    chosen = chosen_figures(wanted)
-    open_run(directory)  # before a folder without a run is held, and so made one
+    chosen, tell = chosen_figures(wanted), progress or silent
     with holding_run(directory) as held:
-        run = open_run(directory)
-        reads = _tables(held)
+        run, reads = open_run(directory), _tables(held)
         found = []
         for number, figure in enumerate(chosen):
-            if progress is not None:
-                progress(number, len(chosen), figure.name)
+            tell(number, len(chosen), figure.name)
             found.append(_keep(held, run, figure, reads))
     if not any(one.files for one in found):
-        wrong = next((one.altered for one in found if one.altered), "")
-        if wrong:
-            raise InputError(wrong)
         first = found[0]
         raise InputError(
-            f"expected {first.needed} in {directory} to draw {first.name}, got none; try: {first.command}"
+            next((one.altered for one in found if one.altered), "")
+            or f"expected {first.needed} in {directory} to draw {first.name}, got none; try: {first.command}"
         )
     return found
 
@@ -140,18 +129,27 @@ def _tables(held: RunDirectory) -> list[KeptFile]:
 
 
 def _keep(held: RunDirectory, run: Run, figure: "PaperFigure", reads: Sequence[KeptFile]) -> Drawn:
+    import matplotlib
+
     from saematch.figures.data import NotInRunError
     from saematch.figures.style import to_png, to_svg
 
     names = tuple(f"{FIGURES}{figure.name}.{kind}" for kind in FORMATS)
-    inputs = _inputs(held, figure.name, reads)
+    inputs = hash_of(
+        figure=figure.name, code=code_of(*_FIGURES_CODE), matplotlib=matplotlib.__version__,
+        **_shown(held, reads),
+    )  # fmt: skip
     said = figure.numbers, figure.name, figure.shows
     try:
         if all(held.is_finished(name, inputs) for name in names):
             return Drawn(*said, names)
         drawn = figure.draw(run)
     except NotInRunError as error:
-        _take_away(held, names)
+        outputs = held.manifest["outputs"]
+        held.update(outputs={name: one for name, one in outputs.items() if name not in names})
+        for path in map(held.file, names):
+            if path.exists():
+                files.remove(path)
         return Drawn(*said, (), error.needed, error.command)
     except InputError as error:
         return Drawn(*said, (), altered=str(error))
@@ -159,27 +157,3 @@ def _keep(held: RunDirectory, run: Run, figure: "PaperFigure", reads: Sequence[K
         # Which tables they were is in `inputs`; named for every file they would swell the manifest.
         held.keep(name, data, inputs)
     return Drawn(*said, names)
-
-
-def _take_away(held: RunDirectory, names: Sequence[str]) -> None:
-    outputs = held.manifest["outputs"]
-    held.update(outputs={name: kept for name, kept in outputs.items() if name not in names})
-    for name in names:
-        if held.file(name).exists():
-            files.remove(held.file(name))
-
-
-def _inputs(held: RunDirectory, name: str, reads: Sequence[KeptFile]) -> str:
-    """sha256 of everything that decides a figure."""
-    import matplotlib
-
-    decides = {
-        "figure": name,
-        "code": code_of(*_FIGURES_CODE),
-        "looks": _looks(),
-        "matplotlib": matplotlib.__version__,
-        "config": held.manifest["config"],
-        "saes": held.manifest["saes"],
-        "reads": [[file.name, file.sha256] for file in reads],
-    }
-    return files.sha256(canonical_json(decides).encode())

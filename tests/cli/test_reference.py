@@ -7,8 +7,7 @@ import pytest
 import typer
 
 from saematch.cli import app, reference
-from saematch.store.schema import TABLES
-from saematch.store.schema_semantics import SEMANTIC_TABLES
+from saematch.store.schema import SEMANTIC_TABLES, TABLES
 
 FOLDER = Path(__file__).parents[2] / reference.FOLDER
 GROUP: Any = typer.main.get_command(app)

@@ -19,8 +19,7 @@ from saematch.pipelines import RunConfig, open_run
 from saematch.pipelines import run as run_suite
 from saematch.pipelines.exporting import export
 from saematch.store.manifest import encode_manifest
-from saematch.store.schema import decode
-from saematch.store.schema_semantics import DESCRIPTIONS
+from saematch.store.schema import DESCRIPTIONS, decode
 from saematch.text import clean, records, to_json
 
 NASTY = [

@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 
 from saematch._io import files
 from saematch.store.manifest import decode_manifest, encode_manifest
-from saematch.store.schema import decode
-from saematch.store.schema_semantics import DESCRIPTIONS, EXAMPLES, FEATURES
+from saematch.store.schema import DESCRIPTIONS, EXAMPLES, FEATURES, decode
 
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 

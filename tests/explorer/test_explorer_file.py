@@ -12,8 +12,7 @@ from playwright.sync_api import Browser, expect
 
 from saematch.explorer.explorer import Explorer
 from saematch.explorer.one_file import bundled, export_page
-from saematch.store.schema import decode
-from saematch.store.schema_semantics import DESCRIPTIONS
+from saematch.store.schema import DESCRIPTIONS, decode
 
 
 def test_an_exported_file_opens_without_a_server(

@@ -17,8 +17,7 @@ from synthetic_meanings import JUDGE, UNABLE
 from saematch.explorer.explorer import Explorer
 from saematch.store.following import StepWarning, followed_steps
 from saematch.store.reader import open_run
-from saematch.store.schema import decode
-from saematch.store.schema_semantics import RESULTS
+from saematch.store.schema import RESULTS, decode
 
 Ask = Callable[..., dict[str, Any]]
 

@@ -62,30 +62,27 @@ def test_fifty_clients_are_all_answered(tmp_path: Path, monkeypatch: pytest.Monk
     assert set(said) == {(200, "")}, said
 
 
-def test_memory_that_another_query_has_is_waited_for(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_that_another_query_has_is_waited_for() -> None:
     """A query that fits alone is answered, however many others run; one that never fits is told so."""
-    running, alone = [], []
-    real = database._execute_now
+    running = []
 
-    def short_of_memory(sql: str, parameters: databases.Parameters):
-        running.append(sql)
-        try:
-            time.sleep(0.02)
-            if len(running) > 1 or "never" in sql:
-                raise OutOfMemoryError("no memory")
-            alone.append(sql)
-            return real(sql, parameters)
-        finally:
-            running.remove(sql)
+    class ShortOfMemory(Database):
+        def execute_now(self, sql: str, parameters: databases.Parameters):
+            running.append(sql)
+            try:
+                time.sleep(0.02)
+                if len(running) > 1 or "never" in sql:
+                    raise OutOfMemoryError("no memory")
+                return super().execute_now(sql, parameters)
+            finally:
+                running.remove(sql)
 
-    monkeypatch.setattr(database, "_execute_now", short_of_memory)
-    with ThreadPoolExecutor(20) as pool:
-        found = list(pool.map(lambda n: database.rows(f"SELECT {n} AS n"), range(60)))
-    assert found == [[{"n": n}] for n in range(60)]
-    with pytest.raises(OutOfMemoryError):
-        database.rows("SELECT 1 AS never")
+    with contextlib.closing(ShortOfMemory()) as database:
+        with ThreadPoolExecutor(20) as pool:
+            found = list(pool.map(lambda n: database.rows(f"SELECT {n} AS n"), range(60)))
+        assert found == [[{"n": n}] for n in range(60)]
+        with pytest.raises(OutOfMemoryError):
+            database.rows("SELECT 1 AS never")
 
 
 def test_a_question_that_takes_too_long_is_stopped(database: Database) -> None:

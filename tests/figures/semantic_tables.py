@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from saematch.pipelines import RunDirectory, open_run
-from saematch.store.schema import Table
-from saematch.store.schema_semantics import DESCRIPTIONS, FEATURES, JUDGEMENTS, RESULTS, SAMPLE
+from saematch.store.schema import DESCRIPTIONS, FEATURES, JUDGEMENTS, RESULTS, SAMPLE, Table
 
 TEXTS = (
     "names of cities and the countries they lie in",

@@ -25,7 +25,7 @@ from saematch.figures.sorted_pairs import sorted_pairs
 from saematch.figures.style import LABEL_FILLS, draw_strategies, new_figure, strategy_lines
 from saematch.pipelines import Run, RunConfig, open_run
 from saematch.store.directory import RunDirectory
-from saematch.store.schema_semantics import RESULTS
+from saematch.store.schema import RESULTS
 
 CORPORA = ("code", "web")
 """In the order of their panels."""

@@ -43,7 +43,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
     monkeypatch.setattr(huggingface_hub, "model_info", model_info)
     monkeypatch.setattr("saematch.loading.hub.hub_is_reachable", lambda: True)
-    monkeypatch.setattr("saematch.loading.hub._check_served", lambda *_: None)
+    served = SimpleNamespace(head=lambda *_, **__: _response(200))
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: served)
     for kept in (list_files, _asked):
         kept.cache_clear()
     yield root

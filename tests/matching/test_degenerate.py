@@ -238,11 +238,11 @@ def test_candidates_are_the_nearest_live_features(seed: int, d_a: int, d_b: int)
     costs = costs_of(a, b)
     count = min(5, len(live))
     for i in range(d_a):
-        mine = found.candidate[found.feature == i]
+        mine = found["candidate"][found["feature"] == i]
         assert len(set(mine.tolist())) == count
         assert np.isin(mine, live).all()
         np.testing.assert_allclose(costs[i, mine], np.sort(costs[i, live])[:count], rtol=1e-12)
-        assert found.rank[found.feature == i].tolist() == list(range(1, count + 1))
+        assert found["rank"][found["feature"] == i].tolist() == list(range(1, count + 1))
 
 
 def campaign_case(seed: int) -> str | None:

@@ -10,11 +10,9 @@ from scipy.optimize import linear_sum_assignment
 from saematch import UsageError, chain, match, match_pairs, price_curve, verify_matching
 from saematch._io.files import sha256
 from saematch.matching.strategies import random_pair_costs
-from saematch.pipelines.matching.measures import details_of
 from saematch.sae import fold_thresholds
 from saematch.store.directory import KeptFile
-from saematch.store.matchings import kept_matching, matching_columns
-from saematch.store.schema import MATCHINGS
+from saematch.store.matchings import encode_matching, kept_matching
 from saematch.types import PARTS, part_weights
 
 A, B, C = (make_sae(14, 5, seed, layer=seed) for seed in range(3))
@@ -57,7 +55,7 @@ def test_the_total_is_least_with_its_prices(a, b, price: float) -> None:
 def test_a_price_for_each_feature(tmp_path: Path) -> None:
     prices = np.linspace(0, 40, A.d_sae)
     found = match(A, B, unmatched_cost=prices)
-    data = MATCHINGS.encode(matching_columns(found), details_of(found))
+    data = encode_matching(found)
     path = tmp_path / "kept.parquet"
     path.write_bytes(data)
     kept = kept_matching(KeptFile(path.name, path, sha256(data)))

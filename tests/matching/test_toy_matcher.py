@@ -42,7 +42,7 @@ from saematch.pipelines.describe import describe
 from saematch.pipelines.evaluation.evaluate import evaluate
 from saematch.pipelines.judge import judge
 from saematch.rendering import draw_figures, write_report
-from saematch.report.all_findings import find
+from saematch.report.findings import find
 from saematch.sae import FoldedSAE
 from saematch.semantics.judges.judge import Judgement, Keep, Label, Outcome, Question
 from saematch.store.judge_results import labelled_sample

@@ -15,15 +15,13 @@ from tiny_suites import write_suite
 from saematch.cli.display.evaluation import findings_text
 from saematch.configs.evaluation import EvaluationConfig
 from saematch.errors import InputError, UsageError
-from saematch.evaluation import collecting
 from saematch.models import LanguageModel
 from saematch.pipelines import RunConfig, open_run, run
-from saematch.pipelines.evaluation import corpus as evaluation_corpus
+from saematch.pipelines.evaluation import evaluate as evaluating
 from saematch.pipelines.evaluation import evaluated_run as model_of_run
 from saematch.pipelines.evaluation.evaluate import evaluate
 from saematch.pipelines.evaluation.results import Evaluated
-from saematch.report.all_findings import find, headline
-from saematch.report.findings import findings
+from saematch.report.findings import find, findings, headline
 from saematch.store.schema import (
     CAUSAL,
     CONDITIONS,
@@ -174,7 +172,7 @@ def test_cut_off_between_batches_and_resumed(
 ) -> None:
     directory = matched(suite, tmp_path / "run")
     counted, asked = counting(model)
-    kept = evaluation_corpus.collecting.sums_to_bytes
+    kept = evaluating.collecting.sums_to_bytes
     written = []
 
     def stop_at_third(found):
@@ -183,7 +181,7 @@ def test_cut_off_between_batches_and_resumed(
         written.append(1)
         return kept(found)
 
-    monkeypatch.setattr(evaluation_corpus.collecting, "sums_to_bytes", stop_at_third)
+    monkeypatch.setattr(evaluating.collecting, "sums_to_bytes", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         evaluate(directory, SMALL, model=counted)
     assert asked.count("whole") == 3
@@ -203,7 +201,7 @@ def test_a_batch_that_was_cut_short_is_made_again(
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation_corpus.Collected, "joined", stop)
+    monkeypatch.setattr(evaluating.Collected, "joined", stop)
     with pytest.raises(KeyboardInterrupt):
         evaluate(directory, SMALL, model=model)
     monkeypatch.undo()
@@ -214,20 +212,17 @@ def test_a_batch_that_was_cut_short_is_made_again(
     assert contents(directory) == contents(finished)
 
 
-def test_out_of_memory_goes_on_with_half(
-    model: LanguageModel, suite, tmp_path, monkeypatch
-) -> None:
+def test_out_of_memory_goes_on_with_half(model: LanguageModel, suite, tmp_path) -> None:
+    class OnSmallMachine(LanguageModel):
+        def capture_and_predict(self, token_ids, blocks):
+            if len(token_ids) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().capture_and_predict(token_ids, blocks)
+
     directory = matched(suite, tmp_path / "run")
-    real = collecting._one_batch
-
-    def small_machine(model, documents, batch, *rest):
-        if len(batch.documents) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(model, documents, batch, *rest)
-
-    monkeypatch.setattr(collecting, "_one_batch", small_machine)
     config = dataclasses.replace(SMALL, corpora=("web",), causal_pairs=0)
-    evaluate(directory, config, model=model)
+    small = OnSmallMachine(model.model, model.tokenizer, model.name, model.weights_sha256)
+    evaluate(directory, config, model=small)
     about = json.loads(
         pq.read_schema(directory / "evaluation/measures/corpus-web.parquet").metadata[b"saematch"]
     )

@@ -168,12 +168,12 @@ def test_candidates_equal_brute_force(parts: dict[str, float], count: int) -> No
     costs = pair_costs(a, b, i, j, parts).reshape(30, 40).numpy()
     costs[:, ~live] = np.inf
     order = np.argsort(costs, axis=1, kind="stable")[:, :kept]
-    np.testing.assert_array_equal(found.candidate.reshape(30, kept), order)
+    np.testing.assert_array_equal(found["candidate"].reshape(30, kept), order)
     np.testing.assert_array_equal(
-        found.cost.reshape(30, kept), np.take_along_axis(costs, order, axis=1)
+        found["cost"].reshape(30, kept), np.take_along_axis(costs, order, axis=1)
     )
-    assert list(found.rank[:kept]) == list(range(1, kept + 1))
-    np.testing.assert_array_equal(found.feature, np.repeat(np.arange(30), kept))
+    assert list(found["rank"][:kept]) == list(range(1, kept + 1))
+    np.testing.assert_array_equal(found["feature"], np.repeat(np.arange(30), kept))
 
 
 def test_candidates_agree_with_the_matching(finished: Run) -> None:

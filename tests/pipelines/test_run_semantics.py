@@ -18,12 +18,12 @@ from saematch.models import Documents, LanguageModel, load_corpus
 from saematch.pipelines import RunConfig, open_run, run
 from saematch.pipelines.describe import FOLDER, describe, names_from_activations, shipped_name
 from saematch.pipelines.judge import JOURNAL, Intent, judge
-from saematch.report.judge_findings import judged_findings
+from saematch.report.findings import judged_findings
 from saematch.semantics.judges.experiments import CALIBRATION, DIFFERENT, PAIR, SAME
 from saematch.semantics.judges.judge import Judgement, Keep, Label, Outcome, Question
 from saematch.store.judge_results import judged, judged_by, labelled_sample, name_in
 from saematch.store.judgements import question_of
-from saematch.store.schema_semantics import (
+from saematch.store.schema import (
     DESCRIPTIONS,
     EXAMPLES,
     FEATURES,

@@ -24,8 +24,7 @@ from saematch.pipelines.evaluation.evaluate import evaluate
 from saematch.pipelines.evaluation.summary import corpora_of
 from saematch.pipelines.exporting import all_matchings
 from saematch.pipelines.judge import judge
-from saematch.report.findings import OPEN
-from saematch.report.judge_findings import judged_findings
+from saematch.report.findings import OPEN, judged_findings
 from saematch.report.page import context
 from saematch.semantics.judges.judge import Judgement, Keep, Label, Outcome, Question
 from saematch.store.directory import RunDirectory

@@ -15,8 +15,7 @@ from saematch.pipelines.exporting import FORMATS, all_matchings, export
 from saematch.pipelines.matching.run import run
 from saematch.store.manifest import empty_manifest
 from saematch.store.reader import Run
-from saematch.store.schema import SCHEMA_VERSION, TABLES, WEIGHT_MEASURES
-from saematch.store.schema_semantics import SEMANTIC_TABLES
+from saematch.store.schema import SCHEMA_VERSION, SEMANTIC_TABLES, TABLES, WEIGHT_MEASURES
 
 COLUMNS = {3: "5e55a5a600034a7622d4b240c05d726b1ac51d5c81c8c69aec6f05ebb9d7b75d"}
 """sha256 of the columns of every table, by the version of the schema."""

@@ -128,7 +128,7 @@ def findings(
     from saematch.cli.display.evaluation import findings_shown, findings_text
     from saematch.loading import load_sae
     from saematch.models import load_language_model
-    from saematch.report.all_findings import find, reference
+    from saematch.report.findings import find, reference
 
     quiet_libraries()
     with display.steps(quiet=as_json) as tell:

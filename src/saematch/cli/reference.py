@@ -15,8 +15,13 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from saematch.cli import app
 from saematch.settings import flag_of
-from saematch.store.schema import DATA_MEASURES, TABLES, WEIGHT_MEASURES
-from saematch.store.schema_semantics import JUDGED_MEASURES, SEMANTIC_TABLES
+from saematch.store.schema import (
+    DATA_MEASURES,
+    JUDGED_MEASURES,
+    SEMANTIC_TABLES,
+    TABLES,
+    WEIGHT_MEASURES,
+)
 
 COMMAND = "python -m saematch.cli.reference"
 FOLDER = Path("docs/reference")

@@ -28,8 +28,18 @@ from saematch.matching.matchers import COSINE, MAIN, is_matcher, matchers
 from saematch.semantics.judges.judge import Label
 from saematch.store import names as named
 from saematch.store.following import RULES
-from saematch.store.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PATHS, Table
-from saematch.store.schema_semantics import DESCRIPTIONS, EXAMPLES, FEATURES, JUDGEMENTS, SAMPLE
+from saematch.store.schema import (
+    CANDIDATES,
+    DESCRIPTIONS,
+    EXAMPLES,
+    FEATURES,
+    JUDGEMENTS,
+    MATCHINGS,
+    PAIR_SOURCE,
+    PATHS,
+    SAMPLE,
+    Table,
+)
 
 STEP_COLUMNS = ("partner", "cost", "mse", "cosine", "margin", "matched", "both_live")
 """What is kept of a step under each of them.  `matched`: whether the run has this matching; without it

@@ -35,8 +35,7 @@ from saematch.explorer.search import (
     whole_number,
 )
 from saematch.matching.matchers import COSINE, MAIN
-from saematch.store.schema import PAIR_SOURCE
-from saematch.store.schema_semantics import JUDGEMENTS, SAMPLE
+from saematch.store.schema import JUDGEMENTS, PAIR_SOURCE, SAMPLE
 
 _DIFFER = "partner_one IS DISTINCT FROM partner_other"
 _BOTH = "partner_one IS NOT NULL AND partner_other IS NOT NULL"

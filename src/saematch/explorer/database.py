@@ -132,10 +132,10 @@ class Database:
     def _execute(self, sql: str, parameters: Parameters) -> tuple[list[str], list[tuple[Any, ...]]]:
         try:
             with self._turn(1):
-                return self._execute_now(sql, parameters)
+                return self.execute_now(sql, parameters)
         except OutOfMemoryError:
             with self._turn(AT_ONCE):  # alone
-                return self._execute_now(sql, parameters)
+                return self.execute_now(sql, parameters)
 
     @contextmanager
     def _turn(self, takes: int) -> Iterator[None]:
@@ -152,9 +152,10 @@ class Database:
                 self._queue.release()
             yield
 
-    def _execute_now(
+    def execute_now(
         self, sql: str, parameters: Parameters
     ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Names of columns and rows of a query, whatever else runs; raises as `rows` does."""
         with self._opening:
             if not self._locked:
                 self._lock()

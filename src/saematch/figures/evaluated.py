@@ -31,10 +31,10 @@ from saematch.figures.data import (
 )
 from saematch.loading.suite import choose_suite
 from saematch.matching.matchers import MAIN, matchers
-from saematch.pipelines.evaluation.evaluated_run import corpus_slug, documents_name, stream_name
 from saematch.pipelines.evaluation.summary import corpora_of, features_said
 from saematch.stats import Values, document_weights, interval
 from saematch.store.manifest import on_directory
+from saematch.store.names import corpus_slug, documents_name, stream_name
 from saematch.text import plural
 from saematch.types import Interval
 

@@ -9,7 +9,7 @@ leaves in a run directory, under names without the SAE's key, and each table say
 tables of another SAE, or of other columns, are not taken.
 """
 
-from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from saematch.configs.describing import DescribeConfig
 from saematch.errors import InputError
 from saematch.evaluation.interventions import MASSIVE
 from saematch.models import Documents, LanguageModel, load_corpus
-from saematch.pipelines.evaluation.evaluated_run import ModelOfRun, members_of
+from saematch.pipelines.evaluation.evaluated_run import HeldRun
 from saematch.pipelines.suite import Member, forget_loaded
 from saematch.semantics.descriptions.describing import (
     ACTIVATIONS,
@@ -31,18 +31,12 @@ from saematch.semantics.descriptions.describing import (
     half_source,
 )
 from saematch.semantics.descriptions.max_activating import HALVES
-from saematch.semantics.neuronpedia.fetching import (
-    EXPORTS,
-    FetchedDescriptions,
-    fetch_descriptions,
-    source_of,
-)
-from saematch.store.build import Progress, hash_of
+from saematch.semantics.neuronpedia.fetching import EXPORTS, fetch_descriptions, source_of
+from saematch.store.build import Progress, hash_of, silent
 from saematch.store.directory import RunDirectory, sae_file
 from saematch.store.names import descriptions_name, examples_name, features_name
 from saematch.store.reader import Run, holding_run, open_run
-from saematch.store.schema import decode
-from saematch.store.schema_semantics import DESCRIPTIONS, EXAMPLES, FEATURES
+from saematch.store.schema import DESCRIPTIONS, EXAMPLES, FEATURES, decode
 
 
 def names_from_activations(key: str) -> tuple[str, ...]:
@@ -68,16 +62,11 @@ def describe(
     Raises InputError for SAEs that changed since, a model that is not theirs, a corpus without text.
     """
     with holding_run(directory) as held:
-        run = open_run(directory)
-        members, _ = members_of(held, run)
-        left = dict(members)
-        if config.source == "auto" and not config.asks_for_texts:
-            left = {key: member for key, member in members.items() if not _ship(held, member)}
-        describing = _Describing(held, run, left, config, progress, model)
+        describing = _Describing(held, open_run(directory), config, progress or silent, model)
         if config.source == NEURONPEDIA:
-            describe_from_neuronpedia(held, members, config, describing.tell)
-        elif left:
-            describing.run()
+            describe_from_neuronpedia(describing)
+        else:
+            describing.from_activations()
         forget_loaded()
     return open_run(directory)
 
@@ -92,42 +81,33 @@ def _ship(held: RunDirectory, member: Member) -> bool:
     return bool(found)
 
 
-class _Describing:
+class _Describing(HeldRun):
     """One pass for all SAEs that need it."""
 
-    def __init__(
-        self,
-        held: RunDirectory,
-        run: Run,
-        members: dict[str, Member],
-        config: DescribeConfig,
-        progress: Progress | None,
-        model: LanguageModel | None,
-    ) -> None:
-        self.held, self.config, self.progress = held, config, progress
-        self.members = members
-        # Of all SAEs, described or not: which of them are missing must not decide what is left out.
-        self.layers = sorted(sae["layer"] for sae in held.manifest["saes"].values())
-        self.notes: list[str] = []
-        self.model = ModelOfRun(
-            list(members.values()),
-            held.manifest["saes"],
-            run.config.scale,
-            config,
-            model,
-            self.tell,
-            self._note,
-        )
+    @cached_property
+    def used(self) -> list[Member]:
+        """The SAEs that nothing ships with, or all where the texts are asked for."""
+        every = list(self.members.values())
+        if self.config.source != "auto" or self.config.asks_for_texts:
+            return every
+        return [member for member in every if not _ship(self.held, member)]
 
-    def run(self) -> None:
+    @property
+    def layers(self) -> list[int]:
+        """Of all SAEs, described or not: which of them are missing must not decide what is left out."""
+        return sorted(sae["layer"] for sae in self.held.manifest["saes"].values())
+
+    def from_activations(self) -> None:
         config = self.config
+        if not self.used:
+            return
         corpora = []
         for name in config.corpora:
             self.tell(f"reading {name}")
             corpora.append(load_corpus(name, config.documents, config.seed, config.offline or None))
-            self._note(*corpora[-1].notes)
+            self.note(*corpora[-1].notes)
         base = {
-            "model": self.model.identity,
+            "model": self.model_identity,
             "texts": [corpus.sha256 for corpus in corpora],
             "documents": config.documents,
             "tokens": config.tokens,
@@ -136,14 +116,14 @@ class _Describing:
             "layers": self.layers,
         }
         missing = {}
-        for key, member in self.members.items():
+        for member in self.used:
             inputs = hash_of(stage="described", base=base, sae=member.identity)
-            names = names_from_activations(key)
+            names = names_from_activations(member.key)
             if not all(self.held.is_finished(name, inputs) for name in names):
-                missing[key] = inputs
+                missing[member.key] = inputs
         if not missing:
             return
-        model = self.model.load()
+        model = self.model
         texts = ReadTexts.of(
             [Documents.of(one, model, config.tokens, config.documents) for one in corpora]
         )
@@ -151,7 +131,7 @@ class _Describing:
         described = describe_features(
             model,
             texts,
-            {key: self.model.saes[key].sae for key in missing},
+            {key: self.saes[key].sae for key in missing},
             config.examples,
             config.batch_tokens,
             self.layers,
@@ -176,7 +156,7 @@ class _Describing:
             "texts": texts.documents.texts,
             "tokens": found.statistics.tokens,
             "outlying": found.statistics.massive_tokens,
-            "model": self.model.identity,
+            "model": self.model_identity,
             "notes": self.notes,
             "sae": self.members[key].sha256,
         }
@@ -188,16 +168,8 @@ class _Describing:
         self.held.keep(examples_name(key), EXAMPLES.encode(rows, about), inputs, made_from)
         made_from = [self.held.kept(examples_name(key))]
         for source, some in found.descriptions.items():
-            columns = {name: [getattr(one, name) for one in some] for name in DESCRIPTIONS.names}
-            data = DESCRIPTIONS.encode(columns, about)
+            data = DESCRIPTIONS.encode_records(map(vars, some), about)
             self.held.keep(descriptions_name(source, key), data, inputs, made_from)
-
-    def _note(self, *notes: str) -> None:
-        self.notes += [note for note in notes if note not in self.notes]
-
-    def tell(self, what: str) -> None:
-        if self.progress is not None:
-            self.progress(0, 1, what)
 
 
 FOLDER = "described"
@@ -252,50 +224,40 @@ NEURONPEDIA = "neuronpedia"
 """The source of these descriptions."""
 
 
-def describe_from_neuronpedia(
-    held: RunDirectory,
-    members: Mapping[str, Member],
-    config: DescribeConfig,
-    tell: Callable[[str], None],
-) -> None:
+def describe_from_neuronpedia(of: HeldRun) -> None:
     """Fetch what Neuronpedia says of every SAE; files that were downloaded before are not again.
 
     All ids are looked up before anything is downloaded.  Raises InputError for an SAE that it does not
     describe, unless `allow_other_sae`, and what `fetch_descriptions` raises.
     """
+    held, config = of.held, of.config
     sources = {
         key: source_of(member.load(), allow_other_sae=config.allow_other_sae)
-        for key, member in members.items()
+        for key, member in of.members.items()
     }
     for key, source in sources.items():
-        tell(f"descriptions of {key} from Neuronpedia ({source.id})")
+        of.tell(f"descriptions of {key} from Neuronpedia ({source.id})")
+        member = of.members[key]
         found = fetch_descriptions(
             source,
-            members[key].load().d_sae,
+            member.load().d_sae,
             cache_directory() / NEURONPEDIA,
             base_url=config.neuronpedia_url or EXPORTS,
             offline=config.offline,
         )
-        _keep(held, members[key], found)
-
-
-def _keep(held: RunDirectory, member: Member, found: FetchedDescriptions) -> None:
-    columns = {
-        name: [getattr(one, name) for one in found.descriptions] for name in DESCRIPTIONS.names
-    }
-    about: dict[str, Any] = {
-        "neuronpedia": found.source.id,
-        "describes": f"{found.source.repository}/{found.source.path}".strip("/"),
-        "address": found.address,
-        "explainers": dict(found.explainers),
-        "batches": found.batches,
-        "empty": found.empty,
-        "malformed": found.malformed,
-        "notes": [*found.source.notes, *found.notes],
-        "sae": member.sha256,
-    }
-    data = DESCRIPTIONS.encode(columns, about)
-    inputs = hash_of(stage="neuronpedia", sae=member.identity, data=files.sha256(data))
-    name = descriptions_name(NEURONPEDIA, member.key)
-    if not held.is_finished(name, inputs):
-        held.keep(name, data, inputs, [sae_file(held.path, member.key, member.sha256)])
+        about = {
+            "neuronpedia": source.id,
+            "describes": f"{source.repository}/{source.path}".strip("/"),
+            "address": found.address,
+            "explainers": dict(found.explainers),
+            "batches": found.batches,
+            "empty": found.empty,
+            "malformed": found.malformed,
+            "notes": [*source.notes, *found.notes],
+            "sae": member.sha256,
+        }
+        data = DESCRIPTIONS.encode_records(map(vars, found.descriptions), about)
+        inputs = hash_of(stage="neuronpedia", sae=member.identity, data=files.sha256(data))
+        name = descriptions_name(NEURONPEDIA, key)
+        if not held.is_finished(name, inputs):
+            held.keep(name, data, inputs, [sae_file(held.path, key, member.sha256)])

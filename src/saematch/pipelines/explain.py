@@ -8,7 +8,6 @@ journal as they come: after a kill only calls that were under way are made again
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from saematch._io import files
 from saematch.configs.judging import JudgeConfig
@@ -28,12 +27,12 @@ from saematch.semantics.descriptions.explaining import (
 from saematch.semantics.descriptions.max_activating import HALVES
 from saematch.semantics.judges.journal import Journal, key_of
 from saematch.semantics.judges.judge import Judgement, Outcome, Question
-from saematch.store.build import Progress, hash_of
+from saematch.store.build import Progress, hash_of, silent
 from saematch.store.directory import RunDirectory
 from saematch.store.judgements import check_some_read
 from saematch.store.names import descriptions_name, examples_name
 from saematch.store.reader import Run, holding_run, open_run
-from saematch.store.schema_semantics import DESCRIPTIONS
+from saematch.store.schema import DESCRIPTIONS
 
 MODEL = "model"
 """The source of these descriptions."""
@@ -69,7 +68,8 @@ def explain_features(
     """
     with holding_run(directory) as held:
         run = open_run(directory)
-        wanted = sorted(draw_sample(held, run, config, calibration, progress))
+        tell = progress or silent
+        wanted = sorted(draw_sample(held, run, config, calibration, tell))
         requests = list(_requests(held, wanted))
         identity = {"model": chat.model, "endpoint": chat.host, "temperature": chat.temperature}
         explainer = key_of(identity)
@@ -90,8 +90,7 @@ def explain_features(
 
             def keep(number: int, found: Explanation) -> None:
                 journal.add(explainer, questions[number], _kept(found))
-                if progress is not None:
-                    progress(0, 1, f"described {number + 1} of {len(left)}")
+                tell(0, 1, f"described {number + 1} of {len(left)}")
 
             try:
                 explain(chat, left, keep)
@@ -164,11 +163,8 @@ def _keep_descriptions(
         }
         tables[MODEL] = [some[at] for at in sorted(some, key=lambda at: at[::-1])]
         for source, descriptions in tables.items():
-            columns: dict[str, Any] = {
-                name: [getattr(one, name) for one in descriptions] for name in DESCRIPTIONS.names
-            }
-            columns["source"] = [source] * len(descriptions)
-            data = DESCRIPTIONS.encode(columns, {"explainer": explainer, "model": model})
+            named = ({**vars(one), "source": source} for one in descriptions)
+            data = DESCRIPTIONS.encode_records(named, {"explainer": explainer, "model": model})
             inputs = hash_of(stage="explained", data=files.sha256(data))
             held.keep(descriptions_name(source, key), data, inputs, [held.kept(examples_name(key))])
 

@@ -7,11 +7,9 @@ from saematch._io import files
 from saematch.errors import UsageError
 from saematch.matching.matched import Matching
 from saematch.matching.matchers import compositions, matcher
-from saematch.pipelines.matching.measures import details_of
-from saematch.store.matchings import encode_correspondence, matching_columns
+from saematch.store.matchings import details_of, encode_correspondence, encode_matching
 from saematch.store.names import matching_name
 from saematch.store.reader import Run
-from saematch.store.schema import MATCHINGS
 from saematch.text import csv_cell, records, to_json
 
 if TYPE_CHECKING:
@@ -46,14 +44,10 @@ def all_matchings(run: Run) -> "pd.DataFrame":
     frames = []
     for a, b in run.pairs:
         for strategy in (*run.config.strategies, *compositions().values()):
-            if not run.directory.is_current(matching_name(a, b, strategy, run.config.slug)):
-                continue
-            frame = run.matching_table(a, b, strategy)
-            for column, value in reversed(
-                [("a", a), ("b", b), ("strategy", strategy), ("parts", run.config.slug)]
-            ):
-                frame.insert(0, column, value)
-            frames.append(frame)
+            if run.directory.is_current(matching_name(a, b, strategy, run.config.slug)):
+                frame = run.matching_table(a, b, strategy)
+                whose = {"a": a, "b": b, "strategy": strategy, "parts": run.config.slug}
+                frames.append(frame.assign(**whose)[[*whose, *frame.columns]])
     return pd.concat(frames, ignore_index=True)
 
 
@@ -83,9 +77,8 @@ def _without_formulas(frame: "pd.DataFrame") -> "pd.DataFrame":
 def write_matching(matching: Matching, path: str | Path) -> None:
     """Write one matching as Parquet, in the columns and details that a run directory has: one row per
     feature, or, where features may have several partners, one per pair."""
-    details = details_of(matching)
     if matcher(matching.strategy).several:
-        data = encode_correspondence(matching, details)
+        data = encode_correspondence(matching, details_of(matching))
     else:
-        data = MATCHINGS.encode(matching_columns(matching), details)
+        data = encode_matching(matching)
     files.write_atomically(files.user_path(path), data)

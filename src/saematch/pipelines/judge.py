@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from saematch._io import files
 from saematch.configs.judging import JudgeConfig
 from saematch.errors import UsageError
 from saematch.matching.matchers import MAIN
-from saematch.pipelines.evaluation.evaluated_run import members_of
+from saematch.pipelines.evaluation.evaluated_run import HeldRun
 from saematch.pipelines.matching.run import composition_steps, matching_steps
 from saematch.pipelines.sampling import COMPOSITION, Pair, compared_features, pairs_for, with_texts
 from saematch.pipelines.suite import forget_loaded
@@ -38,13 +39,12 @@ from saematch.semantics.judges.experiments import (
 )
 from saematch.semantics.judges.journal import Journal, key_of
 from saematch.semantics.judges.judge import Judge, Judgement, Question
-from saematch.store.build import Progress, hash_of, make
+from saematch.store.build import Progress, hash_of, make, silent
 from saematch.store.directory import RunDirectory
 from saematch.store.judgements import (
     answers_of,
     check_some_read,
     encode_judgements,
-    encode_results,
     kappas,
     kept_config,
     name_of,
@@ -62,8 +62,7 @@ from saematch.store.names import (
     sample_name,
 )
 from saematch.store.reader import Run, holding_run, open_run
-from saematch.store.schema import decode
-from saematch.store.schema_semantics import SAMPLE
+from saematch.store.schema import RESULTS, SAMPLE, decode
 from saematch.text import plural
 
 
@@ -142,18 +141,14 @@ def judge(
     if at_most is not None and at_most < 1:
         raise UsageError(f"expected at least one question to ask, got {at_most}")
     with holding_run(directory) as held:
-        experiment = _Experiment(held, open_run(directory), config, progress)
-        experiment.run(the_judge, agree, at_most, redraw)
+        experiment = _Experiment(held, open_run(directory), config, progress or silent)
+        experiment.ask(the_judge, agree, at_most, redraw)
         forget_loaded()
     return open_run(directory)
 
 
 def draw_sample(
-    held: RunDirectory,
-    run: Run,
-    config: JudgeConfig,
-    calibration: bool,
-    progress: Progress | None = None,
+    held: RunDirectory, run: Run, config: JudgeConfig, calibration: bool, progress: Progress
 ) -> set[tuple[str, int]]:
     """The features, by key and number, that an experiment asks about; the directory must be held.
 
@@ -169,20 +164,14 @@ def draw_sample(
     return ends
 
 
-class _Experiment:
-    def __init__(
-        self, held: RunDirectory, run: Run, config: JudgeConfig, progress: Progress | None
-    ) -> None:
-        self.held, self.of, self.config, self.progress = held, run, config, progress
-        self.drawn_from: dict[str, None] = {}
+class _Experiment(HeldRun):
+    @cached_property
+    def drawn_from(self) -> dict[str, None]:
         """Tables that the sample was drawn from."""
+        return {}
 
-    def run(
-        self,
-        the_judge: Judge,
-        agree: Callable[[Intent], bool],
-        at_most: int | None,
-        redraw: bool,
+    def ask(
+        self, the_judge: Judge, agree: Callable[[Intent], bool], at_most: int | None, redraw: bool
     ) -> None:
         others = [] if redraw else self._other_judges(the_judge)
         if others:
@@ -192,7 +181,7 @@ class _Experiment:
             self._check_questions(others, data)
         rows = decode(data)[0].to_pylist()
         if isinstance(the_judge, EmbeddingJudge):
-            self._tell("setting the thresholds of the judge")
+            self.tell("setting the thresholds of the judge")
             same, different = _calibration(rows)
             if min(len(same), len(different)) < LEAST_CONTROLS:
                 raise UsageError(
@@ -206,7 +195,7 @@ class _Experiment:
         judge_key = key_of(the_judge.identity)
         with Journal(self.held.file(JOURNAL)) as journal:
             if journal.unreadable:
-                self._tell(
+                self.tell(
                     f"left out of {JOURNAL}: {plural(len(journal.unreadable), 'line')} that cannot be read"
                 )
             intent = intent_of(rows, lambda question: journal.has(judge_key, question))
@@ -217,9 +206,9 @@ class _Experiment:
 
             def keep(number: int, judgement: Judgement) -> None:
                 journal.add(judge_key, questions[number], judgement)
-                self._tell(f"judged {number + 1} of {len(questions)}")
+                self.tell(f"judged {number + 1} of {len(questions)}")
 
-            self._tell(f"asking {the_judge.name}")
+            self.tell(f"asking {the_judge.name}")
             try:
                 if questions:
                     the_judge.judge(questions, keep)
@@ -266,17 +255,17 @@ class _Experiment:
 
     def compared(self) -> list[Compared]:
         """The sample without texts; makes what the experiment needs of matchings."""
-        pairs = pairs_for(self.of, self.config)
+        pairs = pairs_for(self.run, self.config)
         if self.config.experiment == "persistence":
             self._match_directly(pairs)
-        self._tell("drawing the sample")
-        return compared_features(self.of, self.config, self._matching)
+        self.tell("drawing the sample")
+        return compared_features(self.run, self.config, self._matching)
 
     def _sample(self) -> bytes:
         """Step 1."""
-        columns, tables = with_texts(self.of, self.config, self.compared())
+        rows, tables = with_texts(self.run, self.config, self.compared())
         self.drawn_from |= dict.fromkeys(tables)
-        return SAMPLE.encode(columns, {"config": self.config.plain()})
+        return SAMPLE.encode_records(rows, {"config": self.config.plain()})
 
     def _keep_sample(self, data: bytes) -> None:
         name = sample_name(self.config.experiment)
@@ -289,19 +278,18 @@ class _Experiment:
 
     def _match_directly(self, pairs: Sequence[Pair]) -> None:
         """Non-adjacent pairs matched directly, and the adjacent matchings composed."""
-        members, _ = members_of(self.held, self.of)
         for a, b in pairs:
-            chain = next(keys for keys in self.of.chains if a in keys and b in keys)
-            ends = members[a], members[b]
-            self._tell(f"matching {a}--{b}")
-            steps = matching_steps(self.of.config, *ends, MAIN)
+            chain = next(keys for keys in self.run.chains if a in keys and b in keys)
+            ends = self.members[a], self.members[b]
+            self.tell(f"matching {a}--{b}")
+            steps = matching_steps(self.run.config, *ends, MAIN)
             if chain.index(b) > chain.index(a) + 1:
-                steps += composition_steps(self.of.config, *ends, chain, MAIN)
+                steps += composition_steps(self.run.config, *ends, chain, MAIN)
             for step in steps:
                 make(self.held, step)
 
     def _matching(self, pair: Pair, strategy: str) -> Any:
-        name = matching_name(*pair, strategy, self.of.config.slug)
+        name = matching_name(*pair, strategy, self.run.config.slug)
         if self.held.record(name) is None:
             return None
         self.drawn_from[name] = None
@@ -319,7 +307,7 @@ class _Experiment:
                 "judge": name,
                 "identity": dict(the_judge.identity),
                 "judge_key": key_of(the_judge.identity),
-            },
+            }
         }
         sample = held.kept(sample_name(config.experiment))
         reference = COMPOSITION if config.experiment == "persistence" else MAIN
@@ -338,17 +326,13 @@ class _Experiment:
                 "passes_controls": passes_controls,
                 "verdict": sentence,
             }
-            data = encode_results(found, about)
+            data = RESULTS.encode_rows(found, about)
             inputs = hash_of(stage="results", data=files.sha256(data))
             held.keep(results_name(config.experiment, name), data, inputs, [sample])
         data = encode_judgements(held, journal)
         samples = [held.kept(sample_name(one)) for one in experiments_of(held.names(JUDGING))]
         inputs = hash_of(stage="judgements", data=files.sha256(data))
         held.keep(JUDGEMENTS_NAME, data, inputs, samples)
-
-    def _tell(self, what: str) -> None:
-        if self.progress is not None:
-            self.progress(0, 1, what)
 
 
 def _calibration(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Question], list[Question]]:

@@ -28,7 +28,7 @@ from saematch.semantics.judges.experiments import (
 from saematch.store.manifest import describing
 from saematch.store.names import descriptions_name
 from saematch.store.reader import Run
-from saematch.store.tables import described, descriptions_of
+from saematch.store.tables import described, descriptions_of, pairs_among
 
 Pair = tuple[str, str]
 _Ends = tuple[np.ndarray, np.ndarray]
@@ -65,14 +65,9 @@ def pairs_for(run: Run, config: JudgeConfig) -> list[Pair]:
     """The pairs of SAEs that an experiment is about."""
     if config.experiment == "persistence":
         return persistence_pairs(run, config)
-    adjacent = list(run.adjacent)
     if config.pairs is not None:
-        wanted: list[Pair] = [(run.key(a), run.key(b)) for a, b in config.pairs]
-        missing = [pair for pair in wanted if pair not in run.pairs]
-        if missing:
-            there = ", ".join(f"{a},{b}" for a, b in run.pairs)
-            raise UsageError(f"expected pairs among {there}, got {','.join(missing[0])}")
-        return wanted
+        return pairs_among(run, config.pairs)
+    adjacent = list(run.adjacent)
     if config.experiment == "mse":
         places = np.linspace(0, len(adjacent) - 1, MSE_PAIRS).round().astype(int)
         return [adjacent[place] for place in dict.fromkeys(places.tolist())]
@@ -109,9 +104,7 @@ def _calibration(run: Run, config: JudgeConfig, matching: MatchingOf) -> list[Co
 
 def _set_aside(pair: Pair, seed: int, matching: MatchingOf) -> tuple[_Ends, _Ends]:
     """Live features of both SAEs for calibration, and for controls; none is in both, in any pair."""
-    folded = matching(pair, MAIN)
-    if folded is None:
-        raise _no_matching(pair)
+    folded = _main(pair, matching)
     (calibration_a, controls_a), (calibration_b, controls_b) = (
         np.array_split(
             np.random.default_rng([seed, *key.encode()]).permutation(
@@ -138,9 +131,7 @@ def _pairs(
         live = start.permutation(np.flatnonzero(ways[EXACT].a.status == "live"))
         chosen = [(int(feature), 0) for feature in np.sort(live[: config.samples])]
         return partners_of(*pair, ways, chosen)
-    folded = matching(pair, MAIN)
-    if folded is None:
-        raise _no_matching(pair)
+    folded = _main(pair, matching)
     if config.experiment == "layers":
         others = {name: matching(pair, name) for name in config.strategies if name != MAIN}
         ways = {MAIN: folded} | {k: m for k, m in others.items() if m is not None}
@@ -151,75 +142,62 @@ def _pairs(
     return pairs_of(*pair, {MAIN: folded}, count, generator, strata, "mse_decoder")
 
 
-def _no_matching(pair: Pair) -> InputError:
-    return InputError(
-        f"expected the {MAIN} matching of {pair[0]}--{pair[1]}, got none; run saematch run again"
-    )
+def _main(pair: Pair, matching: MatchingOf) -> Matching:
+    found = matching(pair, MAIN)
+    if found is None:
+        raise InputError(
+            f"expected the {MAIN} matching of {pair[0]}--{pair[1]}, got none; run saematch run again"
+        )
+    return found
 
 
 def with_texts(
     run: Run, config: JudgeConfig, sample: Sequence[Compared]
-) -> tuple[dict[str, Any], list[str]]:
-    """Columns of `judging/{experiment}/sample.parquet`, and the tables that the texts are from.
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of `judging/{experiment}/sample.parquet`, and the tables that the texts are from.
 
     Raises InputError where an SAE of the sample has no descriptions from that source (one that only
     calibration pairs are of may be without), where they are of examples that changed since, or of several
     writers.
     """
-    keys = dict.fromkeys(key for one in sample for key in (one.a, one.b))
-    asked = {
-        key for one in sample if not one.kind.startswith(CALIBRATION) for key in (one.a, one.b)
-    }
-    texts = _texts_of(run, config.descriptions, keys, asked)
-
-    def partner_text(one: Compared) -> str | None:
-        of = texts[one.b]
+    ends = [(key, one.kind.startswith(CALIBRATION)) for one in sample for key in (one.a, one.b)]
+    asked = {key for key, calibrates in ends if not calibrates}
+    texts = _texts_of(run, config.descriptions, dict.fromkeys(key for key, _ in ends), asked)
+    rows = []
+    for number, one in enumerate(sample):
         itself = one.kind.removeprefix(CALIBRATION) == SAME
-        return (of.again if itself else of.second).get(one.partner)
-
-    rows: dict[str, list[Any]] = {
-        "question": list(range(len(sample))),
-        **{
-            name: [getattr(one, name) for one in sample]
-            for name in (
-                "kind", "strategy", "a", "b", "feature", "partner", "mse_decoder", "stratum",
-                "swapped",
-            )
-        },
-        "text_a": [texts[one.a].first.get(one.feature) for one in sample],
-        "text_b": [partner_text(one) for one in sample],
-    }  # fmt: skip
+        partners = texts[one.b].again if itself else texts[one.b].second
+        text_a, text_b = texts[one.a].first.get(one.feature), partners.get(one.partner)
+        rows.append({**vars(one), "question": number, "text_a": text_a, "text_b": text_b})
     return rows, [name for of in texts.values() for name in of.tables]
 
 
 def _texts_of(run: Run, source: str, keys: Iterable[str], asked: Set[str]) -> dict[str, "_Texts"]:
     """By key.  `asked`: those that a judge is asked about; others may have no texts."""
     there = {key: _Texts.of(run, source, key) for key in keys}
+    again = describing(run.path, source)
     writers = {}
-    for key in sorted(asked, key=list(there).index):
-        found = there[key]
-        stale = [
-            name
-            for name in (*_halves(source, key), descriptions_name(source, key))
-            if run.directory.record(name) is not None
-        ]
-        if found is None and stale:
-            raise InputError(
-                f"{stale[0]} no longer describes the stored examples: these have "
-                f"changed since; make it again with {describing(run.path, source)}"
-            )
+    for key, found in there.items():
+        if key not in asked:
+            continue
         if found is None:
+            names = (*_halves(source, key), descriptions_name(source, key))
+            if stale := [name for name in names if run.directory.record(name) is not None]:
+                raise InputError(
+                    f"{stale[0]} no longer describes the stored examples: these have "
+                    f"changed since; make it again with {again}"
+                )
             sources = sorted({name for _, name in described(run)})
             raise InputError(
                 f"expected descriptions of the features of {key} from {source}, got "
-                f"{', '.join(sources) or 'none'}; make them with: {describing(run.path, source)}"
+                f"{', '.join(sources) or 'none'}; make them with: {again}"
             )
         writers[found.writer] = key
     if len(writers) > 1:
         said = ", ".join(f"those of {key} by {writer[0]}" for writer, key in writers.items())
         raise InputError(
             f"expected descriptions by one writer, got {said}; let one describe all of the sample with "
-            f"{describing(run.path, source)}"
+            f"{again}"
         )
     return {
         key: found if found is not None and found.writer in writers else _Texts({}, {}, {})

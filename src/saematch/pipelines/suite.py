@@ -10,13 +10,11 @@ hashed before is taken to be the same, but only where these can be trusted (`fil
 otherwise it is hashed again.  Whatever a program does to its times, a change of its bytes is noticed.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from saematch._io import files
 from saematch.errors import InputError, UsageError
@@ -51,76 +49,55 @@ class Member:
 
     def load(self) -> "SAE":
         """The SAE; this process keeps the two it used last."""
-        if self in _LOADED:
-            _LOADED.move_to_end(self)
-            return _LOADED[self]
-        while len(_LOADED) >= SAES_AT_A_TIME:  # before loading, so that there are never three
-            evicted, _ = _LOADED.popitem(last=False)
-            for stale in [kept for kept in _FOLDED if kept[0] == evicted]:
-                del _FOLDED[stale]
-        _LOADED[self] = self.entry.load()
-        return _LOADED[self]
+        return self._kept[0]
 
     def folded(self, scale: str | None) -> "FoldedSAE":
         """The SAE with a scale folded in; kept likewise."""
         from saematch.sae import fold_thresholds
 
-        sae = self.load()
-        if (self, scale) not in _FOLDED:
-            _FOLDED[self, scale] = fold_thresholds(sae, scale)  # pyright: ignore[reportArgumentType]
-        return _FOLDED[self, scale]
+        sae, folded = self._kept
+        if scale not in folded:
+            folded[scale] = fold_thresholds(sae, scale)  # pyright: ignore[reportArgumentType]
+        return folded[scale]
+
+    @property
+    def _kept(self) -> "tuple[SAE, dict[str | None, FoldedSAE]]":
+        while self not in _LOADED and len(_LOADED) >= SAES_AT_A_TIME:
+            _LOADED.popitem(last=False)  # before loading, so that there are never three
+        if self not in _LOADED:
+            _LOADED[self] = self.entry.load(), {}
+        _LOADED.move_to_end(self)
+        return _LOADED[self]
 
 
-_LOADED: "OrderedDict[Member, SAE]" = OrderedDict()
-_FOLDED: "dict[tuple[Member, str | None], FoldedSAE]" = {}
+_LOADED: "OrderedDict[Member, tuple[SAE, dict[str | None, FoldedSAE]]]" = OrderedDict()
 
 
 def forget_loaded() -> None:
     """Let go of the SAEs that this process keeps."""
     _LOADED.clear()
-    _FOLDED.clear()
 
 
-@runtime_checkable
-class Placed(Protocol):
-    """What it takes to be put on a chain."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def layer(self) -> int: ...
-    @property
-    def name(self) -> str: ...
-
-
-def chains(entries: Sequence[Placed]) -> tuple[list[list[str]], list[str]]:
+def chains(entries: Sequence[Any]) -> tuple[list[list[str]], list[str]]:
     """Keys of the SAEs to chain, in order of layer, and notes on what was left out.
 
-    Raises UsageError if there are not two SAEs of different layers to match.
+    `entries`: anything with a key, a layer and a name.  Raises UsageError if there are not two SAEs of
+    different layers to match.
     """
     ordered = sorted(entries, key=lambda entry: (entry.layer, entry.name))
-    layers = [entry.layer for entry in ordered]
-    if len(set(layers)) == len(layers):
-        found = [[entry.key for entry in ordered]]
-        left_out: list[str] = []
-    else:
-        names = list(dict.fromkeys(entry.name for entry in ordered))
-        groups = {name: [e.key for e in ordered if e.name == name] for name in names}
-        found = [keys for keys in groups.values() if len(keys) > 1]
-        left_out = [key for keys in groups.values() if len(keys) == 1 for key in keys]
-    found = [keys for keys in found if len(keys) > 1]
+    groups: dict[str, list[str]] = {}
+    one_each = len({entry.layer for entry in ordered}) == len(ordered)
+    for entry in ordered:
+        groups.setdefault("" if one_each else entry.name, []).append(entry.key)
+    found = [keys for keys in groups.values() if len(keys) > 1]
     if not found:
         raise UsageError(
             "expected SAEs of at least two layers to match (with one name, where a layer has "
             f"several), got {', '.join(entry.key for entry in ordered) or 'none'}"
         )
-    notes = []
-    if left_out:
-        notes.append(
-            "left out, since a layer has several SAEs and these names are in one layer only: "
-            + ", ".join(left_out)
-        )
-    return found, notes
+    left_out = ", ".join(keys[0] for keys in groups.values() if len(keys) == 1)
+    why = "left out, since a layer has several SAEs and these names are in one layer only: "
+    return found, [why + left_out] if left_out else []
 
 
 def far_pairs(
@@ -163,38 +140,27 @@ def hash_sources(entry: "SuiteEntry", known: FileTimes) -> tuple[dict[str, str],
         with files.os_errors_in_words("read", path):
             looked = files.now_ns()
             stamp = files.Stamp.of(path)
-            trusted = stamp.is_trusted(looked)
-            seen = _seen(stamp, trusted)
-            before = dict(known.get(str(path), {}))
-            digest = before.pop("sha256", None)
-            if digest is None or before != seen or not trusted:
-                digest = files.sha256_of_file(path)
+            seen = {
+                "bytes": stamp.size,
+                "mtime_ns": stamp.modified_ns,
+                "ctime_ns": stamp.changed_ns,
+                "inode": stamp.inode,
+                "device": stamp.device,
+                "trusted": stamp.is_trusted(looked),
+            }
+            before = known.get(str(path), {})
+            same = seen["trusted"] and before == {**seen, "sha256": before.get("sha256")}
+            digest = before["sha256"] if same else files.sha256_of_file(path)
         name = path.name if path.name not in hashes else f"{number}-{path.name}"
         hashes[name] = digest
         times[str(path)] = {**seen, "sha256": digest}
     return hashes, times
 
 
-def _seen(stamp: files.Stamp, trusted: bool) -> dict[str, Any]:
-    return {
-        "bytes": stamp.size,
-        "mtime_ns": stamp.modified_ns,
-        "ctime_ns": stamp.changed_ns,
-        "inode": stamp.inode,
-        "device": stamp.device,
-        "trusted": trusted,
-    }
-
-
-def member_of(entry: "SuiteEntry", hashes: Mapping[str, str]) -> Member:
-    """The picklable value that stages load the SAE from."""
-    return Member(entry, files.sha256(canonical_json(dict(hashes)).encode()))
-
-
 def describe(member: Member, hashes: Mapping[str, str]) -> dict[str, Any]:
     """What the manifest says of an SAE."""
     sae = member.load()
-    kinds, counts = np.unique(np.array(sae.status), return_counts=True)
+    weights_sha256 = sae.metadata.get("model_weights_sha256")
     return {
         "reference": member.entry.reference,
         "layer": sae.layer,
@@ -203,11 +169,11 @@ def describe(member: Member, hashes: Mapping[str, str]) -> dict[str, Any]:
         "d_model": sae.d_model,
         "activation": sae.activation,
         "k": sae.k,
-        "features": {str(kind): int(count) for kind, count in zip(kinds, counts, strict=True)},
+        "features": dict(sorted(Counter(map(str, sae.status)).items())),
         "dead_decided_on": None if sae.firing is None else sae.firing.corpus,
         "dead_decided_on_tokens": None if sae.firing is None else int(sae.firing.tokens),
         "model_name": sae.model_name,
-        "model_weights_sha256": _text(sae.metadata.get("model_weights_sha256")),
+        "model_weights_sha256": None if weights_sha256 is None else str(weights_sha256),
         "hook_name": sae.hook_name,
         "checkpoint_format": sae.checkpoint_format,
         "conversions": list(sae.conversions),
@@ -218,9 +184,7 @@ def describe(member: Member, hashes: Mapping[str, str]) -> dict[str, Any]:
 
 
 def examine(
-    entries: "tuple[SuiteEntry, ...]",
-    manifest: Mapping[str, Any],
-    starting: Callable[[str], None],
+    entries: "tuple[SuiteEntry, ...]", manifest: Mapping[str, Any], starting: Callable[[str], None]
 ) -> tuple[dict[str, Member], dict[str, Any], dict[str, Any]]:
     """Members by key, the manifest's `saes` by key, and its `timing.files`.
 
@@ -234,21 +198,18 @@ def examine(
         starting(entry.key)
         hashes, found = hash_sources(entry, manifest["timing"]["files"])
         times |= found
-        member = members[entry.key] = member_of(entry, hashes)
+        sha256 = files.sha256(canonical_json(hashes).encode())
+        member = members[entry.key] = Member(entry, sha256)
         before = manifest["saes"].get(entry.key)
         if before and (before["sha256"], before["reference"]) == (member.sha256, entry.reference):
             saes[entry.key] = before
         else:
             saes[entry.key] = describe(member, hashes)
-    first = next(iter(saes))
-    for key, sae in saes.items():
-        if sae["d_model"] != saes[first]["d_model"]:
+    (first, sae), *others = saes.items()
+    for key, other in others:
+        if other["d_model"] != sae["d_model"]:
             raise InputError(
-                f"expected SAEs of one model, got d_model {saes[first]['d_model']} at {first} and "
-                f"{sae['d_model']} at {key}; choose layers of one model"
+                f"expected SAEs of one model, got d_model {sae['d_model']} at {first} and "
+                f"{other['d_model']} at {key}; choose layers of one model"
             )
     return members, saes, times
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)

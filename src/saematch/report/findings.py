@@ -1,20 +1,41 @@
-"""The paper's findings on a run of one's own: what was measured, and whether it holds.
+"""What `saematch findings` says of run directories, before it is shown: the numbers to read first (every
+strategy between floor and ceiling, with intervals), then the paper's findings: what was measured, and whether
+it holds.
 
 A claim about a difference holds where the whole 95% interval lies on the claim's side; one that the
 interval does not bear out does not hold, and is said to be open where the interval reaches both sides.
 What was not measured is said to be not measurable here, with what would have to be run.
+
+Of (d), (i) and (j) a judge decides: a language model's labels are taken where a run has them, else a
+person's, else those of sentence embeddings; the effect says whose.  A judge that fails its controls decides
+nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from saematch.matching.matchers import FOLDED, NAIVE, UNFOLDED
+from saematch.errors import UsageError
+from saematch.matching.matchers import FOLDED, MAIN, NAIVE, UNFOLDED
 from saematch.pipelines.evaluation.results import Evaluated, difference
-from saematch.stats import Values, interval
+from saematch.pipelines.evaluation.summary import listed
+from saematch.pipelines.sampling import COMPOSITION, EXACT
+from saematch.semantics.judges.experiments import DIFFERENT, PAIR
+from saematch.semantics.judges.judge import Label
+from saematch.stats import Values, draw_weights, interval
+from saematch.store.judge_results import Judged, best_judge, labelled_pairs, labelled_sample
 from saematch.store.manifest import on_directory
+from saematch.store.reader import Run, open_run
 from saematch.text import plural
+from saematch.types import Interval
+
+if TYPE_CHECKING:
+    from saematch.models import LanguageModel
+    from saematch.sae import SAE
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not measurable here"
 BOTH_SIDES = (
@@ -96,7 +117,7 @@ def mse_order(main: Evaluated) -> Finding:
         gains.append(1 - folded / unfolded)
         features.append(int(compared[a, b, FOLDED]))
     if not gains:
-        return _open("a", claim, "strategies folded, unfolded and naive in saematch run")
+        return undecided("a", claim, "strategies folded, unfolded and naive in saematch run")
     effect = (
         f"in {kept} of {plural(len(gains), 'pair')}, on the same {min(features):,} to {max(features):,} "
         "live features of each; folded is lower than unfolded by this share, mean over pairs, least "
@@ -112,17 +133,17 @@ def score_of_folding(main: Evaluated) -> Finding:
     claim = "matching score: folded is at least unfolded"
     gain = difference(main.mean("matching_score", FOLDED), main.mean("matching_score", UNFOLDED))
     if gain is None:
-        return _open("b", claim, "strategy unfolded")
+        return undecided("b", claim, "strategy unfolded")
     return directed("b", claim, "matching score, folded minus unfolded", gain, 1)
 
 
 def first_layers(main: Evaluated, early: Evaluated | None) -> Finding:
     claim = "the first layers match worse"
     if early is None:
-        return _open("c", claim, _EARLY)
+        return undecided("c", claim, _EARLY)
     gain = difference(early.mean("matching_score", FOLDED), main.mean("matching_score", FOLDED))
     if gain is None or early.texts != main.texts:
-        return _open("c", claim, "both runs evaluated by one model on the same documents")
+        return undecided("c", claim, "both runs evaluated by one model on the same documents")
     scores = [_known(one.mean("matching_score", FOLDED))[0] for one in (early, main)]
     lifts = [_known(one.mean("lift", FOLDED))[0] for one in (early, main)]
     effect = (
@@ -144,7 +165,7 @@ def pruning(main: Evaluated, early: Evaluated | None) -> list[Finding]:
     folded = main.mean("delta_loss", FOLDED)
     previous = main.mean("delta_loss", "reconstruct_previous", "")
     if folded is None or previous is None:
-        found = [_open("e", claim, "losses of folded and reconstruct_previous")]
+        found = [undecided("e", claim, "losses of folded and reconstruct_previous")]
     else:
         ratio = folded / previous
         effect = (
@@ -154,12 +175,12 @@ def pruning(main: Evaluated, early: Evaluated | None) -> list[Finding]:
         found = [bounded("e", claim, effect, ratio, NEAR, -1)]
     claim = "at low layers encode-permute-decode costs more loss than reconstruct-previous"
     if early is None:
-        return [*found, _open("e, low", claim, _EARLY)]
+        return [*found, undecided("e, low", claim, _EARLY)]
     gain = difference(
         early.mean("delta_loss", FOLDED), early.mean("delta_loss", "reconstruct_previous", "")
     )
     if gain is None:
-        return [*found, _open("e, low", claim, "losses in the run of the first blocks")]
+        return [*found, undecided("e, low", claim, "losses in the run of the first blocks")]
     effect = f"ΔL of folded minus that of reconstruct-previous, pairs {_span(early)}"
     return [*found, directed("e, low", claim, effect, gain, 1)]
 
@@ -170,7 +191,7 @@ def parts(main: Evaluated) -> Finding:
         main.mean("matching_score", FOLDED, slug) for slug in (main.slug, "decoder", "encoder")
     )
     if whole is None or decoder is None or encoder is None:
-        return _open("f", claim, on_directory(main.run.path, "evaluate", "--other-parts"))
+        return undecided("f", claim, on_directory(main.run.path, "evaluate", "--other-parts"))
     near, far = decoder / whole - 1, encoder / whole - 1
     effect = (
         f"decoder alone {near[0]:+.1%} of all parts' score, encoder alone {far[0]:+.1%} (as a share; "
@@ -192,7 +213,9 @@ def sparsity(series: Evaluated | None) -> list[Finding]:
             "a run over SAEs of several L0s at two adjacent layers, as l0_series (in the command "
             "line --l0-series)"
         )
-        return [_open(f"g{number}", claim, needs) for number, claim in enumerate(claims, start=1)]
+        return [
+            undecided(f"g{number}", claim, needs) for number, claim in enumerate(claims, start=1)
+        ]
     ordered = sorted(series.adjacent, key=lambda pair: series.l0(pair[0]))
     levels = [series.l0(a) for a, _ in ordered]
     explained = [_known(series.mean("explained_variance", FOLDED, pairs=[p])) for p in ordered]
@@ -236,7 +259,7 @@ def quantiles(main: Evaluated) -> Finding:
         if strategy.startswith("quantile(")
     )
     if len(shares) < 2:
-        return _open(
+        return undecided(
             "h", claim, on_directory(main.run.path, "evaluate", "--quantiles 0,0.25,0.5,0.75,1")
         )
     explained = [_known(main.mean("explained_variance", f"quantile({q:g})")) for q in shares]
@@ -261,12 +284,12 @@ def bounded(name: str, claim: str, effect: str, values: Values, bound: float, si
     near, far = (low, high) if side > 0 else (-high, -low)
     bound *= side
     holds = near > bound or (near == bound and bound != 0)
-    undecided = not holds and far > bound
-    verdict = HOLDS if holds else FAILS
-    return Finding(name, claim, effect, value, low, high, verdict, BOTH_SIDES if undecided else "")
+    needs = BOTH_SIDES if not holds and far > bound else ""
+    return Finding(name, claim, effect, value, low, high, HOLDS if holds else FAILS, needs)
 
 
-def _open(name: str, claim: str, needs: str) -> Finding:
+def undecided(name: str, claim: str, needs: str) -> Finding:
+    """What was not measured; `needs`: what would have to be run."""
     return Finding(name, claim, "", None, None, None, OPEN, needs)
 
 
@@ -282,3 +305,285 @@ def _first(values: Values | None) -> str:
 def _span(evaluated: Evaluated) -> str:
     first, last = evaluated.adjacent[0], evaluated.adjacent[-1]
     return " to ".join(dict.fromkeys(f"{a}→{b}" for a, b in (first, last)))
+
+
+USEFUL = 5
+"""Layers for which the paper calls a path's meaning useful."""
+CLOSE = 0.1
+"""Mean labels, 1 to 3, that differ by at most this are close."""
+
+
+def judged_findings(run: Run) -> list[Finding]:
+    """(d) in four parts, (i) and (j)."""
+    found: list[Finding] = []
+    for experiment, decide, claims in EXPERIMENTS:
+        judge = best_judge(run, experiment)
+        if judge is not None and judge.passes_controls:
+            found += decide(run, judge, claims)
+            continue
+        needs = (
+            on_directory(run.path, "judge", f"--experiment {experiment}")
+            if judge is None
+            else f"a judge that passes its controls; {judge.judge}: {judge.verdict}"
+        )
+        found += [undecided(name, claim, needs) for name, claim in claims.items()]
+    return found
+
+
+def persistence(run: Run, judge: Judged, claims: Mapping[str, str]) -> list[Finding]:
+    """(d): from labels of pairs at every distance, composed and matched directly."""
+    means = _Distances(run, judge)
+    last = max(means.distances)
+    if last < 2:
+        needs = {"d1": "three", "d2": USEFUL + 1, "d3": "four", "d4": "four"}
+        return [undecided(n, claim, f"{needs[n]} layers on a chain") for n, claim in claims.items()]
+    whose = f"mean label (1 to 3) of {judge.judge}"
+    curve = ", ".join(f"{means.of(COMPOSITION, d, last)[0]:.2f}" for d in means.distances)
+    fall, on = means.gain((1, COMPOSITION, last), (-1, COMPOSITION, 1))
+    effect = (
+        f"{whose} {last} layers on minus 1 layer on, {on}; composition, layer by layer: {curve}"
+    )
+    found = [directed("d1", claims["d1"], effect, fall, -1)]
+    floor = means.of_random()
+    found.append(
+        directed(
+            "d2",
+            claims["d2"],
+            f"{whose} {USEFUL} layers on minus that of random features ({floor[0]:.2f})",
+            means.of(COMPOSITION, USEFUL) - floor,
+            1,
+        )
+        if last >= USEFUL
+        else undecided("d2", claims["d2"], f"{USEFUL + 1} layers on a chain")
+    )
+    if last < 3:
+        return found + [undecided(n, claims[n], "four layers on a chain") for n in ("d3", "d4")]
+    apart = [(1, EXACT, 2), (-1, COMPOSITION, 2)]
+    near, on = means.gain(*apart)
+    effect = f"{whose}, exact minus composition, 2 layers on, {on}; close: at most {CLOSE}"
+    found.append(bounded("d3", claims["d3"], effect, near, CLOSE, -1))
+    drift, on = means.gain(
+        (1, EXACT, last), (-1, COMPOSITION, last), *((-sign, way, n) for sign, way, n in apart)
+    )
+    effect = f"{whose}, exact minus composition, {last} layers on, less the same 2 layers on, {on}"
+    found.append(directed("d4", claims["d4"], effect, drift, 1))
+    return found
+
+
+def folding(run: Run, judge: Judged, claims: Mapping[str, str]) -> list[Finding]:
+    """(i): from labels of every layer pair by strategy."""
+    claim = claims["i"]
+    table = labelled_pairs(run, "layers", judge.judge)
+    same = {
+        strategy: rows.set_index(["a", "b", "feature"])["label"] == Label.SAME
+        for strategy, rows in table.groupby("strategy")
+    }
+    if not {FOLDED, UNFOLDED} <= set(same):
+        return [
+            undecided("i", claim, "an experiment `layers` of the strategies folded and unfolded")
+        ]
+    both = same[FOLDED].to_frame("f").join(same[UNFOLDED].rename("u"), how="inner").astype(float)
+    gain = draw_weights(len(both), 0) @ (both["f"] - both["u"]).to_numpy() / len(both)
+    effect = (
+        f"share of SAME by {judge.judge}, folded ({both['f'].mean():.3f}) minus unfolded "
+        f"({both['u'].mean():.3f}) on {plural(len(both), 'feature')}; the first third of the depth is "
+        "not among these layers"
+    )
+    return [directed("i", claim, effect, gain, 1)]
+
+
+def cost(run: Run, judge: Judged, claims: Mapping[str, str]) -> list[Finding]:
+    """(j): from labels of pairs over the whole range of decoder MSE."""
+    claim = claims["j"]
+    table = labelled_pairs(run, "mse", judge.judge)
+    by_pair = table.groupby(["a", "b"])["mse_decoder"].transform("mean")
+    relative = (table["mse_decoder"] / by_pair).to_numpy()
+    weights = draw_weights(len(table), 0)
+    means = []
+    for label in Label:
+        mine = (table["label"] == label).to_numpy()
+        if not mine.any():
+            needs = f"labels of all three kinds; {judge.judge} never said {label}"
+            return [undecided("j", claim, needs)]
+        means.append(_weighted(weights[:, mine], relative[mine]))
+    steps = [means[0] - means[1], means[1] - means[2]]
+    worst = np.minimum(*steps)  # in every draw: both steps must fall
+    effect = (
+        "decoder MSE over the mean of its layer pair, by label of "
+        f"{judge.judge}: {', '.join(f'{label} {m[0]:.3f}' for label, m in zip(Label, means))}; least fall "
+        "from one label to the next"
+    )
+    return [directed("j", claim, effect, worst, 1)]
+
+
+class _Distances:
+    """Mean labels by strategy and number of layers, on the same bootstrap draws of features."""
+
+    def __init__(self, run: Run, judge: Judged) -> None:
+        table = labelled_sample(run, "persistence", judge.judge)
+        table = table[~table["swapped"] & table["label"].notna()].copy()
+        table["value"] = [Label(label).value_in_means for label in table["label"]]
+        self.random = table[table["kind"] == DIFFERENT]["value"].to_numpy(dtype=float)
+        pairs = table[table["kind"] == PAIR].copy()
+        place = {key: n for keys in run.chains for n, key in enumerate(keys)}
+        pairs["distance"] = pairs["b"].map(place) - pairs["a"].map(place)
+        # A feature of a start is one unit: its labels at all distances are drawn together.
+        pairs["unit"] = pairs.groupby(["a", "feature"]).ngroup()
+        self.pairs = pairs
+        self.by_unit = pairs.pivot_table("value", "unit", ["strategy", "distance"])
+        self.weights = draw_weights(int(pairs["unit"].max()) + 1, 0)
+        self.distances = sorted(int(d) for d in pairs["distance"].unique())
+
+    def of(self, strategy: str, distance: int, reaching: int | None = None) -> Values:
+        """`reaching`: from the starts alone that have a layer at this distance too, to compare the two."""
+        rows = self.pairs[
+            (self.pairs["strategy"] == strategy) & (self.pairs["distance"] == distance)
+        ]
+        if reaching is not None:
+            starts = self.pairs[self.pairs["distance"] == reaching]["a"].unique()
+            rows = rows[rows["a"].isin(starts)]
+        weights = self.weights[:, rows["unit"].to_numpy()]
+        return _weighted(weights, rows["value"].to_numpy(dtype=float))
+
+    def gain(self, *terms: tuple[int, str, int]) -> tuple[Values, str]:
+        """Mean of a sum of labels, each a sign, strategy and distance, over the features that have all of
+        them; and in words which these are."""
+        columns = [(strategy, distance) for _, strategy, distance in terms]
+        there = self.by_unit.reindex(columns=columns).dropna()
+        values = there.to_numpy(dtype=float) @ np.array([sign for sign, _, _ in terms], dtype=float)
+        weights = self.weights[:, there.index.to_numpy(dtype=int)]
+        starts = self.pairs[self.pairs["unit"].isin(there.index)]["a"].unique()
+        on = f"the same {plural(len(there), 'feature')} of {', '.join(starts)}"
+        return _weighted(weights, values), on
+
+    def of_random(self) -> Values:
+        if not len(self.random):
+            return np.full(self.weights.shape[0], np.nan)
+        return draw_weights(len(self.random), 1) @ self.random / len(self.random)
+
+
+def _weighted(weights: np.ndarray, values: np.ndarray) -> Values:
+    """Means of the values, one for each row of weights; NaN where nothing has weight."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return weights @ values / weights.sum(axis=1)
+
+
+EXPERIMENTS = (
+    (
+        "persistence",
+        persistence,
+        {
+            "d1": "similarity along a path falls with distance",
+            "d2": f"it stays useful for about {USEFUL} layers: above that of features drawn at random",
+            "d3": "composition is close to exact two layers on",
+            "d4": "further on it drifts away from exact",
+        },
+    ),
+    ("layers", folding, {"i": "the judge says SAME more often for folded than for unfolded"}),
+    ("mse", cost, {"j": "MSE falls from DIFFERENT to MAYBE to SAME"}),
+)
+"""Name, what decides the claims, and these by name."""
+
+
+COLUMNS = ("lift", "phi", "causal_agreement", "explained_variance", "delta_loss")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One strategy or reference."""
+
+    name: str
+    measures: dict[str, Interval]
+    """By name, of those in `COLUMNS` that were measured: the value and its 95% interval."""
+
+
+def headline(main: Evaluated) -> list[Line]:
+    """A line per strategy: means over adjacent pairs and corpora.  Of `random` the first draw."""
+    lines = []
+    for strategy in listed():
+        found: dict[str, Interval] = {}
+        for measure in COLUMNS:
+            if measure == "causal_agreement":
+                values = main.agreements.get(strategy)
+            else:
+                values = main.mean(measure, strategy)
+                if values is None:
+                    values = main.mean(measure, strategy, "")
+            if values is not None:
+                found[measure] = interval(values)
+        if found:
+            lines.append(Line(strategy, found))
+    return lines
+
+
+def reference(name: str, a: "SAE", b: "SAE", main: Evaluated, model: "LanguageModel") -> Line:
+    """`folded` between two SAEs that are not of the run, on the texts that the run was evaluated on:
+    a second seed of one layer (a ceiling), an untrained SAE (a floor)."""
+    from saematch.evaluation.evaluate import keys_of, measure_pair
+
+    about = next(iter(main.about.values()))
+    measured = measure_pair(
+        a,
+        b,
+        model=model,
+        corpora=list(main.about),
+        documents=about["documents"],
+        tokens=about["tokens"],
+        strategies=(MAIN,),
+        parts=main.run.config.parts,
+        scale=main.run.config.scale,  # pyright: ignore[reportArgumentType]
+        quantiles=(),
+        random_draws=1,
+        batch_tokens=2048,
+        seed=about["seed"],
+        offline=all("bundled" in one["origin"] for one in main.about.values()) or None,
+        notes=[],
+    )
+    pair = keys_of(a, b)
+    slug = "+".join(part for part in main.run.config.parts)
+    each = [one.values(pair, MAIN, slug) for one in measured]
+    known = {name: [values[name] for values in each if name in values] for name in COLUMNS}
+    found = {name: interval(np.mean(some, axis=0)) for name, some in known.items() if some}
+    return Line(name, found)
+
+
+@dataclass(frozen=True)
+class Found:
+    """An evaluated run, its headline and the paper's findings on it."""
+
+    main: Evaluated
+    lines: list[Line]
+    findings: list[Finding]
+
+
+def find(
+    directory: str | Path,
+    early: str | Path | None = None,
+    l0_series: str | Path | None = None,
+    early_layers: int | None = None,
+) -> Found:
+    """The paper's findings on an evaluated run, by name.
+
+    `early`: a run over the first blocks; `early_layers`: the last of them, where the run itself has them;
+    `l0_series`: a run over SAEs of several L0s at two adjacent layers.
+
+    Raises InputError for runs that were not evaluated, UsageError where both kinds of first blocks are
+    given, or the run has none on either side of `early_layers`.
+    """
+    main = Evaluated(open_run(directory))
+    first = None if early is None else Evaluated(open_run(early))
+    late = None
+    if early_layers is not None:
+        if early is not None:
+            raise UsageError(
+                "expected the first blocks once, got both early and early_layers (on the command line "
+                "--early and --early-layers); take one away"
+            )
+        layers = [sae["layer"] for sae in main.run.manifest["saes"].values()]
+        first, late = (
+            main.within(min(layers), early_layers),
+            main.within(early_layers, max(layers)),
+        )
+    series = None if l0_series is None else Evaluated(open_run(l0_series))
+    found = [*findings(main, first, series, late), *judged_findings(main.run)]
+    return Found(main, headline(main), sorted(found, key=lambda one: one.name))

@@ -4,8 +4,9 @@ The tables become the template's context here, section by section; all text that
 through Jinja's escaping, and the page's script writes it as text nodes only.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,13 +58,10 @@ def render_report(run: "Run") -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined)
-    environment.filters["number"] = number
-    environment.filters["percent"] = percent
-    environment.filters["cheaper"] = cheaper
-    environment.filters["gap"] = describe_gap
-    environment.filters["life"] = life
-    environment.filters["spanned"] = spanned
-    environment.filters["plural"] = plural
+    environment.filters |= {
+        "number": number, "percent": percent, "cheaper": cheaper, "gap": describe_gap, "life": life,
+        "spanned": spanned, "plural": plural,
+    }  # fmt: skip
     template = files("saematch.report").joinpath("template.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(context(run))
 
@@ -74,6 +72,8 @@ def context(run: "Run") -> dict[str, Any]:
     adjacent = run.adjacent
     steps = followed_steps(run)
     searchable = sum(len(path) for path in steps.values()) <= EMBEDDED_STEPS
+    strategies = run.config.strategies
+    pairs = [pair_row(measures, a, b, strategies) for a, b in adjacent]
     return {
         "suite": run.config.suite,
         "command": run_again(run.path.name, run.manifest["config"]),
@@ -81,19 +81,17 @@ def context(run: "Run") -> dict[str, Any]:
         "config": run.config.to_dict(),
         "manifest": run.manifest,
         "saes": run.manifest["saes"],
-        "strategies": run.config.strategies,
-        "drawn": [name for name in run.config.strategies if matcher(name).seeded],
-        "shared": [name for name in run.config.strategies if not matcher(name).one_to_one],
-        "pairs": [pair_row(measures, a, b, run.config.strategies) for a, b in adjacent],
+        "strategies": strategies,
+        "drawn": [name for name in strategies if matcher(name).seeded],
+        "shared": [name for name in strategies if not matcher(name).one_to_one],
+        "pairs": pairs,
         "order": ordering(measures, adjacent),
-        "partial": any_unmatched(measures, adjacent),
-        "far": [
-            row for a, b in run.pairs if (a, b) not in adjacent for row in [far_row(run, a, b)]
-        ],
+        "partial": any(row["unmatched_a"] + row["unmatched_b"] > 0 for row in pairs),
+        "far": [far_row(run, a, b) for a, b in run.pairs if (a, b) not in adjacent],
         "figures": figures(run, measures, adjacent),
         "evaluations": evaluations(run, adjacent),
-        "judgements": judgements(run),
-        "described": has_descriptions(run),
+        "judgements": [_entry(run, one) for one in judged(run)],
+        "described": bool(run.directory.current_names(DESCRIPTIONS)),
         "example": example_path(run, steps),
         "examples": example_paths(steps, run.chains),
         "data": embedded(run, steps) if searchable else "null",
@@ -117,15 +115,6 @@ def pair_row(measures: "pd.DataFrame", a: str, b: str, strategies: Sequence[str]
     }
 
 
-def any_unmatched(measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]) -> bool:
-    """Whether the main strategy leaves any feature of an adjacent pair without a partner."""
-    names = ("unmatched_a", "unmatched_b")
-    rows = measures[(measures["strategy"] == MAIN) & measures["measure"].isin(names)]
-    return any(
-        (row["a"], row["b"]) in pairs and row["value"] > 0 for row in rows.to_dict("records")
-    )
-
-
 def ordering(measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     """In how many pairs one strategy's decoder MSE is below another's, as the paper expects.
 
@@ -133,27 +122,32 @@ def ordering(measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]) -> list
     """
     rows = measures[(measures["measure"] == "mse_decoder") & (measures["corpus"] == "")]
     values = {(row["strategy"], row["a"], row["b"]): row for row in rows.to_dict("records")}
-
-    def compare(lower: str, upper: str, holds: Callable[[Any, Any], bool]) -> dict[str, Any]:
+    found = []
+    for lower, upper in (
+        (FOLDED, UNFOLDED),
+        (UNFOLDED, NAIVE),
+        (FOLDED, RANDOM),
+        (FOLDED, COSINE),
+        (NAIVE, RANDOM),
+    ):
+        inside = (lower, upper) == (NAIVE, RANDOM)
         both = [
-            (values[lower, a, b], values[upper, a, b])
-            for a, b in pairs
-            if (lower, a, b) in values and (upper, a, b) in values
+            (values[lower, *pair]["value"], values[upper, *pair])
+            for pair in pairs
+            if (lower, *pair) in values and (upper, *pair) in values
         ]
-        held = sum(holds(x, y) for x, y in both)
-        return {"lower": lower, "upper": upper, "holds": held, "of": len(both)}
-
-    found = [
-        compare(lower, upper, lambda x, y: x["value"] < y["value"])
-        for lower, upper in (
-            (FOLDED, UNFOLDED),
-            (UNFOLDED, NAIVE),
-            (FOLDED, RANDOM),
-            (FOLDED, COSINE),
-        )
-    ]
-    inside = compare(NAIVE, RANDOM, lambda x, y: y["low"] <= x["value"] <= y["high"])
-    return [row for row in (*found, {**inside, "inside": True}) if row["of"]]
+        holds = [y["low"] <= x <= y["high"] if inside else x < y["value"] for x, y in both]
+        if both:
+            found.append(
+                {
+                    "lower": lower,
+                    "upper": upper,
+                    "inside": inside,
+                    "holds": sum(holds),
+                    "of": len(both),
+                }
+            )
+    return found
 
 
 def far_row(run: "Run", a: str, b: str) -> dict[str, Any]:
@@ -179,10 +173,7 @@ def figures(
     from saematch.figures import certain_share, cost_distribution, mse_by_pair, to_svg
     from saematch.figures.data import live_rows
 
-    costs = {}
-    for a, b in pairs:
-        table = run.matching_table(a, b)
-        costs[a, b] = live_rows(table)["cost"].to_numpy()
+    costs = {pair: live_rows(run.matching_table(*pair))["cost"].to_numpy() for pair in pairs}
     drawn = {
         "mse": mse_by_pair(measures, pairs),
         "costs": cost_distribution(costs),
@@ -208,18 +199,15 @@ def example_paths(
     chosen = []
     for chain in chains:
         whole = [
-            path
+            (sum(step.cost or 0.0 for step in path), path)
             for path in steps.values()
             if tuple(step.key for step in path) == tuple(chain)
             and all(step.status == "live" for step in path)
         ]
-        ranked = sorted(whole, key=lambda path: sum(step.cost or 0.0 for step in path))
-        if not ranked:
-            continue
-        for quantile in EXAMPLE_QUANTILES:
-            path = ranked[round(quantile * (len(ranked) - 1))]
-            total = sum(step.cost or 0.0 for step in path)
-            chosen.append({"quantile": quantile, "of": len(ranked), "cost": total, "steps": path})
+        whole.sort(key=itemgetter(0))
+        for quantile in EXAMPLE_QUANTILES if whole else ():
+            total, path = whole[round(quantile * (len(whole) - 1))]
+            chosen.append({"quantile": quantile, "of": len(whole), "cost": total, "steps": path})
     return chosen
 
 
@@ -279,17 +267,17 @@ def evaluations(run: "Run", adjacent: Sequence[tuple[str, str]]) -> list[dict[st
         if here.empty:
             continue  # of matchings that were made again since
         main = here[here["parts"].isin(["", slug])]
+        read = main[main["a"] == main["b"]]
+        texts = texts_of(run, corpus)
         pairs = [pair for pair in map(tuple, about["pairs"]) if pair in adjacent]
         found.append(
             {
                 "corpus": corpus,
                 "origin": about["origin"],
                 "model": about["model"]["name"],
-                "texts": texts_of(run, corpus),
-                "documents": documents_said(
-                    texts_of(run, corpus), int(main[main["a"] == main["b"]]["documents"].max())
-                ),
-                "tokens": int(main[main["a"] == main["b"]]["tokens"].max()),
+                "texts": texts,
+                "documents": documents_said(texts, int(read["documents"].max())),
+                "tokens": int(read["tokens"].max()),
                 "features": features_said(main),
                 "notes": about["notes"],
                 "figure": Markup(to_svg(measured_by_pair(main, pairs))),
@@ -317,16 +305,8 @@ LABELS = ("different", "maybe", "same")
 CONTROLS = ("control: same", "control: different")
 
 
-def has_descriptions(run: "Run") -> bool:
-    return bool(run.directory.current_names(DESCRIPTIONS))
-
-
-def judgements(run: "Run") -> list[dict[str, Any]]:
-    """One entry per experiment and judge; empty where nothing was judged."""
-    return [_entry(run, one) for one in judged(run)]
-
-
 def _entry(run: "Run", one: Judged) -> dict[str, Any]:
+    """One experiment's results by one judge."""
     kappas = one.results[one.results["measure"].str.startswith("kappa_")]["measure"]
     return {
         "experiment": one.experiment,

@@ -5,8 +5,10 @@ it is there, unaltered, and was made from inputs of the same hash.  What is draw
 made again too when the code that makes it changes (`code_of`).
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,10 @@ Progress = Callable[[int, int, str], None]
 """(steps done, steps in all, what is being done)."""
 
 
+def silent(done: int, total: int, what: str) -> None:
+    """The progress that tells nobody."""
+
+
 @dataclass(frozen=True)
 class Output:
     """What a stage made: the bytes of a file, and how long each part took."""
@@ -28,19 +34,27 @@ class Output:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-Stage = Callable[[Any, Sequence[KeptFile]], Output]
+Task = Mapping[str, Any]
+"""The arguments of a stage by name; with the files that it reads, all that decides its output."""
+Stage = Callable[[Task, Sequence[KeptFile]], Output]
 """Makes an output from a task and the files that it reads."""
 _STAGES: dict[Stage, str] = {}
 
 
-def stage(name: str) -> Callable[[Stage], Stage]:
-    """Let a function be a stage.  Its name is hashed with the inputs of all it makes: pinned here, so that to
-    rename the function makes no run directory stale."""
+def stage(name: str) -> Callable[[Callable[..., Output]], Stage]:
+    """Let a function of files and named arguments be a stage, and time it.  Its name is hashed with the
+    inputs of all it makes: pinned here, so that to rename the function makes no run directory stale."""
 
-    def pin(function: Stage) -> Stage:
+    def pin(function: Callable[..., Output]) -> Stage:
+        @wraps(function)
+        def timed(task: Task, files: Sequence[KeptFile]) -> Output:
+            started = time.perf_counter()
+            made = function(files, **task)
+            return replace(made, seconds={"total": time.perf_counter() - started, **made.seconds})
+
         assert name not in _STAGES.values(), name
-        _STAGES[function] = name
-        return function
+        _STAGES[timed] = name
+        return timed
 
     return pin
 
@@ -52,16 +66,16 @@ class Step:
     name: str
     """Path of the output in the run directory."""
     stage: Stage
-    task: Any
+    task: Task = field(default_factory=dict)
     reads: tuple[str, ...] = ()
     """Outputs of earlier steps that the stage reads, in its order."""
 
 
-Execute = Callable[[Stage, Any, Sequence[KeptFile]], Output]
+Execute = Callable[[Stage, Task, Sequence[KeptFile]], Output]
 """(stage, task, files) -> what the stage returns."""
 
 
-def execute_here(stage: Stage, task: Any, files: Sequence[KeptFile]) -> Output:
+def execute_here(stage: Stage, task: Task, files: Sequence[KeptFile]) -> Output:
     """Call the stage in this process."""
     return stage(task, files)
 
@@ -95,7 +109,7 @@ def hash_of_inputs(step: Step, reads: Sequence[KeptFile]) -> str:
     """sha256 of everything that decides a step's output."""
     return hash_of(
         stage=_STAGES[step.stage],
-        task=step.task.identity,
+        task={name: getattr(value, "identity", value) for name, value in step.task.items()},
         reads=[[file.name, file.sha256] for file in reads],
     )
 

@@ -16,7 +16,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -38,30 +38,25 @@ from saematch.store.manifest import (
     packages_name,
     record_of,
 )
-from saematch.store.names import BY_KEY, FROM_PLAN, JUDGEMENTS_NAME, SAE, key_in
-from saematch.store.schema import decode
+from saematch.store.names import (
+    BY_KEY,
+    FIGURES,
+    FROM_PLAN,
+    JUDGEMENTS_NAME,
+    REPORT_NAME,
+    SAE,
+    key_in,
+)
+from saematch.store.schema import SEMANTIC_TABLES, TABLES, decode
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 KNOWN_NAMES = {
-    MANIFEST,
-    "matchings",
-    "candidates",
-    "paths.parquet",
-    "evaluation",
-    "features",
-    "descriptions",
-    "examples",
-    "judging",
-    "judgements.parquet",
-    "figures",
-    "report.html",
-    "run.toml",
-    "findings.md",
-    "export",
-}
+    MANIFEST, FIGURES.rstrip("/"), REPORT_NAME, "run.toml", "findings.md", "export",
+    *(table.path.split("/")[0] for table in (*TABLES, *SEMANTIC_TABLES)),
+}  # fmt: skip
 """What may stand in a run directory; anything else in a folder without a manifest is not ours."""
 
 
@@ -175,8 +170,8 @@ class RunDirectory:
     def kept(self, name: str) -> KeptFile:
         """A finished output; raises InputError where it is not finished."""
         record = self.record(name)
-        if record is None:
-            self._manifest = None if not self._held else self._manifest
+        if record is None and not self._held:
+            self._manifest = None  # a run may have finished it since this process read the manifest
             record = self.record(name)
         if record is None:
             raise InputError(
@@ -216,12 +211,10 @@ class RunDirectory:
         seconds: Mapping[str, float] | None = None,
     ) -> None:
         """Write an output and record it (steps 2 and 3 above)."""
-        path = self.file(name)
-        outputs = self.manifest["outputs"]
-        timing = self.manifest["timing"]
+        outputs, timing = self.manifest["outputs"], self.manifest["timing"]
         if name in outputs:
             self.update(outputs={key: value for key, value in outputs.items() if key != name})
-        files.write_atomically(path, data)
+        files.write_atomically(self.file(name), data)
         record = {
             "inputs": inputs,
             "depends": {file.name: file.sha256 for file in depends},
@@ -301,19 +294,18 @@ def write_holder(path: Path, text: str) -> None:
 @contextmanager
 def holding(folder: Path) -> Iterator[None]:
     """Hold the run directory `folder`; raises InputError naming the process that already does."""
-    lock = locks.holding(folder)
-    try:
-        lock.__enter__()
-    except locks.HeldError:
-        raise InputError(
-            f"expected {folder} to be free, got one that is held by {_holder(folder)}"
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"could not lock {folder}: {error.strerror or error}; "
-            "try a directory that you may write to"
-        ) from error
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(locks.holding(folder))
+        except locks.HeldError:
+            raise InputError(
+                f"expected {folder} to be free, got one that is held by {_holder(folder)}"
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"could not lock {folder}: {error.strerror or error}; "
+                "try a directory that you may write to"
+            ) from error
         holder = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -322,12 +314,10 @@ def holding(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # on a full disk the lock still holds, it only does not say by whom
             write_holder(folder / HOLDER_NAME, json.dumps(holder))
         yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 def _holder(folder: Path) -> str:
-    marker = folder / locks.MARKER_NAME
+    marker, wait = folder / locks.MARKER_NAME, "wait for it to end, or give another directory"
     with suppress(OSError):
         if not marker.stat().st_size:  # filelock breaks any other that is not whole
             return (
@@ -341,14 +331,11 @@ def _holder(folder: Path) -> str:
         except (OSError, ValueError, KeyError, TypeError):
             time.sleep(0.05)  # it has only just taken the lock and not yet said its name
             continue
-        wait = "wait for it to end, or give another directory"
         if host != socket.gethostname() and marker.exists():
-            return (
-                f"{who}, which is another machine; {wait}; if you know that it has ended, delete "
-                f"{marker}"
-            )
+            ended = f"if you know that it has ended, delete {marker}"
+            return f"{who}, which is another machine; {wait}; {ended}"
         return f"{who}; {wait}"
-    return "another process; wait for it to end, or give another directory"
+    return f"another process; {wait}"
 
 
 def is_current(manifest: Mapping[str, Any], name: str) -> bool:
@@ -365,16 +352,16 @@ def is_current(manifest: Mapping[str, Any], name: str) -> bool:
     if name.startswith(BY_KEY) and key_in(name) not in manifest["saes"]:
         return False
     of_now = [
-        _is_same(manifest, other, sha256) and (other.startswith(SAE) or is_current(manifest, other))
+        _sha256(manifest, other) == sha256
+        and (other.startswith(SAE) or is_current(manifest, other))
         for other, sha256 in record.depends.items()
     ]
     # Answers stand with the sample of their own experiment (judge_results.answered_experiments).
     return all(of_now) or (name == JUDGEMENTS_NAME and any(of_now))
 
 
-def _is_same(manifest: Mapping[str, Any], name: str, sha256: str) -> bool:
+def _sha256(manifest: Mapping[str, Any], name: str) -> str | None:
+    """Of an output or an SAE as it is now; None where it is not there."""
     if name.startswith(SAE):
-        sae = manifest["saes"].get(name.removeprefix(SAE))
-        return sae is not None and sae["sha256"] == sha256
-    record = record_of(manifest, name)
-    return record is not None and record.sha256 == sha256
+        return manifest["saes"].get(name.removeprefix(SAE), {}).get("sha256")
+    return manifest["outputs"].get(name, {}).get("sha256")

@@ -5,11 +5,11 @@ to everything.  So another feature counts against a step only if it is live and 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from saematch.matching.matchers import COSINE, MAIN
 from saematch.semantics.judges.judge import Label
 from saematch.store.judge_results import labels_of_pairs
 from saematch.store.names import PAIR_SOURCES, candidates_name, matching_name
-from saematch.store.schema import CANDIDATES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,8 +68,7 @@ different: whether DIFFERENT is all that the judges say."""
 _COMPILED = {kind: compile(rule, f"<{kind}>", "eval") for kind, rule in RULES.items()}
 
 
-@dataclass(frozen=True)
-class Other:
+class Other(NamedTuple):
     """Another live feature of the next layer."""
 
     feature: int
@@ -112,33 +110,28 @@ class Pair:
 
     @property
     def _values(self) -> dict[str, Any]:
-        """What the rules ask for."""
+        """What the rules ask for; NaN is what is not known."""
         nearer, aligned = self.nearer, self.by_direction
         if nearer is not None and aligned is not None and nearer.feature == aligned.feature:
             aligned = None
-        counts = self.activation_counts or (math.nan,) * 3
-        known = {
+        active, partner_active, joint_active = self.activation_counts or (None,) * 3
+        values = {
             "quantile": self.quantile,
             "cost": self.cost,
             "cosine": self.cosine,
             "margin": self.margin,
             "nearer_cost": nearer and nearer.cost,
             "beside_cosine": aligned and aligned.cosine,
-        }
-        return {
-            **{name: math.nan if value is None else value for name, value in known.items()},
-            **dict(
-                zip(
-                    ("status", "partner_status"),
-                    (one or LIVE for one in self.statuses),
-                    strict=True,
-                )
-            ),
-            **dict(zip(("active", "partner_active", "joint_active"), counts, strict=True)),
+            "active": active,
+            "partner_active": partner_active,
+            "joint_active": joint_active,
+            "status": self.statuses[0] or LIVE,
+            "partner_status": self.statuses[1] or LIVE,
             "live_pair": self.statuses == (LIVE, LIVE),
             "certain": self.certain or self.cost is None,
             "different": tuple(self.labels) == (str(Label.DIFFERENT),),
         }
+        return {name: math.nan if value is None else value for name, value in values.items()}
 
     def _words(self, kind: StepWarning) -> str:
         layer = self.names[1].rpartition("/")[0]
@@ -150,18 +143,16 @@ class Pair:
                 )
             case StepWarning.COSTLY:
                 return "among the most costly 10% of the live pairs"
-            case StepWarning.NEARER:
-                nearer = self.nearer
-                assert nearer is not None
+            case StepWarning.NEARER if self.nearer is not None:
+                other, cosine, cost = self.nearer
                 return (
-                    f"{layer}/{nearer.feature} is nearer (cost {nearer.cost:.4g} against {self.cost:.4g}, "
-                    f"cosine {nearer.cosine:.3f} against {self.cosine:.3f}), but was given to another"
+                    f"{layer}/{other} is nearer (cost {cost:.4g} against {self.cost:.4g}, "
+                    f"cosine {cosine:.3f} against {self.cosine:.3f}), but was given to another"
                 )
-            case StepWarning.DIRECTION:
-                aligned = self.by_direction
-                assert aligned is not None
+            case StepWarning.DIRECTION if self.by_direction is not None:
+                other, cosine, _ = self.by_direction
                 return (
-                    f"{layer}/{aligned.feature} is nearer by direction (cosine {aligned.cosine:.2f} against "
+                    f"{layer}/{other} is nearer by direction (cosine {cosine:.2f} against "
                     f"{self.cosine:.2f})"
                 )
             case StepWarning.UNCERTAIN:
@@ -170,38 +161,39 @@ class Pair:
                 return (
                     f"a near tie: a matching without the pair may cost only {self.margin:.2g} more"
                 )
-            case StepWarning.NEVER:
-                assert self.activation_counts is not None
+            case StepWarning.NEVER if self.activation_counts is not None:
                 one, other, _ = self.activation_counts
                 return f"the two are never active together ({one:,} and {other:,} activations)"
             case StepWarning.DIFFERENT:
                 return "judged DIFFERENT"
+        raise AssertionError(f"{kind} without what its rule asks for")
 
 
 @dataclass(frozen=True)
 class Step:
-    """A path at one layer; what belongs to a step is in the value of its end, None at the start."""
+    """A path at one layer; what belongs to a step is in the value of its end, None at the start.  Its fields
+    are the columns of `Run.follow`."""
 
     key: str
     feature: int
     status: str
     cost: float | None = None
-    quantile: float | None = None
-    """Share of the step's live pairs that cost at most as much."""
     cosine: float | None = None
     margin: float | None = None
     """None also where no bound is finite."""
     certain: bool = False
+    born: bool = False
+    """Nothing at the layer before was matched to it."""
+    dies: bool = False
+    """It is matched to nothing at the next layer."""
+    quantile: float | None = None
+    """Share of the step's live pairs that cost at most as much."""
     runner_up: int | None = None
     """The nearest other feature by cost."""
     extra_cost: float | None = None
     """Its cost less that of the feature taken; below zero it is nearer, but was given away."""
     runner_up_cosine: float | None = None
     runner_up_status: str | None = None
-    born: bool = False
-    """Nothing at the layer before was matched to it."""
-    dies: bool = False
-    """It is matched to nothing at the next layer."""
     warnings: tuple[str, ...] = ()
     """Warnings about the step, in words; empty if there are none."""
     kinds: tuple[StepWarning, ...] = ()
@@ -211,128 +203,110 @@ class Step:
 def followed_steps(run: "Tables") -> Mapping[int, Sequence[Step]]:
     """All paths by number."""
     paths = run.paths()
-    steps = _Steps(run, paths, paths)
-    found: dict[int, list[Mapping[Any, Any]]] = {}
-    for row in paths.to_dict("records"):
-        found.setdefault(row["path"], []).append(row)
-    return {path: steps.along(rows) for path, rows in found.items()}
+    return _follow(run, paths, paths)
 
 
 def steps_through(run: "Tables", key: str, feature: int) -> Sequence[Step]:
     """The path through a feature; empty where no path goes through its layer."""
     paths = run.paths()
     through = paths.loc[(paths["key"] == key) & (paths["feature"] == feature), "path"]
-    if through.empty:
-        return ()
-    path = paths[paths["path"] == through.iloc[0]]
-    return _Steps(run, paths, path).along(path.to_dict("records"))
+    found = _follow(run, paths, paths[paths["path"].isin(through)])
+    return next(iter(found.values()), ())
 
 
-class _Steps:
-    """Makes steps out of rows of paths; the tables of two layers are read when they are needed."""
+def _follow(
+    run: "Tables", paths: "pd.DataFrame", wanted: "pd.DataFrame"
+) -> dict[int, Sequence[Step]]:
+    """Steps of the paths whose rows are `wanted`; the tables of two layers are read when they are needed."""
+    labels, counts = labels_of_pairs(run), _activation_counts_of_pairs(run, wanted)
+    near = cache(lambda a, b: _near(run, paths, wanted, a, b))
+    found: dict[int, list[Step]] = {}
+    for row in wanted.to_dict("records"):
+        path = found.setdefault(row["path"], [])
+        step = Step(row["key"], row["feature"], row["status"], born=row["born"], dies=row["dies"])
+        if path:
+            before, row = path[-1], {**row, "margin": _known(row["margin"])}
+            beside = near(before.key, step.key)
+            quantile = _known(beside.quantile[before.feature])
+            measured = {name: row[name] for name in ("cost", "cosine", "margin", "certain")}
+            ends = before.key, step.key, before.feature, step.feature
+            warnings = Pair(
+                names=(f"{before.key}/{before.feature}", f"{step.key}/{step.feature}"),
+                statuses=(before.status, step.status),
+                quantile=quantile,
+                **measured,
+                nearer=beside.nearer.get(before.feature),
+                by_direction=beside.by_direction.get(before.feature),
+                activation_counts=counts.get(ends),
+                labels=labels.get(ends, ()),
+            ).warnings
+            step = replace(
+                step,
+                quantile=quantile,
+                **measured,
+                warnings=tuple(words for _, words in warnings),
+                kinds=tuple(kind for kind, _ in warnings),
+            )
+            other = beside.runner_up.get(before.feature)
+            if other is not None and other.cost is not None:
+                step = replace(
+                    step,
+                    runner_up=other.feature,
+                    extra_cost=other.cost - row["cost"],
+                    runner_up_cosine=other.cosine,
+                    runner_up_status=beside.statuses.get(other.feature),
+                )
+        path.append(step)
+    return dict(found)
 
-    def __init__(self, run: "Tables", paths: "pd.DataFrame", wanted: "pd.DataFrame") -> None:
-        """`wanted`: those rows of `paths` that steps are made of."""
-        self._run, self._paths, self._wanted = run, paths, wanted
-        self._labels = labels_of_pairs(run)
-        self._activation_counts = _activation_counts_of_pairs(run, wanted)
-        self._near = cache(self._near_of)
 
-    def along(self, rows: Iterable[Mapping[Any, Any]]) -> list[Step]:
-        path: list[Step] = []
-        for row in rows:
-            path.append(self._step(path[-1], row) if path else _start(row))
-        return path
+class _Near(NamedTuple):
+    """What is near to the features of one layer at the next, by feature."""
 
-    def _step(self, before: Step, row: Mapping[Any, Any]) -> Step:
-        near, source = self._near(before.key, row["key"]), before.feature
-        values = {
-            "cost": row["cost"],
-            "quantile": _known(near.quantile[source]),
-            "cosine": row["cosine"],
-            "margin": _known(row["margin"]),
-            "certain": row["certain"],
-        }
-        pair = Pair(
-            names=(f"{before.key}/{source}", f"{row['key']}/{row['feature']}"),
-            statuses=(before.status, row["status"]),
-            **values,
-            nearer=near.nearer.get(source),
-            by_direction=near.by_direction.get(source),
-            activation_counts=self._activation_counts.get(
-                (before.key, row["key"], source, row["feature"])
-            ),
-            labels=self._labels.get((before.key, row["key"], source, row["feature"]), ()),
-        )
-        warnings = pair.warnings
-        other = near.runner_up.get(source)
-        if other is not None and other.cost is not None:
-            values |= {
-                "runner_up": other.feature,
-                "extra_cost": other.cost - row["cost"],
-                "runner_up_cosine": other.cosine,
-                "runner_up_status": near.statuses.get(other.feature),
-            }
-        return Step(
-            key=row["key"],
-            feature=row["feature"],
-            status=row["status"],
-            dies=row["dies"],
-            warnings=tuple(words for _, words in warnings),
-            kinds=tuple(kind for kind, _ in warnings),
-            **values,
-        )
+    quantile: np.ndarray
+    """NaN for a pair that is not live."""
+    runner_up: Mapping[int, Other]
+    nearer: Mapping[int, Other]
+    by_direction: Mapping[int, Other]
+    statuses: Mapping[int, str]
+    """Of the features of the next layer."""
 
-    def _near_of(self, a: str, b: str) -> "_Near":
-        table = self._run.matching_table(a, b)
-        live = ((table["status"] == "live") & (table["partner_status"] == "live")).to_numpy()
-        cost, cosine = (table[name].to_numpy(dtype=float) for name in ("cost", "cosine"))
-        quantile = np.full(len(table), np.nan)
-        if live.any():
-            quantile[live] = np.searchsorted(np.sort(cost[live]), cost[live], "right") / live.sum()
-        sources = self._wanted.loc[self._wanted["key"] == a, "feature"]
-        near = self._candidates(a, b)
-        near = near[near["feature"].isin(sources)]
-        ends = self._paths[self._paths["key"] == b].set_index("feature")["status"]
+
+def _near(run: "Tables", paths: "pd.DataFrame", wanted: "pd.DataFrame", a: str, b: str) -> _Near:
+    table = run.matching_table(a, b)
+    cost, cosine, partner = (table[name].to_numpy() for name in ("cost", "cosine", "partner"))
+    live = ((table["status"] == LIVE) & (table["partner_status"] == LIVE)).to_numpy()
+    quantile = np.full(len(table), np.nan)
+    if live.any():
+        quantile[live] = np.searchsorted(np.sort(cost[live]), cost[live], "right") / live.sum()
+    sources = wanted.loc[wanted["key"] == a, "feature"]
+    ends = paths[paths["key"] == b]
+    statuses = dict(zip(ends["feature"].tolist(), ends["status"].tolist(), strict=True))
+    current = run.directory.is_current
+    near, nearer, aligned = None, None, None
+    if current(candidates_name(a, b)):  # in order of cost; none where the run is not finished
+        near = run.candidates(a, b)
         feature = near["feature"].to_numpy()
-        others = near["candidate"].to_numpy() != table["partner"].to_numpy()[feature]
-        nearer = (
-            others
-            & (near["candidate"].map(ends) == "live").to_numpy()
-            & (near["cost"].to_numpy() < cost[feature])
-            & (near["cosine"].to_numpy() > cosine[feature])
-        )
-        shown = ends[ends.index.isin(near["candidate"])]
-        return _Near(
-            quantile=quantile,
-            runner_up=_first(near[others]),
-            nearer=_first(near[nearer]),
-            by_direction=self._by_direction(a, b, table, sources),
-            statuses=dict(zip(shown.index.tolist(), shown.tolist(), strict=True)),
-        )
+        near = near[near["feature"].isin(sources) & (near["candidate"] != partner[feature])]
+        feature = near["feature"].to_numpy()
+        closer = (near["cost"] < cost[feature]) & (near["cosine"] > cosine[feature])
+        nearer = near[closer & (near["candidate"].map(statuses) == LIVE)]
+    if current(matching_name(a, b, COSINE, run.config.slug)):
+        argmax = run.matching_table(a, b, COSINE).rename(columns={"partner": "candidate"})
+        other = (argmax["partner_status"] == LIVE) & (argmax["candidate"] != partner)
+        aligned = argmax[other & argmax["feature"].isin(sources)]
+    return _Near(quantile, _first(near), _first(nearer), _first(aligned), statuses)
 
-    def _candidates(self, a: str, b: str) -> "pd.DataFrame":
-        """In order of cost; none where the run is not finished."""
-        import pandas as pd
 
-        if not self._run.directory.is_current(candidates_name(a, b)):
-            return pd.DataFrame({name: [] for name in CANDIDATES.names}).astype({"feature": int})
-        return self._run.candidates(a, b)
-
-    def _by_direction(
-        self, a: str, b: str, table: "pd.DataFrame", sources: "pd.Series"
-    ) -> dict[int, Other]:
-        name = matching_name(a, b, COSINE, self._run.config.slug)
-        if not self._run.directory.is_current(name):
-            return {}
-        argmax = self._run.matching_table(a, b, COSINE)
-        other = (argmax["partner_status"] == "live") & (argmax["partner"] != table["partner"])
-        argmax = argmax[other & argmax["feature"].isin(sources)]
-        columns = (argmax[name].tolist() for name in ("feature", "partner", "cosine"))
-        return {
-            feature: Other(partner, cosine)
-            for feature, partner, cosine in zip(*columns, strict=True)
-        }
+def _first(near: "pd.DataFrame | None") -> dict[int, Other]:
+    """The first candidate of each feature."""
+    if near is None:
+        return {}
+    first = near.drop_duplicates("feature").set_index("feature")
+    others = first[["candidate", "cosine", "cost"]].itertuples(index=False, name=None)
+    return {
+        feature: Other(*other) for feature, other in zip(first.index.tolist(), others, strict=True)
+    }
 
 
 def _activation_counts_of_pairs(
@@ -342,49 +316,17 @@ def _activation_counts_of_pairs(
     `wanted`: rows of paths that features are taken from."""
     import pandas as pd
 
-    pair, counts = (
-        ["a", "b", "feature", "partner"],
-        ["activation_count", "partner_activation_count", "joint_activation_count"],
-    )
+    pair = ["a", "b", "feature", "partner"]
+    counts = ["activation_count", "partner_activation_count", "joint_activation_count"]
     frames = []
     for name in run.directory.current_names(PAIR_SOURCES):
         table = run.directory.table(name)[0].select([*pair, *counts, "strategy"]).to_pandas()
-        chosen = (table["strategy"] == MAIN) & table["feature"].isin(wanted["feature"])
-        frames.append(table.loc[chosen, [*pair, *counts]])
+        frames.append(table[(table["strategy"] == MAIN) & table["feature"].isin(wanted["feature"])])
     if not frames:
         return {}
-    summed = pd.concat(frames).groupby(pair, sort=False)[counts].sum().reset_index()
-    columns = (summed[name].tolist() for name in (*pair, *counts))
-    return {
-        (a, b, feature, partner): (one, other, both)
-        for a, b, feature, partner, one, other, both in zip(*columns, strict=True)
-    }
-
-
-def _start(row: Mapping[Any, Any]) -> Step:
-    return Step(row["key"], row["feature"], row["status"], born=row["born"], dies=row["dies"])
-
-
-@dataclass(frozen=True)
-class _Near:
-    """What is near to the features of one layer at the next, by feature."""
-
-    quantile: np.ndarray
-    """NaN for a pair that is not live."""
-    runner_up: Mapping[int, Other]
-    nearer: Mapping[int, Other]
-    by_direction: Mapping[int, Other]
-    statuses: Mapping[int, str]
-    """The candidates."""
-
-
-def _first(near: "pd.DataFrame") -> dict[int, Other]:
-    first = near.drop_duplicates("feature")
-    columns = (first[name].tolist() for name in ("feature", "candidate", "cosine", "cost"))
-    return {
-        feature: Other(other, cosine, cost)
-        for feature, other, cosine, cost in zip(*columns, strict=True)
-    }
+    summed = pd.concat(frames).groupby(pair, sort=False)[counts].sum()
+    rows = summed.itertuples(index=False, name=None)
+    return dict(zip(summed.index.tolist(), rows, strict=True))
 
 
 def _known(value: float) -> float | None:

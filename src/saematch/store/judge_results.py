@@ -50,17 +50,14 @@ class Judged:
 
     def span(self, measure: str, strategy: str = "", a: str = "", b: str = "") -> Interval | None:
         """A measure with its interval; None where it was not measured."""
-        table = self.results
-        row = table[
-            (table["strategy"] == strategy)
-            & (table["a"] == a)
-            & (table["b"] == b)
-            & (table["measure"] == measure)
-        ]
-        if row.empty:
-            return None
-        value, low, high = (row[name].iloc[0] for name in ("value", "low", "high"))
-        return Interval(float(value), _known(low), _known(high))
+        row = self._spans.get((strategy, a, b, measure))
+        return None if row is None else Interval(row[0], *map(_known, row[1:]))
+
+    @cached_property
+    def _spans(self) -> Mapping[tuple[str, str, str, str], list[float]]:
+        rows = self.results
+        keys = rows[["strategy", "a", "b", "measure"]].itertuples(index=False, name=None)
+        return dict(zip(keys, rows[["value", "low", "high"]].to_numpy().tolist(), strict=True))
 
     @property
     def strategies(self) -> tuple[str, ...]:
@@ -101,12 +98,9 @@ def answered_experiments(directory: RunDirectory) -> list[str]:
 def best_judge(run: "Tables", experiment: str) -> Judged | None:
     """The judge whose labels decide; None where the experiment was not judged."""
     found = judged(run, experiment)
-    for able in (True, False):  # a judge that fails its controls stands behind any that passes
-        for prefix in PREFERRED:
-            for one in found:
-                if one.passes_controls is able and one.judge.startswith(prefix):
-                    return one
-    return None
+    named = [one for prefix in PREFERRED for one in found if one.judge.startswith(prefix)]
+    # A judge that fails its controls stands behind any that passes.
+    return min(named, key=lambda one: not one.passes_controls, default=None)
 
 
 def judged_by(run: "Tables", experiment: str, judge: str) -> Judged:
@@ -163,5 +157,5 @@ def _read(run: "Tables", experiment: str, judge: str) -> Judged:
     return Judged(experiment, judge, table, about)
 
 
-def _known(value: Any) -> float | None:
-    return None if value is None or value != value else float(value)
+def _known(value: float) -> float | None:
+    return None if value != value else value

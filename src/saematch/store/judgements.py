@@ -1,7 +1,7 @@
 """Judgements in a run directory: their files, and answers joined to the questions of a sample."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from saematch.configs.judging import JudgeConfig
@@ -14,7 +14,7 @@ from saematch.settings import config_from
 from saematch.stats import kappa
 from saematch.store.directory import RunDirectory
 from saematch.store.names import JUDGING, experiments_of, sample_name
-from saematch.store.schema_semantics import JUDGEMENTS, RESULTS
+from saematch.store.schema import JUDGEMENTS
 from saematch.text import printable
 
 
@@ -66,20 +66,25 @@ def question_of(row: Mapping[str, Any]) -> Question | None:
     return Question(*texts)
 
 
+def asked_of(
+    rows: Iterable[Mapping[str, Any]], judge_key: str, journal: Journal
+) -> Iterator[tuple[Mapping[str, Any], Question | None, Judgement | None]]:
+    """Rows of a sample with their question and what a judge answered; calibration pairs are left out."""
+    for row in rows:
+        if not row["kind"].startswith(CALIBRATION):
+            question = question_of(row)
+            yield row, question, None if question is None else journal.get(judge_key, question)
+
+
 def answers_of(rows: Sequence[Mapping[str, Any]], judge_key: str, journal: Journal) -> list[Answer]:
     """The sample with what a judge answered; calibration pairs are left out."""
-    found = []
-    for row in rows:
-        if row["kind"].startswith(CALIBRATION):
-            continue
-        question = question_of(row)
-        judgement = None if question is None else journal.get(judge_key, question)
-        names = ("kind", "strategy", "a", "b", "feature", "partner", "swapped")
-        found.append(
-            Answer(**{name: row[name] for name in names}, askable=question is not None,
-                   judgement=judgement)
-        )  # fmt: skip
-    return found
+    names = ("kind", "strategy", "a", "b", "feature", "partner", "swapped")
+    return [
+        Answer(
+            **{name: row[name] for name in names}, askable=question is not None, judgement=judgement
+        )
+        for row, question, judgement in asked_of(rows, judge_key, journal)
+    ]
 
 
 def kappas(
@@ -90,18 +95,17 @@ def kappas(
     seed: int,
 ) -> list[ResultRow]:
     """Agreement with other judges of the experiment on the questions that both answered."""
-    questions = dict.fromkeys(
-        one
-        for row in rows
-        if not row["kind"].startswith(CALIBRATION) and (one := question_of(row)) is not None
-    )
+    mine = {
+        question: judgement.label
+        for _, question, judgement in asked_of(rows, judge_key, journal)
+        if question is not None and judgement is not None and judgement.label is not None
+    }
     found: list[ResultRow] = []
     for name, key in others.items():
-        both = [(journal.get(judge_key, one), journal.get(key, one)) for one in questions]
         labels = [
-            (x.label, y.label)
-            for x, y in both
-            if x is not None and y is not None and x.label is not None and y.label is not None
+            (label, theirs.label)
+            for question, label in mine.items()
+            if (theirs := journal.get(key, question)) is not None and theirs.label is not None
         ]
         if labels:
             found.append(
@@ -124,25 +128,14 @@ def check_some_read(answers: Iterable[Judgement | None], what: str, where: str) 
         )
 
 
-def encode_results(rows: Sequence[ResultRow], about: Mapping[str, Any]) -> bytes:
-    """`judging/{experiment}/{judge}.parquet`."""
-    columns = {name: [row[place] for row in rows] for place, name in enumerate(RESULTS.names)}
-    return RESULTS.encode(columns, about)
-
-
 def encode_judgements(held: RunDirectory, journal: Journal) -> bytes:
     """`judgements.parquet`: every experiment's questions with every judge's answers."""
-    rows: dict[str, list[Any]] = {name: [] for name in JUDGEMENTS.names}
+    rows: list[dict[str, Any]] = []
     for experiment in experiments_of(held.names(JUDGING)):
         sample = held.kept(sample_name(experiment)).table()[0].to_pylist()
         for judge, about in sorted(results_about(held, experiment).items()):
-            key = about["judge_key"]
-            for row in sample:
-                question = question_of(row)
-                judgement = None if question is None else journal.get(key, question)
-                if judgement is None or row["kind"].startswith(CALIBRATION):
-                    continue
-                values = {
+            rows += [
+                {
                     **vars(judgement),
                     "experiment": experiment,
                     "question": row["question"],
@@ -150,6 +143,7 @@ def encode_judgements(held: RunDirectory, journal: Journal) -> bytes:
                     "outcome": str(judgement.outcome),
                     "label": None if judgement.label is None else str(judgement.label),
                 }
-                for name, column in rows.items():
-                    column.append(values[name])
-    return JUDGEMENTS.encode(rows)
+                for row, _, judgement in asked_of(sample, about["judge_key"], journal)
+                if judgement is not None
+            ]
+    return JUDGEMENTS.encode_records(rows)

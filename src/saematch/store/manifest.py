@@ -86,16 +86,16 @@ def decode_manifest(data: bytes, path: Path) -> dict[str, Any]:
         version = content["schema_version"]
         altered = checksum != _checksum(content)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise _altered(path) from None
+        raise altered_error(path) from None
     if altered:
-        raise _altered(path)
+        raise altered_error(path)
     if version != SCHEMA_VERSION:
         raise InputError(
             f"expected a run directory of schema {SCHEMA_VERSION}, got schema {version} in {path}; "
             "open it with the saematch that wrote it, or run into another directory"
         )
     if set(content) != set(empty_manifest()) or encode_manifest(content) != data:
-        raise _altered(path)
+        raise altered_error(path)
     return content
 
 
@@ -140,9 +140,12 @@ class AlteredError(InputError):
 
 def altered_error(path: Path) -> AlteredError:
     """The error for a file whose bytes are not those that were written; names what makes it again."""
+    what, command = "it alone", made_by
+    if path.name == MANIFEST:
+        what, command = "everything in the directory", lambda _: makes(path.parent, MANIFEST, None)
     return AlteredError(
-        f"{path} was altered or cut short after it was written; delete that file, and it alone "
-        f"is made again by: {made_by(path)}"
+        f"{path} was altered or cut short after it was written; delete that file, and {what} "
+        f"is made again by: {command(path)}"
     )
 
 
@@ -157,13 +160,6 @@ def made_by(path: Path) -> str:
     except (OSError, InputError):
         settings = None
     return makes(directory, path.relative_to(directory).as_posix(), settings)
-
-
-def _altered(path: Path) -> AlteredError:
-    return AlteredError(
-        f"{path} was altered or cut short after it was written; delete that file, and everything "
-        f"in the directory is made again by: {makes(path.parent, MANIFEST, None)}"
-    )
 
 
 def _checksum(content: dict[str, Any]) -> str:
@@ -208,18 +204,13 @@ def describing(directory: str | Path, source: str) -> str:
 def makes(directory: str | Path, name: str, settings: Mapping[str, Any] | None) -> str:
     """The command that makes an output again; `settings`: the run's, None if they are not known."""
     verb = _VERBS.get(name.split("/")[0], "run")
-    if name == MEASURES_NAME or name.startswith(_FROM_WEIGHTS):
-        verb = "run"
-    if verb == "run":
+    if verb == "run" or name == MEASURES_NAME or name.startswith(_FROM_WEIGHTS):
         if settings is not None:
             return run_again(directory, settings)
         return f"saematch run --out {shlex.quote(str(directory))} (with its settings)"
-    if verb == "figures":
-        return on_directory(directory, verb)
     if name.startswith(DESCRIPTIONS):
         command = describing(directory, split_descriptions_name(name)[0])
-    elif name.startswith(JUDGING):
-        command = on_directory(directory, verb, f"--experiment {name.split('/')[1]}")
     else:
-        command = on_directory(directory, verb)
-    return f"{command} (with the flags it was made with)"
+        flags = f"--experiment {name.split('/')[1]}" if name.startswith(JUDGING) else ""
+        command = on_directory(directory, verb, flags)
+    return command if verb == "figures" else f"{command} (with the flags it was made with)"

@@ -47,10 +47,47 @@ class KeptMatching(Matching):
         return self.kept_certain
 
 
-def matching_columns(matching: Matching) -> dict[str, np.ndarray]:
-    """The columns of a matching's table."""
-    frame = matching.to_frame()
-    return {name: frame[name].to_numpy() for name in MATCHINGS.names}
+def details_of(found: Matching) -> dict[str, Any]:
+    """The metadata of a matching's table, its proof among it (docs/run-directory.md)."""
+    proof, rest, price = found.assignment, found.without_degenerate, found.unmatched_cost
+    return {
+        "a": found.a.key,
+        "b": found.b.key,
+        "layer_a": found.a.layer,
+        "layer_b": found.b.layer,
+        "d_a": found.a.d_sae,
+        "d_b": found.b.d_sae,
+        **{
+            name: getattr(found, name)
+            for name in ("d_model", "strategy", "scale", "shares", "notes", "degenerate")
+        },
+        "parts": dict(found.parts),
+        "unmatched_cost": None if price is None else np.asarray(price).tolist(),
+        "not_live_b": {
+            kind: np.flatnonzero(found.b.status == kind).tolist() for kind in ("dead", "degenerate")
+        },
+        "proof": None
+        if proof is None
+        else {
+            "gap": found.gap,
+            "primal": proof.primal,
+            "dual": proof.dual,
+            "slack": proof.slack,
+            "solver": proof.solver,
+            "gap_without_degenerate": rest and rest.gap,
+            "slack_without_degenerate": rest and rest.slack,
+        },
+    }
+
+
+def encode_matching(
+    found: Matching, details: Mapping[str, Any] = {}, partners: KeptFile | None = None
+) -> bytes:
+    """The table of a matching, with `details_of` it; `partners`: the table of all its partners."""
+    about = {} if partners is None else {SHA256: partners.sha256}
+    frame = found.to_frame()
+    columns = {name: frame[name].to_numpy() for name in MATCHINGS.names}
+    return MATCHINGS.encode(columns, {**details_of(found), **about, **details})
 
 
 def kept_matching(file: KeptFile) -> KeptMatching:

@@ -3,6 +3,7 @@
 Apart from those who make the files, so that readers need not load what computes.
 """
 
+import re
 from collections.abc import Sequence
 
 SAE = "sae:"
@@ -43,7 +44,6 @@ def key_in(name: str) -> str:
 
 
 def matching_name(a: str, b: str, strategy: str, slug: str) -> str:
-    """Path of a matching's table in the run directory."""
     return f"matchings/{strategy}/{slug}/{a}--{b}.parquet"
 
 
@@ -53,17 +53,14 @@ def correspondence_name(a: str, b: str, strategy: str, slug: str) -> str:
 
 
 def compared_name(a: str, b: str) -> str:
-    """Path of the table of the measures of a pair's matchings."""
     return f"{COMPARED}{a}--{b}.parquet"
 
 
 def candidates_name(a: str, b: str) -> str:
-    """Path of the table of a pair's nearest features."""
     return f"candidates/{a}--{b}.parquet"
 
 
 def consistency_name(a: str, b: str) -> str:
-    """Path of the table with a pair's PW-MCC."""
     return f"{SOURCES}consistency-{a}--{b}.parquet"
 
 
@@ -84,17 +81,44 @@ def weight_sources(pairs: Sequence[Sequence[str]]) -> list[str]:
 
 
 def pair_source_name(corpus: str) -> str:
-    """Path of the table of feature pairs' activations on a corpus."""
     return f"{PAIR_SOURCES}{corpus}.parquet"
 
 
+NO_PARTS = "any"
+"""Folder of sums that need no parts of a cost."""
+
+
+def corpus_slug(name: str) -> str:
+    """A corpus's name as part of a file's."""
+    return re.sub(r"[^A-Za-z0-9_+-]", "_", name)
+
+
+def corpus_measures_name(slug: str) -> str:
+    return f"{SOURCES}corpus-{slug}.parquet"
+
+
+def documents_name(slug: str) -> str:
+    return f"evaluation/documents/{slug}/documents.parquet"
+
+
+def stream_name(slug: str, key: str) -> str:
+    return f"evaluation/documents/{slug}/streams/{key}.parquet"
+
+
+def condition_name(slug: str, strategy: str, parts: str, a: str, b: str) -> str:
+    """Path of the table of a corpus's documents under a strategy or intervention."""
+    return f"evaluation/documents/{slug}/{strategy}/{parts or NO_PARTS}/{a}--{b}.parquet"
+
+
+def causal_name(slug: str, a: str, b: str) -> str:
+    return f"evaluation/causal/{slug}/{a}--{b}.parquet"
+
+
 def features_name(key: str) -> str:
-    """Path of the table of how often an SAE's features are active."""
     return f"features/{key}.parquet"
 
 
 def examples_name(key: str) -> str:
-    """Path of the table of an SAE's max-activating examples."""
     return f"examples/{key}.parquet"
 
 
@@ -110,7 +134,6 @@ def split_descriptions_name(name: str) -> tuple[str, str]:
 
 
 def sample_name(experiment: str) -> str:
-    """Path of the table of an experiment's questions."""
     return f"{JUDGING}{experiment}/{_SAMPLE}"
 
 

@@ -1,6 +1,6 @@
 """Reading a run: its tables, and one feature followed through the layers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,6 @@ from saematch.store.tables import Tables
 if TYPE_CHECKING:
     import pandas as pd
 
-_FOLLOWED: dict[str, str] = {
-    **{name: name for name in ("key", "feature", "status", "cost", "cosine", "margin", "certain")},
-    **{name: name for name in ("born", "dies", "quantile", "runner_up")},
-    "runner_up_extra_cost": "extra_cost",
-    **{name: name for name in ("runner_up_cosine", "runner_up_status", "warnings", "kinds")},
-}
-"""Columns of `Run.follow`, and what a step calls them (following.py)."""
-
 
 @dataclass(frozen=True, eq=False)
 class Run(Tables):
@@ -34,23 +26,20 @@ class Run(Tables):
         """Its adjacent pairs, and their mean decoder MSE."""
         measures = self.measures()
         folded = measures[(measures["strategy"] == MAIN) & (measures["parts"] == self.config.slug)]
-        texts = folded[folded["corpus"] != ""]
-        values = {
-            **_means(folded[folded["corpus"] == ""], ("mse_decoder", "certain_share")),
-            **_means(texts, ("explained_variance", "matching_score")),
-        }
-        pairs = self.adjacent
+        means = folded.groupby(["a", "b", "measure"])["value"].mean().dropna().to_dict()
+        corpora = ", ".join(filter(None, dict.fromkeys(folded["corpus"])))
         facts: dict[str, Any] = {
             "directory": str(self.path),
-            "measured on": ", ".join(dict.fromkeys(texts["corpus"]))
-            or "no text: saematch evaluate",
+            "measured on": corpora or "no text: saematch evaluate",
         }
-        for a, b in pairs:
-            said = (("decoder MSE", "mse_decoder"), ("certain", "certain_share"))
-            said += (("explained variance", "explained_variance"), ("score", "matching_score"))
-            known = [(name, values.get((a, b, measure))) for name, measure in said]
-            facts[f"{a} → {b}"] = ", ".join(f"{n} {number(v)}" for n, v in known if v is not None)
-        drawn = np.array([values.get((a, b, "mse_decoder"), np.nan) for a, b in pairs])
+        shown = {"decoder MSE": "mse_decoder", "certain": "certain_share"}
+        shown |= {"explained variance": "explained_variance", "score": "matching_score"}
+        for a, b in self.adjacent:
+            known = {name: means.get((a, b, measure)) for name, measure in shown.items()}
+            facts[f"{a} → {b}"] = ", ".join(
+                f"{name} {number(value)}" for name, value in known.items() if value is not None
+            )
+        drawn = np.array([means.get((a, b, "mse_decoder"), np.nan) for a, b in self.adjacent])
         title = f"Run of {self.config.suite}"
         return page(title, facts, curve(drawn, "mean decoder MSE of folded, by layer pair"))
 
@@ -76,13 +65,10 @@ class Run(Tables):
                 f"expected a layer that paths go through, got {key}; there are: "
                 f"{', '.join(name for chain in self.chains for name in chain)}"
             )
-        path = pd.DataFrame(
-            {name: [vars(step)[column] for step in steps] for name, column in _FOLLOWED.items()}
-        )
+        path = pd.DataFrame([vars(step) for step in steps])
+        path = path.rename(columns={"extra_cost": "runner_up_extra_cost"})
         path.insert(0, "layer", [self.manifest["saes"][step.key]["layer"] for step in steps])
-        measured = [
-            name for name in _FOLLOWED if name.endswith(("cost", "cosine", "margin", "quantile"))
-        ]
+        measured = path.filter(regex="(cost|cosine|margin|quantile)$").columns
         return path.astype({**dict.fromkeys(measured, float), "runner_up": "Int64"})
 
 
@@ -100,10 +86,3 @@ def holding_run(directory: str | Path) -> Iterator[RunDirectory]:
     open_run(directory)  # first: nothing is made if there is no run
     with RunDirectory(directory).holding() as held:
         yield held
-
-
-def _means(rows: Any, names: Sequence[str]) -> dict[tuple[str, str, str], float]:
-    """By pair and measure; over corpora."""
-    rows = rows[rows["measure"].isin(names)]
-    means = rows.groupby(["a", "b", "measure"])["value"].mean().dropna()
-    return {(a, b, measure): float(value) for (a, b, measure), value in means.items()}

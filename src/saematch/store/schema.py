@@ -5,7 +5,7 @@ docs/reference/tables.md and measures.md are made of them (`saematch.cli.referen
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,9 @@ DETAILS_KEY = b"saematch"
 
 INT, FLOAT, TEXT, BOOL = pa.int64(), pa.float64(), pa.string(), pa.bool_()
 FLOATS, INTS = pa.list_(pa.float64()), pa.list_(pa.int32())
+TEXTS = pa.list_(pa.string())
+SUMMED = "folded weight, squared, summed"
+MEAN = "folded weight, squared, mean over d_model"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,17 @@ class Table:
         pq.write_table(pa.Table.from_arrays(arrays, schema=schema), sink, compression="zstd")
         return sink.getvalue()
 
+    def encode_rows(self, rows: Iterable[Sequence[Any]], details: Mapping[str, Any] = {}) -> bytes:
+        """The same from rows, whose values are in the order of the columns."""
+        columns = zip(*rows, strict=True)
+        return self.encode({name: next(columns, ()) for name in self.names}, details)
+
+    def encode_records(
+        self, rows: Iterable[Mapping[str, Any]], details: Mapping[str, Any] = {}
+    ) -> bytes:
+        """The same from rows that have at least the columns."""
+        return self.encode_rows(([row[name] for name in self.names] for row in rows), details)
+
 
 def _holds_text(kind: pa.DataType) -> bool:
     return kind == TEXT or (pa.types.is_list(kind) and _holds_text(kind.value_type))
@@ -101,56 +115,29 @@ def canonical_json(value: Any) -> str:
 
 _STATUS = "live, dead (never active on the named corpus) or degenerate"
 
+# fmt: off
 MATCHINGS = Table(
     "matchings/{strategy}/{parts}/{a}--{b}.parquet",
     "a feature of a",
     (
         Column("feature", INT, "", "feature of a"),
-        Column(
-            "partner",
-            INT,
-            "",
-            "feature of b it is matched to, the strongest of several; -1: unmatched",
-        ),
+        Column("partner", INT, "",
+            "feature of b it is matched to, the strongest of several; -1: unmatched"),
         Column("status", TEXT, "", f"of the feature: {_STATUS}"),
         Column("partner_status", TEXT, "", "the same of the partner; null: unmatched", True),
-        Column(
-            "cost",
-            FLOAT,
-            "folded weight, squared, summed",
-            "sum over parts of weight times squared distance; null: unmatched",
-            True,
-        ),
-        Column(
-            "mse_decoder",
-            FLOAT,
-            "folded weight, squared, mean over d_model",
-            "mean squared difference of folded decoder rows; null: unmatched",
-            True,
-        ),
-        Column(
-            "mse_encoder",
-            FLOAT,
-            "folded weight, squared, mean over d_model",
-            "mean squared difference of folded encoder columns; null: unmatched",
-            True,
-        ),
+        Column("cost", FLOAT, SUMMED,
+            "sum over parts of weight times squared distance; null: unmatched", True),
+        Column("mse_decoder", FLOAT, MEAN,
+            "mean squared difference of folded decoder rows; null: unmatched", True),
+        Column("mse_encoder", FLOAT, MEAN,
+            "mean squared difference of folded encoder columns; null: unmatched", True),
         Column("cosine", FLOAT, "-1 to 1", "cosine of decoder rows; null: unmatched", True),
-        Column(
-            "unexplained",
-            FLOAT,
-            "0 to 1",
-            "share of the decoder row that no multiple of its mix of partners explains",
-        ),
-        Column(
-            "margin",
-            FLOAT,
-            "as cost, of the problem that was solved",
-            "proven lower bound on the rise of the total if the pair were forbidden, or, unmatched at "
-            "a price, if the feature had to be matched; null: nothing was solved, the feature is degenerate, "
-            "or no bound is finite",
-            True,
-        ),
+        Column("unexplained", FLOAT, "0 to 1",
+            "share of the decoder row that no multiple of its mix of partners explains"),
+        Column("margin", FLOAT, "as cost, of the problem that was solved",
+            "proven lower bound on the rise of the total if the pair were forbidden, or, "
+            "unmatched at a price, if the feature had to be matched; null: nothing was solved, "
+            "the feature is degenerate, or no bound is finite", True),
         Column("certain", BOOL, "", "margin above the slack: in every optimal matching it is so"),
     ),
 )
@@ -162,12 +149,9 @@ CORRESPONDENCES = Table(
         Column("feature", INT, "", "feature of a"),
         Column("partner", INT, "", "feature of b"),
         Column("rank", INT, "", "0 is the partner of greatest weight, by size"),
-        Column(
-            "weight",
-            FLOAT,
-            "",
-            "what an activation of the feature, on folded weights, is multiplied by to be the partner's",
-        ),
+        Column("weight", FLOAT, "",
+            "what an activation of the feature, on folded weights, is multiplied by to be the "
+            "partner's"),
         Column("cosine", FLOAT, "-1 to 1", "cosine of decoder rows"),
     ),
 )
@@ -177,19 +161,9 @@ CANDIDATES = Table(
     "a feature of a and one of the live features of b nearest to it",
     (
         Column("feature", INT, "", "feature of a"),
-        Column(
-            "rank",
-            INT,
-            "",
-            "1 is nearest; equal costs go by the lower candidate",
-        ),
+        Column("rank", INT, "", "1 is nearest; equal costs go by the lower candidate"),
         Column("candidate", INT, "", "feature of b"),
-        Column(
-            "cost",
-            FLOAT,
-            "folded weight, squared, summed",
-            "cost of the pair on folded weights, by the run's parts",
-        ),
+        Column("cost", FLOAT, SUMMED, "cost of the pair on folded weights, by the run's parts"),
         Column("cosine", FLOAT, "-1 to 1", "cosine of decoder rows"),
     ),
 )
@@ -203,13 +177,8 @@ PATHS = Table(
         Column("key", TEXT, "", "the SAE: layer, or layer.name"),
         Column("feature", INT, "", "feature the path passes there"),
         Column("status", TEXT, "", f"of the feature: {_STATUS}"),
-        Column(
-            "cost",
-            FLOAT,
-            "folded weight, squared, summed",
-            "cost of the step into this layer; null: the path starts here",
-            True,
-        ),
+        Column("cost", FLOAT, SUMMED,
+            "cost of the step into this layer; null: the path starts here", True),
         Column("cosine", FLOAT, "-1 to 1", "decoder cosine of that step; null as cost", True),
         Column("margin", FLOAT, "as cost", "margin of that step; null as cost, or infinite", True),
         Column("certain", BOOL, "", "whether every optimal matching takes that step"),
@@ -264,9 +233,8 @@ def _moments(of: str) -> tuple[Column, ...]:
         for column in (
             Column(f"{prefix}tokens", INT, "tokens", which),
             Column(f"{prefix}{of}_sum", FLOATS, "residual stream", "sum over them, [d_model]"),
-            Column(
-                f"{prefix}{of}_square", FLOAT, "residual stream squared", "sum of squared norms"
-            ),
+            Column(f"{prefix}{of}_square", FLOAT, "residual stream squared",
+                "sum of squared norms"),
         )
     )
 
@@ -304,20 +272,10 @@ PAIRS = Table(
         Column("partner_activation_count", INT, "tokens", "on which its partner was active"),
         Column("joint_activation_count", INT, "tokens", "on which both were"),
         Column("phi", FLOAT, "-1 to 1", "φ of the two; null: the feature was never active", True),
-        Column(
-            "lift",
-            FLOAT,
-            "ratio",
-            "joint activations over those by chance; null: one was never active",
-            True,
-        ),
-        Column(
-            "causal_agreement",
-            FLOAT,
-            "-1 to 1",
-            "cosine of what ablating either does to the logits; null: not measured",
-            True,
-        ),
+        Column("lift", FLOAT, "ratio",
+            "joint activations over those by chance; null: one was never active", True),
+        Column("causal_agreement", FLOAT, "-1 to 1",
+            "cosine of what ablating either does to the logits; null: not measured", True),
     ),
 )
 
@@ -344,105 +302,198 @@ COMPARED = Table("evaluation/compared/{a}--{b}.parquet", MEASURES.row, MEASURES.
 TABLES = (
     MATCHINGS, CANDIDATES, PATHS, MEASURES, MEASURE_SOURCE, COMPARED,
     DOCUMENTS, STREAMS, CONDITIONS, CAUSAL, PAIRS, PAIR_SOURCE, CORRESPONDENCES,
-)  # fmt: skip
+)
 
 WEIGHT_MEASURES: Mapping[str, tuple[str, str]] = {
-    "total_cost": (
-        "folded weight, squared, summed",
-        "total cost of this strategy's pairs without a degenerate feature; strategies are compared by "
-        "mean_cost",
-    ),
+    "total_cost": (SUMMED,
+        "total cost of this strategy's pairs without a degenerate feature; strategies are "
+        "compared by mean_cost"),
     "mean_cost": ("folded weight, squared", "mean cost over the features compared"),
     "mse_decoder": ("folded weight, squared", "mean of mse_decoder over the features compared"),
     "mse_encoder": ("folded weight, squared", "mean of mse_encoder over the features compared"),
-    "mse_bias": (
-        "folded bias, squared",
-        "mean squared difference of folded encoder biases over the features compared",
-    ),
-    "mse_decoder_raw": (
-        "raw weight, squared",
-        "mse_decoder of the same pairs on the weights as shipped; folded and unfolded only",
-    ),
+    "mse_bias": ("folded bias, squared",
+        "mean squared difference of folded encoder biases over the features compared"),
+    "mse_decoder_raw": ("raw weight, squared",
+        "mse_decoder of the same pairs on the weights as shipped; folded and unfolded only"),
     "cosine": ("-1 to 1", "mean decoder cosine over the features compared"),
     "share_decoder": ("0 to 1", "the decoder's share of the total cost"),
     "share_encoder": ("0 to 1", "the encoder's share of the total cost"),
     "share_bias": ("0 to 1", "the bias's share of the total cost"),
     "pairs": ("pairs", "matched pairs"),
-    "compared": (
-        "features",
-        "features of a that means are over: live, with a partner under every strategy of the pair",
-    ),
+    "compared": ("features",
+        "features of a that means are over: live, with a partner under every strategy of the pair"),
     "left_out": ("features", "features of a that means leave out"),
     "unmatched_a": ("features", "features of a without a partner: they die at a"),
     "unmatched_b": ("features", "features of b that nothing is matched to: they are born at b"),
     "gap": ("relative", "distance from the proven lower bound on the total; at most 1e-6: optimal"),
     "slack": ("as total_cost, of the problem that was solved", "the same distance, absolute"),
-    "certain_share": (
-        "0 to 1",
-        "share of the features compared whose pair every optimal matching has",
-    ),
-    "threshold": (
-        "activation",
-        "mean threshold of live features; null: no thresholds; a and b are one SAE",
-    ),
-    "decoder_norm": (
-        "folded weight",
-        "mean norm of folded decoder rows of live features; a and b are one SAE",
-    ),
-    "decoder_norm_ratio": (
-        "ratio",
-        "norm of the partner's folded decoder row over the feature's, geometric mean over live-live pairs",
-    ),
-    "pw_mcc": (
-        "0 to 1",
-        "mean absolute decoder cosine under the one-to-one matching that makes it greatest",
-    ),
-    "pw_mcc_random": (
-        "0 to 1",
-        "the same of a and a random dictionary with b's mean and covariance",
-    ),
+    "certain_share": ("0 to 1",
+        "share of the features compared whose pair every optimal matching has"),
+    "threshold": ("activation",
+        "mean threshold of live features; null: no thresholds; a and b are one SAE"),
+    "decoder_norm": ("folded weight",
+        "mean norm of folded decoder rows of live features; a and b are one SAE"),
+    "decoder_norm_ratio": ("ratio",
+        "norm of the partner's folded decoder row over the feature's, geometric mean over "
+        "live-live pairs"),
+    "pw_mcc": ("0 to 1",
+        "mean absolute decoder cosine under the one-to-one matching that makes it greatest"),
+    "pw_mcc_random": ("0 to 1",
+        "the same of a and a random dictionary with b's mean and covariance"),
 }
 """Unit and meaning of every measure that needs no data."""
 
 DATA_MEASURES: Mapping[str, tuple[str, str]] = {
-    "l0": (
-        "features a token",
-        "mean number of features that are active on a token; a and b are one SAE",
-    ),
-    "massive_tokens": (
-        "0 to 1",
-        "share of tokens whose residual norm exceeds 10 medians of their document",
-    ),
+    "l0": ("features a token",
+        "mean number of features that are active on a token; a and b are one SAE"),
+    "massive_tokens": ("0 to 1",
+        "share of tokens whose residual norm exceeds 10 medians of their document"),
     "explained_variance": ("at most 1", "1 - fvu"),
     "fvu": ("from 0", "variance of the error over variance of the stream, summed over dimensions"),
     "explained_variance_typical": ("at most 1", "the same without massive-activation tokens"),
     "fvu_typical": ("from 0", "the same without massive-activation tokens"),
     "delta_loss": ("nats a token", "mean cross-entropy with the intervention, less that without"),
     "matching_score": ("0 to 1", "joint activations over activations of the features of a"),
-    "features_compared": (
-        "features",
+    "features_compared": ("features",
         "features of a that scores are over: they were active, and have a partner under every map "
-        "of the pair",
-    ),
+        "of the pair"),
     "matching_score_reverse": ("0 to 1", "joint activations over activations of the partners"),
     "jaccard": ("0 to 1", "joint activations over tokens on which either is active"),
     "matching_score_macro": ("0 to 1", "mean over active features of their own score"),
-    "phi": (
-        "-1 to 1",
-        "mean over active features of φ with their partner; 0 if that is never active",
-    ),
+    "phi": ("-1 to 1",
+        "mean over active features of φ with their partner; 0 if that is never active"),
     "chance": ("0 to 1", "matching_score if partners activated independently at the same rates"),
     "lift": ("ratio", "matching_score over chance"),
-    "matching_score_frequency_{group}": (
-        "0 to 1",
-        "matching_score of features by the share of tokens they activate on",
-    ),
+    "matching_score_frequency_{group}": ("0 to 1",
+        "matching_score of features by the share of tokens they activate on"),
     "chance_frequency_{group}": ("0 to 1", "chance of the same"),
-    "causal_agreement": (
-        "-1 to 1",
-        "mean over sampled pairs of the cosine of what ablating either does",
-    ),
+    "causal_agreement": ("-1 to 1",
+        "mean over sampled pairs of the cosine of what ablating either does"),
     "{measure}_minus_folded": ("the measure's", "paired difference from folded"),
 }
 """Unit and meaning of every measure on a corpus; low and high are a 95% interval (of `random`: its
 least and greatest draw)."""
+
+FEATURES = Table(
+    "features/{key}.parquet",
+    "a feature, by its activations on a corpus",
+    (
+        Column("feature", INT, "", "feature of the SAE"),
+        Column("activation_count", INT, "tokens", "on which it is active"),
+        Column("activation_frequency", FLOAT, "0 to 1", "share of tokens on which it is active"),
+        Column("mean_activation", FLOAT, "activation", "mean where it is active; null: never",
+            True),
+        Column("greatest_activation", FLOAT, "activation", "greatest; null: never active", True),
+        Column("activates_on", TEXTS, "", "tokens with most of its activation"),
+        Column("activates_on_share", FLOATS, "0 to 1", "their shares of it"),
+        Column("amid", TEXTS, "", "tokens in its examples more often than by chance"),
+        Column("top_logits", TEXTS, "", "tokens whose logits its decoder row raises most"),
+    ),
+)
+
+EXAMPLES = Table(
+    "examples/{key}.parquet",
+    "a max-activating example of a feature, at most one per document",
+    (
+        Column("feature", INT, "", "feature of the SAE"),
+        Column("half", INT, "", "half of the documents that it is from: 0 or 1"),
+        Column("rank", INT, "", "1 is the strongest of that half"),
+        Column("corpus", TEXT, "", "corpus it is from"),
+        Column("document", INT, "", "number of the document in the corpus's seeded order"),
+        Column("position", INT, "tokens", "place of the token in the document, BOS counted"),
+        Column("activation", FLOAT, "activation", "on that token, the strongest of the document"),
+        Column("place", INT, "tokens", "of that token among the tokens here"),
+        Column("tokens", TEXTS, "", "the token and those around it, as text"),
+        Column("activations", FLOATS, "activation", "on each of them; 0: not active"),
+    ),
+)
+
+DESCRIPTIONS = Table(
+    "descriptions/{source}--{key}.parquet",
+    "a description of a feature; the first of several stands for it",
+    (
+        Column("feature", INT, "", "feature of the SAE"),
+        Column("text", TEXT, "", "what it is said to mean; written by strangers: to be escaped"),
+        Column("source", TEXT, "", "activations, model or neuronpedia; -0, -1: from one half"),
+        Column("explainer", TEXT, "", "method or model that wrote it; '': not recorded"),
+        Column("licence", TEXT, "", "under which it may be passed on; '': not recorded"),
+    ),
+)
+
+SAMPLE = Table(
+    "judging/{experiment}/sample.parquet",
+    "a question of an experiment: two features whose descriptions are compared",
+    (
+        Column("question", INT, "", "its number"),
+        Column("kind", TEXT, "",
+            "pair; same: a feature and itself from other examples; different: two drawn at "
+            "random; calibration-same, calibration-different: such pairs that thresholds are set "
+            "on"),
+        Column("strategy", TEXT, "", "that pairs the two; '': a control"),
+        Column("a", TEXT, "", "key of the first feature's SAE"),
+        Column("b", TEXT, "", "key of the second's"),
+        Column("feature", INT, "", "feature of a"),
+        Column("partner", INT, "", "feature of b"),
+        Column("mse_decoder", FLOAT, MEAN, "of the two", True),
+        Column("stratum", INT, "", "of the folded cost of the feature's pair, 0 the cheapest"),
+        Column("text_a", TEXT, "", "description of the feature; null: it has none", True),
+        Column("text_b", TEXT, "", "description of the partner; null: it has none", True),
+        Column("swapped", BOOL, "", "asked the other way round, for the order bias"),
+    ),
+)
+
+JUDGEMENTS = Table(
+    "judgements.parquet",
+    "an answer of a judge to a question",
+    (
+        Column("experiment", TEXT, "", "experiment that asked"),
+        SAMPLE.columns[0],
+        Column("judge", TEXT, "", "name of the judge"),
+        Column("outcome", TEXT, "", "judged, unreadable or failed"),
+        Column("label", TEXT, "", "DIFFERENT, MAYBE or SAME; null: not judged", True),
+        Column("score", FLOAT, "the judge's", "what lies under the label; null: nothing", True),
+        Column("reason", TEXT, "", "what the judge says of it"),
+        Column("prompt", TEXT, "", "what was asked, whole"),
+        Column("reply", TEXT, "", "the last reply, cut to 20,000 characters"),
+        Column("model", TEXT, "", "as the endpoint names it"),
+        Column("attempts", INT, "", "replies asked for"),
+        Column("seconds", FLOAT, "seconds", "from the first request to the last reply"),
+        Column("prompt_tokens", INT, "tokens", "read by the model; null: not said", True),
+        Column("completion_tokens", INT, "tokens", "written by it; null: not said", True),
+        Column("cost", FLOAT, "as prices", "by the given prices; null: none given", True),
+        Column("time", TEXT, "", "UTC, ISO 8601"),
+    ),
+)
+
+RESULTS = Table(
+    "judging/{experiment}/{judge}.parquet",
+    "a measure of the labels that a judge gave to the pairs of a strategy",
+    (
+        Column("strategy", TEXT, "", "that paired them; '': controls"),
+        Column("a", TEXT, "", "key of the first SAE; '': all pairs of SAEs"),
+        Column("b", TEXT, "", "key of the second"),
+        Column("measure", TEXT, "", "what was measured (measures.md lists them)"),
+        Column("value", FLOAT, "the measure's", "the value; null: not defined", True),
+        Column("low", FLOAT, "the measure's", "lower end of its 95% interval; null: none", True),
+        Column("high", FLOAT, "the measure's", "upper end; null: none", True),
+        Column("judged", INT, "", "labels that it is made of"),
+    ),
+)
+
+SEMANTIC_TABLES = (FEATURES, EXAMPLES, DESCRIPTIONS, SAMPLE, JUDGEMENTS, RESULTS)
+
+JUDGED_MEASURES = {
+    "mean": ("1 to 3", "mean of the labels: DIFFERENT 1, MAYBE 2, SAME 3"),
+    "different": ("0 to 1", "share of DIFFERENT"),
+    "maybe": ("0 to 1", "share of MAYBE"),
+    "same": ("0 to 1", "share of SAME"),
+    "score": ("the judge's", "mean of what lies under the labels, where the judge has it"),
+    "{measure}_minus_folded": ("the measure's", "paired difference from folded, same features"),
+    "auc": ("0 to 1", "probability that a same control is rated above a different one; ties half"),
+    "order_bias": ("-2 to 2", "mean label as asked less that of the same pair the other way round"),
+    "order_changed": ("0 to 1", "share of pairs whose label changes with the order"),
+    "kappa_{judge}": ("-1 to 1", "Cohen's κ with that judge on the questions both answered"),
+    "no_description": ("0 to 1", "share of questions that could not be asked for want of a text"),
+    "unreadable": ("0 to 1", "share of questions asked without a label coming back"),
+}
+"""Unit and meaning of every measure of labels."""

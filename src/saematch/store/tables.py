@@ -3,7 +3,7 @@
 Every file is checked against the manifest when it is read.  No lock is needed: files appear whole.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -91,9 +91,8 @@ class Tables:
         """All partners of a pair's features, with weights; raises as `matching_table`."""
         from saematch.store.matchings import kept_matching
 
-        return kept_matching(
-            self.directory.kept(self._matching_name(a, b, strategy))
-        ).correspondence
+        file = self.directory.kept(self._matching_name(a, b, strategy))
+        return kept_matching(file).correspondence
 
     def candidates(self, a: str | int, b: str | int) -> "pd.DataFrame":
         """The nearest features of each feature of `a`; raises UsageError naming the pairs."""
@@ -149,6 +148,17 @@ class Tables:
         return self.directory.table(name)[0].to_pandas()
 
 
+def pairs_among(run: Tables, wanted: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Pairs that are named by layers or keys; raises UsageError for one that was not matched."""
+    there = run.pairs
+    found = [(run.key(a), run.key(b)) for a, b in wanted]
+    for a, b in found:
+        if (a, b) not in there:
+            said = ", ".join(f"{x},{y}" for x, y in there)
+            raise UsageError(f"expected pairs among {said}, got {a},{b}")
+    return found
+
+
 SHOWN_FIRST = ("neuronpedia", "model", "activations")
 """Sources whose descriptions are shown, the preferred first; halves (`model-0`) are for judges."""
 
@@ -174,11 +184,8 @@ class Described:
     @property
     def example(self) -> tuple[int, str]:
         """A feature in the middle of those described, and its text; '' if there is none."""
-        features = sorted(self.texts)
-        if not features:
-            return -1, ""
-        middle = features[len(features) // 2]
-        return middle, self.texts[middle]
+        texts = sorted(self.texts.items())
+        return texts[len(texts) // 2] if texts else (-1, "")
 
 
 def descriptions_of(run: "Tables", source: str, key: str) -> Described | None:
@@ -199,12 +206,10 @@ def shown_descriptions(directory: RunDirectory, key: str) -> list[tuple[str, str
 
 def described(run: "Tables") -> dict[tuple[str, str], Described]:
     """All there are, by key and source, in order of depth."""
-    found = {}
-    for key in run.keys:
-        for name in run.directory.current_names(DESCRIPTIONS):
-            source, of = split_descriptions_name(name)
-            if of == key:
-                one = descriptions_of(run, source, key)
-                assert one is not None
-                found[key, source] = one
-    return found
+    names = map(split_descriptions_name, run.directory.current_names(DESCRIPTIONS))
+    every = sorted(names, key=lambda name: run.keys.index(name[1]))
+    return {
+        (key, source): found
+        for source, key in every
+        if (found := descriptions_of(run, source, key)) is not None
+    }

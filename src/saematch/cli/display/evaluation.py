@@ -15,14 +15,13 @@ from saematch.pipelines.evaluation.summary import (
     strategy_rows,
     texts_of,
 )
-from saematch.report.all_findings import COLUMNS
+from saematch.report.findings import COLUMNS
 from saematch.text import markdown_cell, plural
 from saematch.types import Interval
 
 if TYPE_CHECKING:
     from saematch.pipelines.evaluation.results import Evaluated
-    from saematch.report.all_findings import Line
-    from saematch.report.findings import Finding
+    from saematch.report.findings import Finding, Line
     from saematch.store.reader import Run
 
 WIDE = 150

@@ -2,9 +2,8 @@
 
 import copy
 import zlib
-from collections.abc import Sequence
-from functools import cached_property
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,24 +11,14 @@ import numpy as np
 
 from saematch.errors import InputError, UsageError
 from saematch.evaluation.ablation import agreement_values
+from saematch.evaluation.collecting import Pair
 from saematch.evaluation.measuring import CorpusMeasures
 from saematch.matching.matchers import is_matcher, matcher
-from saematch.pipelines.evaluation.evaluated_run import (
-    NO_PARTS,
-    Pair,
-    condition_name,
-    corpus_slug,
-    documents_name,
-)
-from saematch.pipelines.evaluation.stages import (
-    ConditionFile,
-    CorpusTask,
-    agreements_of,
-    corpus_measures,
-)
+from saematch.pipelines.evaluation.stages import Measured, agreements_of, corpus_measures
 from saematch.pipelines.evaluation.summary import corpora_of
 from saematch.stats import Values
-from saematch.store.names import SOURCES, matching_name
+from saematch.store.directory import KeptFile
+from saematch.store.names import NO_PARTS, corpus_measures_name, corpus_slug, documents_name
 from saematch.store.reader import Run
 
 
@@ -46,26 +35,35 @@ class Evaluated:
         self.slug = run.config.slug
         some = next(iter(self.about.values()))
         self.pairs: list[Pair] = [(a, b) for a, b in some["pairs"]]
-        self.adjacent = [p for p in self.pairs if any(p in _steps(keys) for keys in run.chains)]
+        adjacent = run.adjacent
+        self.adjacent = [pair for pair in self.pairs if pair in adjacent]
 
     @cached_property
-    def tasks(self) -> list[CorpusTask]:
-        return [self._task(corpus) for corpus in self.about]
-
-    @cached_property
-    def measures(self) -> list[CorpusMeasures]:
-        found = []
-        for task in self.tasks:
-            names = [task.documents, *(name for _, name in task.streams)]
-            for condition in task.conditions:
-                names += [condition.name, *([condition.matching] if condition.matching else [])]
-            files = {name: self.run.directory.kept(name) for name in names}
-            found.append(corpus_measures(task, files))
+    def files(self) -> dict[str, list[KeptFile]]:
+        """What each corpus's table was made of."""
+        directory, found = self.run.directory, {}
+        for corpus in self.about:
+            record = directory.record(corpus_measures_name(corpus_slug(corpus)))
+            assert record is not None
+            found[corpus] = [directory.kept(name) for name in record.depends]
         return found
 
     @cached_property
-    def _known(self) -> dict[tuple[Pair, str, str], list[dict[str, Values]]]:
-        return {}
+    def conditions(self) -> dict[str, list[Measured]]:
+        """What was measured on each corpus."""
+        return {corpus: list(self._conditions(corpus)) for corpus in self.about}
+
+    @cached_property
+    def measures(self) -> list[CorpusMeasures]:
+        return [
+            corpus_measures(self.files[corpus], corpus, conditions, self.about[corpus]["seed"])
+            for corpus, conditions in self.conditions.items()
+        ]
+
+    @cached_property
+    def _values(self) -> Callable[[Pair, str, str], list[dict[str, Values]]]:
+        """The measures of a pair, strategy and parts on each corpus."""
+        return cache(lambda *condition: [one.values(*condition) for one in self.measures])
 
     def mean(
         self, measure: str, strategy: str, parts: str | None = None, pairs: Sequence[Pair] = ()
@@ -84,13 +82,8 @@ class Evaluated:
 
     def strategies(self) -> list[tuple[str, str]]:
         """Strategy and parts of everything that was measured."""
-        return list(
-            dict.fromkeys(
-                (condition.strategy, condition.parts)
-                for task in self.tasks
-                for condition in task.conditions
-            )
-        )
+        every = (one for some in self.conditions.values() for one in some)
+        return list(dict.fromkeys((one.strategy, one.parts) for one in every))
 
     def within(self, first: int, last: int) -> "Evaluated":
         """The same, with means over adjacent pairs of these layers alone.
@@ -136,53 +129,26 @@ class Evaluated:
     def agreements(self) -> dict[str, Values]:
         """Causal agreement by strategy, mean over adjacent pairs."""
         found: dict[str, list[Values]] = {}
-        for task in self.tasks:
-            files = {name: self.run.directory.kept(name) for _, name in task.causal}
-            for pair, some in agreements_of(task, files).items():
+        for corpus, conditions in self.conditions.items():
+            for pair, some in agreements_of(self.files[corpus], corpus, conditions).items():
                 if pair in self.adjacent:
                     seed = zlib.crc32("--".join(pair).encode())
                     for strategy, values in agreement_values(some, seed).items():
                         found.setdefault(strategy, []).append(values)
         return {strategy: np.mean(values, axis=0) for strategy, values in found.items()}
 
-    def _values(self, pair: Pair, strategy: str, parts: str) -> list[dict[str, Values]]:
-        key = pair, strategy, parts
-        if key not in self._known:
-            self._known[key] = [one.values(pair, strategy, parts) for one in self.measures]
-        return self._known[key]
-
-    def _task(self, corpus: str) -> CorpusTask:
-        """What made a corpus's table, from what the manifest says that it was made of."""
-        slug = corpus_slug(corpus)
-        record = self.run.directory.record(f"{SOURCES}corpus-{slug}.parquet")
-        assert record is not None
-        streams, conditions, causal = [], [], []
-        for name in record.depends:
-            path = PurePosixPath(name)
-            if name.startswith("evaluation/causal/"):
-                causal.append((_pair(path.stem), name))
-            elif path.parent.name == "streams":
-                streams.append((path.stem, name))
-            elif name.startswith("evaluation/documents/") and name != documents_name(slug):
+    def _conditions(self, corpus: str) -> Iterator[Measured]:
+        """What a corpus's sums are of, as the names of their files say."""
+        documents = PurePosixPath(documents_name(corpus_slug(corpus)))
+        for file in self.files[corpus]:
+            path = PurePosixPath(file.name)
+            if path.parent.parent.parent == documents.parent:
                 strategy, parts = path.parts[-3], path.parts[-2]
-                parts = "" if parts == NO_PARTS else parts
-                pair = _pair(path.stem)
-                assert name == condition_name(slug, strategy, parts, pair)
-                matching = matching_name(*pair, strategy, parts) if parts else None
-                draws = 1
-                if is_matcher(strategy) and matcher(strategy).seeded:
-                    table, _ = self.run.directory.table(name)
-                    draws, matching = 1 + max(table["draw"].to_pylist()), None
-                if matching not in record.depends:
-                    matching = None
-                seed = self.about[corpus]["seed"]
-                conditions.append(ConditionFile(pair, strategy, parts, name, matching, draws, seed))
-        widths = tuple((key, sae["d_sae"]) for key, sae in self.run.manifest["saes"].items())
-        seed = self.about[corpus]["seed"]
-        return CorpusTask(
-            corpus, documents_name(slug), tuple(streams), tuple(conditions), tuple(causal), widths,
-            self.slug, seed,
-        )  # fmt: skip
+                a, _, b = path.stem.partition("--")
+                seeded = is_matcher(strategy) and matcher(strategy).seeded
+                draws = 1 + max(file.table()[0]["draw"].to_pylist()) if seeded else 1
+                parts, seed = "" if parts == NO_PARTS else parts, self.about[corpus]["seed"]
+                yield Measured(a, b, strategy, parts, draws, seed)
 
 
 def difference(values: Values | None, other: Values | None) -> Values | None:
@@ -190,12 +156,3 @@ def difference(values: Values | None, other: Values | None) -> Values | None:
     if values is None or other is None or len(values) != len(other):
         return None
     return values - other
-
-
-def _pair(stem: str) -> Pair:
-    a, _, b = stem.partition("--")
-    return a, b
-
-
-def _steps(keys: Sequence[str]) -> set[Pair]:
-    return set(pairwise(keys))

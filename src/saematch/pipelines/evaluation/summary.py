@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from saematch.matching.matchers import MAIN, matchers, ranked_matchers
+from saematch.store.names import SOURCES, corpus_slug, documents_name
 from saematch.text import plural
 from saematch.types import INTERVENTIONS, RIDGE, Interval, refolded
 
@@ -36,7 +37,7 @@ def corpora_of(run: "Run") -> dict[str, dict[str, Any]]:
     since are left out."""
 
     found = {}
-    for name in run.directory.current_names("evaluation/measures/corpus-"):
+    for name in run.directory.current_names(f"{SOURCES}corpus-"):
         about = run.directory.table(name)[1]
         found[about["corpus"]] = about
     return found
@@ -44,8 +45,6 @@ def corpora_of(run: "Run") -> dict[str, dict[str, Any]]:
 
 def texts_of(run: "Run", corpus: str) -> int:
     """How many texts a corpus's documents are of: what intervals resample."""
-    from saematch.pipelines.evaluation.evaluated_run import corpus_slug, documents_name
-
     table, _ = run.directory.table(documents_name(corpus_slug(corpus)))
     return len(set(table["text"].to_pylist()))
 

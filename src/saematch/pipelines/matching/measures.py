@@ -1,29 +1,18 @@
-"""A matching's metadata, the measures of a pair's matchings, and the stages that measure
-what folding is for: thresholds, and how far features reach.
-
-The norm of a folded decoder row is what a feature writes at the moment it activates, in units of the
-residual stream.  The paper's figure 1 sets its growth along matched features next to that of the stream.
-"""
+"""The measures of a pair's matchings."""
 
 import math
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from saematch.matching.match import match, measure
 from saematch.matching.matched import Matching, same_features
-from saematch.matching.matchers import MAIN, is_matcher, matcher
-from saematch.pipelines.suite import Member
+from saematch.matching.matchers import is_matcher, matcher
 from saematch.sae import FoldedSAE
 from saematch.stats import spread
-from saematch.store.build import Output, stage
-from saematch.store.directory import KeptFile
-from saematch.store.matchings import SHA256, kept_matching
-from saematch.store.schema import MEASURE_SOURCE, MEASURES, WEIGHT_MEASURES
-from saematch.types import RANDOM_DRAWS, Interval, parts_slug
+from saematch.store.schema import WEIGHT_MEASURES
+from saematch.types import RANDOM_DRAWS, Interval
 
 COUNTS = ("pairs", "compared", "left_out", "unmatched_a", "unmatched_b")
 
@@ -73,48 +62,9 @@ def measures_of(found: Matching, features: np.ndarray) -> dict[str, Interval]:
     values |= {name: float(summary[name]) for name in COUNTS}
     if found.gap is not None:
         values |= {"gap": found.gap, "slack": found.slack, "certain_share": summary["certain"]}
-    return {name: Interval(_number(value)) for name, value in values.items()}
-
-
-def details_of(found: Matching, correspondence: str | None = None) -> dict[str, Any]:
-    """The metadata of a matching's table (docs/run-directory.md).
-
-    `correspondence`: the sha256 of the table with all partners.
-    """
-    proof, rest = found.assignment, found.without_degenerate
-    status = found.b.status
     return {
-        "a": found.a.key,
-        "b": found.b.key,
-        "layer_a": found.a.layer,
-        "layer_b": found.b.layer,
-        "d_a": found.a.d_sae,
-        "d_b": found.b.d_sae,
-        "d_model": found.d_model,
-        "strategy": found.strategy,
-        **({} if correspondence is None else {SHA256: correspondence}),
-        "parts": dict(found.parts),
-        "scale": found.scale,
-        "shares": found.shares,
-        "notes": list(found.notes),
-        "unmatched_cost": None
-        if found.unmatched_cost is None
-        else np.asarray(found.unmatched_cost).tolist(),
-        "degenerate": found.degenerate,
-        "not_live_b": {
-            kind: np.flatnonzero(status == kind).tolist() for kind in ("dead", "degenerate")
-        },
-        "proof": None
-        if proof is None
-        else {
-            "gap": _number(found.gap),
-            "primal": proof.primal,
-            "dual": _number(proof.dual),
-            "slack": _number(proof.slack),
-            "solver": proof.solver,
-            "gap_without_degenerate": rest and _number(rest.gap),
-            "slack_without_degenerate": rest and _number(rest.slack),
-        },
+        name: Interval(math.nan if value is None else float(value))
+        for name, value in values.items()
     }
 
 
@@ -139,81 +89,6 @@ def measure_records(rows: Mapping[str, Mapping[str, Interval]]) -> list[dict[str
     return records
 
 
-def as_columns(rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
-    """Rows of the table of measures as its columns."""
-    return {name: [row[n] for row in rows] for n, name in enumerate(MEASURES.names)}
-
-
 def mean_of(values: np.ndarray, chosen: np.ndarray) -> float:
     """Mean of the chosen values; NaN where none are."""
     return float(values[chosen].mean()) if chosen.any() else math.nan
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-@dataclass(frozen=True)
-class NormsTask:
-    """Mean threshold and folded decoder norm of one SAE's live features."""
-
-    member: Member
-    scale: str | None
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What decides the result, for hashing."""
-        return {"sae": self.member.identity, "scale": self.scale}
-
-
-@dataclass(frozen=True)
-class NormGrowthTask:
-    """Growth of folded decoder norms from a to b; the stage reads the folded matching's file."""
-
-    a: Member
-    b: Member
-    scale: str | None
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What decides the result, for hashing."""
-        return {"a": self.a.identity, "b": self.b.identity, "scale": self.scale}
-
-
-@stage("measure_norms")
-def measure_norms(task: NormsTask, files: Sequence[KeptFile]) -> Output:
-    """`evaluation/measures/norms-{key}.parquet`."""
-    started = time.perf_counter()
-    sae = task.member.load()
-    live = np.array(sae.status) == "live"
-    threshold = math.nan
-    if sae.threshold is not None:
-        threshold = mean_of(sae.threshold.double().numpy(), live)
-    measures: dict[str, Interval] = {
-        "threshold": Interval(threshold),
-        "decoder_norm": Interval(mean_of(_decoder_norms(task.member, task.scale), live)),
-    }
-    key = task.member.key
-    data = MEASURE_SOURCE.encode(as_columns(measure_rows(key, key, "", "", measures)))
-    return Output(data, {"total": time.perf_counter() - started})
-
-
-@stage("measure_growth")
-def measure_growth(task: NormGrowthTask, files: Sequence[KeptFile]) -> Output:
-    """`evaluation/measures/norms-{a}--{b}.parquet`."""
-    started = time.perf_counter()
-    found = kept_matching(files[0])
-    live = np.flatnonzero(found.live)
-    norms_a, norms_b = (_decoder_norms(member, task.scale) for member in (task.a, task.b))
-    ratios = np.log(norms_b[found.permutation[live]] / norms_a[live])
-    ratio = math.exp(ratios.mean()) if len(live) else math.nan
-    measures: dict[str, Interval] = {"decoder_norm_ratio": Interval(ratio)}
-    slug = parts_slug(dict(found.parts))
-    rows = measure_rows(task.a.key, task.b.key, MAIN, slug, measures)
-    data = MEASURE_SOURCE.encode(as_columns(rows))
-    return Output(data, {"total": time.perf_counter() - started})
-
-
-def _decoder_norms(member: Member, scale: str | None) -> np.ndarray:
-    """[d_sae]: norms of the folded decoder rows."""
-    return member.folded(scale).W_dec.double().norm(dim=1).numpy()

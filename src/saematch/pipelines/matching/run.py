@@ -14,7 +14,7 @@
 distributed engine.  Nothing is printed; `progress(done, total, what)` is told of every step.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,11 +22,19 @@ from typing import Any
 from saematch.configs.run import RunConfig
 from saematch.errors import UsageError
 from saematch.matching.matchers import MAIN, compositions, matcher
-from saematch.pipelines.matching import measures as norm_stages
 from saematch.pipelines.matching import stages
-from saematch.pipelines.matching.stages import MergeTask, merge_sources
 from saematch.pipelines.suite import Member, chains, examine, far_pairs, forget_loaded
-from saematch.store.build import Execute, Output, Progress, Step, execute_here, hash_of_inputs, make
+from saematch.store.build import (
+    Execute,
+    Progress,
+    Stage,
+    Step,
+    Task,
+    execute_here,
+    hash_of_inputs,
+    make,
+    silent,
+)
 from saematch.store.directory import RunDirectory
 from saematch.store.names import (
     FROM_PLAN,
@@ -59,10 +67,7 @@ def run(
     """
     from saematch.loading import load_suite
 
-    def tell(done: int, total: int, what: str) -> None:
-        if progress is not None:
-            progress(done, total, what)
-
+    tell = progress or silent
     suite = load_suite(config.suite, layers=config.layers)
     linked, left_out = chains(suite.entries)
     adjacent = [pair for keys in linked for pair in pairwise(keys)]
@@ -136,7 +141,7 @@ def merge_measures(held: RunDirectory, execute: Execute = execute_here) -> bool:
     sources = held.current_names(SOURCES)
     ours = [name for name in weight_sources(details["pairs"]) if name in sources]
     others = [name for name in sources if not name.startswith(FROM_PLAN)]
-    return make(held, Step(MEASURES_NAME, merge_sources, MergeTask(), (*ours, *others)), execute)
+    return make(held, Step(MEASURES_NAME, stages.merge_sources, {}, (*ours, *others)), execute)
 
 
 def _check_same_run(held: RunDirectory, config: RunConfig, saes: Mapping[str, Any]) -> None:
@@ -164,9 +169,8 @@ def plan(
     `members` and `widths` (d_sae) are by key; `chains`: keys of adjacent SAEs in order of depth.
     """
     adjacent = [pair for keys in chains for pair in pairwise(keys)]
-    steps: list[Step] = []
+    pairs = [*adjacent, *far]
     notes: list[str] = []
-    measured: set[str] = set()
     if config.unmatched_cost is not None:
         complete = [s for s in config.strategies if _price(config, s) is None]
         if complete:
@@ -174,52 +178,60 @@ def plan(
                 f"{MAIN} leaves features unmatched at a price ({config.unmatched_cost}), and "
                 f"{', '.join(complete)} match all: means are over those that all of them match"
             )
-    for a, b in [*adjacent, *far]:
-        for key in (a, b):
-            if key not in measured:
-                norms = norm_stages.NormsTask(members[key], config.scale)
-                steps.append(Step(norms_name(key), norm_stages.measure_norms, norms))
-                measured.add(key)
+    norms = {
+        key: Step(norms_name(key), stages.measure_norms, {"sae": member, "scale": config.scale})
+        for key, member in members.items()
+    }
+    steps: list[Step] = []
+    for a, b in pairs:
+        steps += [norms.pop(key) for key in (a, b) if key in norms]
         ends = members[a], members[b]
-        matchings = [
-            matching_steps(config, *ends, strategy)
-            for strategy in config.strategies
-            if widths[a] == widths[b] or not matcher(strategy).needs_equal_widths
-        ]
-        if (a, b) in far:
-            matchings += _composition_steps(config, *ends, chains, notes)
-        steps += [
-            *(step for some in matchings for step in some),
-            _comparison_step(config, *ends, matchings),
-            *_pair_steps(config, *ends),
-        ]
-        notes += [
-            f"{strategy} is not done for {a}--{b}: they have {widths[a]} and {widths[b]} features"
+        unequal = [
+            strategy
             for strategy in config.strategies
             if matcher(strategy).needs_equal_widths and widths[a] != widths[b]
         ]
-    paths = stages.PathsTask(tuple(len(keys) - 1 for keys in chains))
+        matchings = [
+            matching_steps(config, *ends, strategy)
+            for strategy in config.strategies
+            if strategy not in unequal
+        ]
+        if (a, b) in far:
+            chain = next((keys for keys in chains if a in keys and b in keys), None)
+            if chain is None:
+                notes.append(
+                    f"composition is not done for {a}--{b}: no chain of matchings joins them"
+                )
+            else:
+                matchings += [
+                    composition_steps(config, *ends, chain, strategy)
+                    for strategy in compositions()
+                    if strategy in config.strategies
+                ]
+        steps += [step for some in matchings for step in some]
+        steps += _pair_steps(config, *ends, tuple(some[-1].name for some in matchings))
+        notes += [
+            f"{strategy} is not done for {a}--{b}: they have {widths[a]} and {widths[b]} features"
+            for strategy in unequal
+        ]
     chained = tuple(matching_name(a, b, MAIN, config.slug) for a, b in adjacent)
-    steps.append(Step(PATHS_NAME, stages.chain_paths, paths, chained))
-    weights = stages.WeightsTask((*adjacent, *far))
-    compared = tuple(compared_name(a, b) for a, b in (*adjacent, *far))
-    steps.append(Step(WEIGHTS_NAME, stages.collect_measures, weights, compared))
+    lengths = [len(keys) - 1 for keys in chains]
+    steps.append(Step(PATHS_NAME, stages.chain_paths, {"steps": lengths}, chained))
+    compared = tuple(compared_name(a, b) for a, b in pairs)
+    steps.append(Step(WEIGHTS_NAME, stages.collect_measures, {"pairs": pairs}, compared))
     return steps, notes
 
 
 def matching_steps(config: RunConfig, a: Member, b: Member, strategy: str) -> list[Step]:
     """A pair matched by a strategy; the table of its matching is made by the last step."""
-    way = matcher(strategy)
-    task = stages.MatchingTask(
-        **_pair(config, a, b),
-        strategy=strategy,
-        seed=config.seed if way.seeded else 0,
-        unmatched_cost=_price(config, strategy),
-        degenerate=config.degenerate,
-    )
-    if way.several:
-        return _with_partners(config, task, stages.find_partners, ())
-    return [Step(matching_name(a.key, b.key, strategy, config.slug), stages.match_pair, task)]
+    way, price = matcher(strategy), _price(config, strategy)
+    task = {**_pair(config, a, b), "strategy": strategy}
+    # Only what decides this strategy's matching: to change another setting makes nothing again.
+    task |= {"seed": config.seed} if way.seeded else {}
+    task |= {} if price is None else {"unmatched_cost": price}
+    task |= {"degenerate": config.degenerate} if way.assigns else {}
+    one, all_partners = stages.match_pair, stages.find_partners
+    return _steps(config, task, all_partners if way.several else one, way.several)
 
 
 def composition_steps(
@@ -229,63 +241,39 @@ def composition_steps(
     step."""
     between = chain[chain.index(a.key) : chain.index(b.key) + 1]
     reads = tuple(matching_name(*pair, strategy, config.slug) for pair in pairwise(between))
-    composition = compositions()[strategy]
-    task = stages.CompositionTask(**_pair(config, a, b), strategy=composition)
-    if matcher(strategy).several:
-        return _with_partners(config, task, stages.compose_partners, reads)
-    name = matching_name(a.key, b.key, composition, config.slug)
-    return [Step(name, stages.compose_pair, task, reads)]
+    task = {**_pair(config, a, b), "strategy": compositions()[strategy]}
+    several = matcher(strategy).several
+    made = stages.compose_partners if several else stages.compose_pair
+    return _steps(config, task, made, several, reads)
 
 
-def _with_partners(
-    config: RunConfig,
-    task: stages.MatchingTask | stages.CompositionTask,
-    stage: Callable[..., Output],
-    reads: tuple[str, ...],
+def _steps(
+    config: RunConfig, task: Task, made: Stage, several: bool, reads: tuple[str, ...] = ()
 ) -> list[Step]:
-    """All partners by `stage`, then the matching of the strongest."""
-    ends = task.a.key, task.b.key, task.strategy, config.slug
+    """A matching by one stage or, if features have several partners, all partners by it, then the matching of
+    the strongest."""
+    ends = task["a"].key, task["b"].key, task["strategy"], config.slug
+    if not several:
+        return [Step(matching_name(*ends), made, task, reads)]
     partners = correspondence_name(*ends)
     return [
-        Step(partners, stage, task, reads),
+        Step(partners, made, task, reads),
         Step(matching_name(*ends), stages.measure_partners, task, (partners,)),
     ]
 
 
-def _composition_steps(
-    config: RunConfig, a: Member, b: Member, chains: Sequence[Sequence[str]], notes: list[str]
-) -> list[list[Step]]:
-    chain = next((keys for keys in chains if a.key in keys and b.key in keys), None)
-    if chain is None:
-        notes.append(
-            f"composition is not done for {a.key}--{b.key}: no chain of matchings joins them"
-        )
-        return []
+def _pair_steps(config: RunConfig, a: Member, b: Member, matchings: tuple[str, ...]) -> list[Step]:
+    """What a pair's matchings are worth, its candidates, consistency and growth of norms."""
+    pair, ends = _pair(config, a, b), (a.key, b.key)
+    compared = {**pair, "seed": config.seed, "draws": config.random_draws}
+    main = matching_name(*ends, MAIN, config.slug)
+    both = {"a": a, "b": b}
     return [
-        composition_steps(config, a, b, chain, strategy)
-        for strategy in compositions()
-        if strategy in config.strategies
+        Step(compared_name(*ends), stages.compare_strategies, compared, matchings),
+        Step(candidates_name(*ends), stages.find_candidates, {**pair, "count": config.candidates}),
+        Step(consistency_name(*ends), stages.measure_consistency, {**both, "seed": config.seed}),
+        Step(norms_name(*ends), stages.measure_growth, {**both, "scale": config.scale}, (main,)),
     ]
-
-
-def _comparison_step(
-    config: RunConfig, a: Member, b: Member, matchings: Sequence[Sequence[Step]]
-) -> Step:
-    task = stages.ComparisonTask(**_pair(config, a, b), seed=config.seed, draws=config.random_draws)
-    reads = tuple(steps[-1].name for steps in matchings)
-    return Step(compared_name(a.key, b.key), stages.compare_strategies, task, reads)
-
-
-def _pair_steps(config: RunConfig, a: Member, b: Member) -> list[Step]:
-    steps = []
-    candidates = stages.CandidatesTask(**_pair(config, a, b), count=config.candidates)
-    steps.append(Step(candidates_name(a.key, b.key), stages.find_candidates, candidates))
-    consistency = stages.ConsistencyTask(a, b, config.seed)
-    steps.append(Step(consistency_name(a.key, b.key), stages.measure_consistency, consistency))
-    growth = norm_stages.NormGrowthTask(a, b, config.scale)
-    matching = matching_name(a.key, b.key, MAIN, config.slug)
-    steps.append(Step(norms_name(a.key, b.key), norm_stages.measure_growth, growth, (matching,)))
-    return steps
 
 
 def _price(config: RunConfig, strategy: str) -> float | str | None:
@@ -297,4 +285,4 @@ def _price(config: RunConfig, strategy: str) -> float | str | None:
 
 
 def _pair(config: RunConfig, a: Member, b: Member) -> dict[str, Any]:
-    return {"a": a, "b": b, "parts": tuple(config.parts.items()), "scale": config.scale}
+    return {"a": a, "b": b, "parts": dict(config.parts), "scale": config.scale}
