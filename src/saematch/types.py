@@ -73,15 +73,10 @@ def find_feature(named: object, widths: Mapping[str, int]) -> tuple[str, int]:
 
     `widths`: the number of features by key.
     """
+    text = re.fullmatch(r"(.*\S)\s*/\s*([0-9]{1,9})\s*", named) if isinstance(named, str) else None
     try:
-        if isinstance(named, str):
-            layer, digits = (part.strip() for part in named.rsplit("/", 1))
-            if not (layer and digits.isascii() and digits.isdecimal() and len(digits) <= 9):
-                raise ValueError(digits)
-            number = int(digits)
-        else:
-            layer, number = named  # pyright: ignore
-            number = index(number)
+        layer, number = (text[1], int(text[2])) if text else named  # pyright: ignore
+        number = index(number)
     except (TypeError, ValueError):
         raise UsageError(
             f"expected a feature as LAYER/INDEX, e.g. 12/345, got {named!r:.80}"
