@@ -45,5 +45,6 @@ def test_scale_changes_nothing() -> None:
 
 
 def test_a_model_without_a_head() -> None:
+    # Of a causal model `.model` is the part below its head.
     with pytest.raises(UnsupportedError, match="unembedding"):
         LanguageModel.top_logit_tokens(tiny_model().model, torch.ones(1, WIDTH), 1)
