@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from operator import index
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from saematch.errors import UsageError
 
@@ -74,8 +74,9 @@ def find_feature(named: object, widths: Mapping[str, int]) -> tuple[str, int]:
     `widths`: the number of features by key.
     """
     text = re.fullmatch(r"(.*\S)\s*/\s*([0-9]{1,9})\s*", named) if isinstance(named, str) else None
+    pair: Any = (text[1], int(text[2])) if text else named
     try:
-        layer, number = (text[1], int(text[2])) if text else named  # pyright: ignore
+        layer, number = pair
         number = index(number)
     except (TypeError, ValueError):
         raise UsageError(
