@@ -14,7 +14,7 @@ from saematch.configs.judging import JudgeConfig
 from saematch.evaluation import fitting, interventions
 from saematch.explorer import catalogue, catalogue_query, database, server
 from saematch.figures import evaluated, style
-from saematch.loading import hub, state_dicts, suite, tensors
+from saematch.loading import hub, suite, tensors
 from saematch.matching import strategies
 from saematch.pipelines import RunConfig, sampling
 from saematch.semantics.judges import agreement as verdicts
@@ -46,8 +46,8 @@ def stated() -> Iterator[tuple[str, str]]:
     yield "formats.md", f"A config may be {tensors.MAX_JSON_BYTES // MEBIBYTE} MB"
     yield (
         "formats.md",
-        f"expand to more than {state_dicts.MAX_EXPANSION} times the file "
-        f"(and {state_dicts.SMALL_BYTES // MEBIBYTE} MB)",
+        f"expand to more than {tensors.MAX_EXPANSION} times the file "
+        f"(and {tensors.SMALL_BYTES // MEBIBYTE} MB)",
     )
     for layer in suite.table1_departures():
         paper, canonical = suite.TABLE_1_L0[layer], suite.CANONICAL_L0[layer]

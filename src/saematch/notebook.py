@@ -64,5 +64,4 @@ def curve(values: np.ndarray, words: str) -> str:
 
 
 def number(value: float) -> str:
-    """Four significant digits."""
     return f"{value:.4g}"

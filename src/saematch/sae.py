@@ -56,6 +56,7 @@ def check_finite(name: str, tensor: Tensor, where: str) -> None:
     rows = max(1, BLOCK_ELEMENTS // max(1, flat[0].numel()))
     for number, block in enumerate(flat.split(rows)):
         low, high = (float(bound) for bound in torch.aminmax(block.detach()))
+        # aminmax hands NaN on, and no comparison with NaN is true.
         if not (low >= -_LARGEST and high <= _LARGEST):
             index = (~(block.double().abs() <= _LARGEST)).nonzero()[0].tolist()
             value = float(block[tuple(index)])
@@ -115,18 +116,15 @@ class SAE:
         for text in ("name", "model_name", "hook_name", "conversions", "metadata"):
             object.__setattr__(self, text, cleaned(getattr(self, text)))
         object.__setattr__(self, "conversions", tuple(self.conversions))
-        if (self.activation == "jumprelu") != (self.threshold is not None):
-            raise InputError(
-                f"expected a threshold for jumprelu and for nothing else, got activation "
-                f"'{self.activation}' and threshold {'given' if self.threshold is not None else 'missing'}"
-            )
-        if (self.activation == "topk") != (self.k is not None):
-            raise InputError(
-                f"expected k for topk and for nothing else, got activation '{self.activation}' "
-                f"and k = {self.k}"
-            )
         if self.activation not in ("jumprelu", "relu", "topk"):
             raise InputError(f"expected activation jumprelu, relu or topk, got '{self.activation}'")
+        for name, owner in (("threshold", "jumprelu"), ("k", "topk")):
+            if (self.activation == owner) != (getattr(self, name) is not None):
+                given = "none" if getattr(self, name) is None else "one"
+                raise InputError(
+                    f"expected {name} for {owner} and for nothing else, got {given} for "
+                    f"{self.activation}"
+                )
         self._check_numbers()
 
     def _check_numbers(self) -> None:
@@ -137,28 +135,23 @@ class SAE:
                 f"expected W_dec [d_sae, d_model] in {where}, got {list(self.W_dec.shape)}"
             )
         d_sae, d_model = self.W_dec.shape
-        shapes = {
-            "W_enc": (d_model, d_sae),
-            "b_enc": (d_sae,),
-            "W_dec": (d_sae, d_model),
-            "b_dec": (d_model,),
-            "threshold": (d_sae,),
+        tensors = {
+            "W_enc": (self.W_enc, (d_model, d_sae)),
+            "b_enc": (self.b_enc, (d_sae,)),
+            "W_dec": (self.W_dec, (d_sae, d_model)),
+            "b_dec": (self.b_dec, (d_model,)),
+            "threshold": (self.threshold, (d_sae,)),
+            "counts": (None if self.firing is None else self.firing.counts, (d_sae,)),
         }
-        for name, shape in shapes.items():
-            tensor = getattr(self, name)
-            if tensor is None:
-                continue
-            if tuple(tensor.shape) != shape:
+        for name, (tensor, shape) in tensors.items():
+            if tensor is not None and tuple(tensor.shape) != shape:
                 raise InputError(
                     f"expected '{name}' of shape {list(shape)} in {where}, got {list(tensor.shape)}"
                 )
-            check_finite(name, tensor, where)
+            if tensor is not None and name != "counts":
+                check_finite(name, tensor, where)
         if self.k is not None and not (type(self.k) is int and 0 < self.k <= d_sae):
             raise InputError(f"expected k between 1 and {d_sae} in {where}, got {self.k}")
-        if self.firing is not None and tuple(self.firing.counts.shape) != (d_sae,):
-            raise InputError(
-                f"expected 'counts' of shape {[d_sae]} in {where}, got {list(self.firing.counts.shape)}"
-            )
 
     def __repr__(self) -> str:
         kind = f"{self.activation}({self.k})" if self.k else self.activation
@@ -184,7 +177,6 @@ class SAE:
         return self._activate(pre)
 
     def decode(self, f: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_model"]:
-        """Residual-stream vectors from feature activations."""
         return f.float() @ self.W_dec.float() + self.b_dec.float()
 
     def reconstruct(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
@@ -303,20 +295,17 @@ def fold_thresholds(
     that names the feature.  An SAE without thresholds and without a named scale is a UsageError that
     names the scales there are.
     """
-    if scale is None:
-        if not sae.has_thresholds:
-            raise UsageError(
-                f"expected thresholds to fold, got {_without_thresholds(sae)} "
-                f"({sae.reference or 'in memory'}); name a scale: decoder_norm, activation or none"
-            )
-        scale = "threshold"
     if scale == "none":
         return FoldedSAE(sae, torch.ones(sae.d_sae), "none", uniform=True)
-    if scale == "threshold":
+    if scale in (None, "threshold"):
+        scale = "threshold"
         if sae.threshold is None or not sae.has_thresholds:
+            without = (
+                "without any" if sae.threshold is None else "with none above zero (a ReLU SAE)"
+            )
             raise UsageError(
-                f"expected thresholds for scale 'threshold', got {_without_thresholds(sae)}; "
-                "try decoder_norm, activation or none"
+                f"expected thresholds to fold, got a {sae.activation} SAE {without} "
+                f"({sae.reference or 'in memory'}); name a scale: decoder_norm, activation or none"
             )
         values = sae.threshold.float()
     elif scale == "decoder_norm":
@@ -344,9 +333,3 @@ def fold_thresholds(
         )
     uniform = bool((values == values[0]).all())
     return FoldedSAE(sae, values, scale, uniform)
-
-
-def _without_thresholds(sae: SAE) -> str:
-    if sae.threshold is None:
-        return f"a {sae.activation} SAE without any"
-    return f"a {sae.activation} SAE with no threshold above zero, which is a ReLU SAE"

@@ -62,7 +62,6 @@ def spread(values: Sequence[float]) -> Interval:
 
 
 def mean_interval(values: np.ndarray, seed: int) -> Interval:
-    """A mean and its interval."""
     return interval(_weights(len(values), seed) @ values.astype(float) / len(values))
 
 

@@ -7,7 +7,7 @@
 3. `to_json` writes JSON that every reader accepts: no NaN, no Infinity, no half characters.
 4. `csv_cell` is for a cell of a CSV file: no spreadsheet runs it as a formula.
 
-And of our own: `plural`, a count with its word.
+And of our own: `first_line` of an error, `plural`, a count with its word.
 """
 
 import codecs
@@ -131,6 +131,11 @@ def shortened(text: str, limit: int) -> str:
         return text
     head = limit // 2
     return f"{text[:head]}…{text[len(text) - (limit - head - 1) :]}"
+
+
+def first_line(error: BaseException, limit: int = 160) -> str:
+    """What an error of a library says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]
 
 
 def plural(count: int, word: str, words: str = "") -> str:

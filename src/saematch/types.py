@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from operator import index
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from saematch.errors import UsageError
 
@@ -73,15 +73,11 @@ def find_feature(named: object, widths: Mapping[str, int]) -> tuple[str, int]:
 
     `widths`: the number of features by key.
     """
+    text = re.fullmatch(r"(.*\S)\s*/\s*([0-9]{1,9})\s*", named) if isinstance(named, str) else None
+    pair: Any = (text[1], int(text[2])) if text else named
     try:
-        if isinstance(named, str):
-            layer, digits = (part.strip() for part in named.rsplit("/", 1))
-            if not (layer and digits.isascii() and digits.isdecimal() and len(digits) <= 9):
-                raise ValueError(digits)
-            number = int(digits)
-        else:
-            layer, number = named  # pyright: ignore
-            number = index(number)
+        layer, number = pair
+        number = index(number)
     except (TypeError, ValueError):
         raise UsageError(
             f"expected a feature as LAYER/INDEX, e.g. 12/345, got {named!r:.80}"

@@ -86,8 +86,6 @@ def test_a_uniform_scale_leaves_the_matrices_untouched() -> None:
     scaled = canonical.fold_scale(d, 7.0)
     assert scaled.W_enc is d.W_enc
     assert scaled.W_dec is d.W_dec
-    kept = canonical.fold_scale(d, 7.0, threshold_scaled=False)
-    assert kept.threshold is d.threshold
 
 
 def test_zero_decoder_rows_fold_to_finite_numbers() -> None:

@@ -42,7 +42,7 @@ def decided(name: str) -> Site:
     if name in CONFIGS:
         first, _, last = name.partition(".")
         config = {first: {last: CONFIGS[name]} if last else CONFIGS[name]}
-        return decide(claims_of_config(config, "cfg.json").claims, name)
+        return decide(claims_of_config(config, "cfg.json"), name)
     for hook in (name, f"blocks.3.{name}", f"model.layers.3.{name}"):
         try:
             return decide([claim_of_hook(hook, "hook_name")], name)

@@ -78,7 +78,7 @@ def test_a_folder_of_saes(tmp_path: Path) -> None:
         load_suite(str(tmp_path), layers=[2, 2])
     with pytest.raises(UsageError, match="there are"):
         load_suite(str(tmp_path), layers=[])
-    with pytest.raises(UsageError, match="no '5'"):
+    with pytest.raises(UsageError, match="got '5'"):
         suite.load(5)
     with pytest.raises(UsageError, match="folder of 3"):
         load_sae(str(tmp_path))

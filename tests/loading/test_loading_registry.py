@@ -29,8 +29,8 @@ def test_llama_scope_by_release_is_what_saelens_makes_of_it(
     import sae_lens.loading.pretrained_sae_loaders as loaders
 
     line = registry.find("llama_scope_lxr_8x", "l15r_8x")
-    assert line.norm_scaling_factor is not None
-    norm = build.D_MODEL**0.5 / line.norm_scaling_factor
+    assert line.overrides.get("norm_scaling_factor") is not None
+    norm = build.D_MODEL**0.5 / line.overrides.get("norm_scaling_factor")
     build.llama_scope(
         hub / "fnlp/Llama3_1-8B-Base-LXR-8x",
         dataset_average_activation_norm={"in": norm, "out": norm},

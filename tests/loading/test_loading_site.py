@@ -290,9 +290,7 @@ def test_what_is_left_tells_saes_of_one_layer_apart(path: str, rest: str) -> Non
 
 
 def site_of_config(config: dict[str, Any], path: str = "x", layer: int | None = None) -> Site:
-    stated = claims_of_config(config, "cfg.json")
-    claims = (*stated.claims, *claims_of_path(path))
-    return decide(claims, path, layer=layer, of_input=stated.of_input)
+    return decide((*claims_of_config(config, "cfg.json"), *claims_of_path(path)), path, layer=layer)
 
 
 POST_4 = {"hook_name": "blocks.4.hook_resid_post"}

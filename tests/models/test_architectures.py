@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput, logging
 
 from saematch.errors import SaematchError
 from saematch.models import LanguageModel, decoder_blocks
-from saematch.models.capture import _stream_of
+from saematch.models.language_model import _stream_of
 
 logging.set_verbosity_error()
 V, WIDTH, BLOCKS = 260, 16, 3

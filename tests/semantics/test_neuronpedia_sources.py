@@ -49,7 +49,7 @@ def gemma(layer: int, l0: int) -> str:
 def test_every_canonical_layer_of_gemma(layer: int) -> None:
     expected = f"gemma-2-2b/{layer}-gemmascope-res-16k"
     references = (
-        PRESETS["gemma-scope-2b/canonical"]().references[layer],
+        PRESETS["gemma-scope-2b/canonical"].entries[layer].reference,
         f"gemma-scope-2b-pt-res-canonical:layer_{layer}/width_16k/canonical",
         f"hf://{GEMMA}/{gemma(layer, CANONICAL_L0[layer])}",
         f"/data/gemma-scope-2b-pt-res/{gemma(layer, CANONICAL_L0[layer])}/params.npz",
@@ -64,7 +64,7 @@ def test_every_canonical_layer_of_gemma(layer: int) -> None:
 @pytest.mark.parametrize("layer", range(26))
 def test_table_1_is_described_where_it_is_canonical(layer: int) -> None:
     """Layers 0, 1, 4, 13 and 14 are other SAEs: refused by the name of the one described."""
-    sae = sae_at(PRESETS["gemma-scope-2b/table1"]().references[layer], layer)
+    sae = sae_at(PRESETS["gemma-scope-2b/table1"].entries[layer].reference, layer)
     described = f"{GEMMA}/{gemma(layer, CANONICAL_L0[layer])}"
     if layer not in (0, 1, 4, 13, 14):
         assert source_of(sae).path == gemma(layer, CANONICAL_L0[layer])
@@ -89,7 +89,7 @@ def test_table_1_from_a_folder_is_refused_too(layer: int) -> None:
 
 @pytest.mark.parametrize("layer", range(32))
 def test_llama_scope(layer: int) -> None:
-    preset = PRESETS["llama-scope-8b/8x"]().references[layer]
+    preset = PRESETS["llama-scope-8b/8x"].entries[layer].reference
     folder = f"Llama3_1-8B-Base-L{layer}R-8x"
     for reference in (
         preset,

@@ -14,14 +14,13 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from saematch.errors import InputError
 
 PARTIAL_SUFFIX = ".partial"
-HASH_BLOCK = 1 << 22
 SETTLED_NS = 2_000_000_000
 """A file that changed less than this before it was looked at may change again without its times telling:
 clocks of file systems tick every 2 s at worst."""
@@ -53,23 +52,24 @@ def os_error_in_words(
     named = error.filename if isinstance(error.filename, str | Path) else path
     where = f" {named}" if named is not None and str(named) else ""
     reason = error.strerror or str(error) or type(error).__name__
-    return InputError(f"could not {what}{where}: {reason}; {_remedy(error.errno)}")
+    return InputError(
+        f"could not {what}{where}: {reason}; {_REMEDIES.get(error.errno or 0, 'try another path')}"
+    )
 
 
-def _remedy(number: int | None) -> str:
-    return {
-        errno.EACCES: "allow it, or give another path",
-        errno.EPERM: "allow it, or give another path",
-        errno.EROFS: "give a path that can be written to",
-        errno.ENOSPC: "make room and run the same command again",
-        errno.EDQUOT: "make room and run the same command again",
-        errno.EMFILE: "raise the limit of open files (ulimit -n) and run the same command again",
-        errno.ENFILE: "close other programs and run the same command again",
-        errno.ENAMETOOLONG: "give a shorter path",
-        errno.ELOOP: "mend the links that lead to each other",
-        errno.EISDIR: "name a file, not a folder",
-        errno.ENOTDIR: "name a path whose folders are folders",
-    }.get(number or 0, "try another path")
+_REMEDIES = {
+    errno.EACCES: "allow it, or give another path",
+    errno.EPERM: "allow it, or give another path",
+    errno.EROFS: "give a path that can be written to",
+    errno.ENOSPC: "make room and run the same command again",
+    errno.EDQUOT: "make room and run the same command again",
+    errno.EMFILE: "raise the limit of open files (ulimit -n) and run the same command again",
+    errno.ENFILE: "close other programs and run the same command again",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ELOOP: "mend the links that lead to each other",
+    errno.EISDIR: "name a file, not a folder",
+    errno.ENOTDIR: "name a path whose folders are folders",
+}
 
 
 def user_path(path: str | Path) -> Path:
@@ -102,10 +102,8 @@ class Stamp:
     @classmethod
     def of(cls, path: Path) -> "Stamp":
         """The stamp of what is at `path` now; raises OSError where nothing is."""
-        status = path.stat()
-        return cls(
-            status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
-        )
+        now = path.stat()
+        return cls(now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev)
 
     def is_settled(self, looked_ns: int) -> bool:
         """Whether any change after `looked_ns` must give the file another stamp: its clock has ticked
@@ -131,11 +129,8 @@ def now_ns() -> int:
 
 def write(path: Path, data: bytes) -> None:
     """Create a file that is not there yet and write all of `data`."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags, 0o644), "wb", buffering=0) as file:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as file:
+        file.write(data)
 
 
 def fsync(path: Path) -> None:
@@ -161,12 +156,10 @@ def rename(source: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file."""
     os.unlink(path)
 
 
 def make_folder(path: Path) -> None:
-    """Make one folder."""
     os.mkdir(path)
 
 
@@ -201,11 +194,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         rename(partial, path)
         fsync(path.parent)
     except OSError as error:
-        try:
+        with suppress(OSError):  # the next holder of the folder removes it
             if partial.is_symlink() or partial.exists():
                 remove(partial)
-        except OSError:
-            pass  # the next holder of the folder removes it
         raise _not_written(path, error, len(data)) from error
 
 
@@ -217,17 +208,12 @@ def remove_partials(folder: Path) -> None:
 
 
 def sha256(data: bytes) -> str:
-    """Hexadecimal sha256 of bytes."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_of_file(path: Path) -> str:
-    """Hexadecimal sha256 of a file, read in blocks."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_plain_file(path: Path) -> bool:

@@ -203,4 +203,4 @@ def check_belongs(model: LanguageModel, saes: Sequence[SAE], any_model: bool = F
             )
     if model.bos_token_id is None:
         notes.append("the tokenizer has no BOS: the first token of each document takes its part")
-    return [*model.notes, *notes]
+    return notes

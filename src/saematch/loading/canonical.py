@@ -5,7 +5,7 @@ Each function states the form before; after it the form is `pre = x W_enc + b_en
 tensors that need no rewriting keep the file's dtype and stay memory-mapped.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saematch.errors import InputError
-from saematch.loading.tensors import check_shape
-from saematch.sae import BLOCK_ELEMENTS, SAE, Activation, Firing
+from saematch.loading.checkpoint import Checkpoint
+from saematch.loading.tensors import take
+from saematch.sae import BLOCK_ELEMENTS, SAE, Activation
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,31 +30,53 @@ class Draft:
     activation: Activation
     threshold: Float[Tensor, " d_sae"] | None = None
     k: int | None = None
-    conversions: tuple[str, ...] = field(default=())
+    conversions: tuple[str, ...] = ()
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """All that are stored, by name."""
+    where: str = ""
+    """The file, for messages."""
+
+    def stored(self, name: str) -> Tensor:
+        """A stored tensor [d_sae]."""
+        return take(self.tensors, name, self.where, shape=self.b_enc.shape)
+
+    def jumping(self, threshold: Tensor) -> "Draft":
+        """This draft with a threshold for each feature, or with one for all."""
+        if threshold.ndim == 0:
+            threshold = threshold.float().expand(self.b_enc.shape).contiguous()
+        return replace(self, activation="jumprelu", threshold=threshold)
 
     def saying(self, conversion: str, **changes: Any) -> "Draft":
         """This draft with changes, and with words for what changed."""
         return replace(self, conversions=(*self.conversions, conversion), **changes)
 
 
+CANONICAL = ("W_enc", "b_enc", "W_dec", "b_dec")
+LINEAR = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
+
+
 def draft_of(
-    where: str,
-    W_enc: Tensor,
-    b_enc: Tensor,
-    W_dec: Tensor,
-    b_dec: Tensor,
-    names: tuple[str, str, str, str] = ("W_enc", "b_enc", "W_dec", "b_dec"),
+    tensors: Mapping[str, Tensor], where: str, names: tuple[str, str, str, str] = CANONICAL
 ) -> Draft:
-    """A relu draft of tensors whose shapes have been found to agree; `names` are for messages."""
+    """A relu draft of the stored tensors called `names`, whose shapes must agree; '' for no b_dec.
+
+    A name in `.weight` is that of a torch.nn.Linear, which stores [out, in] and multiplies by the transpose.
+    """
+    W_enc = take(tensors, names[0], where)
+    if W_enc.ndim != 2 or not W_enc.numel():
+        shape = list(W_enc.shape)
+        raise InputError(f"expected a matrix of weights in '{names[0]}' of {where}, got {shape}")
+    W_enc = W_enc.T if names[0].endswith(".weight") else W_enc
     d_model, d_sae = W_enc.shape
-    if d_model == 0 or d_sae == 0:
-        raise InputError(
-            f"expected weights in '{names[0]}' of {where}, got shape {[d_model, d_sae]}"
-        )
-    check_shape(names[1], b_enc, (d_sae,), where)
-    check_shape(names[2], W_dec, (d_sae, d_model), where)
-    check_shape(names[3], b_dec, (d_model,), where)
-    return Draft(W_enc=W_enc, b_enc=b_enc, W_dec=W_dec, b_dec=b_dec, activation="relu")
+    b_enc = take(tensors, names[1], where, shape=(d_sae,))
+    if names[2].endswith(".weight"):
+        W_dec = take(tensors, names[2], where, shape=(d_model, d_sae)).T
+    else:
+        W_dec = take(tensors, names[2], where, shape=(d_sae, d_model))
+    b_dec = W_enc.new_zeros(d_model)
+    if names[3]:
+        b_dec = take(tensors, names[3], where, shape=(d_model,))
+    return Draft(W_enc, b_enc, W_dec, b_dec, "relu", tensors=tensors, where=where)
 
 
 def fold_input_bias(draft: Draft) -> Draft:
@@ -68,18 +91,12 @@ def fold_input_bias(draft: Draft) -> Draft:
 
 
 def fold_scale(
-    draft: Draft,
-    scale: float,
-    scale_out: float | None = None,
-    *,
-    threshold_scaled: bool = True,
-    name: str = "activation scale",
+    draft: Draft, scale: float, scale_out: float | None = None, *, name: str = "activation scale"
 ) -> Draft:
     """From `pre = (s x) W_enc + b_enc`, `x̂ = (f W_dec + b_dec) / s_out`.
 
     Features are rescaled by 1/s, so that W_enc and the norms of decoder rows stay:
     b_enc' = b_enc / s, θ' = θ / s, b_dec' = b_dec / s_out, W_dec' = W_dec · s / s_out.
-    `threshold_scaled=False`: the format compares θ with raw-unit pre-activations already.
     """
     scale_out = scale if scale_out is None else scale_out
     for value in (scale, scale_out):
@@ -90,15 +107,14 @@ def fold_scale(
         "b_dec": (draft.b_dec.double() / scale_out).float(),
     }
     words = f"{name} s = {scale:.6g} is folded into the weights: b_enc' = b_enc / s"
-    if draft.threshold is not None and threshold_scaled:
+    if draft.threshold is not None:
         changes["threshold"] = (draft.threshold.double() / scale).float()
         words += ", θ' = θ / s"
     if scale_out == scale:
-        words += ", b_dec' = b_dec / s"
-    else:
-        ratio = scale / scale_out
-        changes["W_dec"] = (draft.W_dec.double() * ratio).float()
-        words += f", b_dec' = b_dec / {scale_out:.6g}, W_dec' = {ratio:.6g} W_dec"
+        return draft.saying(f"{words}, b_dec' = b_dec / s", **changes)
+    ratio = scale / scale_out
+    changes["W_dec"] = (draft.W_dec.double() * ratio).float()
+    words += f", b_dec' = b_dec / {scale_out:.6g}, W_dec' = {ratio:.6g} W_dec"
     return draft.saying(words, **changes)
 
 
@@ -157,19 +173,24 @@ def fold_whitening(
     )
 
 
+def blocks(matrix: Float[Tensor, "rows columns"]) -> Iterator[Float[Tensor, "block columns"]]:
+    """Some rows at a time in float64, so that a mapped matrix is never copied whole."""
+    for block in matrix.split(max(1, BLOCK_ELEMENTS // max(1, matrix.shape[1]))):
+        yield block.double()
+
+
 def product(vector: Float[Tensor, " rows"], matrix: Float[Tensor, "rows columns"]) -> Tensor:
-    """`vector @ matrix` in float64, in blocks, so that a mapped matrix is never copied whole."""
     total = torch.zeros(matrix.shape[1], dtype=torch.float64)
-    step = max(1, BLOCK_ELEMENTS // max(1, matrix.shape[1]))
-    for start in range(0, matrix.shape[0], step):
-        total += vector[start : start + step].double() @ matrix[start : start + step].double()
+    start = 0
+    for block in blocks(matrix):
+        total += vector[start : start + len(block)].double() @ block
+        start += len(block)
     return total
 
 
 def row_norms(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, " rows"]:
-    """Euclidean norm of each row in float64, in blocks."""
-    step = max(1, BLOCK_ELEMENTS // max(1, matrix.shape[1]))
-    return torch.cat([block.double().norm(dim=1) for block in matrix.split(step)])
+    """Euclidean norm of each row in float64."""
+    return torch.cat([block.norm(dim=1) for block in blocks(matrix)])
 
 
 def is_centred(W_dec: Float[Tensor, "d_sae d_model"], b_dec: Float[Tensor, " d_model"]) -> bool:
@@ -178,52 +199,38 @@ def is_centred(W_dec: Float[Tensor, "d_sae d_model"], b_dec: Float[Tensor, " d_m
     The share of squared norm that the all-ones direction carries is 1/d_model for random rows.
     Centred: at most a hundredth of that, in the decoder rows pooled and in b_dec.
     """
-    step = max(1, BLOCK_ELEMENTS // max(1, W_dec.shape[1]))
     mean_energy = energy = 0.0
-    for block in W_dec.split(step):
-        values = block.double()
-        mean_energy += float(values.sum(dim=1).square().sum()) / W_dec.shape[1]
-        energy += float(values.square().sum())
+    for block in blocks(W_dec):
+        mean_energy += float(block.sum(dim=1).square().sum())
+        energy += float(block.square().sum())
     bias = b_dec.double()
-    limit = 0.01 / W_dec.shape[1]
-    bias_share = float(bias.sum().square()) / W_dec.shape[1]
+    # <v, 1>²/d_model is the energy along the unit vector 1/√d_model; both sides are times d_model.
     return (
         energy > 0
-        and mean_energy <= limit * energy
-        and (bias_share <= limit * float(bias.square().sum()))
+        and mean_energy <= 0.01 * energy
+        and float(bias.sum().square()) <= 0.01 * float(bias.square().sum())
     )
 
 
 def finish(
     draft: Draft,
-    *,
-    layer: int,
-    name: str,
-    reference: str,
+    checkpoint: Checkpoint,
     checkpoint_format: str,
-    model_name: str | None = None,
-    hook_name: str | None = None,
+    layer: int,
+    *,
     says_centred: bool = False,
-    firing: Firing | None = None,
-    metadata: Mapping[str, Any] | None = None,
+    **described: Any,
 ) -> SAE:
-    """The canonical SAE of a draft; `SAE` itself checks that what was rewritten is finite and fits."""
+    """The canonical SAE of a draft; `SAE` itself checks that what was rewritten is finite and fits.
+
+    `described`: its name, model, hook, firing and metadata, as far as the format knows them.
+    """
+    weights = {n: value for n, value in vars(draft).items() if n not in ("tensors", "where")}
     return SAE(
-        W_enc=draft.W_enc,
-        b_enc=draft.b_enc,
-        W_dec=draft.W_dec,
-        b_dec=draft.b_dec,
-        activation=draft.activation,
-        threshold=draft.threshold,
-        k=draft.k,
+        **weights,
         layer=layer,
-        name=name,
-        reference=reference,
-        model_name=model_name,
-        hook_name=hook_name,
+        reference=checkpoint.reference,
         checkpoint_format=checkpoint_format,
-        conversions=draft.conversions,
         centred=says_centred or is_centred(draft.W_dec, draft.b_dec),
-        firing=firing,
-        metadata=dict(metadata or {}),
+        **described,
     )

@@ -1,13 +1,11 @@
 """Where a checkpoint's files are, and one checkpoint among them.
 
-A `Folder` is a list of names and a way to get each as a local file: a local folder has them, a Hub
-folder downloads what is asked for.  A `Checkpoint` is one weights file in a folder, with what a
-format needs to read it.
+A `Folder` is a list of names and a way to get each as a local file: a local one has them, one at the Hub
+downloads what is asked for.  A `Checkpoint` is one weights file in it, with what a format needs to read it.
 """
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from saematch.errors import InputError
+from saematch.loading.hub import HubFolder
 from saematch.loading.site import (
     CONFIGS,
     Claim,
@@ -43,39 +42,9 @@ MAX_FILES = 100_000
 """A folder with more files than this is somebody's disk, not a suite."""
 
 
-class Folder(ABC):
-    """A folder of files, here or at the Hub."""
-
-    @property
-    @abstractmethod
-    def location(self) -> str:
-        """The folder as people write it: layers and model names are looked for here."""
-
-    @property
-    @abstractmethod
-    def names(self) -> tuple[str, ...]:
-        """Every file below the folder, relative, with forward slashes, in order."""
-
-    def has(self, name: str) -> bool:
-        """Whether the named file is there."""
-        return name in self.names
-
-    @abstractmethod
-    def fetch(self, name: str) -> Path:
-        """The named file as a local file."""
-
-    @abstractmethod
-    def above(self, name: str) -> Path | None:
-        """The named file in the parent folder, or None."""
-
-    @abstractmethod
-    def reference(self, name: str) -> str:
-        """The text that names this file or folder anywhere."""
-
-
 @dataclass(frozen=True)
-class LocalFolder(Folder):
-    """A folder on this machine."""
+class LocalFolder:
+    """A folder of files on this machine; `HubFolder` offers the same of one at the Hub."""
 
     path: Path
     """As the user wrote it: an absolute path would add folder names that say nothing."""
@@ -84,18 +53,12 @@ class LocalFolder(Folder):
 
     @property
     def location(self) -> str:
+        """The folder as people write it: layers and model names are looked for here."""
         return self.path.as_posix()
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self._names
-
-    def has(self, name: str) -> bool:
-        # Without a listing: a single file may lie in a folder of anything.
-        return (self.path / name).is_file()
-
     @cached_property
-    def _names(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
+        """Every file below the folder, relative, with forward slashes, in order."""
         found: list[str] = []
         for folder, folders, files in os.walk(self.path, onerror=_raise, followlinks=True):
             # A link to a folder counts as one; a link to a folder that it lies in would never end.
@@ -114,19 +77,28 @@ class LocalFolder(Folder):
                 )
         return tuple(found)
 
-    def fetch(self, name: str) -> Path:
-        path = self.path / name
-        if not path.is_file():
-            raise InputError(f"there is no file {path}")
-        return path
+    def has(self, name: str) -> bool:
+        # Without a listing: a single file may lie in a folder of anything.
+        return (self.path / name).is_file()
 
-    def above(self, name: str) -> Path | None:
-        path = self.path / ".." / name
-        return path if path.is_file() else None
+    def fetch(self, name: str) -> Path:
+        if not self.has(name):
+            raise InputError(f"there is no file {self.path / name}")
+        return self.path / name
+
+    @property
+    def parent(self) -> "LocalFolder":
+        """The folder above, which for '.' and '..' is no part of their own path."""
+        named = self.path.name not in ("", "..")
+        return LocalFolder(self.path.parent if named else self.path / "..")
 
     def reference(self, name: str) -> str:
+        """The text that names this file or folder anywhere."""
         root = self.known_as or str(self.path)
         return f"{root}/{name}" if name else root
+
+
+Folder = LocalFolder | HubFolder
 
 
 @dataclass(frozen=True)
@@ -159,7 +131,6 @@ class Checkpoint:
 
     @cached_property
     def container(self) -> Container:
-        """What kind of file the weights are in, by its bytes."""
         return container_of(self.fetch(self.weights))
 
     def has(self, name: str) -> bool:
@@ -182,11 +153,12 @@ class Checkpoint:
     def config_above(self, name: str) -> dict[str, Any]:
         """A config that a run keeps one folder above its checkpoints; empty if there is none."""
         if self.inside:
-            parent = self.inside.rpartition("/")[0]
-            name = f"{parent}/{name}" if parent else name
-            return read_json(self.folder.fetch(name)) if self.folder.has(name) else {}
-        path = self.folder.above(name)
-        return read_json(path) if path is not None else {}
+            above, folder = self.inside.rpartition("/")[0], self.folder
+        else:
+            above, folder = "", self.folder.parent
+        if folder is None:
+            return {}
+        return Checkpoint(folder, above, "", "").optional_config(name)
 
     @cached_property
     def siblings(self) -> tuple[str, ...]:
@@ -194,39 +166,30 @@ class Checkpoint:
         prefix = f"{self.inside}/" if self.inside else ""
         return tuple(n.removeprefix(prefix) for n in self.folder.names if n.startswith(prefix))
 
-    def site(self, config: Mapping[str, Any] | None = None) -> Site:
-        """What the dictionary reads and writes, by config, path and registry; loading and listing
-        both ask here.
-
-        `config` stands for the small files next to the weights, where somebody else has read them.
-        Raises as `site.decide`.
-        """
-        return self._decide(config)[0]
+    def site(self) -> Site:
+        """What the dictionary reads and writes, by config, path and registry; loading and listing both ask
+        here.  Raises as `site.decide`."""
+        return decide(self._claims(), self.location, layer=self.layer)
 
     def layer_read(self, config: Mapping[str, Any] | None = None) -> int:
-        """The layer of a site that can be loaded; UnsupportedError for any other site."""
-        site, claims = self._decide(config)
+        """The layer of a site that can be loaded; UnsupportedError for any other site.
+
+        `config` stands for the small files next to the weights, where somebody else has read them.
+        """
+        claims = self._claims(config)
+        site = decide(claims, self.location, layer=self.layer)
         require_supported(site, claims, self.location)
         assert site.layer is not None  # decide() gives every supported site one
         return site.layer
 
-    def _decide(self, config: Mapping[str, Any] | None) -> tuple[Site, tuple[Claim, ...]]:
-        files = (
-            {name: self.config(name) for name in CONFIGS if self.has(name)}
-            if config is None
-            else {"the config": config}
-        )
-        stated = [
-            claims_of_config({**content, **self.overrides}, name) for name, content in files.items()
-        ]
-        claims = (
-            *(claim for one in stated for claim in one.claims),
-            *self.claims,
-            *self._claims_of_path(),
-        )
-        of_input = any(one.of_input for one in stated)
-        where = self.location
-        return decide(claims, where, layer=self.layer, of_input=of_input), claims
+    def _claims(self, config: Mapping[str, Any] | None = None) -> list[Claim]:
+        configs = {"the config": config}
+        if config is None:
+            configs = {name: self.config(name) for name in CONFIGS if self.has(name)}
+        claims: list[Claim] = []
+        for name, content in configs.items():
+            claims += claims_of_config({**(content or {}), **self.overrides}, name)
+        return [*claims, *self.claims, *self._claims_of_path()]
 
     def _claims_of_path(self) -> tuple[Claim, ...]:
         """Inside a suite a folder names its layer better than the path of the suite, which may be
@@ -250,16 +213,14 @@ class Checkpoint:
         return f"{self.inside}/{name}" if self.inside else name
 
 
-def weights_in(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+def weights_in(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """(folder, weights file in it) of every checkpoint that a listing shows, in order."""
-    found: list[tuple[str, str]] = []
-    for name in names:
-        for weights in WEIGHTS:
-            if name == weights:
-                found.append(("", weights))
-            elif name.endswith(f"/{weights}"):
-                found.append((name[: -len(weights) - 1], weights))
-    return tuple(found)
+    return tuple(
+        (name[: -len(weights)].rstrip("/"), weights)
+        for name in names
+        for weights in WEIGHTS
+        if f"/{name}".endswith(f"/{weights}")
+    )
 
 
 def _raise(error: OSError) -> None:

@@ -8,24 +8,26 @@ out of range is an error that names it, never a guess.  Fields that no schema na
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from saematch.errors import InputError
 
-Kind = Literal["whole number", "number", "true or false", "text", "object"]
-
 _LARGEST_WHOLE = 1 << 31
+"""A number beyond every size of a tensor would only make arithmetic slow."""
 _LARGEST = torch.finfo(torch.float32).max
+_WORDS = {int: "whole number", float: "number", bool: "true or false", str: "text", dict: "object"}
 
 
 @dataclass(frozen=True)
 class Field:
     """What a field of a config may hold."""
 
-    kinds: tuple[Kind, ...]
+    kind: Any
+    """`int` (3.0 is one, 3.7 and true are not), `float` (what float32 holds), `bool` (the text "false" is
+    none), `str`, `dict` (read its fields with a schema of its own), or several: `str | bool`."""
     default: Any = None
     low: int | float = -math.inf
     """For numbers: the least that makes sense."""
@@ -33,46 +35,29 @@ class Field:
     """For numbers: what they must be above."""
 
     @property
+    def kinds(self) -> tuple[type, ...]:
+        return get_args(self.kind) or (self.kind,)
+
+    @property
     def expected(self) -> str:
-        words = " or ".join(self.kinds)
+        words = " or ".join(_WORDS[kind] for kind in self.kinds)
         if self.low > -math.inf:
             words += f" of {self.low:g} or more"
         if self.above > -math.inf:
             words += f" above {self.above:g}"
-        return f"{words} within float32" if "number" in self.kinds else words
+        return f"{words} within float32" if float in self.kinds else words
 
-
-def whole(low: int, default: int | None = None) -> Field:
-    """A whole number; 3.0 is one, 3.7 and true are not."""
-    return Field(("whole number",), default, low=low)
-
-
-def number(
-    default: int | float | None = None,
-    *,
-    low: int | float = -math.inf,
-    above: int | float = -math.inf,
-) -> Field:
-    """A number that float32 holds."""
-    return Field(("number",), default, low, above)
-
-
-def flag(default: bool = False) -> Field:
-    """JSON's true or false; the text "false" is neither."""
-    return Field(("true or false",), default)
-
-
-def text(default: str | None = None) -> Field:
-    return Field(("text",), default)
-
-
-def obj() -> Field:
-    """An object; read its fields with a schema of its own."""
-    return Field(("object",))
-
-
-def either(*kinds: Kind, default: Any = None) -> Field:
-    return Field(kinds, default)
+    def read(self, value: Any) -> Any:
+        """The value as the first kind that it is; None for one that may not stand here."""
+        for kind in self.kinds:
+            if kind not in (int, float):
+                if isinstance(value, kind):
+                    return value
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                largest = _LARGEST_WHOLE if kind is int else _LARGEST
+                if max(self.low, -largest) <= value <= largest and value > self.above:
+                    return kind(value) if kind is float or value == int(value) else None
+        return None
 
 
 Schema = Mapping[str, Field]
@@ -83,63 +68,36 @@ def read_settings(config: Mapping[str, Any], schema: Schema, where: str) -> dict
 
     `where` is the file, and the object in it, for messages.
     """
-    return {name: _value(config.get(name), field, name, where) for name, field in schema.items()}
+    settings: dict[str, Any] = {}
+    for name, field in schema.items():
+        value = config.get(name)
+        settings[name] = field.default if value is None else field.read(value)
+        if value is not None and settings[name] is None:
+            shown = type(value).__name__ if isinstance(value, list | dict) else repr(value)[:80]
+            raise InputError(f"expected {field.expected} as '{name}' in {where}, got {shown}")
+    return settings
 
 
-def _value(value: Any, field: Field, name: str, where: str) -> Any:
-    if value is None:
-        return field.default
-    for kind in field.kinds:
-        typed = _typed(value, kind)
-        if typed is None:
-            continue
-        if isinstance(typed, bool) or not isinstance(typed, int | float):
-            return typed
-        if typed >= field.low and typed > field.above:
-            return typed
-    shown = type(value).__name__ if isinstance(value, list | dict) else repr(value)[:80]
-    raise InputError(f"expected {field.expected} as '{name}' in {where}, got {shown}")
+_D_MODEL = ("d_in", "d_model", "activation_dim")
+_D_SAE = ("d_sae", "width", "dict_size", "num_latents")
 
 
-def _typed(value: Any, kind: Kind) -> Any:
-    if kind == "true or false":
-        return value if isinstance(value, bool) else None
-    if kind == "text":
-        return value if isinstance(value, str) else None
-    if kind == "object":
-        return value if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if kind == "whole number":
-        # A number beyond every size of a tensor would only make arithmetic slow.
-        fits = -_LARGEST_WHOLE <= value <= _LARGEST_WHOLE and value == int(value)
-        return int(value) if fits else None
-    try:
-        return float(value) if abs(value) <= _LARGEST else None
-    except OverflowError:
-        return None
+def check_sizes(settings: Mapping[str, Any], W_dec: Tensor, tensor: str, where: str) -> None:
+    """InputError naming both where a config states another size than W_dec [d_sae, d_model] has.
 
-
-def check_stated(
-    settings: Mapping[str, Any], tensors_say: Mapping[str, tuple[int, str]], where: str
-) -> None:
-    """InputError naming both where a config states another size than the tensors have.
-
-    `tensors_say`: for a field of the config, the number that the tensors give and the tensor that gives it.
+    `tensor` names the one in the file that gives the sizes.
     """
-    for name, (found, tensor) in tensors_say.items():
+    d_sae, d_model = W_dec.shape
+    for name, found in {**dict.fromkeys(_D_MODEL, d_model), **dict.fromkeys(_D_SAE, d_sae)}.items():
         stated = settings.get(name)
-        if stated is not None and stated != found:
+        if stated and stated != found:
             raise InputError(
                 f"expected config and tensors to agree in {where}, got '{name}' {stated} in the config and "
                 f"{found} in tensor '{tensor}'"
             )
-
-
-def check_expansion(factor: int | float | None, d_model: int, d_sae: int, where: str) -> None:
-    """InputError where an expansion factor gives another number of features than there are."""
-    # Widths are rounded down where a factor is no whole number.
-    if factor is not None and abs(factor * d_model - d_sae) >= 1:
+    factor = settings.get("expansion_factor")
+    # sparsify's num_latents counts where both stand; a factor that is no whole number is rounded down.
+    if factor and not settings.get("num_latents") and abs(factor * d_model - d_sae) >= 1:
         raise InputError(
             f"expected config and tensors to agree in {where}, got 'expansion_factor' {factor:g} in the "
             f"config and {d_sae} features of {d_model} numbers in the tensors"

@@ -15,22 +15,14 @@ of -1 was never set: training stopped first, and the file does not say what is a
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from saematch.errors import InputError, UnsupportedError
-from saematch.loading.canonical import Draft, draft_of, finish, fold_input_bias
+from saematch.loading.canonical import CANONICAL, LINEAR, Draft, draft_of, finish, fold_input_bias
 from saematch.loading.checkpoint import Checkpoint
-from saematch.loading.configs import (
-    check_activation_tensors,
-    check_stated,
-    obj,
-    read_settings,
-    text,
-    whole,
-)
+from saematch.loading.configs import Field, check_activation_tensors, check_sizes, read_settings
 from saematch.loading.tensors import take
 from saematch.sae import SAE
 
@@ -39,21 +31,12 @@ CONFIGS = ("config.json",)
 
 _WHOLE = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
-SUBTRACTS_BIAS = (
-    "AutoEncoder",
-    "AutoEncoderTopK",
-    "BatchTopKSAE",
-    "MatryoshkaBatchTopKSAE",
-)
+SUBTRACTS_BIAS = ("AutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE")
 CLASSES = (*SUBTRACTS_BIAS, "AutoEncoderNew", "JumpReluAutoEncoder")
 
 SCHEMA = {
-    "dict_class": text(),
-    "activation_dim": whole(1),
-    "dict_size": whole(1),
-    "k": whole(1),
-    "lm_name": text(),
-    "submodule_name": text(),
+    **dict.fromkeys(("activation_dim", "dict_size", "k"), Field(int, low=1)),
+    **dict.fromkeys(("dict_class", "lm_name", "submodule_name"), Field(str)),
 }
 """Settings of the object `trainer`."""
 
@@ -78,12 +61,11 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 
 def load(checkpoint: Checkpoint) -> SAE:
-    """The canonical SAE of a dictionary_learning checkpoint."""
     config = checkpoint.optional_config("config.json")
-    tensors, where = checkpoint.tensors, checkpoint.location
-    layer = checkpoint.layer_read()
-    stored = read_settings(config, {"trainer": obj()}, f"config.json of {where}")["trainer"] or {}
-    trainer = stored | read_settings(stored, SCHEMA, f"'trainer' in config.json of {where}")
+    layer, tensors, where = checkpoint.layer_read(), checkpoint.tensors, checkpoint.location
+    place = f"config.json of {where}"
+    stored = read_settings(config, {"trainer": Field(dict)}, place)["trainer"] or {}
+    trainer = read_settings(stored, SCHEMA, f"'trainer' in {place}")
     dict_class = trainer["dict_class"] or _guess_class(tensors, where)
     if dict_class not in CLASSES:
         raise UnsupportedError(
@@ -91,25 +73,15 @@ def load(checkpoint: Checkpoint) -> SAE:
             f"'{dict_class}' in {where}"
         )
     check_activation_tensors(tensors, ACTIVATION.get(dict_class, ()), dict_class, where)
-    draft = _weights(tensors, BIAS.get(dict_class, "b_dec"), where)
-    d_sae, d_model = draft.W_dec.shape
-    weight = "encoder.weight" if "encoder.weight" in tensors else "W_enc"
-    check_stated(
-        trainer, {"activation_dim": (d_model, weight), "dict_size": (d_sae, weight)}, where
-    )
-    draft = _activated(draft, dict_class, tensors, trainer, where)
+    W_enc, b_enc, W_dec, _ = LINEAR if "encoder.weight" in tensors else CANONICAL
+    names = (W_enc, b_enc, W_dec, BIAS.get(dict_class, "b_dec"))
+    draft = draft_of(tensors, where, names)
+    check_sizes(trainer, draft.W_dec, W_enc, where)
+    draft = _activated(draft, dict_class, trainer["k"])
     if dict_class in SUBTRACTS_BIAS:
         draft = fold_input_bias(draft)
-    return finish(
-        draft,
-        layer=layer,
-        name="",
-        reference=checkpoint.reference,
-        checkpoint_format=NAME,
-        model_name=trainer.get("lm_name"),
-        hook_name=trainer.get("submodule_name") or None,
-        metadata=config,
-    )
+    model, hook = trainer["lm_name"], trainer["submodule_name"] or None
+    return finish(draft, checkpoint, NAME, layer, model_name=model, hook_name=hook, metadata=config)
 
 
 def _guess_class(tensors: Mapping[str, Tensor], where: str) -> str:
@@ -131,26 +103,6 @@ def _guess_class(tensors: Mapping[str, Tensor], where: str) -> str:
     )
 
 
-def _weights(tensors: Mapping[str, Tensor], b_dec_name: str, where: str) -> Draft:
-    if "encoder.weight" in tensors:
-        W_enc_name, b_enc_name, W_dec_name = "encoder.weight", "encoder.bias", "decoder.weight"
-        W_enc = take(tensors, W_enc_name, where, dimensions=2).T
-        W_dec = take(tensors, W_dec_name, where, dimensions=2).T
-    else:
-        W_enc_name, b_enc_name, W_dec_name = "W_enc", "b_enc", "W_dec"
-        W_enc = take(tensors, W_enc_name, where, dimensions=2)
-        W_dec = take(tensors, W_dec_name, where, dimensions=2)
-    d_model, d_sae = W_enc.shape
-    if W_dec.shape != (d_sae, d_model):
-        raise InputError(
-            f"expected '{W_dec_name}' to fit '{W_enc_name}' {list(tensors[W_enc_name].shape)} in "
-            f"{where}, got {list(tensors[W_dec_name].shape)}"
-        )
-    b_enc = take(tensors, b_enc_name, where, shape=(d_sae,))
-    b_dec = take(tensors, b_dec_name, where, shape=(d_model,))
-    return draft_of(where, W_enc, b_enc, W_dec, b_dec)
-
-
 def _whole(tensors: Mapping[str, Tensor], name: str, where: str) -> int | None:
     """The whole number in a tensor of one; None if there is no such tensor."""
     if name not in tensors:
@@ -164,17 +116,15 @@ def _whole(tensors: Mapping[str, Tensor], name: str, where: str) -> int | None:
     return int(tensor)
 
 
-def _activated(
-    draft: Draft,
-    dict_class: str,
-    tensors: Mapping[str, Tensor],
-    trainer: Mapping[str, Any],
-    where: str,
-) -> Draft:
-    d_sae = draft.W_dec.shape[0]
+def _activated(draft: Draft, dict_class: str, stated_k: int | None) -> Draft:
+    tensors, where = draft.tensors, draft.where
+    d_sae = len(draft.b_enc)
     stored_k = _whole(tensors, "k", where)
-    if stored_k is not None:
-        check_stated(trainer, {"k": (stored_k, "k")}, where)
+    if None not in (stored_k, stated_k) and stored_k != stated_k:
+        raise InputError(
+            f"expected config and tensors to agree in {where}, got 'k' {stated_k} in the config and "
+            f"{stored_k} in tensor 'k'"
+        )
     if "group_sizes" in tensors:
         groups = tensors["group_sizes"]
         if groups.dtype not in _WHOLE or int(groups.sum()) != d_sae:
@@ -183,24 +133,20 @@ def _activated(
                 f"{groups.sum().item()}"
             )
     if dict_class == "JumpReluAutoEncoder":
-        threshold = take(tensors, "threshold", where, shape=(d_sae,))
-        return replace(draft, activation="jumprelu", threshold=threshold)
+        return draft.jumping(draft.stored("threshold"))
     if dict_class == "AutoEncoderTopK":
-        k = trainer["k"] if stored_k is None else stored_k
+        k = stated_k if stored_k is None else stored_k
         if k is None:
             raise InputError(f"expected a whole number 'k' in {where}, got none")
         return replace(draft, activation="topk", k=k)
-    if "BatchTopK" in dict_class:
-        threshold = take(tensors, "threshold", where, dimensions=0)
-        if float(threshold) < 0:
-            raise InputError(
-                f"expected the threshold that BatchTopK training sets, got {float(threshold):g} in "
-                f"{where}, which means unset: training stopped too early to say what is active"
-            )
-        return draft.saying(
-            f"{dict_class} does at inference what jumprelu does at its one threshold "
-            f"{float(threshold):.6g}",
-            activation="jumprelu",
-            threshold=threshold.float().expand(d_sae).contiguous(),
+    if "BatchTopK" not in dict_class:
+        return draft
+    threshold = take(tensors, "threshold", where, shape=())
+    if float(threshold) < 0:
+        raise InputError(
+            f"expected the threshold that BatchTopK training sets, got {float(threshold):g} in "
+            f"{where}, which means unset: training stopped too early to say what is active"
         )
-    return draft
+    return draft.saying(
+        f"{dict_class} does at inference what jumprelu does at its one threshold {float(threshold):.6g}"
+    ).jumping(threshold)

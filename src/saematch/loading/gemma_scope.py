@@ -7,13 +7,11 @@ embedding SAEs, which read embeddings before Gemma multiplies them by sqrt(d_mod
 
 import math
 import re
-from dataclasses import replace
 
 from saematch.loading.canonical import draft_of, finish, fold_scale
 from saematch.loading.checkpoint import Checkpoint
 from saematch.loading.configs import check_activation_tensors
 from saematch.loading.site import EMBEDDING
-from saematch.loading.tensors import take
 from saematch.sae import SAE
 
 NAME = "gemma-scope"
@@ -28,29 +26,15 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 
 def load(checkpoint: Checkpoint) -> SAE:
-    """The canonical SAE of a Gemma Scope checkpoint."""
-    layer = checkpoint.layer_read()
-    where = checkpoint.location
-    names = ("W_enc", "b_enc", "W_dec", "b_dec")
-    W_enc = take(checkpoint.tensors, names[0], where, dimensions=2)
-    b_enc = take(checkpoint.tensors, names[1], where, dimensions=1)
-    W_dec = take(checkpoint.tensors, names[2], where, dimensions=2)
-    b_dec = take(checkpoint.tensors, names[3], where, dimensions=1)
-    draft = draft_of(where, W_enc, b_enc, W_dec, b_dec, names)
-    check_activation_tensors(checkpoint.tensors, ("threshold",), "jumprelu", where)
-    threshold = take(checkpoint.tensors, "threshold", where, shape=b_enc.shape)
-    draft = replace(draft, activation="jumprelu", threshold=threshold)
+    layer, tensors, where = checkpoint.layer_read(), checkpoint.tensors, checkpoint.location
+    draft = draft_of(tensors, where)
+    check_activation_tensors(tensors, ("threshold",), "jumprelu", where)
+    draft = draft.jumping(draft.stored("threshold"))
     if layer == EMBEDDING:
-        draft = fold_scale(
-            draft, 1 / math.sqrt(W_dec.shape[1]), name="embedding scale 1/sqrt(d_model)"
-        )
-    model = _MODEL.search(where)
-    return finish(
-        draft,
-        layer=layer,
-        name=checkpoint.name_in_layer(),
-        reference=checkpoint.reference,
-        checkpoint_format=NAME,
-        model_name=f"gemma-2-{model[1]}{'-it' if model[2] == 'it' else ''}" if model else None,
-        hook_name="hook_embed" if layer == EMBEDDING else f"blocks.{layer}.hook_resid_post",
-    )
+        scale = 1 / math.sqrt(len(draft.b_dec))
+        draft = fold_scale(draft, scale, name="embedding scale 1/sqrt(d_model)")
+    said = _MODEL.search(where)
+    model = f"gemma-2-{said[1]}{'-it' if said[2] == 'it' else ''}" if said else None
+    hook = "hook_embed" if layer == EMBEDDING else f"blocks.{layer}.hook_resid_post"
+    name = checkpoint.name_in_layer()
+    return finish(draft, checkpoint, NAME, layer, name=name, model_name=model, hook_name=hook)

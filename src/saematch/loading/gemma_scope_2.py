@@ -5,35 +5,21 @@ The same repository holds transcoders and cross-layer transcoders, which are ref
 """
 
 import re
-from dataclasses import replace
 
 from saematch.errors import UnsupportedError
 from saematch.loading.canonical import draft_of, finish
 from saematch.loading.checkpoint import Checkpoint
-from saematch.loading.configs import (
-    check_activation_tensors,
-    check_stated,
-    flag,
-    read_settings,
-    text,
-    whole,
-)
-from saematch.loading.tensors import take
+from saematch.loading.configs import Field, check_activation_tensors, check_sizes, read_settings
 from saematch.sae import SAE
 
 NAME = "gemma-scope-2"
 CONFIGS = ("config.json",)
 
 SCHEMA = {
-    "architecture": text("jump_relu"),
-    "model_name": text(),
-    "hf_hook_point_in": text(),
-    "hf_hook_point_out": text(),
-    "type": text(),
-    "affine_connection": flag(),
-    "d_in": whole(1),
-    "d_sae": whole(1),
-    "width": whole(1),
+    "architecture": Field(str, "jump_relu"),
+    **dict.fromkeys(("model_name", "hf_hook_point_in", "hf_hook_point_out", "type"), Field(str)),
+    "affine_connection": Field(bool, False),
+    **dict.fromkeys(("d_in", "d_sae", "width"), Field(int, low=1)),
 }
 
 _MODEL = re.compile(r"gemma-scope-2-(\w+)-(pt|it)")
@@ -44,10 +30,8 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 
 def load(checkpoint: Checkpoint) -> SAE:
-    """The canonical SAE of a Gemma Scope 2 checkpoint."""
     config = checkpoint.optional_config("config.json")
-    tensors, where = checkpoint.tensors, checkpoint.location
-    layer = checkpoint.layer_read()
+    layer, tensors, where = checkpoint.layer_read(), checkpoint.tensors, checkpoint.location
     settings = read_settings(config, SCHEMA, f"config.json of {where}")
     if "affine_skip_connection" in tensors or tensors["w_dec"].ndim != 2:
         raise UnsupportedError(
@@ -59,26 +43,14 @@ def load(checkpoint: Checkpoint) -> SAE:
         raise UnsupportedError(
             f"expected architecture 'jump_relu' in {where}, got '{architecture}'"
         )
-    names = ("w_enc", "b_enc", "w_dec", "b_dec")
-    W_enc = take(tensors, names[0], where, dimensions=2)
-    b_enc = take(tensors, names[1], where, dimensions=1)
-    W_dec = take(tensors, names[2], where, dimensions=2)
-    b_dec = take(tensors, names[3], where, dimensions=1)
-    draft = draft_of(where, W_enc, b_enc, W_dec, b_dec, names)
-    d_model, d_sae = W_enc.shape
-    sizes = {"d_in": (d_model, "w_enc"), "d_sae": (d_sae, "w_enc"), "width": (d_sae, "w_enc")}
-    check_stated(settings, sizes, where)
+    draft = draft_of(tensors, where, ("w_enc", "b_enc", "w_dec", "b_dec"))
+    check_sizes(settings, draft.W_dec, "w_enc", where)
     check_activation_tensors(tensors, ("threshold",), "jump_relu", where)
-    threshold = take(tensors, "threshold", where, shape=b_enc.shape)
-    draft = replace(draft, activation="jumprelu", threshold=threshold)
-    model = _MODEL.search(where)
-    return finish(
-        draft,
-        layer=layer,
-        name=checkpoint.name_in_layer(),
-        reference=checkpoint.reference,
-        checkpoint_format=NAME,
-        model_name=settings["model_name"] or (f"gemma-3-{model[1]}-{model[2]}" if model else None),
-        hook_name=config.get("hf_hook_point_in") or f"blocks.{layer}.hook_resid_post",
-        metadata=config,
-    )
+    draft = draft.jumping(draft.stored("threshold"))
+    said = _MODEL.search(where)
+    known = {
+        "name": checkpoint.name_in_layer(),
+        "model_name": settings["model_name"] or (f"gemma-3-{said[1]}-{said[2]}" if said else None),
+        "hook_name": settings["hf_hook_point_in"] or f"blocks.{layer}.hook_resid_post",
+    }
+    return finish(draft, checkpoint, NAME, layer, metadata=config, **known)

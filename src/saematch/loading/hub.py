@@ -10,24 +10,22 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from saematch.errors import InputError, MissingDependencyError
-from saematch.loading.checkpoint import Folder
-from saematch.text import plural
+from saematch.text import first_line, plural
 
 BUSY = (408, 429, 500, 502, 503, 504)
 """Statuses after which huggingface_hub waits and asks again, for minutes if `Retry-After` says so."""
-NO_ANSWER = "no answer within 3 seconds, or offline mode"
 
 
 @dataclass(frozen=True)
-class HubFolder(Folder):
-    """A folder of a model repository at the Hub."""
+class HubFolder:
+    """A folder of a model repository at the Hub: what `LocalFolder` is on this machine."""
 
     repository: str
     """`owner/name`."""
@@ -39,12 +37,8 @@ class HubFolder(Folder):
     def location(self) -> str:
         return "/".join(part for part in (self.repository, self.path) if part)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self._names
-
     @cached_property
-    def _names(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         prefix = f"{self.path}/" if self.path else ""
         return tuple(
             name.removeprefix(prefix)
@@ -52,23 +46,20 @@ class HubFolder(Folder):
             if name.startswith(prefix)
         )
 
-    def fetch(self, name: str) -> Path:
-        return download(self.repository, self._inside(name), self.revision)
+    @property
+    def parent(self) -> "HubFolder | None":
+        return replace(self, path=self.path.rpartition("/")[0]) if self.path else None
 
-    def above(self, name: str) -> Path | None:
-        parent = self.path.rpartition("/")[0]
-        inside = f"{parent}/{name}" if parent else name
-        if not self.path or inside not in list_files(self.repository, self.revision):
-            return None
+    def has(self, name: str) -> bool:
+        return name in self.names
+
+    def fetch(self, name: str) -> Path:
+        inside = "/".join(part for part in (self.path, name) if part)
         return download(self.repository, inside, self.revision)
 
     def reference(self, name: str) -> str:
-        revision = f"@{self.revision}" if self.revision else ""
-        inside = self._inside(name)
-        return f"hf://{self.repository}{revision}" + (f"/{inside}" if inside else "")
-
-    def _inside(self, name: str) -> str:
-        return "/".join(part for part in (self.path, name) if part)
+        root = f"hf://{self.repository}" + (f"@{self.revision}" if self.revision else "")
+        return "/".join(part for part in (root, self.path, name) if part)
 
 
 @lru_cache(maxsize=64)
@@ -78,10 +69,8 @@ def list_files(repository: str, revision: str | None = None) -> tuple[str, ...]:
         with _explained(repository, None, revision):
             return tuple(sorted(one.rfilename for one in _asked(repository, revision).siblings))
     except InputError as error:
-        if _says_it_is_not_there(error.__cause__):
-            raise
         cached = _cached_files(repository, revision)
-        if not cached:
+        if not cached or _says_it_is_not_there(error.__cause__):
             raise
         return cached
 
@@ -105,10 +94,9 @@ def download(repository: str, name: str, revision: str | None = None) -> Path:
         if _says_it_is_not_there(error.__cause__) or not isinstance(cached, str):
             raise
         found = Path(cached)
-        if _status(error.__cause__) is not None:
+        if status := _status(error.__cause__):
             warnings.warn(
-                f"took '{name}' of {repository} from the cache: the Hub answers "
-                f"{_status(error.__cause__)}",
+                f"took '{name}' of {repository} from the cache: the Hub answers {status}",
                 stacklevel=2,
             )
     _check_no_page(found, repository, name)
@@ -132,12 +120,13 @@ def _asked(repository: str, revision: str | None) -> Any:
     Raises OSError where the Hub is out of reach, and errors of huggingface_hub and of its client.
     """
     if not hub_is_reachable():
-        raise OSError(NO_ANSWER)
+        raise OSError(f"no answer within {REACH_SECONDS:.0f} seconds, or offline mode")
     try:
         return _huggingface_hub().model_info(repository, revision=revision, timeout=REACH_SECONDS)
     except Exception as error:
         if _status(error) is None and not isinstance(error, ValueError):
-            give_up()  # it hangs: nothing else is to wait for it again
+            # It answered and then hung: nothing else is to wait for it again.
+            _answered[_endpoint()] = time.monotonic(), False
         raise
 
 
@@ -195,86 +184,74 @@ def _cached_files(repository: str, revision: str | None) -> tuple[str, ...]:
 def _explained(repository: str, name: str | None, revision: str | None) -> Iterator[None]:
     """Turns the Hub's errors into one or two lines that say what to do."""
     _huggingface_hub()  # or say what to install
+    try:
+        yield
+    except Exception as error:
+        said = _explanation(error, repository, name, revision)
+        if said is None:
+            raise
+        raise InputError(said) from error
+
+
+def _explanation(
+    error: Exception, repository: str, name: str | None, revision: str | None
+) -> str | None:
+    """What to tell of an error, most special kinds first; None for one that is not the Hub's."""
     from huggingface_hub import errors
 
     page = f"https://huggingface.co/{repository}"
     what = f"'{name}' of {repository}" if name else f"the files of {repository}"
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise InputError(
-            f"{what} is gated: accept its licence at {page} and log in (hf auth login, or HF_TOKEN)"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise InputError(
-            f"{what}: there is no such repository, or it is private or gated; look at {page}, "
-            f"accept its licence there and log in (hf auth login, or HF_TOKEN)"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise InputError(f"{what} has no revision '{revision}'; look at {page}") from error
-    except errors.LocalEntryNotFoundError as error:
-        raise InputError(
+    log_in = f"accept its licence at {page} and log in (hf auth login, or HF_TOKEN)"
+    status = _status(error)
+    if isinstance(error, errors.GatedRepoError):
+        return f"{what} is gated: {log_in}"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"{what}: there is no such repository, or it is private or gated; {log_in}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{what} has no revision '{revision}'; look at {page}"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return (
             f"{what} is not in the cache and the Hub is out of reach; connect, or give a local path"
-        ) from error
-    except errors.EntryNotFoundError as error:
-        raise InputError(
-            f"there is no file '{name}' in {page}" + _near(repository, name, revision)
-        ) from error
-    except errors.HfHubHTTPError as error:
-        if _status(error) in (401, 403):
-            raise InputError(
-                f"access to {what} was refused ({_status(error)}): accept the licence at "
-                f"{page} and log in (hf auth login, or HF_TOKEN)"
-            ) from error
-        if _status(error) in BUSY:
-            after = error.response.headers.get("retry-after", "")
-            when = (
-                f"in {plural(int(after), 'second')}"
-                if re.fullmatch("[0-9]{1,6}", after)
-                else "in some minutes"
-            )
-            raise InputError(
-                f"{what}: the Hub answers {_status(error)} for now; try again {when}"
-            ) from error
-        raise InputError(f"{what}: the Hub answers {_line(error)}") from error
-    except ValueError as error:  # HTML with status 200 where JSON should be
-        if isinstance(error, errors.HFValidationError):
-            raise InputError(f"expected owner/name of a repository, got '{repository}'") from error
-        raise InputError(
+        )
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"there is no file '{name}' in {page}" + _near(repository, name, revision)
+    if isinstance(error, errors.HfHubHTTPError):
+        if status in (401, 403):
+            return f"access to {what} was refused ({status}): {log_in}"
+        if status not in BUSY:
+            return f"{what}: the Hub answers {first_line(error)}"
+        after = error.response.headers.get("retry-after", "")
+        seconds = re.fullmatch("[0-9]{1,6}", after)
+        when = plural(int(after), "second") if seconds else "some minutes"
+        return f"{what}: the Hub answers {status} for now; try again in {when}"
+    if isinstance(error, errors.HFValidationError):
+        return f"expected owner/name of a repository, got '{repository}'"
+    if isinstance(error, ValueError):  # HTML with status 200 where JSON should be
+        return (
             f"expected {what}, got an answer that is not the Hub's (a proxy's or a login's page?); "
             f"try from a network that reaches {_endpoint()}"
-        ) from error
-    except OSError as error:
-        # Offline mode, no network, no name server: all are OSErrors with a message of their own.
-        raise InputError(
-            f"{what}: the Hub is out of reach ({_line(error)}); connect, or give a local path"
-        ) from error
-    except Exception as error:
-        if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "requests", "httpcore"):
-            raise InputError(
-                f"{what}: the Hub is out of reach ({_line(error)}); connect, or give a local path"
-            ) from error
-        raise
+        )
+    # Offline mode, no network, no name server: OSErrors with a message of their own, or the client's.
+    client = type(error).__module__.split(".")[0] in ("httpx", "httpx2", "requests", "httpcore")
+    if client or isinstance(error, OSError):
+        return (
+            f"{what}: the Hub is out of reach ({first_line(error)}); connect, or give a local path"
+        )
+    return None
 
 
 def _near(repository: str, name: str | None, revision: str | None) -> str:
     """What is there that looks like the file that is not."""
-    if not name:
-        return ""
     try:
         names = list_files(repository, revision)
     except InputError:
         return ""
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.8)
+    close = difflib.get_close_matches(name or "", names, n=3, cutoff=0.8)
     return f"; near it: {', '.join(close)}" if close else ""
 
 
 def _status(error: BaseException | None) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def _huggingface_hub():
@@ -289,7 +266,8 @@ REACH_SECONDS = 3.0
 """How long to wait for the Hub before it counts as out of reach."""
 AGAIN_SECONDS = 30.0
 """How long one answer stands."""
-_last: tuple[float, str, bool] | None = None
+_answered: dict[str, tuple[float, bool]] = {}
+"""By endpoint: when it was asked, and whether it answered."""
 
 
 def hub_is_reachable() -> bool:
@@ -297,7 +275,6 @@ def hub_is_reachable() -> bool:
 
     False at once with `$HF_HUB_OFFLINE`; else after `REACH_SECONDS` at the latest.
     """
-    global _last
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return False
     try:
@@ -306,31 +283,21 @@ def hub_is_reachable() -> bool:
         return False
     if constants.HF_HUB_OFFLINE:
         return False
-    endpoint = constants.ENDPOINT
-    if _last is None or _last[1] != endpoint or time.monotonic() - _last[0] > AGAIN_SECONDS:
-        _last = time.monotonic(), endpoint, _answers(endpoint)
-    return _last[2]
-
-
-def give_up() -> None:
-    """Count the Hub as out of reach for `AGAIN_SECONDS`: it answered, and then hung."""
-    global _last
-    from huggingface_hub import constants
-
-    _last = time.monotonic(), constants.ENDPOINT, False
+    asked, answered = _answered.get(constants.ENDPOINT, (-AGAIN_SECONDS, False))
+    if time.monotonic() - asked > AGAIN_SECONDS:
+        answered = _answers(constants.ENDPOINT)
+        _answered[constants.ENDPOINT] = time.monotonic(), answered
+    return answered
 
 
 def _answers(endpoint: str) -> bool:
     import huggingface_hub
 
-    found: list[bool] = []
+    found: list[object] = []
 
     def ask() -> None:
-        try:
-            huggingface_hub.get_session().head(endpoint, timeout=REACH_SECONDS)
-        except Exception:
-            return
-        found.append(True)
+        with suppress(Exception):
+            found.append(huggingface_hub.get_session().head(endpoint, timeout=REACH_SECONDS))
 
     # In a thread of its own: timeouts of a socket bound neither name lookup nor several addresses together.
     thread = threading.Thread(target=ask, daemon=True)

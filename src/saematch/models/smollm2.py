@@ -5,14 +5,13 @@ own dependencies compile llama.cpp); we find the file by the module's spec, let 
 dequantise it, and keep the float32 result in the cache, keyed by the file's sha256.
 """
 
-import hashlib
 import importlib.util
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from saematch._io.files import cache_directory
+from saematch._io.files import cache_directory, sha256_of_file
 from saematch.errors import InputError, MissingDependencyError
 
 SMOLLM2_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -42,11 +41,7 @@ def smollm2_gguf() -> Path:
 
 def smollm2_weights_sha256() -> str:
     """The sha256 of the GGUF file, in hexadecimal: the identity of the weights."""
-    digest = hashlib.sha256()
-    with smollm2_gguf().open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256_of_file(smollm2_gguf())
 
 
 def smollm2_checkpoint() -> Path:
