@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from saematch.errors import InputError
 from saematch.evaluation.interventions import (
+    Decoding,
     Intervention,
     LinearMap,
     PairRows,
@@ -60,7 +61,7 @@ class Condition:
     draw: int = 0
     intervene: Intervention | None = None
     permutation: Permutation | None = None
-    """Joint activations are counted if there is one."""
+    """Joint activations, and those that it predicts, are counted if there is one."""
     loss: bool = False
     """Whether the blocks after the intervention run, for its loss."""
 
@@ -180,6 +181,9 @@ def _one_batch(
                     )
             if condition.permutation is not None:
                 row |= sums.counts(*joint(active[a], active[b], condition.permutation))
+                if isinstance(condition.intervene, Decoding):
+                    token, feature = condition.intervene.active(active[a], saes[b])
+                    row |= sums.predicted(token, are_active(active[b], token, feature))
             found[a, b].append((condition, sums.by_document(row)))
     layers = {}
     for key, sae in saes.items():
@@ -238,6 +242,16 @@ class _Sums:
             "counts": np.split(counts.cpu().numpy().astype(np.int32), ends),
         }
 
+    def predicted(
+        self, token: Int64[Tensor, " k"], right: Bool[Tensor, " k"]
+    ) -> dict[str, np.ndarray]:
+        """How many activations were predicted in each document, and how many of them there are."""
+        found = {"predicted_count": token, "predicted_right": token[right]}
+        return {
+            name: torch.bincount(self.document[some], minlength=self.count).cpu().numpy()
+            for name, some in found.items()
+        }
+
     def by_document(self, columns: Mapping[str, Any]) -> list[Row]:
         return [{name: values[n] for name, values in columns.items()} for n in range(self.count)]
 
@@ -257,14 +271,19 @@ def joint(
 ) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
     """Tokens and features of A that are active together with their partner."""
     partner = torch.tensor(permutation, device=f_a.feature.device)[f_a.feature]
-    fired = f_b.token * f_b.d_sae + f_b.feature
-    wanted = f_a.token * f_b.d_sae + partner
-    place = torch.searchsorted(fired, wanted).clamp(max=max(0, len(fired) - 1))
-    if not len(fired):
-        together = torch.zeros_like(partner, dtype=torch.bool)
-    else:
-        together = (fired[place] == wanted) & (partner >= 0)
+    together = are_active(f_b, f_a.token, partner) & (partner >= 0)
     return f_a.token[together], f_a.feature[together]
+
+
+def are_active(
+    f: SparseActivations, token: Int64[Tensor, " k"], feature: Int64[Tensor, " k"]
+) -> Bool[Tensor, " k"]:
+    """Whether each of these features is active at its token."""
+    active, asked = f.token * f.d_sae + f.feature, token * f.d_sae + feature
+    if not len(active):
+        return torch.zeros_like(asked, dtype=torch.bool)
+    place = torch.searchsorted(active, asked).clamp(max=len(active) - 1)
+    return active[place] == asked
 
 
 def _check_finite(

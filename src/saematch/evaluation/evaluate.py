@@ -10,7 +10,7 @@ from saematch.evaluation.measuring import MEASURE_COLUMNS, CorpusMeasures
 from saematch.loading.model_names import same_model
 from saematch.matching.match import folded as fold
 from saematch.matching.match import match, measure
-from saematch.matching.matchers import MAIN, matchers, usual_in_runs
+from saematch.matching.matchers import MAIN, matchers, registered_names, usual_in_runs
 from saematch.models import Documents, LanguageModel, load_corpus, load_language_model
 from saematch.sae import SAE, FoldedSAE
 from saematch.types import PARTS, RANDOM_DRAWS, RIDGE, ScaleKind
@@ -97,6 +97,7 @@ def measure_pair(
     notes: list[str],
 ) -> list[CorpusMeasures]:
     """What `evaluate` makes its rows of, by corpus; `notes` gains what a reader should know."""
+    strategies = registered_names(strategies)
     known = (*(one.name for one in matchers()), RIDGE)
     unknown = [one for one in strategies if one not in known]
     if unknown or MAIN not in strategies:
@@ -130,7 +131,7 @@ def measure_pair(
         fit(
             language_model,
             fitting_documents(others, language_model),
-            saes,
+            on,
             [pair],
             batch_tokens,
             ridge=ridge,

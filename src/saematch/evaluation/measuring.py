@@ -23,7 +23,7 @@ ENTRIES = 1 << 23
 """Draws × features worked on at a time."""
 FREQUENCY_EDGES = (1e-3, 1e-2, 1e-1)
 """Features are grouped by the share of tokens they activate on: up to each of these, and beyond."""
-COMPARED = ("explained_variance", "delta_loss", "matching_score", "lift", "phi")
+COMPARED = ("explained_variance", "delta_loss", "matching_score", "lift", "phi", "f1")
 """Measures whose difference from `folded` is given too."""
 
 
@@ -134,6 +134,18 @@ def frequency_groups() -> tuple[str, ...]:
         *(f"frequency_to_{edge:g}" for edge in FREQUENCY_EDGES),
         f"frequency_over_{FREQUENCY_EDGES[-1]:g}",
     )
+
+
+def prediction_measures(
+    rows: Sequence[Row], of_b: ActivationCounts, weights: np.ndarray
+) -> dict[str, Values]:
+    """F1 of B's activations as the map predicts them, over all tokens and features."""
+    said, right = (
+        weights @ np.array([row[name] for row in rows], dtype=np.float64)
+        for name in ("predicted_count", "predicted_right")
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {"f1": 2 * right / (said + weights @ of_b.counts.sum(axis=1))}
 
 
 def stream_measures(rows: Sequence[Row], weights: np.ndarray) -> dict[str, Values]:
@@ -290,6 +302,8 @@ class CorpusMeasures:
             joint = ActivationCounts.of(rows, of_a.counts.shape[1])
             p = np.where(self.compared(pair), condition.permutation, UNMATCHED)
             found |= matching_measures(joint, of_a, of_b, self.tokens, p, weights)
+            if condition.intervene is not None:
+                found |= prediction_measures(rows, of_b, weights)
         return found
 
     def _rows(

@@ -37,7 +37,7 @@ from saematch.figures.style import (
     shortened,
     strategy_lines,
 )
-from saematch.matching.matchers import MAIN, matchers
+from saematch.matching.matchers import MAIN, matcher, usual_in_runs
 from saematch.pipelines.evaluation.summary import features_said
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def matching_score(run: "Run") -> Figure:
     """Figure 7 (right): matching score per layer pair, unfolded and folded, with chance."""
     rows = on_text(run, SCORE)
     looks = strategy_lines()
-    lines = {one.name: looks[one.name] for one in matchers() if one.in_runs and not one.control}
+    lines = {name: looks[name] for name in usual_in_runs() if not matcher(name).control}
     found = {name: rows[rows["strategy"] == name] for name in lines}
     return _by_corpus(
         run, found, lines, "Matching score by layer (SAE Match, figure 7, right)"

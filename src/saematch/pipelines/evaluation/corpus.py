@@ -109,7 +109,7 @@ class Fitting:
         of = self.of
         documents = fitting_documents(self.texts, of.model.load())
         keys = {key for pair in pairs for key in pair}
-        saes = {key: of.model.saes[key].sae for key in of.keys if key in keys}
+        saes = {key: of.model.saes[key] for key in of.keys if key in keys}
         total = len(passes(pairs, saes, ridge=ridge, strategies=strategies)) * sum(
             len(some) for some in documents
         )

@@ -20,7 +20,7 @@ from saematch.errors import InputError, UsageError
 from saematch.evaluation.collecting import Pair, on_device
 from saematch.evaluation.evaluate import check_belongs
 from saematch.loading.model_names import hub_name
-from saematch.matching.matchers import MAIN, matcher, matchers
+from saematch.matching.matchers import MAIN, matcher, matchers, usual_fitted
 from saematch.models import SMOLLM2_NAME, LanguageModel, load_language_model, smollm2_weights_sha256
 from saematch.models.language_model import EMBEDDED, embedded_is_here
 from saematch.pipelines.suite import Member, examine
@@ -29,6 +29,7 @@ from saematch.store.build import Progress, hash_of
 from saematch.store.directory import KeptFile, RunDirectory
 from saematch.store.names import matching_name
 from saematch.store.reader import Run
+from saematch.store.schema import CONDITIONS
 from saematch.types import INTERVENTIONS, RIDGE, is_refolded, refolded
 
 
@@ -203,7 +204,7 @@ def units_of(
                     strategy,
                     parts,
                     condition_name(corpus, strategy, parts, pair),
-                    hash_of(stage="condition", **decides),
+                    hash_of(stage="condition", columns=CONDITIONS.names, **decides),
                     kept,
                     more.get("draws", 1),
                     more.get("seed", 0),
@@ -297,7 +298,9 @@ class EvaluatedRun:
     @property
     def fitted(self) -> list[str]:
         """The strategies that are fitted to text."""
-        return [one.name for one in matchers() if one.needs_data and self.config.takes(one.name)]
+        wanted = self.config.strategies
+        taken = usual_fitted() if wanted is None else wanted
+        return [one.name for one in matchers() if one.needs_data and one.name in taken]
 
     @cached_property
     def model(self) -> ModelOfRun:

@@ -149,11 +149,10 @@ def encode_stream(rows: Sequence[Row]) -> bytes:
 def encode_conditions(draws: Sequence[tuple[Condition, Sequence[Row]]]) -> bytes:
     """The sums of one strategy, all its draws."""
     nothing = np.zeros(0, dtype=np.int32)
-    rows = [
-        {"features": nothing, "counts": nothing, **row, "draw": condition.draw}
-        for condition, some in draws
-        for row in some
-    ]
+    no_map = {
+        "features": nothing, "counts": nothing, "predicted_count": None, "predicted_right": None,
+    }  # fmt: skip
+    rows = [{**no_map, **row, "draw": condition.draw} for condition, some in draws for row in some]
     return _encode(CONDITIONS, rows)
 
 
