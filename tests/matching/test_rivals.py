@@ -216,7 +216,7 @@ def test_an_epsilon_of_nothing_and_a_plan_that_does_not_settle(
 ) -> None:
     a, b = rows(30, 0), rows(30, 1)
     ones = torch.ones(30).double()
-    with pytest.raises(UsageError, match="epsilon above 0, got -1.0"):
+    with pytest.raises(UsageError, match=r"epsilon above 0, got -1\.0"):
         strongest(a, b, ones, ones, -1.0)
     monkeypatch.setattr("saematch.matching.entropic.ITERATIONS", 2)
     assert "stopped after 2 iterations" in strongest(a, b, ones, ones, 0.01).notes[0]

@@ -44,9 +44,9 @@ def evaluate(
 
     The columns are those of `evaluation/measures.parquet` (docs/run-directory.md).  `model`: one that is
     loaded, a name on the Hub, a path; default: the model that A records.  `strategies`: of `folded`,
-    `unfolded`, `naive`, `random`, `cosine` (None: these), of matchers that were registered, and of
-    `correlation` and `ridge`, which are fitted to other documents of the same corpora.  Two SAEs of one
-    layer are compared on that layer's stream.
+    `unfolded`, `naive`, `random`, `cosine` (None: these), of other matchers, and of `ridge`; what needs
+    text is fitted to other documents of the same corpora.  Two SAEs of one layer are compared on that
+    layer's stream.
     `attrs["notes"]` of the table says what a reader should know: records that were left out, a BOS that
     differs, texts cut into pieces.
 
