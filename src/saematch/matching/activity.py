@@ -134,11 +134,12 @@ class MassSums:
             mass += f.sum(dim=0).double()
 
     def correspondence(self) -> Correspondence:
-        rows = [sae.W_dec.float().cpu() for sae in self.saes]
-        masses = [
-            mass.cpu() * w.double().norm(dim=1) for mass, w in zip(self.masses, rows, strict=True)
-        ]
-        return strongest(*rows, *masses, self.epsilon).correspondence
+        rows_a, rows_b = (sae.W_dec.float().cpu() for sae in self.saes)
+        mass_a, mass_b = (
+            mass.cpu() * rows.double().norm(dim=1)
+            for mass, rows in zip(self.masses, (rows_a, rows_b), strict=True)
+        )
+        return strongest(rows_a, rows_b, mass_a, mass_b, self.epsilon).correspondence
 
 
 class CentroidSums:
@@ -186,7 +187,7 @@ class CentroidSums:
             rows.append(row)
         found = np.full(self.saes[0].d_sae, UNMATCHED, dtype=np.int64)
         if all(map(len, some)):
-            found[some[0]] = some[1][nearest_by_cosine(*rows)]
+            found[some[0]] = some[1][nearest_by_cosine(rows[0], rows[1])]
         return Correspondence.of_permutation(found, self.saes[1].d_sae)
 
 

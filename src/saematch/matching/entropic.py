@@ -73,7 +73,6 @@ def strongest(
     step = max(1, ENTRIES // len(of_b))
     best = torch.cat([(part + v).argmax(dim=1) for part in scaled.split(step)])
     found[of_a.numpy()] = of_b[best].numpy()
-    notes = ()
-    if off > TOLERANCE:
-        notes = (f"stopped after {ITERATIONS} iterations: {off:.2g} of the mass is misplaced",)
+    stopped = f"stopped after {ITERATIONS} iterations: {off:.2g} of the mass is misplaced"
+    notes = (stopped,) if off > TOLERANCE else ()
     return Found(Correspondence.of_permutation(found, len(b)), notes=notes)

@@ -166,8 +166,10 @@ class Cosine(Matcher):
         from saematch.matching.cosines import CHOICES
         from saematch.matching.matched import Found
 
-        of = {"decoder": lambda sae: sae.W_dec, "encoder": lambda sae: sae.W_enc.T}[self.part]
-        return Found(CHOICES[self.choice](of(a.sae), of(b.sae)))
+        of_a, of_b = (
+            one.sae.W_dec if self.part == "decoder" else one.sae.W_enc.T for one in (a, b)
+        )
+        return Found(CHOICES[self.choice](of_a, of_b))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,8 +185,8 @@ class Sinkhorn(Matcher):
 
         from saematch.matching.entropic import strongest
 
-        masses = (torch.ones(one.d_sae).double() for one in (a, b))
-        return strongest(a.sae.W_dec, b.sae.W_dec, *masses, self.epsilon)
+        mass_a, mass_b = (torch.ones(one.d_sae).double() for one in (a, b))
+        return strongest(a.sae.W_dec, b.sae.W_dec, mass_a, mass_b, self.epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
