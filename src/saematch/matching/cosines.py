@@ -21,29 +21,27 @@ from torch import Tensor
 from saematch.matching.correspondence import UNMATCHED, Correspondence, Permutation
 from saematch.matching.strategies import nearest_by_cosine
 
-A, B = Float[Tensor, "d_a d"], Float[Tensor, "d_b d"]
 
-
-def nearest(a: A, b: B) -> Correspondence:
+def nearest(a: Float[Tensor, "d_a d"], b: Float[Tensor, "d_b d"]) -> Correspondence:
     return Correspondence.of_permutation(nearest_by_cosine(a, b), len(b))
 
 
-def backward(a: A, b: B) -> Correspondence:
+def backward(a: Float[Tensor, "d_a d"], b: Float[Tensor, "d_b d"]) -> Correspondence:
     from_b = nearest_by_cosine(b, a)
     from_b[~b.any(dim=1).numpy()] = UNMATCHED
     return Correspondence.of_permutation(from_b, len(a)).transposed()
 
 
-def mutual(a: A, b: B) -> Correspondence:
+def mutual(a: Float[Tensor, "d_a d"], b: Float[Tensor, "d_b d"]) -> Correspondence:
     return Correspondence.of_permutation(_mutual(a, b), len(b))
 
 
-def _mutual(a: A, b: B) -> Permutation:
+def _mutual(a: Float[Tensor, "d_a d"], b: Float[Tensor, "d_b d"]) -> Permutation:
     forward, back = nearest_by_cosine(a, b), nearest_by_cosine(b, a)
     return np.where(back[forward] == np.arange(len(a)), forward, UNMATCHED)
 
 
-def greedy(a: A, b: B) -> Correspondence:
+def greedy(a: Float[Tensor, "d_a d"], b: Float[Tensor, "d_b d"]) -> Correspondence:
     """A pair that is mutually nearest among what is left is taken before any other of its two features, so
     rounds of such pairs give what one pass over all sorted pairs does.  The pair of greatest cosine of
     all is one, so every round takes some."""

@@ -308,7 +308,7 @@ class Regression(FewPartners):
         return 4 * a.d_sae * (a.d_sae + b.d_sae)
 
 
-FAMILIES: dict[str, type[FewPartners]] = {
+FAMILIES: dict[str, type[Transport] | type[Regression]] = {
     one.family: one for one in (Transport, TopCosine, Regression)
 }
 """Matchers with a number of partners in their name: `matcher` makes those that are asked for."""
@@ -425,7 +425,7 @@ def ranked_matchers() -> tuple[Matcher, ...]:
     return tuple(sorted(matchers(), key=lambda one: one.control))
 
 
-def _member(name: str) -> tuple[type[FewPartners] | None, str | None]:
+def _member(name: str) -> tuple[type[Transport] | type[Regression] | None, str | None]:
     """The family of a name and how many partners it says; None: of no family, or says none."""
     found = re.fullmatch(r"(\w+?)(?:[:_](\d+))?", name)
     return (None, None) if found is None else (FAMILIES.get(found[1]), found[2])
