@@ -15,7 +15,7 @@ import torch
 
 from saematch import fold_thresholds, load_sae, match
 from saematch.evaluation.collecting import PairInputs, collect, conditions_of, on_device
-from saematch.matching.matchers import matchers
+from saematch.matching.matchers import matcher, usual_in_runs
 from saematch.models import Documents, batches, decoder_blocks, load_corpus, load_language_model
 
 
@@ -44,9 +44,9 @@ def main() -> None:
     for a, b in pairs:
         ends = folded[a], folded[b]
         matchings = {
-            one.name: match(*ends, strategy=one.name)
-            for one in matchers()
-            if one.in_runs and not one.seeded
+            name: match(*ends, strategy=name)
+            for name in usual_in_runs()
+            if not matcher(name).seeded
         }
         conditions[a, b] = conditions_of(
             PairInputs(*ends, "all", matchings), drawn=["random"], draws=20

@@ -86,7 +86,8 @@ class _Writer(Meanings):
 
     def _matchings(self, a: str, b: str) -> None:
         n, random = self.shape.features, self.random
-        ways = [one for one in matchers() if self.shape.corpora or not one.needs_data]
+        usual = [one for one in matchers() if one.in_runs]
+        ways = [one for one in usual if self.shape.corpora or not one.needs_data]
         folded = random.permutation(n)
         folded[random.random(n) < self.shape.unmatched] = -1
         for way in ways:
@@ -188,7 +189,8 @@ class _Writer(Meanings):
             parts: dict[str, list[np.ndarray]] = {name: [] for name in PAIRS.names}
             far = [(a, c, b) for (a, b), (_, c) in pairwise(pairwise(self.keys))][:1]
             for a, b, like in [*((a, b, b) for a, b in pairwise(self.keys)), *far]:
-                for strategy in (one.name for one in ranked_matchers() if not one.control):
+                ways = [one for one in ranked_matchers() if one.in_runs and not one.control]
+                for strategy in (one.name for one in ways):
                     # In the non-adjacent pair the same numbers are partners: who mixes them up counts twice.
                     partner = self.partners[strategy, a, like]
                     rows = np.flatnonzero(partner >= 0)

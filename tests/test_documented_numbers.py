@@ -15,7 +15,7 @@ from saematch.evaluation import fitting, interventions
 from saematch.explorer import catalogue, catalogue_query, database, server
 from saematch.figures import evaluated, style
 from saematch.loading import hub, suite, tensors
-from saematch.matching import strategies
+from saematch.matching import activity, matchers, strategies
 from saematch.pipelines import RunConfig, sampling
 from saematch.semantics.judges import agreement as verdicts
 from saematch.store import following, schema
@@ -57,6 +57,11 @@ def stated() -> Iterator[tuple[str, str]]:
     yield "definitions.md", f"mean, least and greatest of {run.random_draws} |"
     yield "definitions.md", f"the {words[run.candidates]} *live* features of B of least cost"
     yield "definitions.md", f"{run.candidates} by default"
+    yield "definitions.md", f"uniform marginals, ε = {matchers.Sinkhorn.epsilon:g}"
+    yield "definitions.md", f"adds {activity.SHRINKAGE:g} of the mean variance to each"
+    yield "definitions.md", f"more than {fitting.SUMS_BYTES >> 30} GiB is left out"
+    for one in matchers.BUILT_IN:
+        yield "definitions.md", f"| `{one.name}` |"
     yield "definitions.md", f"its cosine greater by more than {following.BY_DIRECTION}"
     yield "definitions.md", f"its margin is below 1/{1 / following.NEAR_TIE:.0f} of its cost"
     yield "definitions.md", f"both features activate at least {words[following.APART]} times"

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
         inverse,
         permute_features,
     )
+    from saematch.matching.fates import Fates, fates
     from saematch.matching.match import match, match_pairs, measure, price_curve, verify_matching
     from saematch.matching.matched import Matching
     from saematch.matching.matchers import Matcher, Transport, register
-    from saematch.matching.paths import FeaturePaths, chain
+    from saematch.matching.paths import FeaturePaths, chain, follow
+    from saematch.matching.probability import Calibration
     from saematch.sae import SAE, FoldedSAE, fold_thresholds
     from saematch.semantics.chat.chat import Chat
     from saematch.semantics.judges.embedding import EmbeddingJudge

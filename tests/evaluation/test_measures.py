@@ -14,8 +14,6 @@ from saematch.evaluation.collecting import Collected, PairInputs, collect, condi
 from saematch.evaluation.fitting import RidgeSums, fit
 from saematch.evaluation.interventions import encode_sparse, typical_rows
 from saematch.evaluation.measuring import CorpusMeasures
-from saematch.matching import assigning
-from saematch.matching.assigning import CorrelationSums
 from saematch.matching.correspondence import UNMATCHED
 from saematch.matching.strategies import random_permutation
 from saematch.models import Corpus, Documents
@@ -158,6 +156,32 @@ def activations_of_both() -> tuple[torch.Tensor, torch.Tensor]:
         for one, block, into in ((A, 1, fired[0]), (B, 2, fired[1])):
             into.append(one.encode(captured[block][0, 1:]) > 0)
     return torch.cat(fired[0]), torch.cat(fired[1])
+
+
+@pytest.mark.parametrize("thresholds", [True, False])
+def test_f1_of_predicted_activations(thresholds: bool) -> None:
+    """Of a map of several partners, features of B decoded at more than their threshold, or than 0."""
+    a, b = A, B if thresholds else sae(2, 2, "relu")
+    folded = [fold_thresholds(one, None if thresholds else "none") for one in (a, b)]
+    matchings = {s: match(*folded, matcher=s) for s in ("folded", "unfolded", "transport:3")}
+    inputs = PairInputs(*folded, "all", matchings)
+    conditions = {("a", "b"): conditions_of(inputs, loss=False)}
+    found = Collected.joined(list(collect(MODEL, documents(), {"a": a, "b": b}, conditions, 64)))
+    values = measured(found)
+    said = {name: [0, 0, 0] for name in matchings}
+    for ids in documents().token_ids:
+        captured = MODEL.capture(torch.tensor([ids]), [1, 2])
+        f_a, f_b = (one.encode(captured[layer][0, 1:]).double() for one, layer in ((a, 1), (b, 2)))
+        for name, matching in matchings.items():
+            ends = [1.0, 1.0] if name == "unfolded" else [one.scale.double() for one in folded]
+            decoded = (f_a / ends[0]) @ torch.from_numpy(matching.weights.toarray())
+            least = b.threshold.double() / ends[1] if b.threshold is not None else 0.0
+            active = decoded > least * (1 + 1e-6)
+            for place, some in enumerate((active & (f_b > 0), active, f_b > 0)):
+                said[name][place] += int(some.sum())
+    for name, (right, predicted, there) in said.items():
+        assert right > 0
+        assert values[name, "f1"][0] == pytest.approx(2 * right / (predicted + there)), name
 
 
 @pytest.mark.parametrize("strategy", ["folded", "cosine", "naive"])
@@ -330,27 +354,9 @@ def test_ridge_recovers_a_linear_map() -> None:
     torch.testing.assert_close(explained, x @ weight + bias, rtol=0.1, atol=0.3)
 
 
-@pytest.mark.parametrize("block_entries", [8, 24, 1 << 24])
-def test_correlation_is_the_argmax_of_numpy(block_entries: int, monkeypatch) -> None:
-    monkeypatch.setattr(assigning, "BLOCK_ENTRIES", block_entries)
-    a, b = torch.rand(300, 7).relu(), torch.rand(300, 9).relu()
-    b[:, 4] = 2 * a[:, 2] + 0.01 * torch.rand(300)
-    b[:, 5] = 0
-    a[:, 6] = 0
-    sums = CorrelationSums(7, 9, torch.device("cpu"))
-    for part in range(0, 300, 90):
-        sums.add(a[part : part + 90], b[part : part + 90])
-    found = sums.correspondence().permutation
-    table = np.corrcoef(a.numpy()[:, :6].T, np.delete(b.numpy(), 5, axis=1).T)[:6, 6:]
-    columns = np.delete(np.arange(9), 5)
-    assert found[:6].tolist() == columns[table.argmax(axis=1)].tolist()
-    assert found[2] == 4
-    assert found[6] == UNMATCHED
-
-
 def test_pairs_whose_sums_do_not_fit_together_are_fitted_in_passes(monkeypatch) -> None:
     """Sums of one pair of 16,384 features take 1 GiB, and a suite has dozens of pairs."""
-    saes = {str(layer): sae(layer, layer) for layer in range(4)}
+    saes = {str(layer): fold_thresholds(sae(layer, layer)) for layer in range(4)}
     pairs = [("0", "1"), ("1", "2"), ("2", "3")]
     texts = [documents(tuple(f"{text} {n}" for n in range(4) for text in TEXTS))]
     calls = []

@@ -92,6 +92,44 @@ def test_every_strategy_and_measure_is_there(finished: Path) -> None:
     assert (here["documents"].max(), here["tokens"].max()) == (4, 4 * 39)
 
 
+def test_rivals_are_fitted_where_they_are_named(
+    suite: Path, model: LanguageModel, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    run(RunConfig(str(suite), strategies=("folded", "greedy_cosine", "cosine_backward")), directory)
+    named = ("folded", "cosine_backward", "phi", "regression:2", "sinkhorn_activity", "centroid")
+    config = dataclasses.replace(SMALL, corpora=("web",), causal_pairs=0, strategies=named)
+    evaluate(directory, config, model=model)
+    finished = open_run(directory)
+    measures = finished.measures()
+    f1 = measures[measures["measure"] == "f1"]
+    assert set(f1["strategy"]) == {*named, "regression_2"} - {"regression:2"}
+    assert f1["value"].between(0, 1).all()
+    assert (f1["low"] <= f1["value"]).all()
+    kept = finished.correspondence("3", "4", "regression_2")
+    assert not kept.single
+    assert np.bincount(kept.partners).max() == 2
+    assert finished.correspondence("3", "4", "phi").single
+    backward = finished.correspondence("3", "4", "cosine_backward")
+    assert np.bincount(backward.partners).tolist() == [1] * backward.d_b
+    columns = pq.read_table(
+        directory / f"evaluation/documents/web/phi/{finished.config.slug}/3--4.parquet"
+    ).to_pandas()
+    assert (columns["predicted_right"] <= columns["predicted_count"]).all()
+    # What was fitted is not fitted again, and the usual evaluation has none of them.
+    before = contents(directory)
+    evaluate(directory, config, model=model)
+    names = [name for name in before if name.startswith("matchings/")]
+    assert {name: contents(directory)[name] for name in names} == {n: before[n] for n in names}
+    again = dataclasses.replace(config, strategies=None)
+    evaluate(directory, again, model=model)
+    measures = open_run(directory).measures()
+    on_web = measures[measures["corpus"] == "web"]["strategy"]
+    assert "correlation" in set(on_web)
+    assert "greedy_cosine" in set(on_web)
+    assert "phi" not in set(on_web)
+
+
 def test_files_have_exactly_the_schema(finished: Path) -> None:
     tables = {
         "evaluation/documents/web/documents.parquet": DOCUMENTS,

@@ -69,7 +69,7 @@ def match(
         bool, typer.Option("--fold/--no-fold", help="Fold thresholds into the weights first.")
     ] = True,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Compare all strategies that need no text.")
+        bool, typer.Option("--compare", help="Compare with the strategies that a run has.")
     ] = False,
     price_curve: Annotated[
         bool,
@@ -102,7 +102,7 @@ def match(
     from saematch.matching.match import match as match_saes
     from saematch.matching.match import price_curve as curve_of
     from saematch.matching.match import verify_matching
-    from saematch.matching.matchers import MAIN, UNFOLDED, data_free
+    from saematch.matching.matchers import MAIN, UNFOLDED, usual_in_runs
     from saematch.matching.matchers import matcher as matcher_of
     from saematch.pipelines.exporting import write_matching
     from saematch.pipelines.matching.measures import compared_measures, measure_records
@@ -142,7 +142,7 @@ def match(
             solver=solver,
         )
         matchings = {chosen: matching}
-        for strategy in data_free() if compare else ():
+        for strategy in usual_in_runs() if compare else ():
             fits = a.d_sae == b.d_sae or not matcher_of(strategy).needs_equal_widths
             if strategy not in matchings and fits:
                 matchings[strategy] = match_saes(

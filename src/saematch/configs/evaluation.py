@@ -5,7 +5,7 @@ from typing import Any
 
 from saematch.configs.model import ModelSettings
 from saematch.configs.run import parse_matchers, parse_pairs
-from saematch.matching.matchers import MAIN, RANDOM, matchers
+from saematch.matching.matchers import MAIN, RANDOM, matchers, usual_fitted
 from saematch.settings import setting, unusable
 from saematch.types import RIDGE
 
@@ -27,9 +27,6 @@ def parse_quantiles(value: Any, name: str) -> tuple[float, ...]:
     return numbers
 
 
-_FITTED = (*(one.name for one in matchers() if one.needs_data), RIDGE)
-
-
 @dataclass(frozen=True)
 class EvaluationConfig(ModelSettings):
     """The settings of `saematch evaluate`; raises UsageError where one cannot be used."""
@@ -40,7 +37,8 @@ class EvaluationConfig(ModelSettings):
     )
     strategies: tuple[str, ...] | None = setting(
         None,
-        f"The run's, and {','.join(_FITTED)}, which are fitted to text; {MAIN} is always measured.",
+        f"The run's, and {','.join((*usual_fitted(), RIDGE))}, which are fitted to text; {MAIN} is always "
+        "measured.",
         unset="all",
         parse=parse_strategies,
     )

@@ -22,11 +22,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from saematch.errors import InputError
 from saematch.evaluation.interventions import (
+    Decoding,
     Intervention,
     LinearMap,
     PairRows,
@@ -61,7 +62,7 @@ class Condition:
     draw: int = 0
     intervene: Intervention | None = None
     permutation: Permutation | None = None
-    """Joint activations are counted if there is one."""
+    """Joint activations, and those that it predicts, are counted if there is one."""
     loss: bool = False
     """Whether the blocks after the intervention run, for its loss."""
 
@@ -182,6 +183,9 @@ def _one_batch(
                     )
             if condition.permutation is not None:
                 row |= sums.counts(*joint(active[a], active[b], condition.permutation))
+                if isinstance(condition.intervene, Decoding):
+                    token, feature = condition.intervene.active(active[a], saes[b])
+                    row |= sums.predicted(token, are_active(active[b], token, feature))
             found[a, b].append((condition, sums.by_document(row)))
     layers = {}
     for key, sae in saes.items():
@@ -231,6 +235,16 @@ class _Sums:
             "counts": [row[row > 0] for row in table],
         }
 
+    def predicted(
+        self, token: Int64[Tensor, " k"], right: Bool[Tensor, " k"]
+    ) -> dict[str, np.ndarray]:
+        """How many activations were predicted in each document, and how many of them there are."""
+        found = {"predicted_count": token, "predicted_right": token[right]}
+        return {
+            name: torch.bincount(self.document[some], minlength=self.count).cpu().numpy()
+            for name, some in found.items()
+        }
+
     def by_document(self, columns: Mapping[str, Any]) -> list[Row]:
         return [
             {"document": number, **{name: values[n] for name, values in columns.items()}}
@@ -253,9 +267,15 @@ def joint(
 ) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
     """Tokens and features of A that are active together with their partner."""
     partner = torch.tensor(permutation, device=f_a.feature.device)[f_a.feature]
-    fired = f_b.token * f_b.d_sae + f_b.feature
-    together = torch.isin(f_a.token * f_b.d_sae + partner, fired) & (partner >= 0)
+    together = are_active(f_b, f_a.token, partner) & (partner >= 0)
     return f_a.token[together], f_a.feature[together]
+
+
+def are_active(
+    f: SparseActivations, token: Int64[Tensor, " k"], feature: Int64[Tensor, " k"]
+) -> Bool[Tensor, " k"]:
+    """Whether each of these features is active at its token."""
+    return torch.isin(token * f.d_sae + feature, f.token * f.d_sae + f.feature)
 
 
 @dataclass(frozen=True, eq=False)

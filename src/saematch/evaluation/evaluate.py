@@ -18,7 +18,7 @@ from saematch.evaluation.measuring import MEASURE_COLUMNS, CorpusMeasures
 from saematch.loading.model_names import same_model
 from saematch.matching.match import folded as fold
 from saematch.matching.match import match, measure
-from saematch.matching.matchers import MAIN, matchers, usual_in_runs
+from saematch.matching.matchers import MAIN, matchers, registered_names, usual_in_runs
 from saematch.models import Documents, LanguageModel, load_corpus, load_language_model
 from saematch.sae import SAE, FoldedSAE
 from saematch.types import PARTS, RANDOM_DRAWS, RIDGE, ScaleKind
@@ -52,9 +52,9 @@ def evaluate(
 
     The columns are those of `evaluation/measures.parquet` (docs/run-directory.md).  `model`: one that is
     loaded, a name on the Hub, a path; default: the model that A records.  `strategies`: of `folded`,
-    `unfolded`, `naive`, `random`, `cosine` (None: these), of matchers that were registered, and of
-    `correlation` and `ridge`, which are fitted to other documents of the same corpora.  Two SAEs of one
-    layer are compared on that layer's stream.
+    `unfolded`, `naive`, `random`, `cosine` (None: these), of other matchers, and of `ridge`; what needs
+    text is fitted to other documents of the same corpora.  Two SAEs of one layer are compared on that
+    layer's stream.
     `attrs["notes"]` of the table says what a reader should know: records that were left out, a BOS that
     differs, texts cut into pieces.
 
@@ -105,6 +105,7 @@ def measure_pair(
     notes: list[str],
 ) -> list[CorpusMeasures]:
     """What `evaluate` makes its rows of, by corpus; `notes` gains what a reader should know."""
+    strategies = registered_names(strategies)
     known = (*(one.name for one in matchers()), RIDGE)
     unknown = [one for one in strategies if one not in known]
     if unknown or MAIN not in strategies:
@@ -138,7 +139,7 @@ def measure_pair(
     if fitted or ridge:
         fit_to = fitting_documents(others, language_model)
         ridges, maps, unfitted = fit(
-            language_model, fit_to, saes, [pair], batch_tokens, ridge=ridge, strategies=fitted
+            language_model, fit_to, on, [pair], batch_tokens, ridge=ridge, strategies=fitted
         )
         notes += unfitted
         for (_, strategy), found in maps.items():

@@ -3,8 +3,8 @@
 - A ridge map from the stream of the earlier layer to that of the later one: what a linear map can do.
 - The matchers that need data, such as `correlation`: each adds activations up in sums of its own.
 
-Sums are streamed; massive-activation tokens (collecting.py) are left out of the ridge map, which they would
-rule.
+Sums are streamed; massive-activation tokens (collecting.py) are left out of the ridge map and of centroids,
+which they would rule.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from saematch.evaluation.collecting import Pair
 from saematch.evaluation.interventions import LinearMap, encode_sparse, typical_rows
+from saematch.matching.activity import Observed
 from saematch.matching.correspondence import Correspondence
 from saematch.matching.matchers import Sums, matcher
 from saematch.models import Corpus, Documents, LanguageModel, batches
-from saematch.sae import SAE
+from saematch.sae import FoldedSAE
 
 RIDGE = 1e-2
 """The ridge penalty, relative to the mean variance of a dimension."""
@@ -68,13 +69,13 @@ class RidgeSums:
 
 
 def passes(
-    pairs: Sequence[Pair], saes: Mapping[str, SAE], *, ridge: bool, strategies: Sequence[str]
+    pairs: Sequence[Pair], saes: Mapping[str, FoldedSAE], *, ridge: bool, strategies: Sequence[str]
 ) -> list[list[Pair]]:
     """The pairs in groups whose sums are held at once: one pass of the model over the documents each."""
     groups: list[list[Pair]] = []
     held = 0
     for a, b in pairs:
-        sizes = (matcher(one).bytes_of_sums(saes[a].d_sae, saes[b].d_sae) for one in strategies)
+        sizes = (matcher(one).bytes_of_sums(saes[a], saes[b]) for one in strategies)
         mine = sum(size for size in sizes if size <= SUMS_BYTES)
         if ridge:
             mine += 8 * saes[a].d_model * (saes[a].d_model + saes[b].d_model)
@@ -90,7 +91,7 @@ def passes(
 def fit(
     model: LanguageModel,
     documents: Sequence[Documents],
-    saes: Mapping[str, SAE],
+    saes: Mapping[str, FoldedSAE],
     pairs: Sequence[Pair],
     batch_tokens: int,
     *,
@@ -118,18 +119,16 @@ def fit(
         for a, b in group:
             if ridge:
                 ridge_sums[a, b] = RidgeSums(saes[a].d_model, saes[b].d_model, model.device)
-            d_a, d_b = saes[a].d_sae, saes[b].d_sae
             for strategy in strategies:
                 way = matcher(strategy)
-                if way.bytes_of_sums(d_a, d_b) > SUMS_BYTES:
-                    notes.append(
-                        f"{strategy} is not measured for {a}--{b}: {d_a} × {d_b} does not fit"
-                    )
+                if way.bytes_of_sums(saes[a], saes[b]) > SUMS_BYTES:
+                    size = f"{saes[a].d_sae} × {saes[b].d_sae}"
+                    notes.append(f"{strategy} is not measured for {a}--{b}: {size} does not fit")
                 elif tokens:
-                    map_sums[(a, b), strategy] = way.sums(d_a, d_b, model.device)
+                    map_sums[(a, b), strategy] = way.sums(saes[a], saes[b])
         if not ridge_sums and not map_sums:
             continue
-        used = {key: saes[key] for pair in group for key in pair}
+        used = {key: saes[key].sae for pair in group for key in pair}
         blocks = sorted({sae.layer for sae in used.values()})
         parts = (batches(some, batch_tokens, range(len(some))) for some in documents)
         for batch in chain.from_iterable(parts):
@@ -139,13 +138,14 @@ def fit(
             rows = {block: stream[counted].float() for block, stream in streams.items()}
             typical = {block: typical_rows(x, document) for block, x in rows.items()}
             for (a, b), sums in ridge_sums.items():
-                at, to = saes[a].layer, saes[b].layer
+                at, to = used[a].layer, used[b].layer
                 kept = typical[at] & typical[to]
                 sums.add(rows[at][kept], rows[to][kept])
             if map_sums:
                 dense = {k: encode_sparse(sae, rows[sae.layer]).dense() for k, sae in used.items()}
                 for ((a, b), _), sums in map_sums.items():
-                    sums.add(dense[a], dense[b])
+                    to = used[b].layer
+                    sums.add(Observed(dense[a], dense[b], rows[to], typical[to]))
             progress(len(batch.documents))
         ridges |= {pair: sums.solve() for pair, sums in ridge_sums.items()}
         maps |= {key: sums.correspondence() for key, sums in map_sums.items()}

@@ -91,11 +91,14 @@ class Term:
     index: Int64[Tensor, " d_a"]
     factor: Float[Tensor, " d_a"]
 
-    def __call__(self, f: SparseActivations) -> Float[Tensor, "n d_model"]:
+    def activations(self, f: SparseActivations) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens, rows of `weight` and what they are multiplied by, ordered by token."""
         target = self.index[f.feature]
         taken = target != UNMATCHED
-        token, target = f.token[taken], target[taken]
-        values = f.value[taken] * self.factor[f.feature[taken]]
+        return f.token[taken], target[taken], f.value[taken] * self.factor[f.feature[taken]]
+
+    def __call__(self, f: SparseActivations) -> Float[Tensor, "n d_model"]:
+        token, target, values = self.activations(f)
         starts = torch.searchsorted(token, torch.arange(f.n_tokens, device=token.device))
         return torch.nn.functional.embedding_bag(
             target, self.weight, starts, mode="sum", per_sample_weights=values
@@ -114,6 +117,20 @@ class Decoding:
         for term in self.terms:
             out += term(rows.f_a)
         return out
+
+    def active(
+        self, f: SparseActivations, b: SAE
+    ) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
+        """Tokens and features of B that are decoded at more than B's threshold, and than 0."""
+        parts = [term.activations(f) for term in self.terms]
+        nothing = f.token[:0], f.token[:0], f.value[:0]
+        token, feature, value = (torch.cat(some) for some in zip(nothing, *parts, strict=True))
+        pairs, place = torch.unique(token * b.d_sae + feature, return_inverse=True)
+        decoded = value.new_zeros(len(pairs)).index_add_(0, place, value)
+        token, feature = pairs // b.d_sae, pairs % b.d_sae
+        least = 0.0 if b.threshold is None else b.threshold.float().clamp(min=0)[feature]
+        active = decoded > least
+        return token[active], feature[active]
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ FREQUENCY_GROUPS = (
     *(f"frequency_to_{edge:g}" for edge in FREQUENCY_EDGES),
     f"frequency_over_{FREQUENCY_EDGES[-1]:g}",
 )
-COMPARED = ("explained_variance", "delta_loss", "matching_score", "lift", "phi")
+COMPARED = ("explained_variance", "delta_loss", "matching_score", "lift", "phi", "f1")
 """Measures whose difference from `folded` is given too."""
 
 
@@ -115,6 +115,18 @@ def phi(both: np.ndarray, a: np.ndarray, b: np.ndarray, total: np.ndarray | int)
     """Correlation of being active; a feature that is never active, or always, agrees with nothing."""
     spread = np.sqrt(a * (total - a) * b * (total - b))
     return np.where(spread > 0, (both * total - a * b) / np.where(spread > 0, spread, 1), 0.0)
+
+
+def prediction_measures(
+    rows: Sequence[Row], of_b: np.ndarray, weights: np.ndarray
+) -> dict[str, Values]:
+    """F1 of B's activations as the map predicts them, over all tokens and features."""
+    said, right = (
+        weights @ np.array([row[name] for row in rows], dtype=np.float64)
+        for name in ("predicted_count", "predicted_right")
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {"f1": 2 * right / (said + weights @ of_b.sum(axis=1))}
 
 
 def stream_measures(rows: Sequence[Row], weights: np.ndarray) -> dict[str, Values]:
@@ -257,6 +269,8 @@ class CorpusMeasures:
             joint = activation_counts(rows, of_a.shape[1])
             p = np.where(self.compared(pair), condition.permutation, UNMATCHED)
             found |= matching_measures(joint, of_a, of_b, self.tokens, p, weights)
+            if condition.intervene is not None:
+                found |= prediction_measures(rows, of_b, weights)
         return found
 
     def _rows(

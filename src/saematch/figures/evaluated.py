@@ -30,7 +30,7 @@ from saematch.figures.data import (
     suite_facts,
 )
 from saematch.loading.suite import choose_suite
-from saematch.matching.matchers import MAIN, matchers
+from saematch.matching.matchers import MAIN, matcher, usual_in_runs
 from saematch.pipelines.evaluation.summary import corpora_of, features_said
 from saematch.stats import Values, document_weights, interval
 from saematch.store.manifest import on_directory
@@ -159,7 +159,7 @@ MEANING = (
 def matching_score(run: "Run") -> Figure:
     """Figure 7 (right): matching score per layer pair, unfolded and folded, with chance."""
     rows, looks = on_text(run, SCORE), style.strategy_lines()
-    names = [one.name for one in matchers() if one.in_runs and not one.control]
+    names = [name for name in usual_in_runs() if not matcher(name).control]
     found = {name: (looks[name], rows[rows["strategy"] == name]) for name in names}
     return _scores(run, found, "Matching score by layer (SAE Match, figure 7, right)")
 

@@ -13,13 +13,12 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from saematch.errors import UsageError
 
 if TYPE_CHECKING:
-    import torch
-
+    from saematch.matching.activity import Observed
     from saematch.matching.correspondence import Correspondence
     from saematch.matching.matched import Found, Settings
     from saematch.sae import FoldedSAE
@@ -63,7 +62,7 @@ class Matcher:
     composition: str | None = None
     """What the composition of its adjacent steps is called in the run directory; None: it is not composed."""
     in_runs: bool = True
-    """Whether `run` takes it where no strategies are named."""
+    """Whether `run`, or `evaluate` if it is fitted to text, takes it where no strategies are named."""
     judged: bool = False
     """Whether `judge` compares it where no strategies are named."""
 
@@ -96,22 +95,20 @@ class Matcher:
         """`seeded`: a map that the two widths and the seed decide."""
         raise NotImplementedError(self.name)
 
-    def sums(self, d_a: int, d_b: int, device: "torch.device") -> "Sums":
-        """`needs_data`: what activations are added up in."""
+    def sums(self, a: "FoldedSAE", b: "FoldedSAE") -> "Sums":
+        """`needs_data`: what the two see is added up in this, on the device that they lie on."""
         raise NotImplementedError(self.name)
 
-    def bytes_of_sums(self, d_a: int, d_b: int) -> int:
+    def bytes_of_sums(self, a: "FoldedSAE", b: "FoldedSAE") -> int:
         """Memory that `sums` takes; a pair that needs too much is left out with a note."""
         raise NotImplementedError(self.name)
 
 
 @runtime_checkable
 class Sums(Protocol):
-    """Activations of one pair of SAEs, batch by batch."""
+    """What one pair of SAEs sees, batch by batch."""
 
-    def add(self, f_a: "torch.Tensor", f_b: "torch.Tensor") -> None:
-        """Activations [tokens, d_a] and [tokens, d_b] at the same tokens."""
-        ...
+    def add(self, observed: "Observed") -> None: ...
 
     def correspondence(self) -> "Correspondence":
         """The map that they amount to."""
@@ -158,46 +155,98 @@ class Random(Matcher):
         return Correspondence.of_permutation(random_permutation(d_a, d_b, seed), d_b)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Cosine(Matcher):
-    """For each feature the one of greatest decoder cosine."""
+    """By the cosine of decoder rows, or of encoder columns (cosines.py)."""
+
+    part: Literal["decoder", "encoder"] = "decoder"
+    choice: Literal["nearest", "backward", "mutual", "greedy"] = "nearest"
 
     def match(self, a: "FoldedSAE", b: "FoldedSAE", settings: "Settings") -> "Found":
-        from saematch.matching.correspondence import Correspondence
+        from saematch.matching.cosines import CHOICES
         from saematch.matching.matched import Found
-        from saematch.matching.strategies import nearest_by_cosine
 
-        nearest = nearest_by_cosine(a.sae.W_dec, b.sae.W_dec)
-        return Found(Correspondence.of_permutation(nearest, b.d_sae))
-
-
-class Correlation(Matcher):
-    """For each feature the one whose activations on text correlate most with its own."""
-
-    def sums(self, d_a: int, d_b: int, device: "torch.device") -> Sums:
-        from saematch.matching.assigning import CorrelationSums
-
-        return CorrelationSums(d_a, d_b, device)
-
-    def bytes_of_sums(self, d_a: int, d_b: int) -> int:
-        return 4 * d_a * d_b
+        of_a, of_b = (
+            one.sae.W_dec if self.part == "decoder" else one.sae.W_enc.T for one in (a, b)
+        )
+        return Found(CHOICES[self.choice](of_a, of_b))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transport(Matcher):
-    """Each feature as a non-negative mix of at most `partners` features of B (transport.py).
+class Sinkhorn(Matcher):
+    """Where most of a feature's mass goes by entropic transport of decoder rows, all of equal mass
+    (entropic.py)."""
 
-    Named by how many: `transport_4`, or `transport:4` where a matcher is asked for.
-    """
+    epsilon: float = 0.05
+    """Weight of the entropy; the smaller, the nearer to one-to-one."""
+
+    def match(self, a: "FoldedSAE", b: "FoldedSAE", settings: "Settings") -> "Found":
+        import torch
+
+        from saematch.matching.entropic import strongest
+
+        mass_a, mass_b = (torch.ones(one.d_sae).double() for one in (a, b))
+        return strongest(a.sae.W_dec, b.sae.W_dec, mass_a, mass_b, self.epsilon)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinkhornActivity(Matcher):
+    """The same, the mass of a feature being how often and how strongly it is active on text."""
+
+    epsilon: float = Sinkhorn.epsilon
+
+    def sums(self, a: "FoldedSAE", b: "FoldedSAE") -> Sums:
+        from saematch.matching.activity import MassSums
+
+        return MassSums(a, b, self.epsilon)
+
+    def bytes_of_sums(self, a: "FoldedSAE", b: "FoldedSAE") -> int:
+        return 4 * a.d_sae * b.d_sae  # the cosines, once tokens are added up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joint(Matcher):
+    """For each feature the one whose activity on text goes best with its own (activity.py)."""
+
+    score: Literal["correlation", "jaccard", "implication"]
+    binary: bool = True
+    """By whether features are active, not by how strongly."""
+
+    def sums(self, a: "FoldedSAE", b: "FoldedSAE") -> Sums:
+        from saematch.matching import activity
+
+        return activity.JointSums(a, b, getattr(activity, self.score), self.binary)
+
+    def bytes_of_sums(self, a: "FoldedSAE", b: "FoldedSAE") -> int:
+        return 4 * a.d_sae * b.d_sae
+
+
+@dataclass(frozen=True, kw_only=True)
+class Centroid(Matcher):
+    """For each feature the one that is active at the most similar tokens: nearest activation-weighted
+    centroid of the whitened stream (activity.py)."""
+
+    decoder: bool = False
+    """By the sum of this cosine and the decoder cosine."""
+
+    def sums(self, a: "FoldedSAE", b: "FoldedSAE") -> Sums:
+        from saematch.matching.activity import CentroidSums
+
+        return CentroidSums(a, b, self.decoder)
+
+    def bytes_of_sums(self, a: "FoldedSAE", b: "FoldedSAE") -> int:
+        return 4 * (a.d_sae + b.d_sae + 2 * a.d_model) * a.d_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewPartners(Matcher):
+    """Named by a number of partners: `transport_4`, or `transport:4` where a matcher is asked for."""
 
     partners: int = 4
-    power: float = 0.5
-    """Of the scale that undoes the shrinking of least squares: 0 none, 1 the feature's own norm."""
     name: str = ""
     label: str = ""
-    color: str = "#AA3377"
-    marker: str = "X"
     several: bool = True
-    family: ClassVar[str] = "transport"
+    family: ClassVar[str]
 
     def __post_init__(self) -> None:
         if self.partners < 1:
@@ -206,6 +255,17 @@ class Transport(Matcher):
         for field, usual in (("name", f"{self.family}_{self.partners}"), ("label", words)):
             object.__setattr__(self, field, getattr(self, field) or usual)
         super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transport(FewPartners):
+    """Each feature as a non-negative mix of at most `partners` features of B (transport.py)."""
+
+    power: float = 0.5
+    """Of the scale that undoes the shrinking of least squares: 0 none, 1 the feature's own norm."""
+    color: str = "#AA3377"
+    marker: str = "X"
+    family: ClassVar[str] = "transport"
 
     def match(self, a: "FoldedSAE", b: "FoldedSAE", settings: "Settings") -> "Found":
         from saematch.matching.matched import Found
@@ -229,7 +289,28 @@ class TopCosine(Transport):
         return self.partners
 
 
-FAMILIES: dict[str, type[Transport]] = {one.family: one for one in (Transport, TopCosine)}
+@dataclass(frozen=True, kw_only=True)
+class Regression(FewPartners):
+    """The activation of each feature of B as a non-negative sum of those of at most `partners` features of
+    A, fitted to text (activity.py): what so few partners reach with data."""
+
+    color: str = "#4B0092"
+    marker: str = "$r$"
+    needs_data: bool = True
+    family: ClassVar[str] = "regression"
+
+    def sums(self, a: "FoldedSAE", b: "FoldedSAE") -> Sums:
+        from saematch.matching.activity import RegressionSums
+
+        return RegressionSums(a, b, self.partners)
+
+    def bytes_of_sums(self, a: "FoldedSAE", b: "FoldedSAE") -> int:
+        return 4 * a.d_sae * (a.d_sae + b.d_sae)
+
+
+FAMILIES: dict[str, type[Transport] | type[Regression]] = {
+    one.family: one for one in (Transport, TopCosine, Regression)
+}
 """Matchers with a number of partners in their name: `matcher` makes those that are asked for."""
 
 BUILT_IN: tuple[Matcher, ...] = (
@@ -253,12 +334,57 @@ BUILT_IN: tuple[Matcher, ...] = (
         name=COSINE, label="cosine argmax", color="#009E73", marker="^", dashes="-.",
         composition="cosine_composition", judged=True,
     ),
-    Correlation(
+    Joint(
         name=CORRELATION, label="correlation argmax", color="#56B4E9", marker="P",
-        dashes=(0, (5, 1, 1, 1)), needs_data=True, in_runs=False,
+        dashes=(0, (5, 1, 1, 1)), needs_data=True, score="correlation", binary=False,
     ),
     Transport(in_runs=False),
     TopCosine(color="#44AA99", marker="h", dashes=(0, (3, 1, 1, 1)), in_runs=False),
+    Cosine(
+        name="encoder_cosine", label="encoder cosine argmax", color="#6B8E23", marker="p",
+        dashes=(0, (2, 1)), part="encoder", in_runs=False,
+    ),
+    Cosine(
+        name="mutual_cosine", label="mutual cosine", color="#00734F", marker="8",
+        dashes=(0, (6, 2)), choice="mutual", one_to_one=True, in_runs=False,
+    ),
+    Cosine(
+        name="cosine_backward", label="cosine argmax, backward", color="#66C2A5", marker="1",
+        dashes=(0, (1, 2)), choice="backward", several=True, in_runs=False,
+    ),
+    Cosine(
+        name="greedy_cosine", label="greedy cosine, one-to-one", color="#A6761D", marker="+",
+        dashes=(0, (8, 2, 1, 2)), choice="greedy", one_to_one=True, in_runs=False,
+    ),
+    Sinkhorn(
+        name="sinkhorn", label="Sinkhorn", color="#E7298A", marker="H", dashes=(0, (3, 3)),
+        in_runs=False,
+    ),
+    SinkhornActivity(
+        name="sinkhorn_activity", label="Sinkhorn, by activity", color="#F781BF", marker="2",
+        dashes=(0, (3, 1)), needs_data=True, in_runs=False,
+    ),
+    Joint(
+        name="phi", label="φ argmax", color="#1B5E9E", marker="3", dashes=(0, (7, 1)),
+        needs_data=True, score="correlation", in_runs=False,
+    ),
+    Joint(
+        name="jaccard", label="Jaccard argmax", color="#8DA0CB", marker="4",
+        dashes=(0, (2, 2, 6, 2)), needs_data=True, score="jaccard", in_runs=False,
+    ),
+    Joint(
+        name="implication", label="implication argmax", color="#377EB8", marker="|",
+        dashes=(0, (1, 3)), needs_data=True, score="implication", in_runs=False,
+    ),
+    Centroid(
+        name="centroid", label="activation centroid", color="#B15928", marker="$c$",
+        dashes=(0, (4, 4)), needs_data=True, in_runs=False,
+    ),
+    Centroid(
+        name="centroid_cosine", label="activation centroid and cosine", color="#FF7F00",
+        marker="$o$", dashes=(0, (4, 1, 1, 1, 1, 1)), needs_data=True, decoder=True, in_runs=False,
+    ),
+    Regression(dashes=(0, (9, 1)), in_runs=False),
 )  # fmt: skip
 """In the order in which a run makes them and tables list them."""
 
@@ -299,7 +425,7 @@ def ranked_matchers() -> tuple[Matcher, ...]:
     return tuple(sorted(matchers(), key=lambda one: one.control))
 
 
-def _member(name: str) -> tuple[type[Transport] | None, str | None]:
+def _member(name: str) -> tuple[type[Transport] | type[Regression] | None, str | None]:
     """The family of a name and how many partners it says; None: of no family, or says none."""
     found = re.fullmatch(r"(\w+?)(?:[:_](\d+))?", name)
     return (None, None) if found is None else (FAMILIES.get(found[1]), found[2])
@@ -336,6 +462,11 @@ def data_free() -> tuple[str, ...]:
 def usual_in_runs() -> tuple[str, ...]:
     """Names of those that `run` makes where none are named."""
     return tuple(one.name for one in matchers() if one.in_runs and not one.needs_data)
+
+
+def usual_fitted() -> tuple[str, ...]:
+    """Names of those fitted to text that `evaluate` measures where none are named."""
+    return tuple(one.name for one in matchers() if one.in_runs and one.needs_data)
 
 
 def usual_for_judges() -> tuple[str, ...]:

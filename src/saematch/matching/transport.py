@@ -16,6 +16,7 @@ Folding changes none of this but the units: it multiplies w and rows of B by pos
 t_j u_j stays what it is.  The weight of a partner is t_j over the norm of its folded row.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,8 @@ SWEEPS = 16
 """Of coordinate descent between two looks at whether its support is right."""
 ROUNDS = 16
 """Looks at most; what has not settled by then, such as atoms that nearly coincide, is left to scipy."""
+SINGULAR = 1e-15
+"""Of the greatest eigenvalue of a Gram matrix: what is below is rounding."""
 OPTIMAL = 1e-9
 """By how much a gradient may miss the conditions of an optimum, of the greatest product."""
 
@@ -113,27 +116,50 @@ def _mixed(
         nearest = (rows @ unit.T).topk(candidates, dim=1).indices.sort(dim=1).values
     theirs = unit[nearest]
     w = rows.double()
-    chosen = torch.empty(len(rows), 0, dtype=torch.int64)
-    taken = torch.zeros(len(rows), candidates, dtype=torch.bool)
-    coefficients = torch.zeros(len(rows), 0, dtype=torch.float64)
-    atoms = theirs[:, :0].double()
-    left = w
+
+    def atoms(chosen: Tensor) -> Tensor:
+        return theirs[torch.arange(len(rows))[:, None], chosen].double()
+
+    def mix(chosen: Tensor, coefficients: Tensor) -> Tensor:
+        return torch.bmm(coefficients[:, None], atoms(chosen))[:, 0]
+
+    def scores(chosen: Tensor, coefficients: Tensor) -> Tensor:
+        left = w - mix(chosen, coefficients)
+        return torch.bmm(theirs, left.float()[:, :, None])[:, :, 0]
+
+    def equations(chosen: Tensor) -> tuple[Tensor, Tensor]:
+        of = atoms(chosen)
+        return of @ of.mT, torch.bmm(of, w[:, :, None])[:, :, 0]
+
+    chosen, coefficients = nonnegative_pursuit(scores, equations, len(rows), partners)
+    return nearest.gather(1, chosen), coefficients, mix(chosen, coefficients).norm(dim=1)
+
+
+def nonnegative_pursuit(
+    scores: Callable[[Tensor, Tensor], Tensor],
+    equations: Callable[[Tensor], tuple[Tensor, Tensor]],
+    rows: int,
+    partners: int,
+) -> tuple[Int64[Tensor, "rows partners"], Float64[Tensor, "rows partners"]]:
+    """Orthogonal matching pursuit (2. above) of many rows at once: what is chosen for each, and its
+    coefficients, of which some may be 0.
+
+    `scores`: how each candidate [rows, candidates] correlates with what those that are chosen, at their
+    coefficients, leave over.  `equations`: Gram matrix and products with the row of those chosen.
+    """
+    chosen = torch.empty(rows, 0, dtype=torch.int64)
+    coefficients = torch.zeros(rows, 0, dtype=torch.float64)
     for _ in range(partners):
-        scores = torch.bmm(theirs, left.float()[:, :, None])[:, :, 0].masked_fill(taken, -torch.inf)
-        best = scores.argmax(dim=1, keepdim=True)
-        taken.scatter_(1, best, True)
-        chosen = torch.cat([chosen, nearest.gather(1, best)], dim=1)
-        atoms = torch.cat([atoms, theirs[torch.arange(len(rows)), best[:, 0]].double()[:, None]], 1)
-        start = torch.cat([coefficients, coefficients.new_zeros(len(rows), 1)], dim=1)
-        coefficients = nonnegative_least_squares(atoms, w, start)
-        mix = torch.bmm(coefficients[:, None], atoms)[:, 0]
-        left = w - mix
-    return chosen, coefficients, mix.norm(dim=1)
+        left = scores(chosen, coefficients).scatter(1, chosen, -torch.inf)
+        chosen = torch.cat([chosen, left.argmax(dim=1, keepdim=True)], dim=1)
+        start = torch.cat([coefficients, coefficients.new_zeros(rows, 1)], dim=1)
+        coefficients = nonnegative_least_squares(*equations(chosen), start)
+    return chosen, coefficients
 
 
 def nonnegative_least_squares(
-    atoms: Float64[Tensor, "b k d"],
-    w: Float64[Tensor, "b d"],
+    gram: Float64[Tensor, "b k k"],
+    products: Float64[Tensor, "b k"],
     start: Float64[Tensor, "b k"],
 ) -> Float64[Tensor, "b k"]:
     """argmin ½ tᵀGt − cᵀt over t ≥ 0 of many small problems, the atoms of unit norm.
@@ -141,7 +167,6 @@ def nonnegative_least_squares(
     Coordinate descent finds which are above zero; on those the equations are solved, and where the
     conditions of an optimum hold (t ≥ 0, and no gradient below zero elsewhere) that is the answer.
     """
-    gram, products = atoms @ atoms.mT, torch.bmm(atoms, w[:, :, None])[:, :, 0]
     t, done = start.clone(), torch.zeros(len(gram), dtype=torch.bool)
     tolerance = OPTIMAL * products.abs().amax(dim=1, keepdim=True)
     for _ in range(ROUNDS):
@@ -160,7 +185,11 @@ def nonnegative_least_squares(
         t[some] = torch.where(right[:, None], exact, x)
         done[some[right]] = True
     for row in (~done).nonzero()[:, 0].tolist():
-        t[row] = torch.from_numpy(nnls(atoms[row].numpy().T, w[row].numpy())[0])
+        # Atoms and a row with this Gram matrix and these products.
+        values, vectors = torch.linalg.eigh(gram[row])
+        root = values.clamp(min=SINGULAR * float(values[-1])).sqrt()
+        atoms, w = root[:, None] * vectors.T, vectors.T @ products[row] / root
+        t[row] = torch.from_numpy(nnls(atoms.numpy(), w.numpy())[0])
     return t
 
 

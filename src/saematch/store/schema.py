@@ -255,6 +255,10 @@ CONDITIONS = Table(
         Column("loss", FLOAT, "nats, summed", "with the intervention; null: not taken", True),
         Column("features", INTS, "", "features of a that were active together with their partner"),
         _FEATURES[1],
+        Column(
+            "predicted_count", INT, "activations", "of b that the map predicts; null: no map", True
+        ),
+        Column("predicted_right", INT, "activations", "of those, how many there are", True),
     ),
 )
 
@@ -362,6 +366,8 @@ DATA_MEASURES: Mapping[str, tuple[str, str]] = {
     "matching_score_macro": ("0 to 1", "mean over active features of their own score"),
     "phi": ("-1 to 1",
         "mean over active features of φ with their partner; 0 if that is never active"),
+    "f1": ("0 to 1",
+        "F1 of the activations of b that the map predicts: decoded at more than b's threshold"),
     "chance": ("0 to 1", "matching_score if partners activated independently at the same rates"),
     "lift": ("ratio", "matching_score over chance"),
     "matching_score_frequency_{group}": ("0 to 1",

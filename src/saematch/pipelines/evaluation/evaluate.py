@@ -60,7 +60,7 @@ from saematch.store.names import (
     stream_name,
 )
 from saematch.store.reader import Run, holding_run, open_run
-from saematch.store.schema import CAUSAL, DOCUMENTS, STREAMS
+from saematch.store.schema import CAUSAL, CONDITIONS, DOCUMENTS, STREAMS
 from saematch.types import INTERVENTIONS, RIDGE, is_refolded, refolded
 
 
@@ -181,7 +181,7 @@ class Fitting:
         of = self.of
         documents = fitting_documents(self.texts, of.model)
         keys = {key for pair in pairs for key in pair}
-        saes = {key: of.saes[key].sae for key in of.keys if key in keys}
+        saes = {key: of.saes[key] for key in of.keys if key in keys}
         total = len(passes(pairs, saes, ridge=ridge, strategies=strategies)) * sum(
             len(some) for some in documents
         )
@@ -267,7 +267,7 @@ class CorpusEvaluation:
             decides |= {} if kept is None else {"matching": kept.sha256}
             drawn = {name: more[name] for name in ("draws", "seed") if name in more}
             name = condition_name(self.slug, strategy, parts, *pair)
-            inputs = hash_of(stage="condition", **decides)
+            inputs = hash_of(stage="condition", columns=CONDITIONS.names, **decides)
             found.append(Unit(stages.Measured(*pair, strategy, parts, **drawn), name, inputs, kept))
 
         for intervention in INTERVENTIONS:

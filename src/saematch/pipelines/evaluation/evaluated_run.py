@@ -15,7 +15,7 @@ from saematch.errors import InputError, UsageError
 from saematch.evaluation.collecting import Pair, on_device
 from saematch.evaluation.evaluate import check_belongs
 from saematch.loading.model_names import hub_name
-from saematch.matching.matchers import MAIN, matchers
+from saematch.matching.matchers import MAIN, matchers, usual_fitted
 from saematch.models import SMOLLM2_NAME, LanguageModel, load_language_model, smollm2_weights_sha256
 from saematch.models.language_model import EMBEDDED, embedded_is_here
 from saematch.pipelines.suite import Member, examine
@@ -158,7 +158,9 @@ class EvaluatedRun(HeldRun):
     @property
     def fitted(self) -> list[str]:
         """The strategies that are fitted to text."""
-        return [one.name for one in matchers() if one.needs_data and self.config.takes(one.name)]
+        wanted = self.config.strategies
+        taken = usual_fitted() if wanted is None else wanted
+        return [one.name for one in matchers() if one.needs_data and one.name in taken]
 
     @property
     def other_parts(self) -> list[str]:

@@ -97,11 +97,10 @@ def merge_pairs(files: Sequence[KeptFile]) -> Output:
 def encode_conditions(draws: Sequence[tuple[Condition, Sequence[Row]]]) -> bytes:
     """The sums of one strategy, all its draws."""
     nothing = np.zeros(0, dtype=np.int32)
-    rows = [
-        {"features": nothing, "counts": nothing, **row, "draw": condition.draw}
-        for condition, some in draws
-        for row in some
-    ]
+    no_map = {
+        "features": nothing, "counts": nothing, "predicted_count": None, "predicted_right": None,
+    }  # fmt: skip
+    rows = [{**no_map, **row, "draw": condition.draw} for condition, some in draws for row in some]
     return CONDITIONS.encode_records(rows)
 
 
