@@ -8,9 +8,7 @@ import pytest
 
 from saematch import sae, stats
 from saematch.assignment import certified
-from saematch.configs.describing import DescribeConfig
-from saematch.configs.evaluation import EvaluationConfig
-from saematch.configs.judging import JudgeConfig
+from saematch.configs import DescribeConfig, EvaluationConfig, JudgeConfig
 from saematch.evaluation import fitting, interventions
 from saematch.explorer import catalogue, catalogue_query, database, server
 from saematch.figures import pruning, style

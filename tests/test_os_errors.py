@@ -14,7 +14,7 @@ from tiny_suites import write_suite
 
 import saematch
 from saematch._io import files
-from saematch.configs.evaluation import EvaluationConfig
+from saematch.configs import EvaluationConfig
 from saematch.errors import InputError, SaematchError
 from saematch.loading import inspect_sae, load_sae, load_suite
 from saematch.models.corpora import load_corpus

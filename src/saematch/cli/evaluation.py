@@ -2,13 +2,13 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from saematch.cli.options import Directory, print_json, verb
-from saematch.configs.evaluation import EvaluationConfig
+from saematch.configs import EvaluationConfig
 from saematch.errors import MissingDependencyError
+from saematch.settings import setting
 from saematch.text import records
 
 _QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
@@ -93,33 +93,22 @@ def quiet_libraries() -> None:
 @verb
 def findings(
     directory: Directory,
-    early: Annotated[
-        Path | None,
-        typer.Option(help="An evaluated run over the first blocks, for findings (c) and (e)."),
-    ] = None,
-    early_layers: Annotated[
-        int | None,
-        typer.Option(help="Last of the first blocks, if DIR itself covers them."),
-    ] = None,
-    l0_series: Annotated[
-        Path | None,
-        typer.Option(
-            help="An evaluated run over SAEs of several L0s at two layers, for finding (g)."
-        ),
-    ] = None,
-    second_seed: Annotated[
-        str | None,
-        typer.Option(
-            help="An SAE of one of the run's layers, trained with another seed: a ceiling."
-        ),
-    ] = None,
-    untrained: Annotated[
-        str | None, typer.Option(help="An untrained SAE of one of the run's layers: a floor.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Language model for these two SAEs: name on the Hub, path or smollm2."),
-    ] = None,
+    early: Path | None = setting(
+        None, "An evaluated run over the first blocks, for findings (c) and (e)."
+    ),
+    early_layers: int | None = setting(
+        None, "Last of the first blocks, if DIR itself covers them."
+    ),
+    l0_series: Path | None = setting(
+        None, "An evaluated run over SAEs of several L0s at two layers, for finding (g)."
+    ),
+    second_seed: str | None = setting(
+        None, "An SAE of one of the run's layers, trained with another seed: a ceiling."
+    ),
+    untrained: str | None = setting(None, "An untrained SAE of one of the run's layers: a floor."),
+    model: str | None = setting(
+        None, "Language model for these two SAEs: name on the Hub, path or smollm2."
+    ),
     as_json: bool = False,
 ) -> None:
     """Check the SAE Match paper's findings on an evaluated run."""

@@ -8,17 +8,18 @@ import typer
 
 from saematch._io.files import user_path
 from saematch.cli.options import Given, print_json, verb
-from saematch.configs.run import RunConfig
+from saematch.configs import RunConfig
 from saematch.errors import SaematchError, UsageError
-from saematch.settings import config_from
+from saematch.settings import config_from, setting
 from saematch.text import records
 
-Out = Annotated[Path, typer.Option("--out", help="The run directory.")]
 OF_MATCH = ("parts", "scale", "unmatched_cost", "degenerate")
 
 
 @verb
-def demo(out: Out = Path("saematch-demo"), as_json: bool = False) -> None:
+def demo(
+    out: Path = setting(Path("saematch-demo"), "The run directory."), as_json: bool = False
+) -> None:
     """Run everything on the bundled suite of real SAEs.
 
     They are of SmolLM2-135M, blocks 12 to 19; it takes some minutes on two cores.
@@ -26,7 +27,7 @@ def demo(out: Out = Path("saematch-demo"), as_json: bool = False) -> None:
     from saematch.cli import evaluation, semantics
     from saematch.cli.display import terminal as display
 
-    run({"suite": "bundled:smollm2-135m", "far": "12,14"}, out, as_json=as_json)
+    run({"suite": "bundled:smollm2-135m", "far": "12,14"}, out, config=None, as_json=as_json)
     evaluation.demo(out, as_json)
     semantics.demo(out, as_json)
     if not as_json:
@@ -38,10 +39,9 @@ def inspect(
     reference: Annotated[
         str, typer.Argument(metavar="REF", help="An SAE, e.g. bundled:smollm2-135m/12.")
     ],
-    layer: Annotated[
-        int | None,
-        typer.Option(help="The SAE's layer, if neither its config nor its path says it."),
-    ] = None,
+    layer: int | None = setting(
+        None, "The SAE's layer, if neither its config nor its path says it."
+    ),
     as_json: bool = False,
 ) -> None:
     """Show what a checkpoint holds and what loading converts."""
@@ -61,38 +61,20 @@ def match(
     reference_a: Annotated[str, typer.Argument(metavar="REF_A", help="The earlier SAE.")],
     reference_b: Annotated[str, typer.Argument(metavar="REF_B", help="The later SAE.")],
     given: Annotated[dict[str, Any], Given(RunConfig, only=OF_MATCH)],
-    matcher: Annotated[
-        str | None,
-        typer.Option(help="How to match, e.g. cosine, or transport:4 for a few partners each."),
-    ] = None,
-    fold: Annotated[
-        bool, typer.Option("--fold/--no-fold", help="Fold thresholds into the weights first.")
-    ] = True,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Compare all strategies that need no text.")
-    ] = False,
-    price_curve: Annotated[
-        bool,
-        typer.Option(
-            "--price-curve", help="Show the share of features matched at each unmatched cost."
-        ),
-    ] = False,
-    verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Check the proof from scratch, over every pair, in float64."),
-    ] = False,
-    time_budget: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS", help="Stop the solver after so long and keep the best pairs found."
-        ),
-    ] = None,
-    memory_budget: Annotated[
-        float | None, typer.Option(metavar="GIB", help="Memory that the solver may use.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the pairs to FILE.parquet.")
-    ] = None,
+    matcher: str | None = setting(
+        None, "How to match, e.g. cosine, or transport:4 for a few partners each."
+    ),
+    fold: bool = setting(True, "Fold thresholds into the weights first."),
+    compare: bool = setting(False, "Compare all strategies that need no text."),
+    price_curve: bool = setting(
+        False, "Show the share of features matched at each unmatched cost."
+    ),
+    verify: bool = setting(False, "Check the proof from scratch, over every pair, in float64."),
+    time_budget: float | None = setting(
+        None, "Stop the solver after so long and keep the best pairs found.", metavar="SECONDS"
+    ),
+    memory_budget: float | None = setting(None, "Memory that the solver may use.", metavar="GIB"),
+    output: Path | None = setting(None, "Write the pairs to FILE.parquet.", short="-o"),
     as_json: bool = False,
 ) -> None:
     """Match two SAEs' features and prove how good the pairs are."""
@@ -173,10 +155,8 @@ def match(
 @verb
 def run(
     given: Annotated[dict[str, Any], Given(RunConfig)],
-    out: Out = Path("saematch-run"),
-    config: Annotated[
-        Path | None, typer.Option(help="A TOML file of the same settings; flags override it.")
-    ] = None,
+    out: Path = setting(Path("saematch-run"), "The run directory."),
+    config: Path | None = setting(None, "A TOML file of the same settings; flags override it."),
     as_json: bool = False,
 ) -> None:
     """Match a suite of SAEs layer by layer; write a run directory.

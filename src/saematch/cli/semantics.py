@@ -1,18 +1,18 @@
 """The verbs that say what features mean: describe, explain, judge."""
 
+from dataclasses import MISSING
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from saematch.cli.evaluation import quiet_libraries
 from saematch.cli.options import Directory, Given, print_json, verb
-from saematch.configs.describing import DescribeConfig
-from saematch.configs.judging import JudgeConfig
+from saematch.configs import DescribeConfig, JudgeConfig
 from saematch.errors import MissingDependencyError, UsageError
 from saematch.semantics.chat.endpoint import Endpoint
 from saematch.semantics.chat.spending import Prices
-from saematch.settings import config_from
+from saematch.settings import config_from, setting
 
 if TYPE_CHECKING:
     from saematch.semantics.chat.chat import Chat
@@ -22,14 +22,11 @@ BY_HAND = 50
 KEPT = "that of the earlier sample"
 Experiment = Annotated[dict[str, Any], Given(JudgeConfig, only=("experiment",))]
 ChatSettings = Annotated[dict[str, Any], Given(Endpoint)]
-PromptPrice = Annotated[
-    float | None,
-    typer.Option(help="Price of a million prompt tokens, to estimate and limit the cost."),
-]
-CompletionPrice = Annotated[
-    float | None, typer.Option(help="Price of a million completion tokens.")
-]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start without asking you to confirm.")]
+PRICES = (
+    setting(None, "Price of a million prompt tokens, to estimate and limit the cost."),
+    setting(None, "Price of a million completion tokens."),
+)
+YES = setting(False, "Start without asking you to confirm.", short="-y")
 
 
 @verb
@@ -60,25 +57,20 @@ def describe(
 @verb
 def explain(
     directory: Directory,
-    model: Annotated[
-        str, typer.Option(help="The language model that writes, as its endpoint names it.")
-    ],
+    model: str = setting(MISSING, "The language model that writes, as its endpoint names it."),
+    *,
     which: Experiment,
     sample: Annotated[
         dict[str, Any], Given(JudgeConfig, without=("experiment", "descriptions"), otherwise=KEPT)
     ],
     chat: ChatSettings,
-    prompt_price: PromptPrice = None,
-    completion_price: CompletionPrice = None,
-    for_embedding: Annotated[
-        bool,
-        typer.Option(
-            "--for-embedding",
-            help="Also describe the features that the embedding judge sets its thresholds on: some hundreds "
-            "more.",
-        ),
-    ] = False,
-    yes: Yes = False,
+    prompt_price: float | None = PRICES[0],
+    completion_price: float | None = PRICES[1],
+    for_embedding: bool = setting(
+        False,
+        "Also describe the features that the embedding judge sets its thresholds on: some hundreds more.",
+    ),
+    yes: bool = YES,
     as_json: bool = False,
 ) -> None:
     """Let a language model describe the features to be judged."""
@@ -110,39 +102,29 @@ def judge(
     directory: Directory,
     *,
     which: Experiment,
-    judge: Annotated[
-        Literal["embedding", "llm", "human"] | None,
-        typer.Option(
-            help="embedding: sentence embeddings; llm: a language model, named by --model; human: you, in "
-            "this terminal.",
-            show_default="llm with --model, else embedding",
-        ),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="The language model that judges, as its endpoint names it.")
-    ] = None,
+    judge: str | None = setting(
+        None,
+        "embedding: sentence embeddings; llm: a language model, named by --model; human: you, in this "
+        "terminal.",
+        unset="llm with --model, else embedding",
+        choices=("embedding", "llm", "human"),
+    ),
+    model: str | None = setting(None, "The language model that judges, as its endpoint names it."),
     chat: ChatSettings,
-    prompt_price: PromptPrice = None,
-    completion_price: CompletionPrice = None,
-    yes: Yes = False,
+    prompt_price: float | None = PRICES[0],
+    completion_price: float | None = PRICES[1],
+    yes: bool = YES,
     sample: Annotated[dict[str, Any], Given(JudgeConfig, without=("experiment",), otherwise=KEPT)],
-    by_hand: Annotated[
-        bool, typer.Option("--by-hand", help="The same as --judge human --at-most 50.")
-    ] = False,
-    embedding_model: Annotated[
-        str, typer.Option(help="A model of sentence-transformers: name, path, or minilm.")
-    ] = "minilm",
-    redraw: Annotated[
-        bool,
-        typer.Option(
-            "--redraw",
-            help="Draw a new sample, in place of the one that other judges were asked about; their results "
-            "then cover only what they answered of it.",
-        ),
-    ] = False,
-    at_most: Annotated[
-        int | None, typer.Option(help="Questions to ask in this call.", show_default="all")
-    ] = None,
+    by_hand: bool = setting(False, "The same as --judge human --at-most 50."),
+    embedding_model: str = setting(
+        "minilm", "A model of sentence-transformers: name, path, or minilm."
+    ),
+    redraw: bool = setting(
+        False,
+        "Draw a new sample, in place of the one that other judges were asked about; their results then cover "
+        "only what they answered of it.",
+    ),
+    at_most: int | None = setting(None, "Questions to ask in this call.", unset="all"),
     as_json: bool = False,
 ) -> None:
     """Ask a judge whether matched features mean the same.

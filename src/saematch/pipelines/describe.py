@@ -15,7 +15,7 @@ from typing import Any
 
 from saematch._io import files
 from saematch._io.files import cache_directory
-from saematch.configs.describing import DescribeConfig
+from saematch.configs import DescribeConfig
 from saematch.errors import InputError
 from saematch.evaluation.interventions import MASSIVE
 from saematch.models import Documents, LanguageModel, load_corpus

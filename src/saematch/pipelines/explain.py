@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from saematch._io import files
-from saematch.configs.judging import JudgeConfig
+from saematch.configs import JudgeConfig
 from saematch.errors import InputError
 from saematch.pipelines.judge import draw_sample
 from saematch.semantics.chat.chat import Chat

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from saematch._io import files
-from saematch.configs.judging import JudgeConfig
+from saematch.configs import JudgeConfig
 from saematch.errors import UsageError
 from saematch.matching.matchers import MAIN
 from saematch.pipelines.evaluation.evaluated_run import members_of
@@ -247,7 +247,7 @@ class _Experiment:
         config, name = self.config, self.config.experiment
         kept = kept_config(self.held, name)
         if kept is not None and kept != config:
-            old, new = kept.plain(), config.plain()
+            old, new = kept.to_dict(), config.to_dict()
             differ = [setting for setting in new if new[setting] != old[setting]]
             raise UsageError(
                 f"expected the sample of {name} that {', '.join(others)} judged "
@@ -276,7 +276,7 @@ class _Experiment:
         """Step 1."""
         columns, tables = with_texts(self.of, self.config, self.compared())
         self.drawn_from |= dict.fromkeys(tables)
-        return SAMPLE.encode(columns, {"config": self.config.plain()})
+        return SAMPLE.encode(columns, {"config": self.config.to_dict()})
 
     def _keep_sample(self, data: bytes) -> None:
         name = sample_name(self.config.experiment)
@@ -334,7 +334,7 @@ class _Experiment:
             passes_controls, sentence = verdict(found, answers)
             about = {
                 **about,
-                "config": config.plain(),
+                "config": config.to_dict(),
                 "passes_controls": passes_controls,
                 "verdict": sentence,
             }

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from saematch.configs.judging import STRATA, JudgeConfig
+from saematch.configs import STRATA, JudgeConfig
 from saematch.errors import InputError, UsageError
 from saematch.matching.matched import Matching
 from saematch.matching.matchers import MAIN, compositions

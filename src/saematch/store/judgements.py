@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from saematch.configs.judging import JudgeConfig
+from saematch.configs import JudgeConfig
 from saematch.errors import SaematchError
 from saematch.semantics.judges.agreement import Answer, ResultRow
 from saematch.semantics.judges.experiments import CALIBRATION

@@ -12,7 +12,7 @@ language model is not loaded.
 
 from pathlib import Path
 
-from saematch.configs.evaluation import EvaluationConfig
+from saematch.configs import EvaluationConfig
 from saematch.errors import UsageError
 from saematch.matching.matchers import MAIN
 from saematch.models import LanguageModel

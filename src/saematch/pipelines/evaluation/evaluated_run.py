@@ -14,8 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from saematch.configs.evaluation import EvaluationConfig
-from saematch.configs.model import ModelSettings
+from saematch.configs import EvaluationConfig, ModelSettings
 from saematch.errors import InputError, UsageError
 from saematch.evaluation.collecting import Pair, on_device
 from saematch.evaluation.evaluate import check_belongs
