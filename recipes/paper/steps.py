@@ -31,8 +31,7 @@ from saematch.pipelines.judge import judge
 from saematch.rendering import Drawn, draw_figures, write_report
 from saematch.report.all_findings import Found, find
 from saematch.semantics.chat.chat import Chat
-from saematch.semantics.chat.endpoint import OPENAI
-from saematch.semantics.chat.spending import Prices
+from saematch.semantics.chat.endpoint import OPENAI, Prices
 from saematch.semantics.judges.embedding import EmbeddingJudge
 from saematch.semantics.judges.judge import Judge
 from saematch.semantics.judges.llm import LLMJudge

@@ -28,6 +28,7 @@ from saematch.settings import (
     expecting,
     flag_of,
     parse_names,
+    plain,
     setting,
     settings_of,
     unusable,
@@ -148,8 +149,16 @@ def parse_strategies(value: Any, name: str) -> tuple[str, ...]:
     return tuple(one for one in data_free() if one in items)
 
 
+class KeptConfig(Config):
+    """A config that a run directory keeps."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON and TOML can hold; `config_from` gives the same config back."""
+        return plain(vars(self))
+
+
 @dataclass(frozen=True)
-class RunConfig(Config):
+class RunConfig(KeptConfig):
     """The settings of `saematch run`; raises UsageError where one cannot be used."""
 
     suite: str = setting(
@@ -350,7 +359,7 @@ class DescribeConfig(ModelSettings):
 
 
 @dataclass(frozen=True)
-class JudgeConfig(Config):
+class JudgeConfig(KeptConfig):
     """The settings of an experiment; raises UsageError where one cannot be used."""
 
     experiment: str = setting(

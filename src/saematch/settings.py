@@ -88,23 +88,19 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
+def plain(value: Any) -> Any:
+    """A value as JSON and TOML can hold it: tuples as lists."""
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
 class Config:
     """Base of configs: checks every setting, and puts what it is parsed to in its place."""
 
     def __post_init__(self) -> None:
         for name, value in _checked(type(self), vars(self)).items():
             object.__setattr__(self, name, value)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON and TOML can hold; `config_from` makes the same config of them."""
-        return _plain(vars(self))
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists."""
-    if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 Made = TypeVar("Made", bound=Config)

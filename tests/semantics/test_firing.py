@@ -12,8 +12,8 @@ from tiny_models import WIDTH, tiny_model
 
 from saematch.evaluation import interventions
 from saematch.models import Corpus, Documents
-from saematch.semantics.descriptions import max_activating as firing
-from saematch.semantics.descriptions.max_activating import NONE, Window, watch
+from saematch.semantics.descriptions import describing as firing
+from saematch.semantics.descriptions.describing import NONE, Window, watch
 
 MODEL = tiny_model()
 A, B = (make_sae(24, WIDTH, seed, layer=layer) for layer, seed in ((1, 1), (2, 2)))
@@ -122,7 +122,7 @@ def test_token_sums_that_grow_too_many_keep_the_heaviest(monkeypatch: pytest.Mon
     monkeypatch.setattr(firing, "TOKEN_ENTRIES", 10)
     monkeypatch.setattr(firing, "TOKENS_A_FEATURE", 8)
     cut = watch(MODEL, DOCUMENTS, SAES)["1"][1]
-    assert len(cut.token_sums.mass) <= 2 * 8 * A.d_sae
+    assert len(cut.token_sums) <= 2 * 8 * A.d_sae
     first = {feature: tokens[0][0] for feature, tokens in whole.items()}
     assert {feature: tokens[0][0] for feature, tokens in cut.top_tokens(1).items()} == first
 

@@ -31,13 +31,11 @@ from saematch.errors import InputError, MissingDependencyError, SaematchError, U
 from saematch.semantics.descriptions.description import Description, first_texts
 from saematch.semantics.neuronpedia.fetching import (
     FetchedDescriptions,
-    NeuronpediaSource,
     Patience,
     fetch_descriptions,
-    fetch_one,
-    page_of,
     parse_batch,
 )
+from saematch.semantics.neuronpedia.sources import NeuronpediaSource
 from saematch.text import clean
 
 SOURCE = NeuronpediaSource("m", "0-res")
@@ -533,8 +531,6 @@ def test_names_that_lead_elsewhere(name: str, tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match="expected names of"):
             fetch_descriptions(source, D_SAE, tmp_path, folder=folder)
-    with pytest.raises(UsageError):
-        page_of(name, "x", 0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -554,48 +550,7 @@ def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch, package: str) ->
         fetch_descriptions(SOURCE, D_SAE)
 
 
-# One feature
-
-
-def feature_path(index: int) -> str:
-    return f"/api/feature/m/0-res/{index}"
-
-
-def one(site: LocalNeuronpedia, index: int, waits: Waits | None = None) -> list[Description]:
-    patience = Patience(attempts=3, sleep=waits if waits is not None else Waits())
-    return fetch_one("m", "0-res", index, base_url=site.url, patience=patience)
-
-
-def explained(*descriptions: str | None) -> bytes:
-    found = [record(5, text) for text in descriptions]
-    return json.dumps({"modelId": "m", "index": "5", "explanations": found}).encode()
-
-
-def test_one_feature(site: LocalNeuronpedia) -> None:
-    site.put(feature_path(5), Answer(explained("first", None, " ", "second")))
-    who = "gpt-4o-mini (oai_token-act-pair)"
-    assert one(site, 5) == [
-        Description(5, "first", "neuronpedia", who, ""),
-        Description(5, "second", "neuronpedia", who, ""),
-    ]
-    site.put(feature_path(6), Answer(b'{"index": "6", "explanations": []}'))
-    assert one(site, 6) == []
-
-
-def test_no_such_feature(site: LocalNeuronpedia) -> None:
-    site.put(feature_path(7), Answer(b"null"))
-    for index in (7, 99_999):
-        with pytest.raises(InputError, match=f"there is no feature {index} of m/0-res"):
-            one(site, index)
-    with pytest.raises(UsageError):
-        one(site, -1)
-
-
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"explanations": "text"}', b"\xff"])
-def test_an_answer_that_is_no_feature(site: LocalNeuronpedia, body: bytes) -> None:
-    site.put(feature_path(5), Answer(body))
-    with pytest.raises(InputError, match=r"expected JSON for feature 5"):
-        one(site, 5)
+# Limits of calls
 
 
 def limit(**headers: str) -> Answer:
@@ -604,50 +559,43 @@ def limit(**headers: str) -> Answer:
 
 
 def test_a_limit_that_ends_soon_is_waited_for(site: LocalNeuronpedia, waits: Waits) -> None:
-    soon = limit(x_limit_remaining="0", retry_after="7")
-    site.put(feature_path(5), soon, Answer(explained("text")))
-    assert [d.text for d in one(site, 5, waits)] == ["text"]
+    soon = limit(retry_after="7")
+    site.put(batch_path(0), soon, Answer(batch_of([record(5, "text")])))
+    assert texts(fetch(site, waits=waits)) == [(5, "text")]
     assert waits == [7.0]
 
 
 def test_a_limit_that_ends_at_a_time(site: LocalNeuronpedia, waits: Waits) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
-    site.put(feature_path(5), limit(retry_after=date), Answer(explained("text")))
-    one(site, 5, waits)
+    site.put(batch_path(0), limit(retry_after=date), Answer(batch_of([record(5, "text")])))
+    fetch(site, waits=waits)
     assert 25 < waits[0] <= 30
 
 
 @pytest.mark.parametrize(
     ("headers", "words"),
     [
-        ({"x_limit_remaining": "0", "retry_after": "1800"}, r"0 calls left.*again in 1,800 s"),
-        ({"x_limit_remaining": "0"}, r"0 calls left.*within the hour \(25,000 calls an hour\)"),
-        ({"retry_after": "soon"}, r"unknown number of calls left.*within the hour"),
-        ({"retry_after": "nan"}, "within the hour"),
-        ({"retry_after": "inf"}, "within the hour"),
+        ({"retry_after": "1800"}, r"limit of calls.*again in 1,800 s"),
+        ({}, "limit of calls.*again later"),
+        ({"retry_after": "soon"}, "again later"),
+        ({"retry_after": "nan"}, "again later"),
+        ({"retry_after": "inf"}, "again later"),
     ],
 )
 def test_a_limit_that_lasts_is_an_error(
     site: LocalNeuronpedia, waits: Waits, headers: dict[str, str], words: str
 ) -> None:
-    site.put(feature_path(5), limit(**headers))
+    site.put(batch_path(0), limit(**headers))
     with pytest.raises(InputError, match=words):
-        one(site, 5, waits)
+        fetch(site, waits=waits)
     assert waits == []
 
 
 def test_a_limit_that_is_renewed_for_ever(site: LocalNeuronpedia, waits: Waits) -> None:
-    site.put(feature_path(5), limit(x_limit_remaining="0", retry_after="-3"))
-    with pytest.raises(InputError, match=r"0 calls left\), 3 times in a row"):
-        one(site, 5, waits)
+    site.put(batch_path(0), limit(retry_after="-3"))
+    with pytest.raises(InputError, match=r"status 429\), 3 times in a row"):
+        fetch(site, waits=waits)
     assert waits == [0.0, 0.0]
-
-
-def test_page_of_a_feature() -> None:
-    assert (
-        page_of("gemma-2-2b", "4-gemmascope-res-16k", 123)
-        == "https://www.neuronpedia.org/gemma-2-2b/4-gemmascope-res-16k/123"
-    )
 
 
 def test_every_error_is_one_of_ours(site: LocalNeuronpedia) -> None:

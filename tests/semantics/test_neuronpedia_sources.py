@@ -13,7 +13,7 @@ from saematch.loading import registry
 from saematch.loading.references import origin_of
 from saematch.loading.suite import CANONICAL_L0, PRESETS, TABLE_1_L0, table1_departures
 from saematch.sae import SAE
-from saematch.semantics.neuronpedia.fetching import parse_id, source_of
+from saematch.semantics.neuronpedia.sources import parse_id, source_of
 
 GEMMA = "google/gemma-scope-2b-pt-res"
 LLAMA = "fnlp/Llama3_1-8B-Base-LXR-8x"

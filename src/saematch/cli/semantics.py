@@ -10,8 +10,7 @@ from saematch.cli.evaluation import quiet_libraries
 from saematch.cli.options import Directory, Given, print_json, verb
 from saematch.configs import DescribeConfig, JudgeConfig
 from saematch.errors import MissingDependencyError, UsageError
-from saematch.semantics.chat.endpoint import Endpoint
-from saematch.semantics.chat.spending import Prices
+from saematch.semantics.chat.endpoint import Endpoint, Prices
 from saematch.settings import config_from, setting
 
 if TYPE_CHECKING:
@@ -136,8 +135,7 @@ def judge(
     from saematch.pipelines.judge import judge as judge_run
     from saematch.rendering import reported
     from saematch.semantics.judges.embedding import EmbeddingJudge
-    from saematch.semantics.judges.human import HumanJudge
-    from saematch.semantics.judges.judge import Judge
+    from saematch.semantics.judges.judge import HumanJudge, Judge
     from saematch.semantics.judges.llm import LLMJudge
     from saematch.store.judge_results import name_in
 

@@ -23,6 +23,7 @@ from saematch.pipelines.evaluation.evaluated_run import ModelOfRun, members_of
 from saematch.pipelines.suite import Member, forget_loaded
 from saematch.semantics.descriptions.describing import (
     ACTIVATIONS,
+    HALVES,
     DescribedFeatures,
     ReadTexts,
     describe_features,
@@ -30,13 +31,12 @@ from saematch.semantics.descriptions.describing import (
     feature_rows,
     half_source,
 )
-from saematch.semantics.descriptions.max_activating import HALVES
 from saematch.semantics.neuronpedia.fetching import (
     EXPORTS,
     FetchedDescriptions,
     fetch_descriptions,
-    source_of,
 )
+from saematch.semantics.neuronpedia.sources import source_of
 from saematch.store.build import Progress, hash_of
 from saematch.store.directory import RunDirectory, sae_file
 from saematch.store.names import descriptions_name, examples_name, features_name

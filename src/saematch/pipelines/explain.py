@@ -15,17 +15,14 @@ from saematch.configs import JudgeConfig
 from saematch.errors import InputError
 from saematch.pipelines.judge import draw_sample
 from saematch.semantics.chat.chat import Chat
-from saematch.semantics.chat.spending import Estimate
-from saematch.semantics.descriptions.describing import half_source
+from saematch.semantics.chat.endpoint import Estimate
+from saematch.semantics.descriptions.describing import HALVES, half_source
 from saematch.semantics.descriptions.description import Description
-from saematch.semantics.descriptions.explaining import (
-    Explanation,
+from saematch.semantics.explaining import (
     ExplanationRequest,
     conversation_about,
-    estimate_explaining,
     explain,
 )
-from saematch.semantics.descriptions.max_activating import HALVES
 from saematch.semantics.judges.journal import Journal, key_of
 from saematch.semantics.judges.judge import Judgement, Outcome, Question
 from saematch.store.build import Progress, hash_of
@@ -84,12 +81,12 @@ def explain_features(
             }
             questions, left = list(new), list(new.values())
             answered = sum(question not in new for question in asked)
-            estimate = estimate_explaining(chat, left)
+            estimate = chat.estimate([conversation_about(request) for request in left])
             if not agree(ExplainingIntent(len(wanted), answered, estimate)):
                 return run
 
-            def keep(number: int, found: Explanation) -> None:
-                journal.add(explainer, questions[number], _kept(found))
+            def keep(number: int, judgement: Judgement) -> None:
+                journal.add(explainer, questions[number], judgement)
                 if progress is not None:
                     progress(0, 1, f"described {number + 1} of {len(left)}")
 
@@ -133,17 +130,6 @@ def _requests(held: RunDirectory, wanted: list[tuple[str, int]]) -> Iterator[_Re
             # Without the top logits: the same in both halves, they would give a feature away.
             request = ExplanationRequest(int(feature), examples)
             yield _Request(key, int(half), request)
-
-
-def _kept(found: Explanation) -> Judgement:
-    """As the journal keeps it: the description stands in the reason."""
-    reply = found.reply
-    return Judgement(
-        found.outcome, None, None, found.text or reply.failure or reply.trouble, reply.prompt,
-        reply.text, reply.model,
-        reply.attempts, reply.seconds, reply.prompt_tokens, reply.completion_tokens, reply.cost,
-        reply.time,
-    )  # fmt: skip
 
 
 def _keep_descriptions(

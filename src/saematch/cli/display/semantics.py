@@ -15,7 +15,7 @@ from saematch.text import plural, printable, records
 if TYPE_CHECKING:
     from saematch.pipelines.explain import ExplainingIntent
     from saematch.pipelines.judge import Intent
-    from saematch.semantics.chat.spending import Estimate
+    from saematch.semantics.chat.endpoint import Estimate
     from saematch.semantics.judges.judge import Judge
     from saematch.store.reader import Run
 

@@ -47,17 +47,16 @@ class Answer:
     def rating(self) -> float:
         """What controls are ranked by: the score, or else the label."""
         assert self.judgement is not None
-        if self.judgement.score is not None:
-            return self.judgement.score
-        assert self.judgement.label is not None
-        return float(self.judgement.label.value_in_means)
+        assert self.label is not None
+        score = self.judgement.score
+        return float(self.label.value_in_means) if score is None else score
 
 
-_OF_LABELS: Mapping[str, Callable[[Answer], float]] = {
-    "mean": lambda one: float(one.label.value_in_means) if one.label else np.nan,
-    "different": lambda one: float(one.label is Label.DIFFERENT),
-    "maybe": lambda one: float(one.label is Label.MAYBE),
-    "same": lambda one: float(one.label is Label.SAME),
+_OF_LABELS: Mapping[str, Callable[[Any], float]] = {
+    "mean": lambda label: label.value_in_means,
+    "different": lambda label: label is Label.DIFFERENT,
+    "maybe": lambda label: label is Label.MAYBE,
+    "same": lambda label: label is Label.SAME,
 }
 
 
@@ -71,18 +70,27 @@ def results(answers: Sequence[Answer], seed: int, reference: str) -> list[Result
     rows: list[ResultRow] = []
     places = [*dict.fromkeys((one.a, one.b) for one in pairs), ("", "")]
     for strategy in dict.fromkeys(one.strategy for one in pairs):
-        for a, b in places:
-            here = _compared(
-                [one for one in pairs if (a, b) == ("", "") or (one.a, one.b) == (a, b)]
+        for place in places:
+            here = _compared([one for one in pairs if place in (("", ""), (one.a, one.b))])
+            mine, base = (
+                [one for one in here if one.strategy == name] for name in (strategy, reference)
             )
-            mine = [one for one in here if one.strategy == strategy]
-            rows += _label_rows(strategy, a, b, mine, seed)
+            rows += _label_rows((strategy, *place), mine, seed)
             if strategy != reference:
-                base = [one for one in here if one.strategy == reference]
-                rows += _difference_rows(strategy, a, b, mine, base, seed, reference)
+                # Paired: the same features under both strategies.
+                of_base = {(one.a, one.b, one.feature): one.label for one in base}
+                differences = {
+                    f"{measure}_minus_{reference}": [
+                        float(of(one.label)) - of(of_base[at])
+                        for one in mine
+                        if (at := (one.a, one.b, one.feature)) in of_base
+                    ]
+                    for measure, of in _OF_LABELS.items()
+                }
+                rows += _mean_rows((strategy, *place), differences, seed)
     for kind, name in CONTROLS.items():
-        rows += _label_rows(name, "", "", [one for one in labelled if one.kind == kind], seed)
-    return rows + quality(answers, seed)
+        rows += _label_rows((name, "", ""), [one for one in labelled if one.kind == kind], seed)
+    return rows + _quality(answers, seed)
 
 
 def _compared(pairs: Sequence[Answer]) -> list[Answer]:
@@ -94,7 +102,26 @@ def _compared(pairs: Sequence[Answer]) -> list[Answer]:
     return [one for one in pairs if under[one.a, one.b, one.feature] == strategies]
 
 
-def quality(answers: Sequence[Answer], seed: int) -> list[ResultRow]:
+def _mean_rows(
+    where: tuple[str, str, str], values: Mapping[str, Sequence[float]], seed: int
+) -> list[ResultRow]:
+    """The mean of every measure that has values; `where`: strategy, a, b."""
+    return [
+        (*where, measure, *mean_interval(np.array(some), seed), len(some))
+        for measure, some in values.items()
+        if some
+    ]
+
+
+def _label_rows(where: tuple[str, str, str], mine: Sequence[Answer], seed: int) -> list[ResultRow]:
+    values = {measure: [of(one.label) for one in mine] for measure, of in _OF_LABELS.items()}
+    scores = [one.judgement.score for one in mine if one.judgement is not None]
+    return _mean_rows(
+        where, {**values, "score": [score for score in scores if score is not None]}, seed
+    )
+
+
+def _quality(answers: Sequence[Answer], seed: int) -> list[ResultRow]:
     """AUC of the controls, order bias, and shares of what could not be asked or read."""
     rows: list[ResultRow] = []
     rated = [one for one in answers if one.label is not None]
@@ -104,20 +131,23 @@ def quality(answers: Sequence[Answer], seed: int) -> list[ResultRow]:
     if same and different:
         span = auc(same, different, seed)
         rows.append(("", "", "", "auc", *span, len(same) + len(different)))
-    both = _both_ways(rated)
-    if both:
-        shift = np.array([x.label.value_in_means - y.label.value_in_means for x, y in both])  # pyright: ignore[reportOptionalMemberAccess]
-        rows.append(("", "", "", "order_bias", *mean_interval(shift, seed), len(both)))
-        rows.append(("", "", "", "order_changed", *mean_interval(shift != 0, seed), len(both)))
+    # Pairs asked in both orders: as usual, and swapped.
+    asked_as: list[dict[tuple[Any, ...], int]] = [{}, {}]
+    for one in rated:
+        if one.kind == PAIR or one.swapped:
+            key = one.strategy, one.a, one.b, one.feature, one.partner
+            asked_as[one.swapped][key] = _OF_LABELS["mean"](one.label)
+    usual, swapped = asked_as
+    shifts = [usual[key] - label for key, label in swapped.items() if key in usual]
     counted = [one for one in answers if not one.kind.startswith(CALIBRATION) and not one.swapped]
-    if counted:
-        no_text = np.array([not one.askable for one in counted])
-        rows.append(("", "", "", "no_description", *mean_interval(no_text, seed), len(counted)))
     asked = [one.judgement for one in counted if one.judgement is not None]
-    if asked:
-        unread = np.array([one.outcome is not Outcome.JUDGED for one in asked])
-        rows.append(("", "", "", "unreadable", *mean_interval(unread, seed), len(asked)))
-    return rows
+    shares = {
+        "order_bias": shifts,
+        "order_changed": [shift != 0 for shift in shifts],
+        "no_description": [not one.askable for one in counted],
+        "unreadable": [one.outcome is not Outcome.JUDGED for one in asked],
+    }
+    return rows + _mean_rows(("", "", ""), shares, seed)
 
 
 def verdict(rows: Sequence[ResultRow], answers: Sequence[Answer]) -> tuple[bool, str]:
@@ -126,18 +156,13 @@ def verdict(rows: Sequence[ResultRow], answers: Sequence[Answer]) -> tuple[bool,
     `rows`: the `results` of `answers`.
     """
     found = next((row for row in rows if row[3] == "auc"), None)
+    unknown = "it is not known whether the judge passes its controls:"
     if found is None:
-        return (
-            False,
-            f"it is not known whether the judge passes its controls: {_why_unknown(answers)}",
-        )
+        return False, f"{unknown} {_why_unknown(answers)}"
     fewest = min(row[7] for row in rows if row[0] in CONTROLS.values() and row[3] == "mean")
     if fewest < LEAST_CONTROLS:
-        return False, (
-            f"it is not known whether the judge passes its controls: {fewest} controls of a kind "
-            f"were judged, and "
-            f"{LEAST_CONTROLS} are needed"
-        )
+        were = f"{fewest} controls of a kind were judged"
+        return False, f"{unknown} {were}, and {LEAST_CONTROLS} are needed"
     value, low, high = found[4:7]
     if low is None or low <= CHANCE:
         return False, (
@@ -160,62 +185,3 @@ def _why_unknown(answers: Sequence[Answer]) -> str:
         f"of {plural(len(asked), 'control')} that were asked {read} were given a label that could be read, "
         "and both kinds are needed"
     )
-
-
-def _both_ways(rated: Sequence[Answer]) -> list[tuple[Answer, Answer]]:
-    """Pairs asked in both orders: as usual, and swapped."""
-
-    def key(one: Answer) -> tuple[Any, ...]:
-        return one.strategy, one.a, one.b, one.feature, one.partner
-
-    usual = {key(one): one for one in rated if one.kind == PAIR and not one.swapped}
-    return [(usual[key(one)], one) for one in rated if one.swapped and key(one) in usual]
-
-
-def _label_rows(
-    strategy: str, a: str, b: str, mine: Sequence[Answer], seed: int
-) -> list[ResultRow]:
-    if not mine:
-        return []
-    rows: list[ResultRow] = [
-        (
-            strategy,
-            a,
-            b,
-            measure,
-            *mean_interval(np.array([of(one) for one in mine]), seed),
-            len(mine),
-        )
-        for measure, of in _OF_LABELS.items()
-    ]
-    scores = [one.judgement.score for one in mine if one.judgement is not None]
-    known = np.array([score for score in scores if score is not None])
-    if len(known):
-        rows.append((strategy, a, b, "score", *mean_interval(known, seed), len(known)))
-    return rows
-
-
-def _difference_rows(
-    strategy: str,
-    a: str,
-    b: str,
-    mine: Sequence[Answer],
-    base: Sequence[Answer],
-    seed: int,
-    reference: str,
-) -> list[ResultRow]:
-    """Paired: the same features under both strategies."""
-    of_base = {(one.a, one.b, one.feature): one for one in base}
-    both = [
-        (one, of_base[one.a, one.b, one.feature])
-        for one in mine
-        if (one.a, one.b, one.feature) in of_base
-    ]
-    if not both:
-        return []
-    rows: list[ResultRow] = []
-    for measure, of in _OF_LABELS.items():
-        difference = np.array([of(x) - of(y) for x, y in both])
-        name = f"{measure}_minus_{reference}"
-        rows.append((strategy, a, b, name, *mean_interval(difference, seed), len(both)))
-    return rows
