@@ -15,7 +15,7 @@ from saematch.figures import pruning, style
 from saematch.loading import hub, state_dicts, suite, tensors
 from saematch.matching import strategies
 from saematch.pipelines import RunConfig, sampling
-from saematch.semantics.judges import agreement as verdicts
+from saematch.semantics.judges import experiments as verdicts
 from saematch.store import following, schema
 
 ROOT = Path(__file__).parents[1]

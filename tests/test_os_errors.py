@@ -191,8 +191,8 @@ def test_nothing_asked_shows_the_help_and_no_empty_error() -> None:
 def test_an_interrupt_says_what_is_kept_where_something_is(
     command: str, kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import saematch.cli as entry
     from saematch import cli
-    from saematch.cli import entry
 
     def interrupted(*arguments, **keywords):
         raise KeyboardInterrupt

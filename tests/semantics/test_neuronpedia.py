@@ -72,7 +72,7 @@ def fetch(
 
 
 def texts(fetched: FetchedDescriptions) -> list[tuple[int, str]]:
-    return [(one.feature, one.text) for one in fetched]
+    return [(one.feature, one.text) for one in fetched.descriptions]
 
 
 def in_cache(cache: Path) -> Path:
@@ -108,7 +108,7 @@ def test_several_and_no_descriptions_of_a_feature(site: LocalNeuronpedia) -> Non
     fetched = fetch(site)
     assert texts(fetched) == [(2, "first"), (2, "second"), (2, "third")]
     assert (fetched.empty, fetched.malformed) == (4, 0)
-    assert first_texts(fetched) == {2: "first"}
+    assert first_texts(fetched.descriptions) == {2: "first"}
 
 
 BLANK = st.sampled_from([None, "", "  ", "\n"])
@@ -190,14 +190,6 @@ def test_no_descriptions_at_all(site: LocalNeuronpedia) -> None:
     with pytest.raises(InputError, match=r"got none at http.*m/0-res/explanations"):
         fetch(site)
     assert sorted(site.asked) == [batch_path(number) for number in range(4)]
-
-
-def test_another_folder(site: LocalNeuronpedia) -> None:
-    folder = "explanations-gpt-4o-mini"
-    site.put(batch_path(0, folder=folder), Answer(batch_of([record(0, "zero")])))
-    fetched = fetch(site, folder=folder)
-    assert texts(fetched) == [(0, "zero")]
-    assert fetched.address.endswith(folder)
 
 
 # What cannot be read
@@ -519,34 +511,20 @@ def test_exactly_the_limit_is_taken(site: LocalNeuronpedia) -> None:
         fetch(site, largest=len(lines) - 1)
 
 
-# Names, progress, what is not installed
+# Names, what is not installed
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", "", ".hidden", "a b", "a?b"])
 def test_names_that_lead_elsewhere(name: str, tmp_path: Path) -> None:
-    for source, folder in (
-        (NeuronpediaSource(name, "x"), "explanations"),
-        (NeuronpediaSource("m", name), "explanations"),
-        (SOURCE, name),
-    ):
+    for source in (NeuronpediaSource(name, "x"), NeuronpediaSource("m", name)):
         with pytest.raises(UsageError, match="expected names of"):
-            fetch_descriptions(source, D_SAE, tmp_path, folder=folder)
+            fetch_descriptions(source, D_SAE, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress(site: LocalNeuronpedia) -> None:
-    for number in range(5):
-        site.put_batch(number, [record(number, "text")])
-    told: list[int] = []
-    fetch(site, progress=told.append)
-    assert told[-1] == 5
-    assert told == sorted(told)
-
-
-@pytest.mark.parametrize("package", ["httpx", "tenacity"])
-def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingDependencyError, match=rf"'{package}'.*saematch\[neuronpedia\]"):
+def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(MissingDependencyError, match=r"'httpx'.*saematch\[neuronpedia\]"):
         fetch_descriptions(SOURCE, D_SAE)
 
 

@@ -9,7 +9,7 @@ import typer
 from saematch._io.files import user_path
 from saematch.cli.options import Given, print_json, verb
 from saematch.configs import RunConfig
-from saematch.errors import SaematchError, UsageError
+from saematch.errors import MissingDependencyError, SaematchError, UsageError
 from saematch.settings import config_from, setting
 from saematch.text import records
 
@@ -28,8 +28,11 @@ def demo(
     from saematch.cli.display import terminal as display
 
     run({"suite": "bundled:smollm2-135m", "far": "12,14"}, out, config=None, as_json=as_json)
-    evaluation.demo(out, as_json)
-    semantics.demo(out, as_json)
+    for part, made in (("language model", evaluation.demo), ("judge", semantics.demo)):
+        try:
+            made(out, as_json)
+        except MissingDependencyError as error:
+            typer.echo(f"saematch: the {part} was left out: {error}", err=True)
     if not as_json:
         display.next_steps(out)
 
@@ -48,7 +51,7 @@ def inspect(
     from saematch.cli.display import terminal as display
     from saematch.loading import inspect_sae
 
-    with display.working(f"reading {reference}", quiet=as_json):
+    with display.steps(as_json, f"reading {reference}"):
         inspection = inspect_sae(reference, layer=layer)
     if as_json:
         print_json(inspection.to_dict())
@@ -92,25 +95,24 @@ def match(
 
     settings: Any = config_from(RunConfig, {"suite": reference_a, **given})
     scale = settings.scale
-    solver = None
-    if time_budget is not None or memory_budget is not None:
-        if memory_budget is not None and not 0 < memory_budget < 2**20:
-            raise UsageError(f"expected a memory budget in GiB above 0, got {memory_budget}")
-        memory = None if memory_budget is None else int(memory_budget * 2**30)
-        solver = Certified(seconds=time_budget, memory=memory)
+    if memory_budget is not None and not 0 < memory_budget < 2**20:
+        raise UsageError(f"expected a memory budget in GiB above 0, got {memory_budget}")
+    memory = None if memory_budget is None else int(memory_budget * 2**30)
+    limited = time_budget is not None or memory is not None
+    solver = Certified(seconds=time_budget, memory=memory) if limited else None
     if price_curve and not fold:
         raise UsageError("--price-curve needs folded weights; leave out --no-fold")
+    if matcher is not None and not fold:
+        raise UsageError("--matcher says whether weights are folded; leave out --no-fold")
     output = None if output is None else user_path(output)
     if output is not None and (output.suffix != ".parquet" or not output.parent.is_dir()):
         raise UsageError(
             f"expected a .parquet file in an existing folder, got '{output}'; "
             "CSV and JSON come from saematch run and saematch export"
         )
-    if matcher is not None and not fold:
-        raise UsageError("--matcher says whether weights are folded; leave out --no-fold")
     way = matcher_of(matcher or (MAIN if fold else UNFOLDED))
     chosen = way.name
-    with display.working(f"matching {reference_a} to {reference_b}", quiet=as_json):
+    with display.steps(as_json, f"matching {reference_a} to {reference_b}"):
         a, b = load_sae(reference_a), load_sae(reference_b)
         if not way.needs_scale and scale is None and not (a.has_thresholds and b.has_thresholds):
             scale = "none"  # nor does measuring need one

@@ -109,12 +109,8 @@ def _option(
     name: str, field: Field[Any], otherwise: str = "", required: bool = False
 ) -> inspect.Parameter:
     """A keyword of `call`, as typer reads it; `otherwise`: what stands in for the default."""
-    setting, default, kind, flags = (
-        setting_of(field),
-        default_of(field),
-        kind_of(field),
-        flag_of(name),
-    )
+    setting, default = setting_of(field), default_of(field)
+    kind, flags = kind_of(field), flag_of(name)
     if setting.parse is not None:
         kind, default = str, None if default is None else as_text(default) or None
     elif setting.choices:
@@ -124,16 +120,10 @@ def _option(
     shown: bool | str = setting.unset or True
     if otherwise:
         shown = f"{otherwise}, else {setting.unset if default is None else default}"
-    option = typer.Option(
-        flags,
-        *filter(None, [setting.short]),
-        metavar=setting.metavar,
-        help=setting.help,
-        show_default=shown,
-    )
-    if required:
-        return inspect.Parameter(name, _KIND, annotation=Annotated[kind, option])
-    hint = Annotated[kind if default is not None else kind | None, option]
+    names = filter(None, (flags, setting.short))
+    option = typer.Option(*names, metavar=setting.metavar, help=setting.help, show_default=shown)
+    hint = Annotated[kind if required or default is not None else kind | None, option]
+    default = inspect.Parameter.empty if required else default
     return inspect.Parameter(name, _KIND, annotation=hint, default=default)
 
 

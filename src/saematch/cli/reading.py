@@ -30,7 +30,6 @@ def figures(
     Each as SVG and PNG, with its caption.
     """
     from saematch.cli.display import terminal as display
-    from saematch.cli.display.figures import figures_drawn
     from saematch.rendering import draw_figures
 
     names = (one.strip() for one in (only or "").split(","))
@@ -45,7 +44,7 @@ def figures(
         ]
         print_json(value)
     else:
-        figures_drawn(drawn, Path(directory))
+        display.figures_drawn(drawn, Path(directory))
     kept_back = [one.name for one in drawn if one.altered]
     if kept_back:
         raise InputError(

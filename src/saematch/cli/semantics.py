@@ -4,16 +4,16 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from saematch.cli.evaluation import quiet_libraries
-from saematch.cli.options import Directory, Given, print_json, verb
+from saematch.cli.evaluation import adding_to, quiet_libraries
+from saematch.cli.options import Directory, Given, verb
 from saematch.configs import DescribeConfig, JudgeConfig
-from saematch.errors import MissingDependencyError, UsageError
+from saematch.errors import UsageError
 from saematch.semantics.chat.endpoint import Endpoint, Prices
 from saematch.settings import config_from, setting
 
 if TYPE_CHECKING:
+    from saematch.pipelines.explain import ExplainingIntent
+    from saematch.pipelines.judge import Intent
     from saematch.semantics.chat.chat import Chat
 
 BY_HAND = 50
@@ -29,28 +29,17 @@ YES = setting(False, "Start without asking you to confirm.", short="-y")
 
 
 @verb
-def describe(
-    directory: Directory,
-    config: DescribeConfig,
-    as_json: bool = False,
-) -> None:
+def describe(directory: Directory, config: DescribeConfig, as_json: bool = False) -> None:
     """Describe a run's features by what they activate on.
 
     Max-activating examples, top logits, and descriptions made of them or downloaded.
     """
-    from saematch.cli.display import terminal as display
-    from saematch.cli.display.semantics import described_json, described_summary
+    from saematch.cli.display.semantics import show_described
     from saematch.pipelines.describe import describe as describe_run
-    from saematch.rendering import write_report
 
-    quiet_libraries()
-    with display.steps(quiet=as_json) as tell:
+    with adding_to(directory, quiet=as_json) as tell:
         run = describe_run(directory, config, tell)
-        write_report(directory)
-    if as_json:
-        print_json(described_json(run))
-    else:
-        described_summary(run)
+    show_described(run, as_json)
 
 
 @verb
@@ -74,26 +63,20 @@ def explain(
 ) -> None:
     """Let a language model describe the features to be judged."""
     from saematch.cli.display import terminal as display
-    from saematch.cli.display.semantics import described_json, described_summary, explaining_shown
+    from saematch.cli.display.semantics import explaining_shown, show_described
     from saematch.pipelines.explain import MODEL, explain_features
     from saematch.rendering import reported
 
     config = _sample(directory, which, sample)
     asked = _chat(model, chat, prompt_price, completion_price)
-    with display.steps(quiet=as_json) as tell, reported(directory):
-        run = explain_features(
-            directory,
-            config,
-            asked,
-            tell,
-            agree=lambda intent: explaining_shown(intent, yes, tell, quiet=as_json),
-            calibration=for_embedding,
-        )
-    if as_json:
-        print_json(described_json(run))
-        return
+    with display.steps(as_json) as tell, reported(directory):
+
+        def agree(intent: "ExplainingIntent") -> bool:
+            return explaining_shown(intent, yes, tell, quiet=as_json)
+
+        run = explain_features(directory, config, asked, tell, agree, calibration=for_embedding)
     of = f" --experiment {config.experiment} --descriptions {MODEL}"
-    described_summary(run, of + ("" if for_embedding else " --model MODEL"))
+    show_described(run, as_json, of + ("" if for_embedding else " --model MODEL"))
 
 
 @verb
@@ -131,7 +114,7 @@ def judge(
     Controls are mixed in, so that the judge is judged too.
     """
     from saematch.cli.display import terminal as display
-    from saematch.cli.display.semantics import intent_shown, judged_json, judged_summary
+    from saematch.cli.display.semantics import intent_shown, show_judged
     from saematch.pipelines.judge import judge as judge_run
     from saematch.rendering import reported
     from saematch.semantics.judges.embedding import EmbeddingJudge
@@ -150,28 +133,21 @@ def judge(
     if human and at_most is None:
         at_most = BY_HAND
     quiet_libraries()
-    quiet = as_json or human  # a person's terminal is the judge's
-    with display.steps(quiet=quiet) as tell, reported(directory):
-        run = judge_run(
-            directory,
-            config,
-            chosen,
-            tell,
-            agree=lambda intent: intent_shown(intent, chosen, at_most, yes, tell, quiet=as_json),
-            at_most=at_most,
-            redraw=redraw,
-        )
-    name = name_in(run, config.experiment, chosen)  # None: nothing was asked
-    if as_json:
-        print_json(None if name is None else judged_json(run, config.experiment, name))
-    elif name is not None:
-        judged_summary(run, config.experiment, name)
+    # A person's terminal is the judge's.
+    with display.steps(as_json or human) as tell, reported(directory):
+
+        def agree(intent: "Intent") -> bool:
+            return intent_shown(intent, chosen, at_most, yes, tell, quiet=as_json)
+
+        run = judge_run(directory, config, chosen, tell, agree, at_most, redraw)
+    # No name: nothing was asked.
+    show_judged(run, config.experiment, name_in(run, config.experiment, chosen), as_json)
 
 
 def demo(directory: Path, as_json: bool) -> None:
-    """The demo's features described, and judged on a small sample; says so where a package is missing."""
+    """The demo's features described, and judged on a small sample."""
     from saematch.cli.display import terminal as display
-    from saematch.cli.display.semantics import judged_summary
+    from saematch.cli.display.semantics import show_judged
     from saematch.pipelines.describe import describe as describe_run
     from saematch.pipelines.judge import judge as judge_run
     from saematch.rendering import reported
@@ -181,17 +157,12 @@ def demo(directory: Path, as_json: bool) -> None:
 
     chosen = EmbeddingJudge()
     quiet_libraries()
-    try:
-        with display.steps(quiet=as_json) as tell, reported(directory):
-            describe_run(directory, DescribeConfig(model="smollm2", offline=True), tell)
-            before = kept_config(RunDirectory(directory), "layers")
-            sample = before or JudgeConfig(samples=24, controls=70)
-            run = judge_run(directory, sample, chosen, tell)
-    except MissingDependencyError as error:
-        typer.echo(f"saematch: the judge was left out: {error}", err=True)
-        return
+    with display.steps(as_json) as tell, reported(directory):
+        describe_run(directory, DescribeConfig(model="smollm2", offline=True), tell)
+        before = kept_config(RunDirectory(directory), "layers")
+        run = judge_run(directory, before or JudgeConfig(samples=24, controls=70), chosen, tell)
     if not as_json:
-        judged_summary(run, "layers", chosen.name)
+        show_judged(run, "layers", chosen.name)
 
 
 def _sample(directory: Path, experiment: dict[str, Any], sample: dict[str, Any]) -> JudgeConfig:
@@ -215,8 +186,7 @@ def _chat(
             "expected the name of a language model, got none; try --model gpt-4o-mini, or what your "
             "endpoint serves"
         )
-    if prompt is None and completion is None:
-        return Chat(model, **chat)
-    if prompt is None or completion is None:
+    given = [price for price in (prompt, completion) if price is not None]
+    if len(given) == 1:
         raise UsageError("expected both --prompt-price and --completion-price, got one; give both")
-    return Chat(model, prices=Prices(prompt, completion), **chat)
+    return Chat(model, prices=Prices(*given) if given else None, **chat)

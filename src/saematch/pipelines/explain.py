@@ -19,7 +19,7 @@ from saematch.semantics.chat.endpoint import Estimate
 from saematch.semantics.descriptions.describing import HALVES, half_source
 from saematch.semantics.descriptions.description import Description
 from saematch.semantics.explaining import (
-    ExplanationRequest,
+    Examples,
     conversation_about,
     explain,
 )
@@ -73,7 +73,7 @@ def explain_features(
         with Journal(held.file(JOURNAL)) as journal:
             asked = [one.question for one in requests]
             new = {
-                question: one.request
+                question: one.examples
                 for question, one in zip(asked, requests, strict=True)
                 # A reply without a description is asked for again: other settings may cure it.
                 if (kept := journal.get(explainer, question)) is None
@@ -81,7 +81,7 @@ def explain_features(
             }
             questions, left = list(new), list(new.values())
             answered = sum(question not in new for question in asked)
-            estimate = chat.estimate([conversation_about(request) for request in left])
+            estimate = chat.estimate([conversation_about(examples) for examples in left])
             if not agree(ExplainingIntent(len(wanted), answered, estimate)):
                 return run
 
@@ -103,12 +103,13 @@ def explain_features(
 class _Request:
     key: str
     half: int
-    request: ExplanationRequest
+    feature: int
+    examples: Examples
 
     @property
     def question(self) -> Question:
         """What the journal knows it by: all that the model is told."""
-        return Question(conversation_about(self.request).text(), "")
+        return Question(conversation_about(self.examples).text(), "")
 
 
 def _requests(held: RunDirectory, wanted: list[tuple[str, int]]) -> Iterator[_Request]:
@@ -127,9 +128,7 @@ def _requests(held: RunDirectory, wanted: list[tuple[str, int]]) -> Iterator[_Re
                 list(zip(tokens, activations, strict=True))
                 for tokens, activations in zip(group["tokens"], group["activations"], strict=True)
             ]
-            # Without the top logits: the same in both halves, they would give a feature away.
-            request = ExplanationRequest(int(feature), examples)
-            yield _Request(key, int(half), request)
+            yield _Request(key, int(half), int(feature), examples)
 
 
 def _keep_descriptions(
@@ -140,9 +139,9 @@ def _keep_descriptions(
     for one in requests:
         found = journal.get(explainer, one.question)
         if found is not None and found.outcome is Outcome.JUDGED:
-            description = Description(one.request.feature, found.reason, MODEL, model, "")
+            description = Description(one.feature, found.reason, MODEL, model, "")
             by_key.setdefault(one.key, _kept_before(held, one.key, explainer))
-            by_key[one.key][one.half, one.request.feature] = description
+            by_key[one.key][one.half, one.feature] = description
     for key, some in by_key.items():
         tables = {
             half_source(MODEL, half): [some[at] for at in sorted(some) if at[0] == half]

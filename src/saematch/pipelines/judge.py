@@ -25,16 +25,17 @@ from saematch.pipelines.evaluation.evaluated_run import members_of
 from saematch.pipelines.matching.run import composition_steps, matching_steps
 from saematch.pipelines.sampling import COMPOSITION, Pair, compared_features, pairs_for, with_texts
 from saematch.pipelines.suite import forget_loaded
-from saematch.semantics.judges.agreement import LEAST_CONTROLS, results, verdict
 from saematch.semantics.judges.embedding import EmbeddingJudge
 from saematch.semantics.judges.experiments import (
     CALIBRATION,
     DIFFERENT,
+    LEAST_CONTROLS,
     PAIR,
     SAME,
     Compared,
     half_width_of_mean,
-    half_width_of_share,
+    results,
+    verdict,
 )
 from saematch.semantics.judges.journal import Journal, key_of
 from saematch.semantics.judges.judge import Judge, Judgement, Question
@@ -88,7 +89,7 @@ class Intent:
 
     @property
     def half_width_of_share(self) -> float:
-        return half_width_of_share(max(1, self.a_mean))
+        return self.half_width_of_mean / 2
 
 
 def intent_of(rows: Sequence[Mapping[str, Any]], is_answered: Callable[[Question], bool]) -> Intent:

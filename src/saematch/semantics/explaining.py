@@ -11,7 +11,6 @@ the model wrote is read with care; nothing is taken rather than a refusal:
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from saematch.semantics.chat.chat import Chat
@@ -44,21 +43,13 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class ExplanationRequest:
-    """What is known of one feature."""
-
-    feature: int
-    examples: Sequence[Sequence[tuple[str, float]]]
-    """Pieces of text, the strongest first: every token with its activation, 0 where it is not active."""
-    top_logits: Sequence[str] = ()
-    """Tokens that its decoder row raises most."""
+Examples = Sequence[Sequence[tuple[str, float]]]
+"""Pieces of text, the strongest first: every token with its activation, 0 where it is not active."""
 
 
-def explain(
-    chat: Chat, requests: Sequence[ExplanationRequest], keep: Keep, attempts: int = ATTEMPTS
-) -> None:
-    """Ask for all descriptions, telling `keep` of each (number of the request, judgement) as it comes.
+def explain(chat: Chat, features: Sequence[Examples], keep: Keep, attempts: int = ATTEMPTS) -> None:
+    """Ask for descriptions of features by their examples, telling `keep` of each (number of the feature,
+    judgement) as it comes.
 
     A judgement is here a reply with all that it cost: without a label, the description in its reason.
     Raises what `Chat.ask` raises; what `keep` was told before stands.
@@ -69,7 +60,7 @@ def explain(
         keep(number, Judgement.of_reply(reply, bool(text), None, text))
 
     chat.ask(
-        [conversation_about(request) for request in requests],
+        [conversation_about(examples) for examples in features],
         keep_description,
         readable=lambda _number, text: bool(read_description(text)),
         attempts=attempts,
@@ -77,10 +68,11 @@ def explain(
     )
 
 
-def conversation_about(request: ExplanationRequest) -> Conversation:
+def conversation_about(examples: Examples) -> Conversation:
     """What the model is told of one feature."""
-    examples = ",\n".join(_marked(example) for example in request.examples)
-    told = f'{{"contexts": [\n{examples}\n], "promoted": {as_data(list(request.top_logits))}}}'
+    contexts = ",\n".join(_marked(example) for example in examples)
+    # Top logits are the same in both halves, and would give a feature away: none are told.
+    told = f'{{"contexts": [\n{contexts}\n], "promoted": []}}'
     return Conversation(INSTRUCTIONS, f"{TASK}\n<feature>\n{told}\n</feature>", REMINDER)
 
 

@@ -15,17 +15,7 @@ held at once, and what is made of everything that can go wrong.
 import asyncio
 import json
 import time
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Callable,
-    Coroutine,
-    Iterator,
-    Mapping,
-    Sequence,
-    Set,
-)
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence, Set
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -118,33 +108,28 @@ class Body:
         return Tokens(self.prompt_tokens, self.completion_tokens)
 
 
-class Asking:
+@dataclass
+class _Asking:
     """One run over some conversations."""
 
-    def __init__(
-        self,
-        chat: Endpoint,
-        conversations: Sequence[Conversation],
-        keep: Keep,
-        readable: Readable,
-        attempts: int,
-        schema: Mapping[str, Any] | None,
-    ) -> None:
-        self.chat, self.keep, self.readable, self.attempts = chat, keep, readable, attempts
-        self.workers = min(chat.concurrency, len(conversations))
-        self.waiting: Iterator[tuple[int, Conversation]] = iter(enumerate(conversations))
-        self.schema = None if schema is None else dict(schema)
-        self.schema_text = json.dumps(self.schema) if schema is not None else ""
-        self.used_up: BudgetError | None = None
-        self.failures = 0
-        self.settled = asyncio.Event()
-        self.client: Any = None
+    chat: Endpoint
+    client: Any
+    conversations: Sequence[Conversation]
+    keep: Keep
+    readable: Readable
+    attempts: int
+    schema: dict[str, Any] | None
+    used_up: BudgetError | None = None
+    failures: int = 0
+    """In a row."""
 
     async def run(self) -> None:
-        """Hold them all."""
-        self.client = _client(self.chat)
+        self.settled = asyncio.Event()
+        self.waiting = iter(enumerate(self.conversations))
+        self.schema_text = json.dumps(self.schema) if self.schema is not None else ""
+        workers = min(self.chat.concurrency, len(self.conversations))
         async with self.client:
-            tasks = [asyncio.create_task(self._work()) for _ in range(self.workers)]
+            tasks = [asyncio.create_task(self._work()) for _ in range(workers)]
             try:
                 await asyncio.gather(*tasks)
             finally:
@@ -263,7 +248,7 @@ class Asking:
         except openai.OpenAIError as refusal:
             return Body(failure=f"no connection to {chat.endpoint} ({type(refusal).__name__})")
         form = sent.get("response_format", {}).get("type")
-        known = {*sent, *({"system"} if system_role else ()), *({form} & {"json_schema"})}
+        known = {*sent, *(["system"] * system_role), *({form} & {"json_schema"})}
         return self._refusal(error, known)
 
     def _parameters(self) -> dict[str, Any]:
@@ -276,11 +261,9 @@ class Asking:
         sent[limit] = chat.max_tokens
         if self.schema is not None and "response_format" not in chat.refused:
             form = {"name": "reply", "strict": True, "schema": self.schema}
-            sent["response_format"] = (
-                {"type": "json_object"}
-                if "json_schema" in chat.refused
-                else {"type": "json_schema", "json_schema": form}
-            )
+            sent["response_format"] = {"type": "json_schema", "json_schema": form}
+            if "json_schema" in chat.refused:
+                sent["response_format"] = {"type": "json_object"}
         if chat.stream:
             sent["stream"] = True
             if "stream_options" not in chat.refused:
@@ -312,7 +295,8 @@ class Asking:
         if refused := refused_parameters(status, words, sent):
             # Made again even where another call has just found the same.
             self.chat.refused.update(refused)
-            return Body(again=True, lost=may_be_paid_for(status, words))
+            generated = any(one in words.lower() for one in GENERATED)
+            return Body(again=True, lost=status >= 500 or generated)
         return Body(failure=f"refused with {status}: {printable(words, WORDS_SHOWN)}")
 
     def _without_key(self, text: str) -> str:
@@ -347,32 +331,6 @@ def _client(chat: Endpoint) -> Any:
     )
 
 
-def run_to_end(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a coroutine to its end, also inside a notebook, whose own loop is running already."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        asyncio.run(main())
-        return
-    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
-
-    async def noted() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        running.append((asyncio.get_running_loop(), task))
-        await main()
-
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(lambda: asyncio.run(noted()))
-        try:
-            future.result()
-        except BaseException:
-            if running and not future.done():  # an interrupt of ours, not an error of its
-                loop, task = running[0]
-                loop.call_soon_threadsafe(task.cancel)
-            raise
-
-
 REPLY_TOKENS = 80
 """Tokens of a short reason and a label, about."""
 
@@ -403,12 +361,16 @@ class Chat(Endpoint):
         short between two attempts is not kept, though it is counted in `spent`.  An interrupt ends the
         calls under way.
         """
-
         if attempts < 1:
             raise UsageError(f"expected attempts of 1 or more, got {attempts}")
         if conversations:
-            asking = Asking(self, conversations, keep, readable, attempts, schema)
-            run_to_end(asking.run)
+            form = None if schema is None else dict(schema)
+            asking = _Asking(self, _client(self), conversations, keep, readable, attempts, form)
+            from anyio.from_thread import start_blocking_portal  # openai brings it
+
+            # A thread with a loop of its own: that of a notebook is running already.
+            with start_blocking_portal() as portal:
+                portal.call(asking.run)
 
     def estimate(
         self, conversations: Sequence[Conversation], reply_tokens: int = REPLY_TOKENS
@@ -608,20 +570,14 @@ def refused_parameters(status: int, words: str, sent: Set[str]) -> set[str]:
     return set()
 
 
-def may_be_paid_for(status: int, words: str) -> bool:
-    """Whether the model may have replied before the endpoint refused."""
-    return status >= 500 or any(one in words.lower() for one in GENERATED)
-
-
 def end_of_it_all(chat: Endpoint, status: int, words: str) -> SaematchError | None:
     """The error to stop with, where every other request would be refused as well."""
     lower, shown = words.lower(), printable(" ".join(words.split()), WORDS_SHOWN)
     if status in (401, 403):
         # Without its own words: endpoints repeat parts of the key.
         return UsageError(
-            f"{chat.endpoint} refused the API key in the environment variable "
-            f"{chat.key_variable} ({status}); check that variable, the base URL, and "
-            f"that the key may use the model '{chat.model}'"
+            f"{chat.endpoint} refused the API key in the environment variable {chat.key_variable} "
+            f"({status}); check it, the base URL, and that the key may use the model '{chat.model}'"
         )
     if status == 404:
         return UsageError(

@@ -264,22 +264,39 @@ class Endpoint(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_url(self.base_url)
-        if not self.timeout > 0:
-            raise UsageError(f"expected a timeout of more than 0 seconds, got {self.timeout}")
-        if not self.model.strip():
-            raise UsageError("expected the name of a model, got an empty one; try gpt-4o-mini")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
-            # What was found is not repeated: it may be the key itself.
-            raise UsageError(
-                "expected the name of an environment variable that holds the API key, got some other "
-                f"text; try {KEY_VARIABLE}"
+        try:
+            parts = urlsplit(self.base_url)
+            plain = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+            secret = parts.username or parts.password or parts.query or parts.fragment
+        except ValueError:
+            plain, secret = False, False
+        wrong = ""
+        # What may be a key is not repeated.
+        if secret:
+            wrong = (
+                "a base URL without a user name, a password or a query, got one with; put the key into an "
+                "environment variable and give that variable's name"
             )
-        if self.max_cost is not None and self.prices is None:
-            raise UsageError(
-                "expected prices per million tokens for a budget in money, got none; "
-                "give both prices, or a budget in calls"
+        elif not plain:
+            wrong = (
+                "a base URL such as http://localhost:8000/v1, got one without http(s):// or a host"
             )
+        elif not self.timeout > 0:
+            wrong = f"a timeout of more than 0 seconds, got {self.timeout}"
+        elif not self.model.strip():
+            wrong = "the name of a model, got an empty one; try gpt-4o-mini"
+        elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
+            wrong = (
+                "the name of an environment variable that holds the API key, got some other text; try "
+                f"{KEY_VARIABLE}"
+            )
+        elif self.max_cost is not None and self.prices is None:
+            wrong = (
+                "prices per million tokens for a budget in money, got none; give both prices, or a budget "
+                "in calls"
+            )
+        if wrong:
+            raise UsageError(f"expected {wrong}")
         object.__setattr__(self, "spent", Spending(self.prices, self.max_calls, self.max_cost))
 
     @property
@@ -311,22 +328,3 @@ class Endpoint(Config):
                 "URL of another endpoint"
             )
         return found or NO_KEY
-
-
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        plain = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
-        secret = parts.username or parts.password or parts.query or parts.fragment
-    except ValueError:
-        plain, secret = False, False
-    if secret:
-        # Not repeated: what stands there is often a key.
-        raise UsageError(
-            "expected a base URL without a user name, a password or a query, got one with; "
-            "put the key into an environment variable and give that variable's name"
-        )
-    if not plain:
-        raise UsageError(
-            "expected a base URL such as http://localhost:8000/v1, got one without http(s):// or a host"
-        )

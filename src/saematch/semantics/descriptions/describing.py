@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Int64
 
-from saematch.evaluation.interventions import SparseActivations, encode_sparse, typical_rows
+from saematch.evaluation.interventions import encode_sparse, typical_rows
 from saematch.models import Documents, LanguageModel, batches
 from saematch.sae import SAE
 from saematch.semantics.descriptions.description import Description, describe_tokens
@@ -49,67 +49,149 @@ TOKENS_A_FEATURE = 64
 """Kept of each feature and half then."""
 WAITING_ENTRIES = 1 << 22
 """Activations that may wait to be added to the token sums."""
+BEFORE, AFTER = 16, 8
+"""Tokens of the text around an example that are kept."""
 NONE = -1
 _TOKEN_RANGE = 1 << 24
 """More than any vocabulary has."""
 
 
-@dataclass(frozen=True)
-class Window:
-    """How much of the text around a token is kept."""
-
-    before: int = 16
-    after: int = 8
-
-    @property
-    def length(self) -> int:
-        return self.before + 1 + self.after
-
-
-@dataclass(frozen=True, eq=False)
 class Examples:
     """The max-activating examples of every feature of one SAE, by half, the strongest first.
 
     Entries beyond what there is have `document` -1.
     """
 
-    document: Int64[np.ndarray, "halves d_sae count"]
-    position: Int64[np.ndarray, "halves d_sae count"]
-    """Place of the token, 0 the first of the document."""
-    activations: Float32[np.ndarray, "halves d_sae count window"]
-    """Around that token; 0 where it is not active and outside the document."""
-    window: Window
-
-    @property
-    def strongest(self) -> Float32[np.ndarray, "halves d_sae count"]:
-        """Activations of the tokens themselves."""
-        return self.activations[..., self.window.before]
+    def __init__(self, d_sae: int, count: int) -> None:
+        shape = (HALVES, d_sae, count)
+        self.document = np.full(shape, NONE, dtype=np.int64)
+        self.position = np.zeros(shape, dtype=np.int64)
+        """Place of the token, 0 the first of the document."""
+        self.activations = np.zeros((*shape, BEFORE + 1 + AFTER), dtype=np.float32)
+        """Around that token; 0 where it is not active and outside the document."""
 
     def shown(
         self, documents: Documents, number: int, position: int
     ) -> tuple[int, tuple[int, ...]]:
         """Place in its document of an example's first token, BOS left out, and the ids of all its tokens."""
-        first = max(int(documents.has_bos), position - self.window.before)
-        return first, documents.token_ids[number][first : position + self.window.after + 1]
+        first = max(int(documents.has_bos), position - BEFORE)
+        return first, documents.token_ids[number][first : position + AFTER + 1]
+
+    def add(
+        self,
+        active: tuple[np.ndarray, np.ndarray, np.ndarray],
+        half_of: np.ndarray,
+        document: np.ndarray,
+        place: np.ndarray,
+    ) -> None:
+        """Take in the tokens of some whole documents: their document and place in it.
+
+        `active`: token, feature and value of what is active on them; `half_of`: every document's half.
+        """
+        token, feature, value = active
+        _, d_sae, count = self.document.shape
+        best = _strongest(token, feature, value, document, d_sae)
+        half = half_of[document[token[best]]]
+        reaching = value[best] >= self.activations[half, feature[best], -1, BEFORE]
+        best, slot = best[reaching], (half * d_sae + feature[best])[reaching]
+        order = np.lexsort((document[token[best]], -value[best], slot))
+        order = order[_rank_in_group(slot[order]) < count]
+        best, slot = best[order], slot[order]
+        keys = token * d_sae + feature  # ascending: ordered by token, then feature
+        news = (
+            document[token[best]],
+            place[token[best]],
+            self._around(keys, value, document, best),
+        )
+        # Put them, several per slot, among those that are kept.
+        touched = np.unique(slot)
+        slots = np.concatenate([np.repeat(touched, count), slot])
+        kept = [
+            one.reshape(HALVES * d_sae, count, *one.shape[3:])
+            for one in (self.document, self.position, self.activations)
+        ]
+        both = [
+            np.concatenate([old[touched].reshape(-1, *old.shape[2:]), new])
+            for old, new in zip(kept, news, strict=True)
+        ]
+        # Equal activations: the earlier document, so that batches change nothing.
+        last = np.where(both[0] == NONE, np.iinfo(np.int64).max, both[0])
+        order = np.lexsort((last, -both[2][:, BEFORE], slots))
+        order = order[_rank_in_group(slots[order]) < count].reshape(-1, count)
+        for old, one in zip(kept, both, strict=True):
+            old[touched] = one[order]
+
+    def _around(
+        self, keys: np.ndarray, value: np.ndarray, document: np.ndarray, chosen: np.ndarray
+    ) -> np.ndarray:
+        """Activations on the tokens around the chosen ones; `keys`: token · d_sae + feature."""
+        token, feature = np.divmod(keys[chosen], self.document.shape[1])
+        near = token[:, None] + np.arange(-BEFORE, AFTER + 1)
+        inside = (near >= 0) & (near < len(document))
+        near = near.clip(0, len(document) - 1)
+        inside &= document[near] == document[token][:, None]
+        wanted = near * self.document.shape[1] + feature[:, None]
+        where = np.searchsorted(keys, wanted).clip(0, max(0, len(keys) - 1))
+        active = inside & (keys[where] == wanted) if len(keys) else inside
+        return np.where(active, value[where] if len(keys) else 0, 0).astype(np.float32)
 
 
-@dataclass(frozen=True, eq=False)
+def _strongest(
+    token: np.ndarray, feature: np.ndarray, value: np.ndarray, document: np.ndarray, d_sae: int
+) -> np.ndarray:
+    """The strongest activation of each feature in each document, the first of equals."""
+    documents, place = np.unique(document, return_inverse=True)
+    group = place[token] * d_sae + feature
+    greatest = torch.zeros(len(documents) * d_sae)
+    greatest.scatter_reduce_(0, torch.from_numpy(group), torch.from_numpy(value), "amax")
+    reaching = np.flatnonzero(value == greatest.numpy()[group])[::-1]
+    best = np.full(len(documents) * d_sae, NONE, dtype=np.int64)
+    best[group[reaching]] = reaching  # backwards: of equals the first is written last
+    return best[best != NONE]
+
+
 class ActivationStatistics:
-    """How often, how strongly and on which tokens features are active."""
+    """How often, how strongly and on which tokens the features of one SAE are active."""
 
-    tokens: int
-    """Read, BOS and massive-activation tokens left out."""
-    massive_tokens: int
-    """Tokens that were left out since their norm exceeds `MASSIVE` medians of their document at this or
-    another watched layer."""
-    activation_count: Int64[np.ndarray, " d_sae"]
-    total: Float64[np.ndarray, " d_sae"]
-    """Sum of activations."""
-    greatest: Float32[np.ndarray, " d_sae"]
-    token_keys: Int64[np.ndarray, " entries"]
-    """(feature · HALVES + half) · _TOKEN_RANGE + token."""
-    token_sums: Float64[np.ndarray, " entries"]
-    """Activation of that feature on that token, in the documents of that half."""
+    def __init__(self, d_sae: int) -> None:
+        self.tokens = 0
+        """Read, BOS and massive-activation tokens left out."""
+        self.massive_tokens = 0
+        """Tokens that were left out since their norm exceeds `MASSIVE` medians of their document at this or
+        another watched layer."""
+        self.activation_count = np.zeros(d_sae, dtype=np.int64)
+        self.total = np.zeros(d_sae)
+        """Sum of activations."""
+        self.greatest = np.zeros(d_sae, dtype=np.float32)
+        self.token_keys = np.zeros(0, dtype=np.int64)
+        """(feature · HALVES + half) · _TOKEN_RANGE + token."""
+        self.token_sums = np.zeros(0)
+        """Activation of that feature on that token, in the documents of that half."""
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(
+        self, feature: np.ndarray, half: np.ndarray, token: np.ndarray, value: np.ndarray
+    ) -> None:
+        """Take in activations on tokens of documents of these halves."""
+        size = len(self.total)
+        self.activation_count += np.bincount(feature, minlength=size)
+        self.total += np.bincount(feature, weights=value, minlength=size)
+        np.maximum.at(self.greatest, feature, value)
+        self._waiting.append(((feature * HALVES + half) * _TOKEN_RANGE + token, value))
+        if sum(len(key) for key, _ in self._waiting) > WAITING_ENTRIES:
+            self.sum_up()
+
+    def sum_up(self) -> None:
+        """Put what waits among the token sums: sorting is costly, so not after every batch."""
+        keys = np.concatenate([self.token_keys, *(key for key, _ in self._waiting)])
+        sums = np.concatenate([self.token_sums, *(value for _, value in self._waiting)])
+        self._waiting = []
+        self.token_keys, self.token_sums = _summed(keys, sums)
+        if len(self.token_sums) > TOKEN_ENTRIES:
+            group = self.token_keys // _TOKEN_RANGE
+            order = np.lexsort((self.token_keys, -self.token_sums, group))
+            keep = np.sort(order[_rank_in_group(group[order]) < TOKENS_A_FEATURE])
+            self.token_keys, self.token_sums = self.token_keys[keep], self.token_sums[keep]
 
     def top_tokens(self, count: int, half: int | None = None) -> dict[int, list[tuple[int, float]]]:
         """By active feature: the tokens with most of its activation, and their shares of it.
@@ -135,7 +217,6 @@ def watch(
     documents: Documents,
     saes: Mapping[str, SAE],
     count: int = 5,
-    window: Window = Window(),
     batch_tokens: int = 2048,
     layers: Collection[int] = (),
     progress: Callable[[int], None] = lambda _: None,
@@ -145,8 +226,10 @@ def watch(
     `saes`: on the model's device; `layers`: others whose massive-activation tokens are left out too;
     `progress` is told how many documents are done.
     """
+    half_of = np.unique(documents.text_of, return_inverse=True)[1] % HALVES
     watched = {
-        key: _Watched(sae.d_sae, count, window, documents.text_of) for key, sae in saes.items()
+        key: (Examples(sae.d_sae, count), ActivationStatistics(sae.d_sae))
+        for key, sae in saes.items()
     }
     blocks = sorted({sae.layer for sae in saes.values()} | set(layers))
     done = 0
@@ -164,130 +247,19 @@ def watch(
             }
             typical = torch.stack([typical_rows(x, row.to(x.device)) for x in rows.values()]).all(0)
             for key, sae in saes.items():
-                active = encode_sparse(sae, rows[sae.layer]).of_tokens(typical)
-                watched[key].add(active, int(typical.sum()), document, place, ids)
+                found = encode_sparse(sae, rows[sae.layer]).of_tokens(typical)
+                token, feature = found.token.cpu().numpy(), found.feature.cpu().numpy()
+                value = found.value.cpu().numpy()
+                examples, statistics = watched[key]
+                examples.add((token, feature, value), half_of, document, place)
+                statistics.add(feature, half_of[document[token]], ids[token], value)
+                statistics.tokens += int(typical.sum())
+                statistics.massive_tokens += int((~typical).sum())
         done += len(batch.documents)
         progress(done)
-    return {key: one.result() for key, one in watched.items()}
-
-
-class _Watched:
-    """What is kept of one SAE; examples by half · d_sae + feature."""
-
-    def __init__(self, d_sae: int, count: int, window: Window, text_of: Sequence[int]) -> None:
-        self.half_of = np.unique(text_of, return_inverse=True)[1] % HALVES
-        shape = (HALVES * d_sae, count)
-        self.d_sae, self.count, self.window = d_sae, count, window
-        self.document = np.full(shape, NONE, dtype=np.int64)
-        self.position = np.zeros(shape, dtype=np.int64)
-        self.activations = np.zeros((*shape, window.length), dtype=np.float32)
-        self.tokens = self.massive_tokens = 0
-        self.activation_count = np.zeros(d_sae, dtype=np.int64)
-        self.total = np.zeros(d_sae)
-        self.greatest = np.zeros(d_sae, dtype=np.float32)
-        self.mass_key = np.zeros(0, dtype=np.int64)
-        self.mass = np.zeros(0)
-        self.waiting: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def add(
-        self,
-        active: SparseActivations,
-        typical: int,
-        document: np.ndarray,
-        place: np.ndarray,
-        ids: np.ndarray,
-    ) -> None:
-        """Take in the tokens of some whole documents: their document, place in it and id.
-
-        `typical`: how many of them have no massive activations; on the others nothing may be active.
-        """
-        token, feature = active.token.cpu().numpy(), active.feature.cpu().numpy()
-        value = active.value.cpu().numpy()
-        self.tokens += typical
-        self.massive_tokens += active.n_tokens - typical
-        self.activation_count += np.bincount(feature, minlength=self.d_sae)
-        self.total += np.bincount(feature, weights=value, minlength=self.d_sae)
-        np.maximum.at(self.greatest, feature, value)
-        group = feature * HALVES + self.half_of[document[token]]
-        self.waiting.append((group * _TOKEN_RANGE + ids[token], value))
-        if sum(len(key) for key, _ in self.waiting) > WAITING_ENTRIES:
-            self._add_mass()
-        best = self._strongest(token, feature, value, document)
-        slot = self.half_of[document[token[best]]] * self.d_sae + feature[best]
-        reaching = value[best] >= self.activations[slot, -1, self.window.before]
-        best, slot = best[reaching], slot[reaching]
-        order = np.lexsort((document[token[best]], -value[best], slot))
-        order = order[_rank_in_group(slot[order]) < self.count]
-        best, slot = best[order], slot[order]
-        keys = token * self.d_sae + feature  # ascending: ordered by token, then feature
-        around = self._around(keys, value, document, best)
-        self._merge(slot, document[token[best]], place[token[best]], around)
-
-    def _add_mass(self) -> None:
-        """Put what waits among the token sums: sorting is costly, so not after every batch."""
-        key = np.concatenate([self.mass_key, *(key for key, _ in self.waiting)])
-        mass = np.concatenate([self.mass, *(value for _, value in self.waiting)])
-        self.waiting = []
-        self.mass_key, self.mass = _summed(key, mass)
-        if len(self.mass) > TOKEN_ENTRIES:
-            group = self.mass_key // _TOKEN_RANGE
-            order = np.lexsort((self.mass_key, -self.mass, group))
-            keep = np.sort(order[_rank_in_group(group[order]) < TOKENS_A_FEATURE])
-            self.mass_key, self.mass = self.mass_key[keep], self.mass[keep]
-
-    def _strongest(
-        self, token: np.ndarray, feature: np.ndarray, value: np.ndarray, document: np.ndarray
-    ) -> np.ndarray:
-        """The strongest activation of each feature in each document, the first of equals."""
-        documents, place = np.unique(document, return_inverse=True)
-        group = place[token] * self.d_sae + feature
-        greatest = torch.zeros(len(documents) * self.d_sae)
-        greatest.scatter_reduce_(0, torch.from_numpy(group), torch.from_numpy(value), "amax")
-        reaching = np.flatnonzero(value == greatest.numpy()[group])[::-1]
-        best = np.full(len(documents) * self.d_sae, NONE, dtype=np.int64)
-        best[group[reaching]] = reaching  # backwards: of equals the first is written last
-        return best[best != NONE]
-
-    def _around(
-        self, keys: np.ndarray, value: np.ndarray, document: np.ndarray, chosen: np.ndarray
-    ) -> np.ndarray:
-        """Activations on the tokens around the chosen ones; `keys`: token · d_sae + feature."""
-        token, feature = np.divmod(keys[chosen], self.d_sae)
-        near = token[:, None] + np.arange(-self.window.before, self.window.after + 1)
-        inside = (near >= 0) & (near < len(document))
-        near = near.clip(0, len(document) - 1)
-        inside &= document[near] == document[token][:, None]
-        wanted = near * self.d_sae + feature[:, None]
-        where = np.searchsorted(keys, wanted).clip(0, max(0, len(keys) - 1))
-        active = inside & (keys[where] == wanted) if len(keys) else inside
-        return np.where(active, value[where] if len(keys) else 0, 0).astype(np.float32)
-
-    def _merge(
-        self, slot: np.ndarray, document: np.ndarray, position: np.ndarray, activations: np.ndarray
-    ) -> None:
-        """Put new examples, several per slot, among those that are kept."""
-        touched = np.unique(slot)
-        slots = np.concatenate([np.repeat(touched, self.count), slot])
-        document = np.concatenate([self.document[touched].ravel(), document])
-        position = np.concatenate([self.position[touched].ravel(), position])
-        kept = self.activations[touched].reshape(-1, self.window.length)
-        activations = np.concatenate([kept, activations])
-        # Equal activations: the earlier document, so that batches change nothing.
-        last = np.where(document == NONE, np.iinfo(np.int64).max, document)
-        order = np.lexsort((last, -activations[:, self.window.before], slots))
-        order = order[_rank_in_group(slots[order]) < self.count].reshape(-1, self.count)
-        self.document[touched] = document[order]
-        self.position[touched] = position[order]
-        self.activations[touched] = activations[order]
-
-    def result(self) -> tuple[Examples, ActivationStatistics]:
-        self._add_mass()
-        kept = (self.document, self.position, self.activations)
-        by_half = (one.reshape(HALVES, self.d_sae, *one.shape[1:]) for one in kept)
-        return Examples(*by_half, self.window), ActivationStatistics(
-            self.tokens, self.massive_tokens, self.activation_count, self.total, self.greatest,
-            self.mass_key, self.mass,
-        )  # fmt: skip
+    for _, statistics in watched.values():
+        statistics.sum_up()
+    return watched
 
 
 def _summed(key: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -411,15 +383,7 @@ def describe_features(
     top_logits = {
         key: model.top_logit_tokens(sae.W_dec, TOP_LOGITS).numpy() for key, sae in saes.items()
     }
-    watched = watch(
-        model,
-        texts.documents,
-        saes,
-        examples,
-        batch_tokens=batch_tokens,
-        layers=layers,
-        progress=progress,
-    )
+    watched = watch(model, texts.documents, saes, examples, batch_tokens, layers, progress)
     found = {}
     for key, (kept, statistics) in watched.items():
         typical = {
@@ -479,7 +443,7 @@ def example_rows(
     model: LanguageModel, texts: ReadTexts, described: DescribedFeatures
 ) -> dict[str, Any]:
     """Columns of `examples/{key}.parquet`, by feature, half and rank."""
-    examples, before = described.examples, described.examples.window.before
+    examples = described.examples
     names = (
         "feature", "half", "rank", "corpus", "document", "position", "activation", "place",
         "tokens", "activations",
@@ -491,10 +455,10 @@ def example_rows(
         position = int(examples.position[half, feature, rank])
         first, ids = examples.shown(texts.documents, number, position)
         around = examples.activations[half, feature, rank].astype(float).tolist()
-        start = first - position + before
+        start = first - position + BEFORE
         rows.append((
             feature, half, rank + 1, texts.corpus_of[number], texts.number_of[number], position,
-            around[before], position - first, [model.token_text(token) for token in ids],
+            around[BEFORE], position - first, [model.token_text(token) for token in ids],
             around[start : start + len(ids)],
         ))  # fmt: skip
     return {name: [row[place] for row in rows] for place, name in enumerate(names)}

@@ -125,10 +125,9 @@ class EmbeddingJudge:
         scores = self.scores(questions)
         each = (time.monotonic() - started) / max(1, len(questions))
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        said = {"model": self.model, "seconds": each, "time": now}
+        said = Judgement(Outcome.JUDGED, None, model=self.model, seconds=each, time=now)
         for number, score in enumerate(scores.tolist()):
-            label = self.thresholds.label(score)
-            keep(number, Judgement(Outcome.JUDGED, label, score, **said))
+            keep(number, replace(said, label=self.thresholds.label(score), score=score))
 
     @cached_property
     def _model(self) -> Any:

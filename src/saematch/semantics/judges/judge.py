@@ -82,23 +82,13 @@ class Judgement:
     def of_reply(cls, reply: Reply, read: bool, label: Label | None, reason: str) -> "Judgement":
         """What a model's reply says, if it could be `read`; one that could not says why in its reason."""
         outcome = Outcome.JUDGED if read else Outcome.UNREADABLE
-        return cls(
-            Outcome.FAILED if reply.failure else outcome,
-            label,
-            None,
-            reason or reply.failure or reply.trouble,
-            reply.prompt,
-            reply.text,
-            reply.model,
-            reply.attempts,
-            reply.seconds,
-            reply.prompt_tokens,
-            reply.completion_tokens,
-            reply.cost,
-            reply.time,
-        )
+        outcome = Outcome.FAILED if reply.failure else outcome
+        reason = reason or reply.failure or reply.trouble
+        same = {name: value for name, value in vars(reply).items() if name in _COMMON}
+        return cls(outcome, label, None, reason, reply=reply.text, **same)
 
 
+_COMMON = Judgement.__dataclass_fields__.keys() & Reply.__dataclass_fields__.keys()
 Keep = Callable[[int, Judgement], None]
 """Told of every judgement as soon as there is one: (number of the question, judgement)."""
 
@@ -126,7 +116,6 @@ class Judge(Protocol):
         Raises a SaematchError where going on makes no sense (a key that is refused); what `keep` was
         told before stands.
         """
-        ...
 
 
 KEYS = {"d": Label.DIFFERENT, "m": Label.MAYBE, "s": Label.SAME, "1": Label.DIFFERENT,
@@ -198,14 +187,10 @@ def judge(pairs: Sequence[Sequence[str]], judge: Judge) -> "pd.DataFrame":
     # What stands in a judgement, but for what was asked and when.
     names = [name for name in Judgement.__dataclass_fields__ if name not in ("prompt", "time")]
     rows = [
-        [
-            question.first,
-            question.second,
-            *(getattr(found.get(number), name, None) for name in names),
-        ]
+        {**vars(question), **(vars(found[number]) if number in found else {})}
         for number, question in enumerate(questions)
     ]
     frame = pd.DataFrame(rows, columns=pd.Index(["first", "second", *names]))
     for name in ("outcome", "label"):
-        frame[name] = [None if value is None else str(value) for value in frame[name]]
+        frame[name] = [None if pd.isna(value) else str(value) for value in frame[name]]
     return frame

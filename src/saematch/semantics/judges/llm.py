@@ -22,6 +22,7 @@ A label is read so that there is none rather than a wrong one:
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -40,8 +41,7 @@ MOST_CHARACTERS = 2_000
 EXAMPLES: tuple[tuple[Question, dict[str, str]], ...] = (
     (
         Question(
-            "terms to do with labelling data",
-            "labels and label fields in structured data formats",
+            "terms to do with labelling data", "labels and label fields in structured data formats"
         ),
         {"reason": "Both are about labels attached to data.", "label": "SAME"},
     ),
@@ -116,18 +116,12 @@ def _task(question: Question) -> str:
     return f"{TASK}\n{_pair(question)}\nAnswer with the JSON object."
 
 
-def _rubric() -> str:
-    examples = [f"{_pair(question)}\n{json.dumps(answer)}" for question, answer in EXAMPLES]
-    return "\n\n".join([INSTRUCTIONS, "Examples:", *examples])
-
-
-RUBRIC = _rubric()
-
+_SHOWN_EXAMPLES = [f"{_pair(question)}\n{json.dumps(answer)}" for question, answer in EXAMPLES]
+RUBRIC = "\n\n".join([INSTRUCTIONS, "Examples:", *_SHOWN_EXAMPLES])
 RUBRIC_SHA256 = sha256(
     json.dumps([RUBRIC, _task(Question("", "")), REMINDER, SCHEMA, MOST_CHARACTERS]).encode()
 )
 """Of everything that is said besides the two descriptions."""
-
 
 REPEATED = "\ufffc"
 """Stands for what was struck out, so that the words around it do not join."""
@@ -192,16 +186,21 @@ def read_label(reply: str, prompt: str = "", descriptions: Sequence[str] = ()) -
     if "<think>" in text:
         return None
     fenced = _FENCED.fullmatch(text)
-    whole = _object_at((fenced[1] if fenced else text).strip(), 0)
-    if whole is not None and whole[1]:
-        own = text not in {one.strip() for one in descriptions} and _is_own(whole[0])
-        return _one_label([_verdict_of(whole[0], len(text))] if own else [])
+    alone = (fenced[1] if fenced else text).strip()
+    fields, end = _object_at(alone, 0)
+    if fields is not None and end == len(alone):
+        own = text not in {one.strip() for one in descriptions} and _is_own(fields)
+        return _one_label([_verdict_of(fields, len(text))] if own else [])
     text = _without_repetition(text, prompt, descriptions)
     verdicts = [*_objects(text), *_lines(text, descriptions)]
     read = _one_label(verdicts)
-    if read is None or _is_taken_back(read.label, text[max(one.end for one in verdicts) :]):
+    if read is None:
         return None
-    return read
+    after = text[max(one.end for one in verdicts) :]
+    others = {one.value for one in Label} - {read.label.value}
+    if not others.isdisjoint(re.findall(r"\b[A-Z]+\b", after)):
+        return None
+    return None if _has_second_thoughts(read.label, after) else read
 
 
 def _one_label(verdicts: Sequence[_Verdict]) -> Reading | None:
@@ -215,22 +214,13 @@ def _one_label(verdicts: Sequence[_Verdict]) -> Reading | None:
     return Reading(label, next((v.reason for v in verdicts if v.reason), ""))
 
 
-def _is_taken_back(label: Label, after: str) -> bool:
-    """Whether what follows the last verdict names another label, or has second thoughts."""
-    others = {one.value for one in Label} - {label.value}
-    named = not others.isdisjoint(re.findall(r"\b[A-Z]+\b", after))
-    return named or _has_second_thoughts(label, after)
-
-
 def _has_second_thoughts(label: Label, after: str) -> bool:
     after = _QUOTED.sub(REPEATED, after)
     if _TAKEN_BACK.search(after):
         return True
     doubt = _DOUBT.search(after)
-    if doubt is None:
-        return False
-    named = {word.upper() for word in _WORD.findall(after[doubt.end() :])}
-    return bool(named - {label.value})
+    named = _WORD.findall(after[doubt.end() :]) if doubt else []
+    return any(word.upper() != label.value for word in named)
 
 
 def _without_repetition(text: str, prompt: str, descriptions: Sequence[str]) -> str:
@@ -244,8 +234,7 @@ def _without_repetition(text: str, prompt: str, descriptions: Sequence[str]) -> 
         for form in (
             one,
             shown(one),
-            json.dumps(one)[1:-1],
-            json.dumps(one, ensure_ascii=False)[1:-1],
+            *(json.dumps(one, ensure_ascii=a)[1:-1] for a in (True, False)),
         )
         for piece in (form, *form.splitlines())
     }
@@ -308,24 +297,21 @@ def _objects(text: str) -> Iterator[_Verdict]:
     for _ in range(MOST_BRACES):
         if place < 0:
             return
-        found = _object_at(text, place)
-        if found is not None and _label_fields(found[0]) and _is_own(found[0]):
-            yield _verdict_of(found[0], found[2])
+        fields, end = _object_at(text, place)
+        if fields is not None and _label_fields(fields) and _is_own(fields):
+            yield _verdict_of(fields, end)
         # What stands within an object is not looked at again: it may be a question repeated.
-        place = text.find("{", place + 1 if found is None else found[2])
+        place = text.find("{", end)
     if place >= 0:
         yield _Verdict(None, len(text))
 
 
-def _object_at(text: str, place: int) -> tuple[list[tuple[str, Any]], bool, int] | None:
-    """The JSON object that begins there: its fields, whether it ends the text, where it ends."""
-    if not text.startswith("{", place):
-        return None
-    try:
-        value, end = _DECODER.raw_decode(text, place)
-    except (ValueError, RecursionError):
-        return None
-    return value, end == len(text), end
+def _object_at(text: str, place: int) -> tuple[list[tuple[str, Any]] | None, int]:
+    """The fields of the JSON object that begins there, None if there is none, and where to look on."""
+    if text.startswith("{", place):
+        with suppress(ValueError, RecursionError):
+            return _DECODER.raw_decode(text, place)
+    return None, place + 1
 
 
 # Pairs in place of a dict: of two fields of one name a dict would keep the last and say nothing.
@@ -350,9 +336,8 @@ def _verdict_of(fields: Sequence[tuple[str, Any]], end: int) -> _Verdict:
 def _label_in(value: Any) -> Label | None:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         return None
-    if len(text := str(value)) > VERDICT_CHARACTERS:
-        return None
-    found = _VALUE.fullmatch(_plain(text))
+    text = str(value)
+    found = None if len(text) > VERDICT_CHARACTERS else _VALUE.fullmatch(_plain(text))
     return _agreed(found[3], found[1], found[2], found[4], found[5]) if found else None
 
 
@@ -381,7 +366,6 @@ class LLMJudge:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What decides its labels."""
         return {
             "kind": "llm",
             "model": self.chat.model,
@@ -406,8 +390,8 @@ class LLMJudge:
 
         def keep_judgement(number: int, reply: Reply) -> None:
             read = reading(number, reply.text) if reply.read else None
-            label, reason = (None, "") if read is None else (read.label, read.reason)
-            keep(number, Judgement.of_reply(reply, label is not None, label, reason))
+            label, reason = (read.label, read.reason) if read else (None, "")
+            keep(number, Judgement.of_reply(reply, read is not None, label, reason))
 
         self.chat.ask(
             conversations,

@@ -16,7 +16,6 @@ be null), and mostly `explanationModelName` and `typeName`.
 """
 
 import gzip
-import importlib
 import io
 import math
 import re
@@ -25,8 +24,8 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -43,7 +42,7 @@ from saematch.text import plural, printable, read_json
 EXPORTS = "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com/v1"
 SITE = "https://www.neuronpedia.org"
 FOLDER = "explanations"
-"""Some sources have others next to them, one per explainer: `explanations-gpt-4o-mini`."""
+"""Some sources have others next to it, one per explainer: `explanations-gpt-4o-mini`."""
 GAP = 3
 """Batches in a row that may be missing before a later one."""
 LAST_BATCH = 1 << 16
@@ -95,24 +94,16 @@ class FetchedDescriptions:
         """Descriptions by who wrote them: layers of one SAE suite can differ in this."""
         return dict(Counter(one.explainer for one in self.descriptions))
 
-    def __iter__(self) -> Iterator[Description]:
-        return iter(self.descriptions)
-
-    def __len__(self) -> int:
-        return len(self.descriptions)
-
 
 def fetch_descriptions(
     source: NeuronpediaSource,
     d_sae: int,
     cache: Path | None = None,
     *,
-    folder: str = FOLDER,
     base_url: str = EXPORTS,
     offline: bool = False,
     patience: Patience = Patience(),
     largest: int = LARGEST_BATCH,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> FetchedDescriptions:
     """Every description that Neuronpedia exports of an SAE with `d_sae` features.
 
@@ -120,27 +111,26 @@ def fetch_descriptions(
     it was; None keeps nothing.  Batches are asked for until at least four in a row are not there (404),
     because numbers are known to be skipped; which are not there is asked again by every call, because
     they may come.  `offline` reads the cache alone.  `largest`: bytes that a batch may decompress to.
-    `progress` is told how many batches are done.
 
     Raises InputError (no descriptions, a feature that the SAE has not, a server that goes on failing, a
     file that is too large or goes on being cut off, another process that fills the same cache),
-    UsageError (an address or a folder that is none) and MissingDependencyError.
+    UsageError (an address that is none) and MissingDependencyError.
     """
-    for name in (source.model, source.source, folder):
+    for name in (source.model, source.source):
         if not NAME.fullmatch(name):
             raise UsageError(
                 f"expected names of letters, digits, '.', '_' and '-' for Neuronpedia, got '{name[:80]}'"
             )
     if offline and cache is None:
         raise UsageError("expected a cache to read without a network, got none; give cache=")
-    address = f"{base_url.rstrip('/')}/{source.model}/{source.source}/{folder}"
-    kept = None if cache is None else cache / source.model / source.source / folder
+    address = f"{base_url.rstrip('/')}/{source.model}/{source.source}/{FOLDER}"
+    kept = None if cache is None else cache / source.model / source.source / FOLDER
     with (
         nullcontext() if kept is None or offline else _holding(kept, patience),
         nullcontext() if offline else _Server(address, patience, largest) as server,
     ):
         batches = _Batches(server, kept, largest, d_sae)
-        found = batches.all(progress)
+        found = batches.all()
     if not found:
         raise InputError(
             f"expected descriptions of {source.id}, got none "
@@ -185,8 +175,6 @@ def _holding(kept: Path, patience: Patience) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one file holds."""
-
     name: str
     descriptions: tuple[Description, ...]
     empty: int
@@ -195,17 +183,18 @@ class Batch:
     downloaded: bool = False
 
 
+@dataclass
 class _Batches:
     """The files of one folder, from the cache or the server."""
 
-    def __init__(
-        self, server: "_Server | None", kept: Path | None, largest: int, d_sae: int
-    ) -> None:
-        self.server, self.kept, self.largest, self.d_sae = server, kept, largest, d_sae
-        self.damaged: list[int] = []
-        """Numbers of the cached files that had to be downloaded again."""
+    server: "_Server | None"
+    kept: Path | None
+    largest: int
+    d_sae: int
+    damaged: list[int] = field(default_factory=list)
+    """Numbers of the cached files that had to be downloaded again."""
 
-    def all(self, progress: Callable[[int], None]) -> dict[int, Batch]:
+    def all(self) -> dict[int, Batch]:
         """Every batch by its number, up to GAP + 1 numbers in a row that are not there."""
         found: dict[int, Batch] = {}
         with ThreadPoolExecutor(GAP + 1) as pool:
@@ -213,7 +202,6 @@ class _Batches:
                 window = range(start, start + GAP + 1)
                 some = zip(window, pool.map(self.read, window), strict=True)
                 found.update((number, batch) for number, batch in some if batch is not None)
-                progress(len(found))
                 if window[-1] - max(found, default=-1) > GAP:
                     return found
         raise InputError(
@@ -248,10 +236,9 @@ def parse_batch(lines: bytes, name: str, d_sae: int, downloaded: bool) -> Batch:
     for number, line in enumerate(lines.split(b"\n"), start=1):
         if not line.strip():
             continue
-        try:
+        record: Any = None
+        with suppress(ValueError):
             record = read_json(line)
-        except ValueError:
-            record = None
         feature = _feature(record.get("index")) if isinstance(record, dict) else None
         if feature is None or not isinstance(record.get("description"), str | None):
             malformed.append(number)
@@ -280,7 +267,6 @@ def _feature(index: object) -> int | None:
 
 
 def _text(value: object) -> str:
-    """A text without blanks around it."""
     return value.strip() if isinstance(value, str) else ""
 
 
@@ -320,7 +306,12 @@ class _Server:
     def __init__(self, address: str, patience: Patience, largest: int) -> None:
         """Raises UsageError (no http address) and MissingDependencyError."""
         self.address, self.patience, self.largest = address, patience, largest
-        self.httpx, self.tenacity = _library("httpx"), _library("tenacity")
+        try:
+            import httpx
+        except ImportError as error:
+            purpose = "downloading from Neuronpedia"
+            raise MissingDependencyError("httpx", "neuronpedia", purpose) from error
+        self.httpx: Any = httpx
         try:
             url = self.httpx.URL(address)
         except self.httpx.InvalidURL:
@@ -343,27 +334,17 @@ class _Server:
 
     def get(self, name: str) -> tuple[bytes, bytes] | None:
         """A gzip file and what it holds; None if there is none (404)."""
-        url = f"{self.address}/{name}"
-        tenacity, patience = self.tenacity, self.patience
-        growing = tenacity.wait_exponential(patience.first_wait, max=patience.longest_wait)
-
-        def wait(state: Any) -> float:
-            asked = state.outcome.exception().wait
-            return growing(state) if asked is None else asked
-
-        retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(patience.attempts),
-            wait=wait,
-            retry=tenacity.retry_if_exception_type(_PassingError),
-            sleep=patience.sleep,
-            reraise=True,
-        )
-        try:
-            return retrying(self._attempt, url)
-        except _PassingError as error:
-            raise InputError(
-                f"{url}: {error}, {patience.attempts} times in a row; try again later"
-            ) from error
+        url, patience = f"{self.address}/{name}", self.patience
+        growing, attempt = patience.first_wait, 1
+        while True:
+            try:
+                return self._attempt(url)
+            except _PassingError as error:
+                if attempt == patience.attempts:
+                    said = f"{error}, {attempt} times in a row; try again later"
+                    raise InputError(f"{url}: {said}") from error
+                patience.sleep(growing if error.wait is None else error.wait)
+            growing, attempt = min(2 * growing, patience.longest_wait), attempt + 1
 
     def _attempt(self, url: str) -> tuple[bytes, bytes] | None:
         data = bytearray()
@@ -455,11 +436,6 @@ def _line(error: BaseException) -> str:
 @cache
 def _certificates() -> Any:
     """Whom to trust: reading them takes longer than a small answer."""
-    return _library("httpx").create_ssl_context()
+    import httpx
 
-
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingDependencyError(name, "neuronpedia", "downloading from Neuronpedia") from error
+    return httpx.create_ssl_context()

@@ -62,29 +62,22 @@ def parse_id(text: str, *notes: str) -> NeuronpediaSource:
     return NeuronpediaSource(model, source, notes=notes)
 
 
-def source_of(
-    sae: SAE, *, source: str | None = None, allow_other_sae: bool = False
-) -> NeuronpediaSource:
+def source_of(sae: SAE, *, allow_other_sae: bool = False) -> NeuronpediaSource:
     """Where Neuronpedia describes the features of exactly this checkpoint.
 
-    `source` names the id (`model/source`) instead of looking for it; it is still refused where the
-    registry says that it describes another checkpoint.  `allow_other_sae` takes descriptions of
-    another checkpoint of the same layer and width, and notes it.
+    `allow_other_sae` takes descriptions of another checkpoint of the same layer and width, and notes it.
 
     Raises InputError (no descriptions, or another checkpoint's, or several candidates: all named),
-    UsageError (`source` is no id) and MissingDependencyError (no registry to look in).
+    UsageError (what the checkpoint's config states is no id) and MissingDependencyError (no registry to
+    look in).
     """
-    if source is not None:
-        parse_id(source)
     try:
         search = _Search(sae, origin_of(sae.reference), find_described(), allow_other_sae)
     except MissingDependencyError as error:
-        if source is not None:
-            return parse_id(source, "named by the user; there is no registry here to check it by")
         raise MissingDependencyError(
             "sae-lens", "saelens", "finding the Neuronpedia id of an SAE"
         ) from error
-    return search.found() if source is None else search.named(source, "named by the user")
+    return search.found()
 
 
 @dataclass(frozen=True)
@@ -107,13 +100,12 @@ class _Search:
         if exact := self.candidates():
             return self.chosen(exact, stated)
         if isinstance(stated, str) and stated:
-            return self.named(stated, "as the checkpoint's own config says")
+            return self.stated(stated)
         if other := self.candidates(_any_sparsity):
             return self.of_other_sparsity(other)
         raise InputError(
-            f"expected descriptions of {self} at Neuronpedia, got no id of it in "
-            "SAELens's registry; describe the features from their activations, or pass its id to the Python "
-            f"function source_of (source, like {EXAMPLE})"
+            f"expected descriptions of {self} at Neuronpedia, got no id of it in SAELens's registry; "
+            "describe the features from their activations"
         )
 
     def candidates(self, seen_as: Callable[[str], str] = str) -> list[Registered]:
@@ -147,14 +139,13 @@ class _Search:
             ]
         return list({line.neuronpedia: line for line in found}.values())
 
-    def named(self, text: str, why: str) -> NeuronpediaSource:
-        """The source of an id that somebody gave, checked by what the registry says of it."""
+    def stated(self, text: str) -> NeuronpediaSource:
+        """The source of the id in the checkpoint's own config, checked by what the registry says of it."""
+        why = "as the checkpoint's own config says"
         line = next((line for line in self.lines if line.neuronpedia == text.strip()), None)
         if line is None:
-            return parse_id(
-                text,
-                f"{why}; not in SAELens's registry, so nothing says which checkpoint it describes",
-            )
+            unknown = "not in SAELens's registry, so nothing says which checkpoint it describes"
+            return parse_id(text, f"{why}; {unknown}")
         origin = self.origin
         if origin is not None and origin.is_at(line.repository, line.path):
             return _described_by(line)
@@ -170,7 +161,6 @@ class _Search:
         return self.stand_in([line], other)
 
     def chosen(self, exact: Sequence[Registered], stated: object) -> NeuronpediaSource:
-        """One of the lines of exactly this checkpoint."""
         if len({_checkpoint(line) for line in exact}) > 1:
             of_config = [line for line in exact if line.neuronpedia == stated]
             if not of_config:
@@ -212,7 +202,7 @@ class _Search:
     def _several(self, lines: Sequence[Registered], one: str, which: str = "") -> InputError:
         return InputError(
             f"expected one {one}, got {len(lines)}{which}: {_list(lines)}; describe the features from "
-            "their activations, or pass the id to the Python function source_of (source)"
+            "their activations"
         )
 
 
