@@ -233,7 +233,7 @@ def test_a_batch_cut_off_before_compression_loses_its_last_line_alone(
 
 def test_half_characters_do_not_reach_the_files(site: LocalNeuronpedia) -> None:
     site.put_batch(0, [b'{"index": "0", "description": "\\ud83d torn, \\ud83d\\ude00 whole"}'])
-    (one,) = fetch(site)
+    (one,) = fetch(site).descriptions
     assert one.text == "\ufffd torn, \U0001f600 whole"
     one.text.encode()
 
