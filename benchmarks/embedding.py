@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from saematch import load_suite
 from saematch.loading import source_files
 from saematch.pipelines.describe import FOLDER
-from saematch.semantics.descriptions.max_activating import HALVES
+from saematch.semantics.descriptions.describing import HALVES
 from saematch.semantics.judges.embedding import OFFLINE, EmbeddingJudge, Thresholds
 from saematch.semantics.judges.judge import Question
 

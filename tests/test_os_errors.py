@@ -14,7 +14,7 @@ from tiny_suites import write_suite
 
 import saematch
 from saematch._io import files
-from saematch.configs.evaluation import EvaluationConfig
+from saematch.configs import EvaluationConfig
 from saematch.errors import InputError, SaematchError
 from saematch.loading import inspect_sae, load_sae, load_suite
 from saematch.models.corpora import load_corpus
@@ -191,8 +191,8 @@ def test_nothing_asked_shows_the_help_and_no_empty_error() -> None:
 def test_an_interrupt_says_what_is_kept_where_something_is(
     command: str, kept: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import saematch.cli as entry
     from saematch import cli
-    from saematch.cli import entry
 
     def interrupted(*arguments, **keywords):
         raise KeyboardInterrupt

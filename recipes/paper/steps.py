@@ -22,9 +22,7 @@ from paper.suites import suite_of
 from paper.summary import write_summary
 from saematch._io import files
 from saematch.cli.display.evaluation import findings_text
-from saematch.configs.describing import DescribeConfig
-from saematch.configs.evaluation import EvaluationConfig
-from saematch.configs.judging import EXPERIMENTS, JudgeConfig
+from saematch.configs import EXPERIMENTS, DescribeConfig, EvaluationConfig, JudgeConfig
 from saematch.pipelines import RunConfig, open_run
 from saematch.pipelines import run as match_suite
 from saematch.pipelines.describe import NEURONPEDIA, describe
@@ -33,8 +31,7 @@ from saematch.pipelines.judge import judge
 from saematch.rendering import Drawn, draw_figures, write_report
 from saematch.report.findings import Found, find
 from saematch.semantics.chat.chat import Chat
-from saematch.semantics.chat.endpoint import OPENAI
-from saematch.semantics.chat.spending import Prices
+from saematch.semantics.chat.endpoint import OPENAI, Prices
 from saematch.semantics.judges.embedding import EmbeddingJudge
 from saematch.semantics.judges.judge import Judge
 from saematch.semantics.judges.llm import LLMJudge

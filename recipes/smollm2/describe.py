@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from saematch._io import files
-from saematch.configs.describing import DescribeConfig
+from saematch.configs import DescribeConfig
 from saematch.matching.matchers import MAIN
 from saematch.pipelines import RunConfig, open_run, run
 from saematch.pipelines.describe import FOLDER, describe, names_from_activations, shipped_name

@@ -1,18 +1,19 @@
 """Settings that say what they are, once.
 
-A config is a dataclass, derived from `Config`, whose fields are made by `setting`.  What a field says of
-itself is its flag with its help (`saematch.cli.options`), its line on the reference page, and the check of
-its value, whether that comes from Python, a flag or a TOML file.
+A config is a dataclass, derived from `Config`, whose fields are made by `setting`; the verbs of the command
+line have some of their own as defaults of parameters.  What a setting says of itself is its flag with its
+help (`saematch.cli.options`), its line on the reference page, and in a config the check of its value, whether
+that comes from Python, a flag or a TOML file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
-from types import UnionType
 from typing import Any, TypeVar, get_args
 
 from saematch.errors import UsageError
 
 _KEY = "setting"
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Setting:
     parse: Callable[[Any, str], Any] | None = None
     """Makes the value of what a flag or a file says, given the field's name for errors; raises UsageError."""
     metavar: str | None = None
+    short: str = ""
+    """Its flag of one letter."""
     flag: bool = True
     """Whether the command line sets it too."""
 
@@ -43,9 +46,14 @@ def setting(default: Any, help: str, **facts: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
+def setting_of(one: Field[Any]) -> Setting:
+    """What a field made by `setting` says of itself."""
+    return one.metadata[_KEY]
+
+
 def settings_of(config: type) -> dict[str, tuple[Field[Any], Setting]]:
     """The settings of a config by name, in the order of its fields."""
-    return {one.name: (one, one.metadata[_KEY]) for one in fields(config) if _KEY in one.metadata}
+    return {one.name: (one, setting_of(one)) for one in fields(config) if _KEY in one.metadata}
 
 
 def default_of(one: Field[Any]) -> Any:
@@ -57,10 +65,10 @@ def default_of(one: Field[Any]) -> Any:
 
 def kind_of(one: Field[Any]) -> Any:
     """A field's type, None left out."""
-    kind: Any = one.type
-    if isinstance(kind, UnionType):
-        kind = next(each for each in get_args(kind) if each is not type(None))
-    return kind
+    kinds = get_args(one.type)
+    return (
+        next(kind for kind in kinds if kind is not type(None)) if type(None) in kinds else one.type
+    )
 
 
 def flag_of(name: str) -> str:
@@ -124,6 +132,21 @@ def _parsed(name: str, value: Any, kind: Any, said: Setting) -> Any:
         if not value >= said.least:
             raise UsageError(f"expected {name} to be {expected}, got {value}")
     return value
+
+
+def expecting(expected: str) -> Callable[[Callable[[Any], Parsed]], Callable[..., Parsed]]:
+    """A setting's `parse` from a function that raises where a value is not what is expected."""
+
+    def parser_of(parse: Callable[[Any], Parsed]) -> Callable[..., Parsed]:
+        def parser(value: Any, name: str = parse.__name__.removeprefix("parse_")) -> Parsed:
+            try:
+                return parse(value)
+            except (AttributeError, OverflowError, TypeError, ValueError):
+                raise unusable(name, expected, value) from None
+
+        return parser
+
+    return parser_of
 
 
 def parse_names(value: Any, name: str, among: Sequence[str] = ()) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saematch.configs.run import RunConfig, flags_of, parse_layers, parse_pairs, parse_parts
+from saematch.configs import RunConfig, flags_of, parse_layers, parse_pairs, parse_parts
 from saematch.errors import UsageError
 from saematch.matching.matchers import MAIN, data_free, usual_in_runs
 from saematch.types import PARTS, parts_slug

@@ -12,8 +12,7 @@ from starlette.testclient import TestClient
 from tiny_models import tiny_model
 from tiny_suites import write_suite
 
-from saematch.configs.evaluation import EvaluationConfig
-from saematch.configs.judging import JudgeConfig
+from saematch.configs import EvaluationConfig, JudgeConfig
 from saematch.explorer.explorer import Explorer
 from saematch.pipelines import RunConfig, open_run, run
 from saematch.pipelines.describe import describe

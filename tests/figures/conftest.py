@@ -11,7 +11,7 @@ from tiny_models import tiny_model
 from tiny_suites import write_sae, write_suite
 
 from saematch._io import files
-from saematch.configs.evaluation import EvaluationConfig
+from saematch.configs import EvaluationConfig
 from saematch.pipelines import Run, RunConfig, open_run, run
 from saematch.pipelines.evaluation.evaluate import evaluate
 

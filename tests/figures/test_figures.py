@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from semantic_tables import activate, describe, judge, keep, result
 
-from saematch.configs.run import parse_parts
+from saematch.configs import parse_parts
 from saematch.errors import UsageError
 from saematch.figures import FIGURES, NotInRunError, caption_of, draw
 from saematch.figures.data import described, run_command

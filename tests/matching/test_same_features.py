@@ -25,8 +25,7 @@ from saematch.pipelines import Run, RunConfig, run
 from saematch.pipelines.matching.measures import compared_measures
 from saematch.report.page import far_row
 from saematch.sae import Firing, fold_thresholds
-from saematch.semantics.judges.agreement import Answer, results
-from saematch.semantics.judges.experiments import PAIR, pairs_of
+from saematch.semantics.judges.experiments import PAIR, Answer, pairs_of, results
 from saematch.semantics.judges.judge import Judgement, Label, Outcome
 
 MEANS = {

@@ -19,9 +19,7 @@ from tiny_suites import write_suite
 
 import saematch
 from saematch import UsageError, chain, fold_thresholds, load_sae
-from saematch.configs.describing import DescribeConfig
-from saematch.configs.evaluation import EvaluationConfig
-from saematch.configs.judging import JudgeConfig
+from saematch.configs import DescribeConfig, EvaluationConfig, JudgeConfig
 from saematch.evaluation.interventions import (
     PairRows,
     encode_permute_decode,

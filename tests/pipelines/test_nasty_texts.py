@@ -24,8 +24,7 @@ from tiny_suites import write_sae, write_suite
 from typer.testing import CliRunner
 
 from saematch.cli import app
-from saematch.configs.describing import DescribeConfig
-from saematch.configs.evaluation import EvaluationConfig
+from saematch.configs import DescribeConfig, EvaluationConfig
 from saematch.explorer.explorer import Explorer
 from saematch.explorer.server import application
 from saematch.models import LanguageModel

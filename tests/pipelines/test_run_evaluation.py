@@ -13,7 +13,7 @@ from tiny_models import tiny_model
 from tiny_suites import write_suite
 
 from saematch.cli.display.evaluation import findings_text
-from saematch.configs.evaluation import EvaluationConfig
+from saematch.configs import EvaluationConfig
 from saematch.errors import InputError, UsageError
 from saematch.models import LanguageModel
 from saematch.pipelines import RunConfig, open_run, run

@@ -14,7 +14,7 @@ import pytest
 from killing import Effects, Killed, Memory, contents
 from run_fixtures import run_and_report
 
-from saematch.configs.run import RunConfig
+from saematch.configs import RunConfig
 from saematch.loading import load_suite
 
 HERE = Path(__file__).parent

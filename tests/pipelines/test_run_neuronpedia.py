@@ -8,7 +8,7 @@ from neuronpedia_server import LocalNeuronpedia, serving
 from typer.testing import CliRunner
 
 from saematch.cli import app
-from saematch.configs.describing import DescribeConfig
+from saematch.configs import DescribeConfig
 from saematch.errors import InputError
 from saematch.pipelines import RunConfig, open_run, run
 from saematch.pipelines.describe import describe

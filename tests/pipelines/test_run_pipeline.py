@@ -11,7 +11,7 @@ from killing import Memory, contents
 from tiny_suites import write_sae, write_suite
 
 import saematch.pipelines.suite
-from saematch.configs.run import RunConfig
+from saematch.configs import RunConfig
 from saematch.errors import UsageError
 from saematch.loading import load_suite
 from saematch.matching.correspondence import compose

@@ -11,8 +11,7 @@ import pytest
 from described_runs import SMALL
 from killing import contents
 
-from saematch.configs.describing import DescribeConfig
-from saematch.configs.judging import JudgeConfig
+from saematch.configs import DescribeConfig, JudgeConfig
 from saematch.errors import InputError, UsageError
 from saematch.models import Documents, LanguageModel, load_corpus
 from saematch.pipelines import RunConfig, open_run, run

@@ -24,8 +24,7 @@ from scripted_server import (
 
 from saematch.errors import MissingDependencyError, SaematchError, UsageError
 from saematch.semantics.chat.chat import FAILURES_IN_A_ROW, Chat
-from saematch.semantics.chat.endpoint import Conversation, Reply
-from saematch.semantics.chat.spending import BudgetError, Prices, most_tokens
+from saematch.semantics.chat.endpoint import BudgetError, Conversation, Prices, Reply, most_tokens
 
 KEY = "sk-test-0123456789abcdefghij"
 
@@ -398,7 +397,7 @@ def test_a_budget_of_money_is_never_passed(usage: bool) -> None:
 
 
 def most_bound() -> Any:
-    from saematch.semantics.chat.spending import Tokens
+    from saematch.semantics.chat.endpoint import Tokens
 
     return Tokens(most_tokens("Be brief.\n\nQuestion 100?", ""), 1000)
 
@@ -603,7 +602,7 @@ def test_the_client_is_not_imported_before_it_is_needed() -> None:
     import sys
 
     code = (
-        "import sys, saematch.semantics.judges.llm, saematch.semantics.descriptions.explaining; "
+        "import sys, saematch.semantics.judges.llm, saematch.semantics.explaining; "
         "print('openai' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

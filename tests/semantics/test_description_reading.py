@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saematch.semantics.descriptions.explaining import DESCRIPTION_CHARACTERS, read_description
+from saematch.semantics.explaining import DESCRIPTION_CHARACTERS, read_description
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from scripted_server import COMPLETION_TOKENS, PROMPT_TOKENS, SOON, Asked, Say, label, serving
 
 from saematch.semantics.chat.chat import Chat
-from saematch.semantics.chat.spending import Prices
+from saematch.semantics.chat.endpoint import Prices
 from saematch.semantics.judges.judge import Judgement, Label, Outcome, Question
 from saematch.semantics.judges.llm import LLMJudge
 

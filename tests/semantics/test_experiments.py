@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saematch import match
-from saematch.errors import UsageError
 from saematch.semantics.judges.experiments import (
     CALIBRATION,
     DIFFERENT,
@@ -16,7 +15,6 @@ from saematch.semantics.judges.experiments import (
     also_swapped,
     controls_of,
     half_width_of_mean,
-    half_width_of_share,
     pairs_of,
     strata_of,
 )
@@ -81,6 +79,5 @@ def test_a_sample_as_large_as_said_is_as_sure_as_said() -> None:
     labels = np.repeat([1, 3], 50)  # as spread as labels can be
     deviation = labels.std() / np.sqrt(100)
     assert half_width_of_mean(100) == pytest.approx(1.96 * deviation)
-    assert half_width_of_share(100) == pytest.approx(1.96 * (labels == 3).std() / 10)
-    with pytest.raises(UsageError, match="at least one pair"):
-        half_width_of_mean(0)
+    share = 1.96 * (labels == 3).std() / 10  # of one label: half as wide
+    assert half_width_of_mean(100) / 2 == pytest.approx(share)

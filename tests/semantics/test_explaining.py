@@ -9,36 +9,33 @@ from hypothesis import strategies as st
 from scripted_server import SOON, Asked, Say, serving
 
 from saematch.semantics.chat.chat import Chat
-from saematch.semantics.chat.spending import BudgetError
-from saematch.semantics.descriptions.explaining import (
-    Explanation,
-    ExplanationRequest,
+from saematch.semantics.chat.endpoint import BudgetError
+from saematch.semantics.explaining import (
     conversation_about,
-    estimate_explaining,
     explain,
 )
-from saematch.semantics.judges.judge import Outcome
+from saematch.semantics.judges.judge import Judgement, Outcome
 
 EXAMPLE = [("In", 0.0), (" Paris", 3.5), (",", 0.0), (" France", 1.0)]
 
 
-def request(feature: int) -> ExplanationRequest:
-    return ExplanationRequest(feature, [EXAMPLE, [("x", 1.0)]], [" city", "<<"])
+FEATURE = [EXAMPLE, [("x", 1.0)]]
 
 
 def test_descriptions_come_with_their_features() -> None:
     def script(asked: Asked) -> Say:
         return Say('{"description": "capitals of Europe"}' if asked.structured else "?")
 
-    kept: dict[int, Explanation] = {}
+    kept: dict[int, Judgement] = {}
     with serving(script) as server:
         chat = Chat("m", server.url)
-        explain(chat, [request(7), request(3)], kept.__setitem__)
-    assert [kept[n].feature for n in range(2)] == [7, 3]
-    assert all(one.text == "capitals of Europe" for one in kept.values())
+        explain(chat, [FEATURE, FEATURE], kept.__setitem__)
+    assert sorted(kept) == [0, 1]
+    assert all(one.reason == "capitals of Europe" for one in kept.values())
+    assert all(one.label is None for one in kept.values())
     assert all(one.outcome is Outcome.JUDGED for one in kept.values())
-    assert kept[0].reply.model == "m-2024"
-    assert "In<< Paris>>,<< France>>" in kept[0].reply.prompt
+    assert kept[0].model == "m-2024"
+    assert "In<< Paris>>,<< France>>" in kept[0].prompt
     assert chat.spent.calls == len(server.answered) == 2
 
 
@@ -48,42 +45,36 @@ def test_failures_and_unreadable_replies_are_told_apart() -> None:
             return Say(status=500, headers=SOON)
         return Say('{"description": "half an obj')
 
-    some = [ExplanationRequest(n, [[(f"feature {n}", 1.0)]]) for n in (1, 2)]
-    kept: dict[int, Explanation] = {}
+    some = [[[(f"feature {n}", 1.0)]] for n in (1, 2)]
+    kept: dict[int, Judgement] = {}
     with serving(script) as server:
         explain(Chat("m", server.url, retries=1), some, kept.__setitem__, attempts=2)
     assert [kept[n].outcome for n in range(2)] == [Outcome.FAILED, Outcome.UNREADABLE]
-    assert [kept[n].text for n in range(2)] == ["", ""]
-    assert kept[1].reply.attempts == 2
+    assert "refused with 500" in kept[0].reason
+    assert kept[1].attempts == 2
 
 
 def test_the_budget_holds_here_too() -> None:
-    kept: dict[int, Explanation] = {}
+    kept: dict[int, Judgement] = {}
     with serving(lambda _: Say('{"description": "x"}')) as server, pytest.raises(BudgetError):
-        explain(
-            Chat("m", server.url, max_calls=3), [request(n) for n in range(9)], kept.__setitem__
-        )
+        explain(Chat("m", server.url, max_calls=3), [FEATURE] * 9, kept.__setitem__)
     assert len(kept) == len(server.answered) == 3
 
 
 TOKENS = st.lists(st.tuples(st.text(max_size=8), st.sampled_from([0.0, 2.0])), max_size=6)
 
 
-@given(examples=st.lists(TOKENS, max_size=3), top_logits=st.lists(st.text(max_size=8), max_size=3))
+@given(examples=st.lists(TOKENS, max_size=3))
 def test_examples_are_data_and_only_our_marks_are_marks(
-    examples: list[list[tuple[str, float]]], top_logits: list[str]
+    examples: list[list[tuple[str, float]]],
 ) -> None:
-    user = conversation_about(ExplanationRequest(1, examples, top_logits)).user
+    user = conversation_about(examples).user
     data = re.fullmatch(r".*\n<feature>\n(.*)\n</feature>", user, re.DOTALL)
     assert data is not None
     told = json.loads(data[1])
-    assert told["promoted"] == top_logits
+    assert told["promoted"] == []
     for example, shown in zip(examples, told["contexts"], strict=True):
         marked = "".join(f"<<{token}>>" if value > 0 else token for token, value in example)
         assert shown == marked
     firing = sum(value > 0 for example in examples for _, value in example)
     assert user.count("<<") == user.count(">>") == firing or not firing
-
-
-def test_an_estimate() -> None:
-    assert estimate_explaining(Chat("m"), [request(1), request(2)]).calls == 2

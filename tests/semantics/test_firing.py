@@ -12,8 +12,8 @@ from tiny_models import WIDTH, tiny_model
 
 from saematch.evaluation import interventions
 from saematch.models import Corpus, Documents
-from saematch.semantics.descriptions import max_activating as firing
-from saematch.semantics.descriptions.max_activating import NONE, Window, watch
+from saematch.semantics.descriptions import describing as firing
+from saematch.semantics.descriptions.describing import NONE, Examples, watch
 
 MODEL = tiny_model()
 A, B = (make_sae(24, WIDTH, seed, layer=layer) for layer, seed in ((1, 1), (2, 2)))
@@ -52,6 +52,10 @@ def straight(sae, documents: Documents) -> list[np.ndarray]:
     return found
 
 
+def strongest(examples: Examples) -> np.ndarray:
+    return examples.activations[..., firing.BEFORE]
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
 @pytest.mark.parametrize("count", [1, 2, 5])
 @pytest.mark.parametrize("massive_tokens", [1.05, 10.0])
@@ -59,8 +63,9 @@ def test_examples_are_the_strongest_of_each_half(
     batch_tokens: int, count: int, massive_tokens: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(interventions, "MASSIVE", massive_tokens)
-    window = Window(3, 2)
-    found = watch(MODEL, DOCUMENTS, SAES, count, window, batch_tokens)
+    monkeypatch.setattr(firing, "BEFORE", 3)
+    monkeypatch.setattr(firing, "AFTER", 2)
+    found = watch(MODEL, DOCUMENTS, SAES, count, batch_tokens)
     for key, sae in SAES.items():
         active = straight(sae, DOCUMENTS)
         examples, _ = found[key]
@@ -77,7 +82,7 @@ def test_examples_are_the_strongest_of_each_half(
                 kept = examples.document[half, feature]
                 assert (kept != NONE).sum() == len(best)
                 np.testing.assert_allclose(
-                    examples.strongest[half, feature, : len(best)], values, rtol=1e-4, atol=1e-5
+                    strongest(examples)[half, feature, : len(best)], values, rtol=1e-4, atol=1e-5
                 )
                 for rank in range(len(best)):
                     d, t = kept[rank], examples.position[half, feature, rank]
@@ -122,7 +127,7 @@ def test_token_sums_that_grow_too_many_keep_the_heaviest(monkeypatch: pytest.Mon
     monkeypatch.setattr(firing, "TOKEN_ENTRIES", 10)
     monkeypatch.setattr(firing, "TOKENS_A_FEATURE", 8)
     cut = watch(MODEL, DOCUMENTS, SAES)["1"][1]
-    assert len(cut.token_sums.mass) <= 2 * 8 * A.d_sae
+    assert len(cut.token_sums) <= 2 * 8 * A.d_sae
     first = {feature: tokens[0][0] for feature, tokens in whole.items()}
     assert {feature: tokens[0][0] for feature, tokens in cut.top_tokens(1).items()} == first
 
@@ -132,7 +137,7 @@ def test_token_sums_that_grow_too_many_keep_the_heaviest(monkeypatch: pytest.Mon
 def test_batches_change_nothing(batch_tokens: int, count: int) -> None:
     one, _ = watch(MODEL, DOCUMENTS, SAES, count, batch_tokens=batch_tokens)["2"]
     other, _ = watch(MODEL, DOCUMENTS, SAES, count, batch_tokens=10_000)["2"]
-    np.testing.assert_allclose(one.strongest, other.strongest, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(strongest(one), strongest(other), rtol=1e-3, atol=1e-5)
 
 
 def test_equal_activations_keep_the_earlier_document() -> None:

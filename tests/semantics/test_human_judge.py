@@ -1,7 +1,6 @@
 """A person at a terminal: answers are kept one by one, and the strategy is never shown."""
 
-from saematch.semantics.judges.human import HumanJudge
-from saematch.semantics.judges.judge import Judgement, Label, Question
+from saematch.semantics.judges.judge import HumanJudge, Judgement, Label, Question
 
 QUESTIONS = [Question(f"first {n}", f"second {n}") for n in range(4)]
 

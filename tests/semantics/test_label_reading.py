@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saematch.semantics.judges.judge import Label, Question
-from saematch.semantics.judges.rubric import (
+from saematch.semantics.judges.llm import (
     EXAMPLES,
     INSTRUCTIONS,
     RUBRIC,

@@ -12,7 +12,7 @@ from scripted_server import COMPLETION_TOKENS, PROMPT_TOKENS, SOON, Asked, Say, 
 
 from saematch.errors import UsageError
 from saematch.semantics.chat.chat import Chat
-from saematch.semantics.chat.spending import BudgetError, Prices
+from saematch.semantics.chat.endpoint import BudgetError, Prices
 from saematch.semantics.judges.judge import Judge, Judgement, Label, Outcome, Question
 from saematch.semantics.judges.llm import LLMJudge
 

@@ -31,13 +31,11 @@ from saematch.errors import InputError, MissingDependencyError, SaematchError, U
 from saematch.semantics.descriptions.description import Description, first_texts
 from saematch.semantics.neuronpedia.fetching import (
     FetchedDescriptions,
-    NeuronpediaSource,
     Patience,
     fetch_descriptions,
-    fetch_one,
-    page_of,
     parse_batch,
 )
+from saematch.semantics.neuronpedia.sources import NeuronpediaSource
 from saematch.text import clean
 
 SOURCE = NeuronpediaSource("m", "0-res")
@@ -74,7 +72,7 @@ def fetch(
 
 
 def texts(fetched: FetchedDescriptions) -> list[tuple[int, str]]:
-    return [(one.feature, one.text) for one in fetched]
+    return [(one.feature, one.text) for one in fetched.descriptions]
 
 
 def in_cache(cache: Path) -> Path:
@@ -110,7 +108,7 @@ def test_several_and_no_descriptions_of_a_feature(site: LocalNeuronpedia) -> Non
     fetched = fetch(site)
     assert texts(fetched) == [(2, "first"), (2, "second"), (2, "third")]
     assert (fetched.empty, fetched.malformed) == (4, 0)
-    assert first_texts(fetched) == {2: "first"}
+    assert first_texts(fetched.descriptions) == {2: "first"}
 
 
 BLANK = st.sampled_from([None, "", "  ", "\n"])
@@ -194,14 +192,6 @@ def test_no_descriptions_at_all(site: LocalNeuronpedia) -> None:
     assert sorted(site.asked) == [batch_path(number) for number in range(4)]
 
 
-def test_another_folder(site: LocalNeuronpedia) -> None:
-    folder = "explanations-gpt-4o-mini"
-    site.put(batch_path(0, folder=folder), Answer(batch_of([record(0, "zero")])))
-    fetched = fetch(site, folder=folder)
-    assert texts(fetched) == [(0, "zero")]
-    assert fetched.address.endswith(folder)
-
-
 # What cannot be read
 
 
@@ -243,7 +233,7 @@ def test_a_batch_cut_off_before_compression_loses_its_last_line_alone(
 
 def test_half_characters_do_not_reach_the_files(site: LocalNeuronpedia) -> None:
     site.put_batch(0, [b'{"index": "0", "description": "\\ud83d torn, \\ud83d\\ude00 whole"}'])
-    (one,) = fetch(site)
+    (one,) = fetch(site).descriptions
     assert one.text == "\ufffd torn, \U0001f600 whole"
     one.text.encode()
 
@@ -521,81 +511,24 @@ def test_exactly_the_limit_is_taken(site: LocalNeuronpedia) -> None:
         fetch(site, largest=len(lines) - 1)
 
 
-# Names, progress, what is not installed
+# Names, what is not installed
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", "", ".hidden", "a b", "a?b"])
 def test_names_that_lead_elsewhere(name: str, tmp_path: Path) -> None:
-    for source, folder in (
-        (NeuronpediaSource(name, "x"), "explanations"),
-        (NeuronpediaSource("m", name), "explanations"),
-        (SOURCE, name),
-    ):
+    for source in (NeuronpediaSource(name, "x"), NeuronpediaSource("m", name)):
         with pytest.raises(UsageError, match="expected names of"):
-            fetch_descriptions(source, D_SAE, tmp_path, folder=folder)
-    with pytest.raises(UsageError):
-        page_of(name, "x", 0)
+            fetch_descriptions(source, D_SAE, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress(site: LocalNeuronpedia) -> None:
-    for number in range(5):
-        site.put_batch(number, [record(number, "text")])
-    told: list[int] = []
-    fetch(site, progress=told.append)
-    assert told[-1] == 5
-    assert told == sorted(told)
-
-
-@pytest.mark.parametrize("package", ["httpx", "tenacity"])
-def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingDependencyError, match=rf"'{package}'.*saematch\[neuronpedia\]"):
+def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(MissingDependencyError, match=r"'httpx'.*saematch\[neuronpedia\]"):
         fetch_descriptions(SOURCE, D_SAE)
 
 
-# One feature
-
-
-def feature_path(index: int) -> str:
-    return f"/api/feature/m/0-res/{index}"
-
-
-def one(site: LocalNeuronpedia, index: int, waits: Waits | None = None) -> list[Description]:
-    patience = Patience(attempts=3, sleep=waits if waits is not None else Waits())
-    return fetch_one("m", "0-res", index, base_url=site.url, patience=patience)
-
-
-def explained(*descriptions: str | None) -> bytes:
-    found = [record(5, text) for text in descriptions]
-    return json.dumps({"modelId": "m", "index": "5", "explanations": found}).encode()
-
-
-def test_one_feature(site: LocalNeuronpedia) -> None:
-    site.put(feature_path(5), Answer(explained("first", None, " ", "second")))
-    who = "gpt-4o-mini (oai_token-act-pair)"
-    assert one(site, 5) == [
-        Description(5, "first", "neuronpedia", who, ""),
-        Description(5, "second", "neuronpedia", who, ""),
-    ]
-    site.put(feature_path(6), Answer(b'{"index": "6", "explanations": []}'))
-    assert one(site, 6) == []
-
-
-def test_no_such_feature(site: LocalNeuronpedia) -> None:
-    site.put(feature_path(7), Answer(b"null"))
-    for index in (7, 99_999):
-        with pytest.raises(InputError, match=f"there is no feature {index} of m/0-res"):
-            one(site, index)
-    with pytest.raises(UsageError):
-        one(site, -1)
-
-
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"explanations": "text"}', b"\xff"])
-def test_an_answer_that_is_no_feature(site: LocalNeuronpedia, body: bytes) -> None:
-    site.put(feature_path(5), Answer(body))
-    with pytest.raises(InputError, match=r"expected JSON for feature 5"):
-        one(site, 5)
+# Limits of calls
 
 
 def limit(**headers: str) -> Answer:
@@ -604,50 +537,43 @@ def limit(**headers: str) -> Answer:
 
 
 def test_a_limit_that_ends_soon_is_waited_for(site: LocalNeuronpedia, waits: Waits) -> None:
-    soon = limit(x_limit_remaining="0", retry_after="7")
-    site.put(feature_path(5), soon, Answer(explained("text")))
-    assert [d.text for d in one(site, 5, waits)] == ["text"]
+    soon = limit(retry_after="7")
+    site.put(batch_path(0), soon, Answer(batch_of([record(5, "text")])))
+    assert texts(fetch(site, waits=waits)) == [(5, "text")]
     assert waits == [7.0]
 
 
 def test_a_limit_that_ends_at_a_time(site: LocalNeuronpedia, waits: Waits) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
-    site.put(feature_path(5), limit(retry_after=date), Answer(explained("text")))
-    one(site, 5, waits)
+    site.put(batch_path(0), limit(retry_after=date), Answer(batch_of([record(5, "text")])))
+    fetch(site, waits=waits)
     assert 25 < waits[0] <= 30
 
 
 @pytest.mark.parametrize(
     ("headers", "words"),
     [
-        ({"x_limit_remaining": "0", "retry_after": "1800"}, r"0 calls left.*again in 1,800 s"),
-        ({"x_limit_remaining": "0"}, r"0 calls left.*within the hour \(25,000 calls an hour\)"),
-        ({"retry_after": "soon"}, r"unknown number of calls left.*within the hour"),
-        ({"retry_after": "nan"}, "within the hour"),
-        ({"retry_after": "inf"}, "within the hour"),
+        ({"retry_after": "1800"}, r"limit of calls.*again in 1,800 s"),
+        ({}, "limit of calls.*again later"),
+        ({"retry_after": "soon"}, "again later"),
+        ({"retry_after": "nan"}, "again later"),
+        ({"retry_after": "inf"}, "again later"),
     ],
 )
 def test_a_limit_that_lasts_is_an_error(
     site: LocalNeuronpedia, waits: Waits, headers: dict[str, str], words: str
 ) -> None:
-    site.put(feature_path(5), limit(**headers))
+    site.put(batch_path(0), limit(**headers))
     with pytest.raises(InputError, match=words):
-        one(site, 5, waits)
+        fetch(site, waits=waits)
     assert waits == []
 
 
 def test_a_limit_that_is_renewed_for_ever(site: LocalNeuronpedia, waits: Waits) -> None:
-    site.put(feature_path(5), limit(x_limit_remaining="0", retry_after="-3"))
-    with pytest.raises(InputError, match=r"0 calls left\), 3 times in a row"):
-        one(site, 5, waits)
+    site.put(batch_path(0), limit(retry_after="-3"))
+    with pytest.raises(InputError, match=r"status 429\), 3 times in a row"):
+        fetch(site, waits=waits)
     assert waits == [0.0, 0.0]
-
-
-def test_page_of_a_feature() -> None:
-    assert (
-        page_of("gemma-2-2b", "4-gemmascope-res-16k", 123)
-        == "https://www.neuronpedia.org/gemma-2-2b/4-gemmascope-res-16k/123"
-    )
 
 
 def test_every_error_is_one_of_ours(site: LocalNeuronpedia) -> None:

@@ -13,7 +13,7 @@ from saematch.loading import registry
 from saematch.loading.references import origin_of
 from saematch.loading.suite import CANONICAL_L0, PRESETS, TABLE_1_L0, table1_departures
 from saematch.sae import SAE
-from saematch.semantics.neuronpedia.fetching import parse_id, source_of
+from saematch.semantics.neuronpedia.sources import parse_id, source_of
 
 GEMMA = "google/gemma-scope-2b-pt-res"
 LLAMA = "fnlp/Llama3_1-8B-Base-LXR-8x"
@@ -156,7 +156,7 @@ def test_a_folder_of_the_hubs_cache_says_its_repository(tmp_path: Path) -> None:
 
 def test_an_ambiguous_folder_is_refused_with_its_candidates() -> None:
     path = "/x/resid_post/layer_17_width_16k_l0_medium/params.safetensors"
-    with pytest.raises(InputError, match="source_of") as caught:
+    with pytest.raises(InputError, match="whose path ends so") as caught:
         source_of(sae_at(path, 17, model=None))
     assert "gemma-3-4b/17-gemmascope-2-res-16k" in str(caught.value)
     assert "gemma-3-1b-it/17-gemmascope-2-res-16k" in str(caught.value)
@@ -191,19 +191,22 @@ def test_a_path_that_could_be_anybodys_needs_the_model() -> None:
         source_of(sae_at("/mine/0/sae.safetensors", 0, model="gemma-2-2b"))  # a transcoder's path
 
 
-# Ids that somebody names
+# Ids in the checkpoint's own config
 
 
-def test_an_id_named_by_the_user() -> None:
-    mine = sae_at("/x/mine.npz", 4, model=None)
-    found = source_of(mine, source="gemma-2-2b/4-gemmascope-res-16k")
+def stating(text: str, reference: str, layer: int, **more: Any) -> SAE:
+    return sae_at(reference, layer, model=None, metadata={"neuronpedia_id": text}, **more)
+
+
+def test_a_stated_id() -> None:
+    found = source_of(stating("gemma-2-2b/4-gemmascope-res-16k", "/x/mine.npz", 4))
     assert found.path == gemma(4, 124)
-    assert "named by the user; it describes" in found.notes[0]
-    found = source_of(mine, source="other-model/4-other-source")
+    assert "config says; it describes" in found.notes[0]
+    found = source_of(stating("other-model/4-other-source", "/x/mine.npz", 4))
     assert (found.id, found.path) == ("other-model/4-other-source", "")
     assert "not in SAELens's registry" in found.notes[0]
-    exact = sae_at(f"hf://{GEMMA}/{gemma(4, 124)}", 4)
-    assert source_of(exact, source="gemma-2-2b/4-gemmascope-res-16k").notes == ()
+    exact = stating("gemma-2-2b/4-gemmascope-res-16k", f"hf://{GEMMA}/{gemma(4, 124)}", 4)
+    assert source_of(exact).notes == ()
 
 
 @pytest.mark.parametrize(
@@ -216,14 +219,14 @@ def test_an_id_named_by_the_user() -> None:
         ("", 3, 16_384, "made in memory"),
     ],
 )
-def test_a_named_id_of_another_sae_is_refused(
+def test_a_stated_id_of_another_sae_is_refused(
     reference: str, layer: int, d_sae: int, word: str
 ) -> None:
     text = "gemma-2-2b/4-gemmascope-res-16k"
-    sae = sae_at(reference, layer, d_sae=d_sae, model=None)
+    sae = stating(text, reference, layer, d_sae=d_sae)
     with pytest.raises(InputError, match=word):
-        source_of(sae, source=text)
-    found = source_of(sae, source=text, allow_other_sae=True)
+        source_of(sae)
+    found = source_of(sae, allow_other_sae=True)
     assert found.id == text
     assert "descriptions of another SAE" in found.notes[0]
 
@@ -239,14 +242,12 @@ def test_an_id_in_the_checkpoints_own_config() -> None:
         source_of(sae_at("hf://me/finetuned/layer_4", 4, metadata=copied))
 
 
-@pytest.mark.parametrize(
-    "text", ["", "gemma-2-2b", "a/b/c", "../x", "a/..", "a b/c", "https://x/y"]
-)
+@pytest.mark.parametrize("text", ["gemma-2-2b", "a/b/c", "../x", "a/..", "a b/c", "https://x/y"])
 def test_texts_that_are_no_id(text: str) -> None:
     with pytest.raises(UsageError, match="expected a Neuronpedia id"):
         parse_id(text)
     with pytest.raises(UsageError, match="expected a Neuronpedia id"):
-        source_of(sae_at("/x/mine", 4), source=text)
+        source_of(stating(text, "/x/mine", 4))
 
 
 @pytest.mark.parametrize("reference", ["", "bundled:smollm2-135m/12", "hf://me/mine/layer_4"])
@@ -262,8 +263,6 @@ def test_without_a_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     sae = sae_at(f"hf://{GEMMA}/{gemma(4, 124)}", 4)
     with pytest.raises(MissingDependencyError, match=r"Neuronpedia id.*saematch\[saelens\]"):
         source_of(sae)
-    found = source_of(sae, source="gemma-2-2b/4-gemmascope-res-16k")
-    assert "no registry here" in found.notes[0]
 
 
 # Origins

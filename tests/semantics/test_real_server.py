@@ -17,7 +17,7 @@ import pytest
 from saematch.models.smollm2 import smollm2_checkpoint
 from saematch.semantics.chat.chat import Chat
 from saematch.semantics.chat.endpoint import Conversation, Reply
-from saematch.semantics.descriptions.explaining import Explanation, ExplanationRequest, explain
+from saematch.semantics.explaining import explain
 from saematch.semantics.judges.judge import Judgement, Outcome, Question
 from saematch.semantics.judges.llm import LLMJudge
 
@@ -113,13 +113,13 @@ def test_every_question_ends_as_judged_or_unreadable(url: str, model: str) -> No
 
 
 def test_a_description_is_written_or_said_to_be_unreadable(url: str, model: str) -> None:
-    kept: dict[int, Explanation] = {}
+    kept: dict[int, Judgement] = {}
     example = [(" to", 0.0), (" Paris", 3.0), (" and", 0.0), (" Rome", 2.0)]
     chat = Chat(model, url, max_tokens=16, timeout=120.0)
-    explain(chat, [ExplanationRequest(5, [example], [" city"])], kept.__setitem__, attempts=1)
-    assert kept[0].feature == 5
+    explain(chat, [[example]], kept.__setitem__, attempts=1)
     assert kept[0].outcome in (Outcome.JUDGED, Outcome.UNREADABLE)
-    assert bool(kept[0].text) == (kept[0].outcome is Outcome.JUDGED)
+    assert kept[0].label is None
+    assert kept[0].reason
 
 
 def test_a_model_that_is_not_there_is_a_failure_with_the_servers_words(url: str) -> None:

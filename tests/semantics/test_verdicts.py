@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
-from saematch.semantics.judges.agreement import Answer, results, verdict
-from saematch.semantics.judges.experiments import DIFFERENT, PAIR, SAME
+from saematch.semantics.judges.experiments import DIFFERENT, PAIR, SAME, Answer, results, verdict
 from saematch.semantics.judges.judge import Judgement, Label, Outcome
 from saematch.stats import auc, kappa
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saematch.configs.run import RunConfig
+from saematch.configs import RunConfig
 from saematch.pipelines.matching.run import run
 from saematch.store.following import (
     BY_DIRECTION,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from saematch.configs.run import RunConfig
+from saematch.configs import RunConfig
 from saematch.errors import InputError
 from saematch.store.directory import RunDirectory
 from saematch.store.manifest import altered_error, describing, makes

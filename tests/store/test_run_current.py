@@ -10,8 +10,7 @@ import pytest
 from described_runs import SMALL
 from tiny_suites import write_sae
 
-from saematch.configs.evaluation import EvaluationConfig
-from saematch.configs.judging import JudgeConfig
+from saematch.configs import EvaluationConfig, JudgeConfig
 from saematch.errors import SaematchError
 from saematch.explorer.catalogue import sources_of
 from saematch.explorer.run_files import RunFiles

@@ -15,7 +15,7 @@ from killing import Effects, Memory, contents, real_fsync
 from run_fixtures import run_and_report
 
 from saematch._io import files
-from saematch.configs.run import RunConfig
+from saematch.configs import RunConfig
 from saematch.errors import InputError, UsageError
 from saematch.store.directory import RunDirectory
 from saematch.store.reader import open_run

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from saematch.configs.run import RunConfig
+from saematch.configs import RunConfig
 from saematch.errors import UsageError
 from saematch.pipelines.exporting import FORMATS, all_matchings, export
 from saematch.pipelines.matching.run import run

@@ -1,41 +1,33 @@
 """The verbs that run a language model on SAEs: evaluate, findings."""
 
 import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from saematch.cli.options import Directory, print_json, verb
-from saematch.configs.evaluation import EvaluationConfig
-from saematch.errors import MissingDependencyError
+from saematch.configs import EvaluationConfig
+from saematch.settings import setting
 from saematch.text import records
 
-_QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+if TYPE_CHECKING:
+    from saematch.cli.display.terminal import Spinner
 
 
 @verb
-def evaluate(
-    directory: Directory,
-    config: EvaluationConfig,
-    as_json: bool = False,
-) -> None:
+def evaluate(directory: Directory, config: EvaluationConfig, as_json: bool = False) -> None:
     """Measure a run's matchings on its language model.
 
     Explained variance, loss, and how often matched features activate together.
     """
-    from saematch.cli.display import terminal as display
     from saematch.cli.display.evaluation import evaluation_summary
     from saematch.pipelines.evaluation.evaluate import evaluate as evaluate_run
     from saematch.pipelines.evaluation.summary import corpora_of
-    from saematch.rendering import write_report
 
-    quiet_libraries()
-    with display.steps(quiet=as_json) as tell:
+    with adding_to(directory, quiet=as_json) as tell:
         run = evaluate_run(directory, config, tell)
-        if tell is not None:
-            tell(0, 1, "the report")
-        write_report(directory)
     if as_json:
         measures = run.measures()
         measures = measures[measures["corpus"] != ""]
@@ -45,12 +37,10 @@ def evaluate(
 
 
 def demo(directory: Path, as_json: bool) -> None:
-    """A small evaluation of the demo's run; says so where the language model is not installed."""
-    from saematch.cli.display import terminal as display
+    """A small evaluation of the demo's run."""
     from saematch.cli.display.evaluation import evaluation_summary
     from saematch.matching.matchers import usual_for_judges
     from saematch.pipelines.evaluation.evaluate import evaluate as evaluate_run
-    from saematch.rendering import write_report
 
     config = EvaluationConfig(
         model="smollm2",
@@ -63,63 +53,55 @@ def demo(directory: Path, as_json: bool) -> None:
         other_parts=False,
         offline=True,
     )
-    quiet_libraries()
-    try:
-        with display.steps(quiet=as_json) as tell:
-            run = evaluate_run(directory, config, tell)
-        if tell is not None:
-            tell(0, 1, "the report")
-        write_report(directory)
-    except MissingDependencyError as error:
-        typer.echo(f"saematch: the language model was left out: {error}", err=True)
-        return
+    with adding_to(directory, quiet=as_json) as tell:
+        run = evaluate_run(directory, config, tell)
     if not as_json:
         evaluation_summary(run)
 
 
+@contextmanager
+def adding_to(directory: Path, quiet: bool) -> Iterator["Spinner | None"]:
+    """A spinner while something is added to a run, its report last."""
+    from saematch.cli.display import terminal as display
+    from saematch.rendering import write_report
+
+    quiet_libraries()
+    with display.steps(quiet) as tell:
+        yield tell
+        if tell is not None:
+            tell(0, 1, "the report")
+        write_report(directory)
+
+
 def quiet_libraries() -> None:
     """transformers and tokenizers report their own progress on stderr; ours is enough."""
-    import os
-
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with suppress(ImportError):  # loading the model says what is missing
         from transformers.utils import logging
-    except ImportError:
-        return  # loading the model says what is missing
-    logging.disable_progress_bar()
+
+        logging.disable_progress_bar()
 
 
 @verb
 def findings(
     directory: Directory,
-    early: Annotated[
-        Path | None,
-        typer.Option(help="An evaluated run over the first blocks, for findings (c) and (e)."),
-    ] = None,
-    early_layers: Annotated[
-        int | None,
-        typer.Option(help="Last of the first blocks, if DIR itself covers them."),
-    ] = None,
-    l0_series: Annotated[
-        Path | None,
-        typer.Option(
-            help="An evaluated run over SAEs of several L0s at two layers, for finding (g)."
-        ),
-    ] = None,
-    second_seed: Annotated[
-        str | None,
-        typer.Option(
-            help="An SAE of one of the run's layers, trained with another seed: a ceiling."
-        ),
-    ] = None,
-    untrained: Annotated[
-        str | None, typer.Option(help="An untrained SAE of one of the run's layers: a floor.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Language model for these two SAEs: name on the Hub, path or smollm2."),
-    ] = None,
+    early: Path | None = setting(
+        None, "An evaluated run over the first blocks, for findings (c) and (e)."
+    ),
+    early_layers: int | None = setting(
+        None, "Last of the first blocks, if DIR itself covers them."
+    ),
+    l0_series: Path | None = setting(
+        None, "An evaluated run over SAEs of several L0s at two layers, for finding (g)."
+    ),
+    second_seed: str | None = setting(
+        None, "An SAE of one of the run's layers, trained with another seed: a ceiling."
+    ),
+    untrained: str | None = setting(None, "An untrained SAE of one of the run's layers: a floor."),
+    model: str | None = setting(
+        None, "Language model for these two SAEs: name on the Hub, path or smollm2."
+    ),
     as_json: bool = False,
 ) -> None:
     """Check the SAE Match paper's findings on an evaluated run."""
@@ -131,31 +113,24 @@ def findings(
     from saematch.report.findings import find, reference
 
     quiet_libraries()
-    with display.steps(quiet=as_json) as tell:
-        say = (lambda what: tell(0, 1, what)) if tell is not None else (lambda _: None)
-        say("reading what was evaluated")
+    with display.steps(as_json, "reading what was evaluated") as tell:
         answer = find(directory, early, l0_series, early_layers)
         main, lines, found = answer.main, answer.lines, answer.findings
-        references = {
-            "ceiling (another seed)": second_seed,
-            "floor (untrained)": untrained,
-        }
         loaded = None
-        for name, given in references.items():
-            if given is None:
+        given = {"ceiling (another seed)": second_seed, "floor (untrained)": untrained}
+        for name, sae in given.items():
+            if sae is None:
                 continue
-            say(f"measuring {given}")
-            other = load_sae(given)
+            if tell is not None:
+                tell(0, 1, f"measuring {sae}")
+            other = load_sae(sae)
             own = load_sae(main.reference_at(other.layer))
             loaded = loaded or load_language_model(model or main.model_name)
             lines.append(reference(name, own, other, main, loaded))
     path = directory / "findings.md"
     files.write_atomically(path, findings_text(main, lines, found).encode())
     if as_json:
-        value = {
-            "headline": [{"name": one.name, **one.measures} for one in lines],
-            "findings": [dataclasses.asdict(one) for one in found],
-        }
-        print_json(value)
-        return
-    findings_shown(main, lines, found, path)
+        headline = [{"name": one.name, **one.measures} for one in lines]
+        print_json({"headline": headline, "findings": [dataclasses.asdict(one) for one in found]})
+    else:
+        findings_shown(main, lines, found, path)

@@ -8,17 +8,18 @@ import typer
 
 from saematch._io.files import user_path
 from saematch.cli.options import Given, print_json, verb
-from saematch.configs.run import RunConfig
-from saematch.errors import SaematchError, UsageError
-from saematch.settings import config_from
+from saematch.configs import RunConfig
+from saematch.errors import MissingDependencyError, SaematchError, UsageError
+from saematch.settings import config_from, setting
 from saematch.text import records
 
-Out = Annotated[Path, typer.Option("--out", help="The run directory.")]
 OF_MATCH = ("parts", "scale", "unmatched_cost", "degenerate")
 
 
 @verb
-def demo(out: Out = Path("saematch-demo"), as_json: bool = False) -> None:
+def demo(
+    out: Path = setting(Path("saematch-demo"), "The run directory."), as_json: bool = False
+) -> None:
     """Run everything on the bundled suite of real SAEs.
 
     They are of SmolLM2-135M, blocks 12 to 19; it takes some minutes on two cores.
@@ -26,9 +27,12 @@ def demo(out: Out = Path("saematch-demo"), as_json: bool = False) -> None:
     from saematch.cli import evaluation, semantics
     from saematch.cli.display import terminal as display
 
-    run({"suite": "bundled:smollm2-135m", "far": "12,14"}, out, as_json=as_json)
-    evaluation.demo(out, as_json)
-    semantics.demo(out, as_json)
+    run({"suite": "bundled:smollm2-135m", "far": "12,14"}, out, config=None, as_json=as_json)
+    for part, made in (("language model", evaluation.demo), ("judge", semantics.demo)):
+        try:
+            made(out, as_json)
+        except MissingDependencyError as error:
+            typer.echo(f"saematch: the {part} was left out: {error}", err=True)
     if not as_json:
         display.next_steps(out)
 
@@ -38,17 +42,16 @@ def inspect(
     reference: Annotated[
         str, typer.Argument(metavar="REF", help="An SAE, e.g. bundled:smollm2-135m/12.")
     ],
-    layer: Annotated[
-        int | None,
-        typer.Option(help="The SAE's layer, if neither its config nor its path says it."),
-    ] = None,
+    layer: int | None = setting(
+        None, "The SAE's layer, if neither its config nor its path says it."
+    ),
     as_json: bool = False,
 ) -> None:
     """Show what a checkpoint holds and what loading converts."""
     from saematch.cli.display import terminal as display
     from saematch.loading import inspect_sae
 
-    with display.working(f"reading {reference}", quiet=as_json):
+    with display.steps(as_json, f"reading {reference}"):
         inspection = inspect_sae(reference, layer=layer)
     if as_json:
         print_json(inspection.to_dict())
@@ -61,38 +64,20 @@ def match(
     reference_a: Annotated[str, typer.Argument(metavar="REF_A", help="The earlier SAE.")],
     reference_b: Annotated[str, typer.Argument(metavar="REF_B", help="The later SAE.")],
     given: Annotated[dict[str, Any], Given(RunConfig, only=OF_MATCH)],
-    matcher: Annotated[
-        str | None,
-        typer.Option(help="How to match, e.g. cosine, or transport:4 for a few partners each."),
-    ] = None,
-    fold: Annotated[
-        bool, typer.Option("--fold/--no-fold", help="Fold thresholds into the weights first.")
-    ] = True,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Compare with the strategies that a run has.")
-    ] = False,
-    price_curve: Annotated[
-        bool,
-        typer.Option(
-            "--price-curve", help="Show the share of features matched at each unmatched cost."
-        ),
-    ] = False,
-    verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Check the proof from scratch, over every pair, in float64."),
-    ] = False,
-    time_budget: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS", help="Stop the solver after so long and keep the best pairs found."
-        ),
-    ] = None,
-    memory_budget: Annotated[
-        float | None, typer.Option(metavar="GIB", help="Memory that the solver may use.")
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the pairs to FILE.parquet.")
-    ] = None,
+    matcher: str | None = setting(
+        None, "How to match, e.g. cosine, or transport:4 for a few partners each."
+    ),
+    fold: bool = setting(True, "Fold thresholds into the weights first."),
+    compare: bool = setting(False, "Compare with the strategies that a run has."),
+    price_curve: bool = setting(
+        False, "Show the share of features matched at each unmatched cost."
+    ),
+    verify: bool = setting(False, "Check the proof from scratch, over every pair, in float64."),
+    time_budget: float | None = setting(
+        None, "Stop the solver after so long and keep the best pairs found.", metavar="SECONDS"
+    ),
+    memory_budget: float | None = setting(None, "Memory that the solver may use.", metavar="GIB"),
+    output: Path | None = setting(None, "Write the pairs to FILE.parquet.", short="-o"),
     as_json: bool = False,
 ) -> None:
     """Match two SAEs' features and prove how good the pairs are."""
@@ -110,25 +95,24 @@ def match(
 
     settings: Any = config_from(RunConfig, {"suite": reference_a, **given})
     scale = settings.scale
-    solver = None
-    if time_budget is not None or memory_budget is not None:
-        if memory_budget is not None and not 0 < memory_budget < 2**20:
-            raise UsageError(f"expected a memory budget in GiB above 0, got {memory_budget}")
-        memory = None if memory_budget is None else int(memory_budget * 2**30)
-        solver = Certified(seconds=time_budget, memory=memory)
+    if memory_budget is not None and not 0 < memory_budget < 2**20:
+        raise UsageError(f"expected a memory budget in GiB above 0, got {memory_budget}")
+    memory = None if memory_budget is None else int(memory_budget * 2**30)
+    limited = time_budget is not None or memory is not None
+    solver = Certified(seconds=time_budget, memory=memory) if limited else None
     if price_curve and not fold:
         raise UsageError("--price-curve needs folded weights; leave out --no-fold")
+    if matcher is not None and not fold:
+        raise UsageError("--matcher says whether weights are folded; leave out --no-fold")
     output = None if output is None else user_path(output)
     if output is not None and (output.suffix != ".parquet" or not output.parent.is_dir()):
         raise UsageError(
             f"expected a .parquet file in an existing folder, got '{output}'; "
             "CSV and JSON come from saematch run and saematch export"
         )
-    if matcher is not None and not fold:
-        raise UsageError("--matcher says whether weights are folded; leave out --no-fold")
     way = matcher_of(matcher or (MAIN if fold else UNFOLDED))
     chosen = way.name
-    with display.working(f"matching {reference_a} to {reference_b}", quiet=as_json):
+    with display.steps(as_json, f"matching {reference_a} to {reference_b}"):
         a, b = load_sae(reference_a), load_sae(reference_b)
         if not way.needs_scale and scale is None and not (a.has_thresholds and b.has_thresholds):
             scale = "none"  # nor does measuring need one
@@ -173,10 +157,8 @@ def match(
 @verb
 def run(
     given: Annotated[dict[str, Any], Given(RunConfig)],
-    out: Out = Path("saematch-run"),
-    config: Annotated[
-        Path | None, typer.Option(help="A TOML file of the same settings; flags override it.")
-    ] = None,
+    out: Path = setting(Path("saematch-run"), "The run directory."),
+    config: Path | None = setting(None, "A TOML file of the same settings; flags override it."),
     as_json: bool = False,
 ) -> None:
     """Match a suite of SAEs layer by layer; write a run directory.

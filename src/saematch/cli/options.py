@@ -1,8 +1,8 @@
-"""Verbs from functions: a parameter that is a config becomes that config's flags."""
+"""Verbs from functions: settings, of a config or of a verb's own, become flags."""
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
@@ -10,12 +10,12 @@ import typer
 
 from saematch.settings import (
     Config,
-    Setting,
     as_text,
     config_from,
     default_of,
     flag_of,
     kind_of,
+    setting_of,
     settings_of,
 )
 from saematch.text import to_json
@@ -50,8 +50,8 @@ def verb(function: Verb) -> Verb:
     """Add a function to the command line.
 
     A parameter whose type is a config gets the config that its flags make; one with `Given` the flags that
-    were given.  A parameter of the function's own takes the place of the setting of its name.  Every verb has
-    --json, which `as_json` is told of.
+    were given.  One whose default is a `setting` is a flag, in place of the config's of its name.  Every verb
+    has --json, which `as_json` is told of.
     """
     hints: dict[str, Any] = get_type_hints(function, include_extras=True)
     parameters = {"context": inspect.Parameter("context", _KIND, annotation=typer.Context)}
@@ -60,13 +60,16 @@ def verb(function: Verb) -> Verb:
         hint = _JSON if name == "as_json" else hints[name]
         config = hint if isinstance(hint, type) and issubclass(hint, Config) else None
         wanted = [one for one in get_args(hint) if isinstance(one, Given)]
-        given = Given(config) if config is not None else wanted[0] if wanted else None
-        if given is None:
+        if config is not None or wanted:
+            options = _options(wanted[0] if config is None else Given(config), set(hints))
+            parameters |= options
+            configs[name] = config, set(options)
+        elif isinstance(parameter.default, Field):
+            parameter.default.type = hint
+            required = parameter.default.default is MISSING
+            parameters[name] = _option(name, parameter.default, required=required)
+        else:
             parameters[name] = parameter.replace(annotation=hint, kind=_KIND)
-            continue
-        options = _options(given, set(hints))
-        parameters |= options
-        configs[name] = config, set(options)
 
     def call(**values: Any) -> None:
         context = values.pop("context")
@@ -76,8 +79,7 @@ def verb(function: Verb) -> Verb:
             values[name] = given if config is None else config_from(config, given)
         function(**values)
 
-    last = parameters.pop("as_json")
-    parameters["as_json"] = last.replace(default=False)
+    parameters["as_json"] = parameters.pop("as_json").replace(default=False)
     # Where typer looks for the flags of a command.
     call.__signature__ = inspect.Signature([*parameters.values()])  # type: ignore[attr-defined]
     call.__annotations__ = {name: one.annotation for name, one in parameters.items()}
@@ -95,36 +97,34 @@ def _was_given(context: Any, name: str) -> bool:
 
 
 def _options(given: Given, own: set[str]) -> dict[str, inspect.Parameter]:
-    """A keyword of `call` for each flag of a config, as typer reads them."""
-    options = {}
-    for name, (field, setting) in settings_of(given.config).items():
-        wanted = setting.flag and name not in own | set(given.without)
-        if not wanted or (given.only and name not in given.only):
-            continue
-        default, kind = default_of(field), kind_of(field)
-        flags = flag_of(name)
-        if setting.parse is not None:
-            kind, default = str, None if default is None else as_text(default) or None
-        elif setting.choices:
-            kind = Literal[setting.choices]
-        elif default is True:
-            flags += f"/{flag_of('no_' + name)}"
-        option = typer.Option(
-            flags,
-            metavar=setting.metavar,
-            help=setting.help,
-            show_default=_default(setting, default, given.otherwise),
-        )
-        hint = Annotated[kind if default is not None else kind | None, option]
-        options[name] = inspect.Parameter(name, _KIND, annotation=hint, default=default)
-    return options
+    """The flags of a config, but for a verb's `own`."""
+    return {
+        name: _option(name, field, given.otherwise)
+        for name, (field, setting) in settings_of(given.config).items()
+        if setting.flag and name not in own | set(given.without) and name in (given.only or [name])
+    }
 
 
-def _default(setting: Setting, default: Any, otherwise: str) -> bool | str:
-    """What a flag left out means, in words where its value does not say it."""
+def _option(
+    name: str, field: Field[Any], otherwise: str = "", required: bool = False
+) -> inspect.Parameter:
+    """A keyword of `call`, as typer reads it; `otherwise`: what stands in for the default."""
+    setting, default = setting_of(field), default_of(field)
+    kind, flags = kind_of(field), flag_of(name)
+    if setting.parse is not None:
+        kind, default = str, None if default is None else as_text(default) or None
+    elif setting.choices:
+        kind = Literal[setting.choices]
+    elif default is True:
+        flags += f"/{flag_of('no_' + name)}"
+    shown: bool | str = setting.unset or True
     if otherwise:
-        return f"{otherwise}, else {setting.unset if default is None else default}"
-    return setting.unset or True
+        shown = f"{otherwise}, else {setting.unset if default is None else default}"
+    names = filter(None, (flags, setting.short))
+    option = typer.Option(*names, metavar=setting.metavar, help=setting.help, show_default=shown)
+    hint = Annotated[kind if required or default is not None else kind | None, option]
+    default = inspect.Parameter.empty if required else default
+    return inspect.Parameter(name, _KIND, annotation=hint, default=default)
 
 
 def print_json(value: Any) -> None:

@@ -2,14 +2,15 @@
 
 import dataclasses
 import os
+from dataclasses import MISSING
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from saematch.cli.options import Directory, print_json, verb
 from saematch.errors import InputError, UsageError
-from saematch.settings import parse_names
+from saematch.settings import parse_names, setting
 from saematch.text import plural, records, to_json
 
 PATHS = 100
@@ -19,13 +20,9 @@ PATHS = 100
 @verb
 def figures(
     directory: Directory,
-    only: Annotated[
-        str | None,
-        typer.Option(
-            help="Figures by number in the paper or by name, e.g. 3,5 or mse,paths.",
-            show_default="all",
-        ),
-    ] = None,
+    only: str | None = setting(
+        None, "Figures by number in the paper or by name, e.g. 3,5 or mse,paths.", unset="all"
+    ),
     as_json: bool = False,
 ) -> None:
     """Draw the SAE Match paper's figures from a run's tables.
@@ -33,7 +30,6 @@ def figures(
     Each as SVG and PNG, with its caption.
     """
     from saematch.cli.display import terminal as display
-    from saematch.cli.display.figures import figures_drawn
     from saematch.rendering import draw_figures
 
     names = (one.strip() for one in (only or "").split(","))
@@ -48,7 +44,7 @@ def figures(
         ]
         print_json(value)
     else:
-        figures_drawn(drawn, Path(directory))
+        display.figures_drawn(drawn, Path(directory))
     kept_back = [one.name for one in drawn if one.altered]
     if kept_back:
         raise InputError(
@@ -67,18 +63,11 @@ def explore(
     port: Annotated[
         int, typer.Option(help="Port on 127.0.0.1; 0: any free one.", min=0, max=65535)
     ] = 8321,
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
-    ] = True,
-    export: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.html", help="Write one page that opens without a server, then stop."
-        ),
-    ] = None,
-    features: Annotated[
-        str, typer.Option(help="Features whose paths the exported page holds, e.g. 12/345,14/7.")
-    ] = "",
+    browser: bool = setting(True, "Open the page in a browser."),
+    export: Path | None = setting(
+        None, "Write one page that opens without a server, then stop.", metavar="FILE.html"
+    ),
+    features: str = setting("", "Features whose paths the exported page holds, e.g. 12/345,14/7."),
     paths: Annotated[
         int | None,
         typer.Option(
@@ -128,7 +117,7 @@ def explore(
 @verb
 def paths(
     directory: Directory,
-    feature: Annotated[str, typer.Option(help="A feature as LAYER/INDEX, e.g. 12/345.")],
+    feature: str = setting(MISSING, "A feature as LAYER/INDEX, e.g. 12/345."),
     as_json: bool = False,
 ) -> None:
     """Follow one feature through the layers."""
@@ -147,12 +136,8 @@ def paths(
 @verb
 def export(
     directory: Directory,
-    file_format: Annotated[
-        Literal["csv", "parquet", "json"], typer.Option("--format", help="Format of the files.")
-    ] = "csv",
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write to.", show_default="DIR-export")
-    ] = None,
+    format: str = setting("csv", "Format of the files.", choices=("csv", "parquet", "json")),
+    out: Path | None = setting(None, "Folder to write to.", unset="DIR-export"),
     as_json: bool = False,
 ) -> None:
     """Write a run's tables as CSV, Parquet or JSON."""
@@ -161,7 +146,7 @@ def export(
 
     opened = open_run(directory)
     destination = out or Path(f"{os.path.abspath(opened.path)}-export")
-    written = export_run(opened, file_format, destination)
+    written = export_run(opened, format, destination)
     if as_json:
         print_json([str(path) for path in written])
     else:

@@ -35,12 +35,10 @@ _MEASURES: Mapping[str, Mapping[str, tuple[str, str]]] = {
 
 
 def pages() -> dict[str, str]:
-    """The text of every page by its name."""
     return {"commands.md": commands(), "tables.md": tables(), "measures.md": measures()}
 
 
 def commands() -> str:
-    """Every verb with its arguments and flags."""
     parts = ["# The command line\n", _MADE]
     for command in app.registered_commands:
         parameters = inspect.signature(command.callback or commands).parameters.values()
@@ -50,10 +48,7 @@ def commands() -> str:
             for one, _, info in both
             if isinstance(info, ArgumentInfo)
         }
-        parts += [
-            f"## `saematch {command.name}`\n",
-            f"{command.help}\n",
-        ]
+        parts += [f"## `saematch {command.name}`\n", f"{command.help}\n"]
         parts += [f"- `{name}`: {meaning}" for name, meaning in arguments.items()]
         rows = [
             (f"`{_flags(one, info)}`", _values(kind, info), _default(one, info), info.help)
@@ -65,7 +60,6 @@ def commands() -> str:
 
 
 def tables() -> str:
-    """Every table of a run directory with its columns."""
     parts = ["# Tables of a run directory\n", _MADE]
     parts.append("[The run directory](../run-directory.md) says what each is for.\n")
     shown: dict[object, str] = {}
@@ -84,7 +78,6 @@ def tables() -> str:
 
 
 def measures() -> str:
-    """Every measure with its unit."""
     parts = ["# Measures\n", _MADE]
     for title, of in _MEASURES.items():
         rows = [(f"`{name}`", unit, meaning) for name, (unit, meaning) in of.items()]

@@ -1,20 +1,19 @@
 """The verbs that say what features mean: describe, explain, judge."""
 
+from dataclasses import MISSING
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from saematch.cli.evaluation import quiet_libraries
-from saematch.cli.options import Directory, Given, print_json, verb
-from saematch.configs.describing import DescribeConfig
-from saematch.configs.judging import JudgeConfig
-from saematch.errors import MissingDependencyError, UsageError
-from saematch.semantics.chat.endpoint import Endpoint
-from saematch.semantics.chat.spending import Prices
-from saematch.settings import config_from
+from saematch.cli.evaluation import adding_to, quiet_libraries
+from saematch.cli.options import Directory, Given, verb
+from saematch.configs import DescribeConfig, JudgeConfig
+from saematch.errors import UsageError
+from saematch.semantics.chat.endpoint import Endpoint, Prices
+from saematch.settings import config_from, setting
 
 if TYPE_CHECKING:
+    from saematch.pipelines.explain import ExplainingIntent
+    from saematch.pipelines.judge import Intent
     from saematch.semantics.chat.chat import Chat
 
 BY_HAND = 50
@@ -22,87 +21,62 @@ BY_HAND = 50
 KEPT = "that of the earlier sample"
 Experiment = Annotated[dict[str, Any], Given(JudgeConfig, only=("experiment",))]
 ChatSettings = Annotated[dict[str, Any], Given(Endpoint)]
-PromptPrice = Annotated[
-    float | None,
-    typer.Option(help="Price of a million prompt tokens, to estimate and limit the cost."),
-]
-CompletionPrice = Annotated[
-    float | None, typer.Option(help="Price of a million completion tokens.")
-]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start without asking you to confirm.")]
+PRICES = (
+    setting(None, "Price of a million prompt tokens, to estimate and limit the cost."),
+    setting(None, "Price of a million completion tokens."),
+)
+YES = setting(False, "Start without asking you to confirm.", short="-y")
 
 
 @verb
-def describe(
-    directory: Directory,
-    config: DescribeConfig,
-    as_json: bool = False,
-) -> None:
+def describe(directory: Directory, config: DescribeConfig, as_json: bool = False) -> None:
     """Describe a run's features by what they activate on.
 
     Max-activating examples, top logits, and descriptions made of them or downloaded.
     """
-    from saematch.cli.display import terminal as display
-    from saematch.cli.display.semantics import described_json, described_summary
+    from saematch.cli.display.semantics import show_described
     from saematch.pipelines.describe import describe as describe_run
-    from saematch.rendering import write_report
 
-    quiet_libraries()
-    with display.steps(quiet=as_json) as tell:
+    with adding_to(directory, quiet=as_json) as tell:
         run = describe_run(directory, config, tell)
-        write_report(directory)
-    if as_json:
-        print_json(described_json(run))
-    else:
-        described_summary(run)
+    show_described(run, as_json)
 
 
 @verb
 def explain(
     directory: Directory,
-    model: Annotated[
-        str, typer.Option(help="The language model that writes, as its endpoint names it.")
-    ],
+    model: str = setting(MISSING, "The language model that writes, as its endpoint names it."),
+    *,
     which: Experiment,
     sample: Annotated[
         dict[str, Any], Given(JudgeConfig, without=("experiment", "descriptions"), otherwise=KEPT)
     ],
     chat: ChatSettings,
-    prompt_price: PromptPrice = None,
-    completion_price: CompletionPrice = None,
-    for_embedding: Annotated[
-        bool,
-        typer.Option(
-            "--for-embedding",
-            help="Also describe the features that the embedding judge sets its thresholds on: some hundreds "
-            "more.",
-        ),
-    ] = False,
-    yes: Yes = False,
+    prompt_price: float | None = PRICES[0],
+    completion_price: float | None = PRICES[1],
+    for_embedding: bool = setting(
+        False,
+        "Also describe the features that the embedding judge sets its thresholds on: some hundreds more.",
+    ),
+    yes: bool = YES,
     as_json: bool = False,
 ) -> None:
     """Let a language model describe the features to be judged."""
     from saematch.cli.display import terminal as display
-    from saematch.cli.display.semantics import described_json, described_summary, explaining_shown
+    from saematch.cli.display.semantics import explaining_shown, show_described
     from saematch.pipelines.explain import MODEL, explain_features
     from saematch.rendering import reported
 
     config = _sample(directory, which, sample)
     asked = _chat(model, chat, prompt_price, completion_price)
-    with display.steps(quiet=as_json) as tell, reported(directory):
-        run = explain_features(
-            directory,
-            config,
-            asked,
-            tell,
-            agree=lambda intent: explaining_shown(intent, yes, tell, quiet=as_json),
-            calibration=for_embedding,
-        )
-    if as_json:
-        print_json(described_json(run))
-        return
+    with display.steps(as_json) as tell, reported(directory):
+
+        def agree(intent: "ExplainingIntent") -> bool:
+            return explaining_shown(intent, yes, tell, quiet=as_json)
+
+        run = explain_features(directory, config, asked, tell, agree, calibration=for_embedding)
     of = f" --experiment {config.experiment} --descriptions {MODEL}"
-    described_summary(run, of + ("" if for_embedding else " --model MODEL"))
+    show_described(run, as_json, of + ("" if for_embedding else " --model MODEL"))
 
 
 @verb
@@ -110,39 +84,29 @@ def judge(
     directory: Directory,
     *,
     which: Experiment,
-    judge: Annotated[
-        Literal["embedding", "llm", "human"] | None,
-        typer.Option(
-            help="embedding: sentence embeddings; llm: a language model, named by --model; human: you, in "
-            "this terminal.",
-            show_default="llm with --model, else embedding",
-        ),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="The language model that judges, as its endpoint names it.")
-    ] = None,
+    judge: str | None = setting(
+        None,
+        "embedding: sentence embeddings; llm: a language model, named by --model; human: you, in this "
+        "terminal.",
+        unset="llm with --model, else embedding",
+        choices=("embedding", "llm", "human"),
+    ),
+    model: str | None = setting(None, "The language model that judges, as its endpoint names it."),
     chat: ChatSettings,
-    prompt_price: PromptPrice = None,
-    completion_price: CompletionPrice = None,
-    yes: Yes = False,
+    prompt_price: float | None = PRICES[0],
+    completion_price: float | None = PRICES[1],
+    yes: bool = YES,
     sample: Annotated[dict[str, Any], Given(JudgeConfig, without=("experiment",), otherwise=KEPT)],
-    by_hand: Annotated[
-        bool, typer.Option("--by-hand", help="The same as --judge human --at-most 50.")
-    ] = False,
-    embedding_model: Annotated[
-        str, typer.Option(help="A model of sentence-transformers: name, path, or minilm.")
-    ] = "minilm",
-    redraw: Annotated[
-        bool,
-        typer.Option(
-            "--redraw",
-            help="Draw a new sample, in place of the one that other judges were asked about; their results "
-            "then cover only what they answered of it.",
-        ),
-    ] = False,
-    at_most: Annotated[
-        int | None, typer.Option(help="Questions to ask in this call.", show_default="all")
-    ] = None,
+    by_hand: bool = setting(False, "The same as --judge human --at-most 50."),
+    embedding_model: str = setting(
+        "minilm", "A model of sentence-transformers: name, path, or minilm."
+    ),
+    redraw: bool = setting(
+        False,
+        "Draw a new sample, in place of the one that other judges were asked about; their results then cover "
+        "only what they answered of it.",
+    ),
+    at_most: int | None = setting(None, "Questions to ask in this call.", unset="all"),
     as_json: bool = False,
 ) -> None:
     """Ask a judge whether matched features mean the same.
@@ -150,12 +114,11 @@ def judge(
     Controls are mixed in, so that the judge is judged too.
     """
     from saematch.cli.display import terminal as display
-    from saematch.cli.display.semantics import intent_shown, judged_json, judged_summary
+    from saematch.cli.display.semantics import intent_shown, show_judged
     from saematch.pipelines.judge import judge as judge_run
     from saematch.rendering import reported
     from saematch.semantics.judges.embedding import EmbeddingJudge
-    from saematch.semantics.judges.human import HumanJudge
-    from saematch.semantics.judges.judge import Judge
+    from saematch.semantics.judges.judge import HumanJudge, Judge
     from saematch.semantics.judges.llm import LLMJudge
     from saematch.store.judge_results import name_in
 
@@ -170,28 +133,21 @@ def judge(
     if human and at_most is None:
         at_most = BY_HAND
     quiet_libraries()
-    quiet = as_json or human  # a person's terminal is the judge's
-    with display.steps(quiet=quiet) as tell, reported(directory):
-        run = judge_run(
-            directory,
-            config,
-            chosen,
-            tell,
-            agree=lambda intent: intent_shown(intent, chosen, at_most, yes, tell, quiet=as_json),
-            at_most=at_most,
-            redraw=redraw,
-        )
-    name = name_in(run, config.experiment, chosen)  # None: nothing was asked
-    if as_json:
-        print_json(None if name is None else judged_json(run, config.experiment, name))
-    elif name is not None:
-        judged_summary(run, config.experiment, name)
+    # A person's terminal is the judge's.
+    with display.steps(as_json or human) as tell, reported(directory):
+
+        def agree(intent: "Intent") -> bool:
+            return intent_shown(intent, chosen, at_most, yes, tell, quiet=as_json)
+
+        run = judge_run(directory, config, chosen, tell, agree, at_most, redraw)
+    # No name: nothing was asked.
+    show_judged(run, config.experiment, name_in(run, config.experiment, chosen), as_json)
 
 
 def demo(directory: Path, as_json: bool) -> None:
-    """The demo's features described, and judged on a small sample; says so where a package is missing."""
+    """The demo's features described, and judged on a small sample."""
     from saematch.cli.display import terminal as display
-    from saematch.cli.display.semantics import judged_summary
+    from saematch.cli.display.semantics import show_judged
     from saematch.pipelines.describe import describe as describe_run
     from saematch.pipelines.judge import judge as judge_run
     from saematch.rendering import reported
@@ -201,17 +157,12 @@ def demo(directory: Path, as_json: bool) -> None:
 
     chosen = EmbeddingJudge()
     quiet_libraries()
-    try:
-        with display.steps(quiet=as_json) as tell, reported(directory):
-            describe_run(directory, DescribeConfig(model="smollm2", offline=True), tell)
-            before = kept_config(RunDirectory(directory), "layers")
-            sample = before or JudgeConfig(samples=24, controls=70)
-            run = judge_run(directory, sample, chosen, tell)
-    except MissingDependencyError as error:
-        typer.echo(f"saematch: the judge was left out: {error}", err=True)
-        return
+    with display.steps(as_json) as tell, reported(directory):
+        describe_run(directory, DescribeConfig(model="smollm2", offline=True), tell)
+        before = kept_config(RunDirectory(directory), "layers")
+        run = judge_run(directory, before or JudgeConfig(samples=24, controls=70), chosen, tell)
     if not as_json:
-        judged_summary(run, "layers", chosen.name)
+        show_judged(run, "layers", chosen.name)
 
 
 def _sample(directory: Path, experiment: dict[str, Any], sample: dict[str, Any]) -> JudgeConfig:
@@ -235,8 +186,7 @@ def _chat(
             "expected the name of a language model, got none; try --model gpt-4o-mini, or what your "
             "endpoint serves"
         )
-    if prompt is None and completion is None:
-        return Chat(model, **chat)
-    if prompt is None or completion is None:
+    given = [price for price in (prompt, completion) if price is not None]
+    if len(given) == 1:
         raise UsageError("expected both --prompt-price and --completion-price, got one; give both")
-    return Chat(model, prices=Prices(prompt, completion), **chat)
+    return Chat(model, prices=Prices(*given) if given else None, **chat)

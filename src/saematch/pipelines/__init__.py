@@ -7,14 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saematch.configs.run import RunConfig
+    from saematch.configs import RunConfig
     from saematch.pipelines.exporting import export
     from saematch.pipelines.matching.run import run
     from saematch.store.directory import RunDirectory
     from saematch.store.reader import Run, open_run
 
 _HOME_OF = {
-    "RunConfig": "saematch.configs.run",
+    "RunConfig": "saematch.configs",
     "RunDirectory": "saematch.store.directory",
     "export": "saematch.pipelines.exporting",
     "run": "saematch.pipelines.matching.run",

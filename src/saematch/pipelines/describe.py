@@ -15,7 +15,7 @@ from typing import Any
 
 from saematch._io import files
 from saematch._io.files import cache_directory
-from saematch.configs.describing import DescribeConfig
+from saematch.configs import DescribeConfig
 from saematch.errors import InputError
 from saematch.evaluation.interventions import MASSIVE
 from saematch.models import Documents, LanguageModel, load_corpus
@@ -23,6 +23,7 @@ from saematch.pipelines.evaluation.evaluated_run import HeldRun
 from saematch.pipelines.suite import Member, forget_loaded
 from saematch.semantics.descriptions.describing import (
     ACTIVATIONS,
+    HALVES,
     DescribedFeatures,
     ReadTexts,
     describe_features,
@@ -30,8 +31,8 @@ from saematch.semantics.descriptions.describing import (
     feature_rows,
     half_source,
 )
-from saematch.semantics.descriptions.max_activating import HALVES
-from saematch.semantics.neuronpedia.fetching import EXPORTS, fetch_descriptions, source_of
+from saematch.semantics.neuronpedia.fetching import EXPORTS, fetch_descriptions
+from saematch.semantics.neuronpedia.sources import source_of
 from saematch.store.build import Progress, hash_of, silent
 from saematch.store.directory import RunDirectory, sae_file
 from saematch.store.names import descriptions_name, examples_name, features_name

@@ -10,21 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saematch._io import files
-from saematch.configs.judging import JudgeConfig
+from saematch.configs import JudgeConfig
 from saematch.errors import InputError
 from saematch.pipelines.judge import draw_sample
 from saematch.semantics.chat.chat import Chat
-from saematch.semantics.chat.spending import Estimate
-from saematch.semantics.descriptions.describing import half_source
+from saematch.semantics.chat.endpoint import Estimate
+from saematch.semantics.descriptions.describing import HALVES, half_source
 from saematch.semantics.descriptions.description import Description
-from saematch.semantics.descriptions.explaining import (
-    Explanation,
-    ExplanationRequest,
+from saematch.semantics.explaining import (
+    Examples,
     conversation_about,
-    estimate_explaining,
     explain,
 )
-from saematch.semantics.descriptions.max_activating import HALVES
 from saematch.semantics.judges.journal import Journal, key_of
 from saematch.semantics.judges.judge import Judgement, Outcome, Question
 from saematch.store.build import Progress, hash_of, silent
@@ -76,7 +73,7 @@ def explain_features(
         with Journal(held.file(JOURNAL)) as journal:
             asked = [one.question for one in requests]
             new = {
-                question: one.request
+                question: one.examples
                 for question, one in zip(asked, requests, strict=True)
                 # A reply without a description is asked for again: other settings may cure it.
                 if (kept := journal.get(explainer, question)) is None
@@ -84,12 +81,12 @@ def explain_features(
             }
             questions, left = list(new), list(new.values())
             answered = sum(question not in new for question in asked)
-            estimate = estimate_explaining(chat, left)
+            estimate = chat.estimate([conversation_about(examples) for examples in left])
             if not agree(ExplainingIntent(len(wanted), answered, estimate)):
                 return run
 
-            def keep(number: int, found: Explanation) -> None:
-                journal.add(explainer, questions[number], _kept(found))
+            def keep(number: int, judgement: Judgement) -> None:
+                journal.add(explainer, questions[number], judgement)
                 tell(0, 1, f"described {number + 1} of {len(left)}")
 
             try:
@@ -105,12 +102,13 @@ def explain_features(
 class _Request:
     key: str
     half: int
-    request: ExplanationRequest
+    feature: int
+    examples: Examples
 
     @property
     def question(self) -> Question:
         """What the journal knows it by: all that the model is told."""
-        return Question(conversation_about(self.request).text(), "")
+        return Question(conversation_about(self.examples).text(), "")
 
 
 def _requests(held: RunDirectory, wanted: list[tuple[str, int]]) -> Iterator[_Request]:
@@ -129,20 +127,7 @@ def _requests(held: RunDirectory, wanted: list[tuple[str, int]]) -> Iterator[_Re
                 list(zip(tokens, activations, strict=True))
                 for tokens, activations in zip(group["tokens"], group["activations"], strict=True)
             ]
-            # Without the top logits: the same in both halves, they would give a feature away.
-            request = ExplanationRequest(int(feature), examples)
-            yield _Request(key, int(half), request)
-
-
-def _kept(found: Explanation) -> Judgement:
-    """As the journal keeps it: the description stands in the reason."""
-    reply = found.reply
-    return Judgement(
-        found.outcome, None, None, found.text or reply.failure or reply.trouble, reply.prompt,
-        reply.text, reply.model,
-        reply.attempts, reply.seconds, reply.prompt_tokens, reply.completion_tokens, reply.cost,
-        reply.time,
-    )  # fmt: skip
+            yield _Request(key, int(half), int(feature), examples)
 
 
 def _keep_descriptions(
@@ -153,9 +138,9 @@ def _keep_descriptions(
     for one in requests:
         found = journal.get(explainer, one.question)
         if found is not None and found.outcome is Outcome.JUDGED:
-            description = Description(one.request.feature, found.reason, MODEL, model, "")
+            description = Description(one.feature, found.reason, MODEL, model, "")
             by_key.setdefault(one.key, _kept_before(held, one.key, explainer))
-            by_key[one.key][one.half, one.request.feature] = description
+            by_key[one.key][one.half, one.feature] = description
     for key, some in by_key.items():
         tables = {
             half_source(MODEL, half): [some[at] for at in sorted(some) if at[0] == half]

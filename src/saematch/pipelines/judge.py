@@ -19,23 +19,24 @@ from typing import Any
 import numpy as np
 
 from saematch._io import files
-from saematch.configs.judging import JudgeConfig
+from saematch.configs import JudgeConfig
 from saematch.errors import UsageError
 from saematch.matching.matchers import MAIN
 from saematch.pipelines.evaluation.evaluated_run import HeldRun
 from saematch.pipelines.matching.run import composition_steps, matching_steps
 from saematch.pipelines.sampling import COMPOSITION, Pair, compared_features, pairs_for, with_texts
 from saematch.pipelines.suite import forget_loaded
-from saematch.semantics.judges.agreement import LEAST_CONTROLS, results, verdict
 from saematch.semantics.judges.embedding import EmbeddingJudge
 from saematch.semantics.judges.experiments import (
     CALIBRATION,
     DIFFERENT,
+    LEAST_CONTROLS,
     PAIR,
     SAME,
     Compared,
     half_width_of_mean,
-    half_width_of_share,
+    results,
+    verdict,
 )
 from saematch.semantics.judges.journal import Journal, key_of
 from saematch.semantics.judges.judge import Judge, Judgement, Question
@@ -87,7 +88,7 @@ class Intent:
 
     @property
     def half_width_of_share(self) -> float:
-        return half_width_of_share(max(1, self.a_mean))
+        return self.half_width_of_mean / 2
 
 
 def intent_of(rows: Sequence[Mapping[str, Any]], is_answered: Callable[[Question], bool]) -> Intent:
@@ -236,7 +237,7 @@ class _Experiment(HeldRun):
         config, name = self.config, self.config.experiment
         kept = kept_config(self.held, name)
         if kept is not None and kept != config:
-            old, new = kept.plain(), config.plain()
+            old, new = kept.to_dict(), config.to_dict()
             differ = [setting for setting in new if new[setting] != old[setting]]
             raise UsageError(
                 f"expected the sample of {name} that {', '.join(others)} judged "
@@ -265,7 +266,7 @@ class _Experiment(HeldRun):
         """Step 1."""
         rows, tables = with_texts(self.run, self.config, self.compared())
         self.drawn_from |= dict.fromkeys(tables)
-        return SAMPLE.encode_records(rows, {"config": self.config.plain()})
+        return SAMPLE.encode_records(rows, {"config": self.config.to_dict()})
 
     def _keep_sample(self, data: bytes) -> None:
         name = sample_name(self.config.experiment)
@@ -322,7 +323,7 @@ class _Experiment(HeldRun):
             passes_controls, sentence = verdict(found, answers)
             about = {
                 **about,
-                "config": config.plain(),
+                "config": config.to_dict(),
                 "passes_controls": passes_controls,
                 "verdict": sentence,
             }

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from saematch.configs.judging import STRATA, JudgeConfig
+from saematch.configs import STRATA, JudgeConfig
 from saematch.errors import InputError, UsageError
 from saematch.matching.matched import Matching
 from saematch.matching.matchers import MAIN, compositions
-from saematch.semantics.descriptions.describing import half_source
-from saematch.semantics.descriptions.max_activating import HALVES
+from saematch.semantics.descriptions.describing import HALVES, half_source
 from saematch.semantics.judges.experiments import (
     CALIBRATION,
     SAME,

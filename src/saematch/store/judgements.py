@@ -4,10 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from saematch.configs.judging import JudgeConfig
+from saematch.configs import JudgeConfig
 from saematch.errors import SaematchError
-from saematch.semantics.judges.agreement import Answer, ResultRow
-from saematch.semantics.judges.experiments import CALIBRATION
+from saematch.semantics.judges.experiments import CALIBRATION, Answer, ResultRow
 from saematch.semantics.judges.journal import Journal
 from saematch.semantics.judges.judge import Judge, Judgement, Label, Outcome, Question
 from saematch.settings import config_from

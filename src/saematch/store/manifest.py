@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from saematch._io import files
-from saematch.configs.run import flags_of
+from saematch.configs import flags_of
 from saematch.errors import InputError
 from saematch.store.names import (
     COMPARED,

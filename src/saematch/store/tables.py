@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saematch.configs.run import RunConfig
+from saematch.configs import RunConfig
 from saematch.errors import UsageError
 from saematch.matching.matchers import MAIN
 from saematch.semantics.descriptions.description import Description, first_texts

@@ -1,11 +1,9 @@
 """What people see of an evaluation on the terminal."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from saematch.cli.display.terminal import CONSOLE, new_table, styled
+from saematch.cli.display.terminal import CONSOLE, new_table, number, show_notes, styled
 from saematch.pipelines.evaluation.summary import (
     MAIN_MEASURES,
     corpora_of,
@@ -35,20 +33,14 @@ def evaluation_summary(run: "Run") -> None:
     for corpus, about in corpora_of(run).items():
         here = measures[measures["corpus"] == corpus]
         documents, tokens = int(here["documents"].max()), int(here["tokens"].max())
-        CONSOLE.print(
-            styled(
-                "\n",
-                (corpus, "bold"),
-                f": {about['origin']}; {documents_said(texts_of(run, corpus), documents)}, "
-                f"{tokens:,} tokens. Means over {plural(len(about['pairs']), 'layer pair')}:",
-            )
-        )
+        said = documents_said(texts_of(run, corpus), documents)
+        means = f"{tokens:,} tokens. Means over {plural(len(about['pairs']), 'layer pair')}:"
+        CONSOLE.print(styled("\n", (corpus, "bold"), f": {about['origin']}; {said}, {means}"))
         rows = new_table("strategy", *(label for label, _ in MAIN_MEASURES.values()))
         for strategy, values in strategy_rows(here):
-            rows.add_row(strategy, *(_cell(values.get(name)) for name in MAIN_MEASURES))
+            rows.add_row(strategy, *(number(values.get(name), ".3f") for name in MAIN_MEASURES))
         CONSOLE.print(rows)
-        for note in about["notes"]:
-            CONSOLE.print(styled(("note:", "yellow"), f" {note}"))
+        show_notes(about["notes"])
     CONSOLE.print(
         "EV: explained variance of what takes the place of the later layer's stream. ΔL: rise of the "
         "loss, nats a token. score: joint activations over activations; lift: over chance. causal: cosine of "
@@ -58,14 +50,9 @@ def evaluation_summary(run: "Run") -> None:
     )
 
 
-def _cell(value: Any) -> str:
-    return "" if value is None or pd.isna(value) else f"{value:.3f}"
-
-
 def findings_shown(
     main: "Evaluated", lines: "list[Line]", found: "list[Finding]", path: Path
 ) -> None:
-    """The headline and the findings."""
     wide = CONSOLE.width >= WIDE
     CONSOLE.print(f"Means over pairs {_where(main)}; 95% intervals{'' if wide else f' in {path}'}:")
     rows = new_table("", *(SHORT[name] for name in COLUMNS))
@@ -74,15 +61,14 @@ def findings_shown(
     CONSOLE.print(rows)
     for one in found:
         style = {"holds": "green", "does not hold": "red"}.get(one.verdict, "yellow")
-        CONSOLE.print(
-            styled("\n", (f"({one.name})", "bold"), f" {one.claim}: ", (one.verdict, style))
-        )
+        name = (f"({one.name})", "bold")
+        CONSOLE.print(styled("\n", name, f" {one.claim}: ", (one.verdict, style)))
         CONSOLE.print(f"    {spanned(_span(one))}: {one.said}" if one.effect else f"    {one.said}")
     CONSOLE.print(f"\nWritten to {path}")
 
 
 def findings_text(main: "Evaluated", lines: "list[Line]", found: "list[Finding]") -> str:
-    """The same as Markdown."""
+    """The headline and the findings as Markdown."""
     text = [
         f"Means over pairs {_where(main)}; 95% intervals.",
         "",
@@ -108,17 +94,14 @@ def _where(main: "Evaluated") -> str:
     about = next(iter(main.about.values()))
     ends = dict.fromkeys(f"{a}→{b}" for a, b in (main.adjacent[0], main.adjacent[-1]))
     texts = ", ".join(
-        f"{corpus} ({of['origin']}; {_texts(main, corpus)})" for corpus, of in main.about.items()
+        f"{corpus} ({of['origin']}; "
+        f"{'no interval: one text' if (count := texts_of(main.run, corpus)) == 1 else f'{count} texts'})"
+        for corpus, of in main.about.items()
     )
     return (
         f"{' to '.join(ends)} of {main.run.config.suite} ({len(main.adjacent)}) and {texts}, "
         f"{plural(about['documents'], 'document')} × {about['tokens']} tokens each"
     )
-
-
-def _texts(main: "Evaluated", corpus: str) -> str:
-    texts = texts_of(main.run, corpus)
-    return "no interval: one text" if texts == 1 else f"{texts} texts"
 
 
 def _span(one: "Finding") -> Interval | None:

@@ -1,72 +1,66 @@
 """What people see of descriptions and judgements on the terminal."""
 
+from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from saematch.cli.display.terminal import CONSOLE, SIGNS, Spinner, new_table, styled
+from saematch.cli.display.terminal import (
+    CONSOLE,
+    SIGNS,
+    Spinner,
+    new_table,
+    number,
+    show_notes,
+    styled,
+)
+from saematch.cli.options import print_json
 from saematch.errors import UsageError
 from saematch.pipelines.evaluation.summary import spanned
 from saematch.store.judge_results import Judged, judged_by
-from saematch.store.tables import Described, described
+from saematch.store.tables import described
 from saematch.text import plural, printable, records
 
 if TYPE_CHECKING:
     from saematch.pipelines.explain import ExplainingIntent
     from saematch.pipelines.judge import Intent
-    from saematch.semantics.chat.spending import Estimate
+    from saematch.semantics.chat.endpoint import Estimate
     from saematch.semantics.judges.judge import Judge
     from saematch.store.reader import Run
 
 
-def described_json(run: "Run") -> dict[str, Any]:
-    """What `saematch describe --json` prints."""
-    return {
-        "saes": [
-            {"sae": key, "source": source, "described": found.count, "about": dict(found.about)}
-            for (key, source), found in described(run).items()
-        ]
-    }
-
-
-def described_summary(run: "Run", flags: str = "") -> None:
+def show_described(run: "Run", as_json: bool, flags: str = "") -> None:
     """A line per SAE and source, and an example of each; descriptions from halves are left out.
 
     `flags`: by which a judge finds what was made just now.
     """
+    saes = described(run)
+    if as_json:
+        told = [
+            {"sae": key, "source": source, "described": found.count, "about": dict(found.about)}
+            for (key, source), found in saes.items()
+        ]
+        print_json({"saes": told})
+        return
     rows = new_table("SAE", "source", "described", "of", "tokens read")
     examples, notes = [], []
-    for (key, source), found in described(run).items():
+    for (key, source), found in saes.items():
         if source[-2:] in ("-0", "-1"):
             continue
         size = run.manifest["saes"][key]["d_sae"]
-        tokens = found.about.get("tokens")
         rows.add_row(
-            key,
-            source,
-            f"{found.count:,}",
-            f"{size:,}",
-            "" if tokens is None else f"{tokens:,}",
+            key, source, f"{found.count:,}", f"{size:,}", number(found.about.get("tokens"), ",")
         )
-        examples.append(f"{key}/{_example(found)}")
+        feature, text = found.example
+        examples.append(f"{key}/{feature}  {printable(text)}" if text else f"{key}/")
         notes += [f"{key}, {source}: {note}" for note in found.about.get("notes", [])]
     CONSOLE.print(rows)
-    CONSOLE.print("For example:")
-    for example in examples[:3]:
-        CONSOLE.print(f"  {example}")
-    for note in notes:
-        CONSOLE.print(styled(("note:", "yellow"), f" {printable(note)}"))
+    CONSOLE.print("\n  ".join(["For example:", *examples[:3]]))
+    show_notes(map(printable, notes))
     CONSOLE.print(
-        f"Tables: {run.path}/descriptions, examples, features\n"
-        f"Next: saematch judge {run.path}"
-        f"{flags}"
+        f"Tables: {run.path}/descriptions, examples, features\nNext: saematch judge {run.path}{flags}"
     )
-
-
-def _example(found: Described) -> str:
-    feature, text = found.example
-    return f"{feature}  {printable(text)}" if text else ""
 
 
 def intent_shown(
@@ -131,32 +125,30 @@ def _agreed(estimate: "Estimate", endpoint: str, yes: bool, spinner: Spinner | N
         return typer.confirm("Go on?", err=True)
 
 
-def judged_json(run: "Run", experiment: str, judge: str) -> dict[str, Any]:
-    """What `saematch judge --json` prints."""
-    found = judged_by(run, experiment, judge)
-    return {
-        "experiment": experiment,
-        "about": dict(found.about),
-        "results": records(found.results),
-    }
-
-
-def judged_summary(run: "Run", experiment: str, judge: str) -> None:
-    """Labels by strategy, or by pair of layers, and how good the judge is."""
-    found = judged_by(run, experiment, judge)
+def show_judged(run: "Run", experiment: str, judge: str | None, as_json: bool = False) -> None:
+    """Labels by strategy, or by pair of layers, and how good the judge is; nothing without a judge."""
+    found = None if judge is None else judged_by(run, experiment, judge)
+    if as_json:
+        about = found and {
+            "experiment": experiment,
+            "about": dict(found.about),
+            "results": records(found.results),
+        }
+        print_json(about)
+    if as_json or found is None:
+        return
     style = "green" if found.passes_controls else "bold red"
-    CONSOLE.print(styled("\n", (judge, "bold"), ": ", (found.verdict, style)))
-    _quality(found)
+    CONSOLE.print(styled("\n", (str(judge), "bold"), ": ", (found.verdict, style)))
+    CONSOLE.print("; ".join(_quality(found)) + ".")
     rows = new_table("strategy", "layers", "mean label", "DIFFERENT", "MAYBE", "SAME")
     for strategy in (*found.strategies, "control: same", "control: different"):
-        control = strategy.startswith("control: ")
-        by_pair = experiment == "persistence" and not control
+        by_pair = experiment == "persistence" and not strategy.startswith("control: ")
         for a, b in found.pairs if by_pair else [("", "")]:
-            spans = [found.span(m, strategy, a, b) for m in ("mean", "different", "maybe", "same")]
-            if spans[0] is not None:
-                where = f"{a} → {b}" if a else ""
-                cells = [spanned(spans[0], True), *(_percent(one) for one in spans[1:])]
-                rows.add_row(strategy, where, *cells)
+            mean = found.span("mean", strategy, a, b)
+            shares = [found.span(one, strategy, a, b) for one in ("different", "maybe", "same")]
+            if mean is not None:
+                shown = (number(share and share[0], ".0%") for share in shares)
+                rows.add_row(strategy, f"{a} → {b}" if a else "", spanned(mean, True), *shown)
     CONSOLE.print(rows)
     CONSOLE.print(
         "Labels: DIFFERENT 1, MAYBE 2, SAME 3; 95% intervals. Labels of each layer pair: "
@@ -166,7 +158,7 @@ def judged_summary(run: "Run", experiment: str, judge: str) -> None:
     )
 
 
-def _quality(found: Judged) -> None:
+def _quality(found: Judged) -> Iterator[str]:
     said = {
         "order_bias": "order bias {} in the mean label of pairs asked both ways ({})",
         "order_changed": "{} of their labels change",
@@ -174,20 +166,10 @@ def _quality(found: Judged) -> None:
         "unreadable": "{} of answers without a label",
     }
     asked = dict(zip(found.results["measure"], found.results["judged"], strict=True))
-    parts = [
-        text.format(spanned(span, True), asked[measure])
-        for measure, text in said.items()
-        if (span := found.span(measure)) is not None
-    ]
+    for measure, text in said.items():
+        if (span := found.span(measure)) is not None:
+            yield text.format(spanned(span, True), asked[measure])
     kappas = found.results[found.results["measure"].str.startswith("kappa_")]
-    for row in kappas.to_dict("records"):
-        other = str(row["measure"]).removeprefix("kappa_")
-        span = found.span(str(row["measure"]))
-        parts.append(
-            f"Cohen's κ with {other} {spanned(span, True)} on {plural(int(row['judged']), 'question')}"
-        )
-    CONSOLE.print("; ".join(parts) + ".")
-
-
-def _percent(span: tuple[float, float | None, float | None] | None) -> str:
-    return "" if span is None else f"{span[0]:.0%}"
+    for measure, judged in zip(kappas["measure"], kappas["judged"], strict=True):
+        other, span = str(measure).removeprefix("kappa_"), found.span(str(measure))
+        yield f"Cohen's κ with {other} {spanned(span, True)} on {plural(int(judged), 'question')}"

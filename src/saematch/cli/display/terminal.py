@@ -1,6 +1,6 @@
 """What people see on the terminal: rich tables, spinners and bars.  Nothing is computed here."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from saematch.assignment import Verification
     from saematch.loading import Inspection
     from saematch.matching.matched import Matching
+    from saematch.rendering import Drawn
     from saematch.store.build import Progress as Tell
     from saematch.store.reader import Run
     from saematch.types import Interval
@@ -54,16 +55,6 @@ SIGNS = Terminal(stderr=True)
 
 
 @contextmanager
-def working(what: str, quiet: bool = False) -> Iterator[None]:
-    """A spinner while something runs."""
-    if quiet:
-        yield
-        return
-    with SIGNS.status(styled(what)):
-        yield
-
-
-@contextmanager
 def progress(quiet: bool = False) -> Iterator["Tell | None"]:
     """A bar that follows a run: yields what to tell of each step."""
     if quiet:
@@ -85,12 +76,12 @@ def progress(quiet: bool = False) -> Iterator["Tell | None"]:
 
 
 @contextmanager
-def steps(quiet: bool = False) -> Iterator["Spinner | None"]:
+def steps(quiet: bool = False, what: str = "starting") -> Iterator["Spinner | None"]:
     """A spinner that says what is being done, for work whose length is not known."""
     if quiet:
         yield None
         return
-    with SIGNS.status("starting") as status:
+    with SIGNS.status(styled(what)) as status:
         yield Spinner(status)
 
 
@@ -114,7 +105,6 @@ class Spinner:
 
 
 def inspection(found: "Inspection") -> None:
-    """What a checkpoint holds."""
     facts = Table.grid(padding=(0, 2))
     activation = found.activation + (f" (k = {found.k})" if found.k else "")
     dead = "not recorded"
@@ -148,18 +138,12 @@ def matchings(
     found: "Matching", rows: "Mapping[str, Mapping[str, Interval]]", output: Path | None
 ) -> None:
     """One matching's proof and, next to it, the other strategies on the same pair."""
+    columns = ("mse_decoder", "mse_decoder_raw", "mse_encoder", "cosine", "mean_cost")
     table = new_table("strategy", "MSE dec", "raw", "MSE enc", "cosine", "cost", "certain")
     for strategy, measures in rows.items():
         values = {name: one.value for name, one in measures.items()}
-        table.add_row(
-            strategy,
-            number(values["mse_decoder"]),
-            number(values.get("mse_decoder_raw")),
-            number(values["mse_encoder"]),
-            number(values["cosine"]),
-            number(values["mean_cost"]),
-            _percent(values.get("certain_share")),
-        )
+        shown = (number(values.get(name)) for name in columns)
+        table.add_row(strategy, *shown, _percent(values.get("certain_share")))
     CONSOLE.print(styled((found.a.reference, "bold"), " → ", (found.b.reference, "bold")))
     CONSOLE.print(table)
     compared, left_out = (rows[found.strategy][name].value for name in ("compared", "left_out"))
@@ -189,37 +173,26 @@ def matchings(
     if found.assignment is not None:
         took = sum(found.assignment.seconds.values())
         CONSOLE.print(f"Solved by {found.assignment.solver} in {took:.2f} s.")
-    for note in found.notes:
-        CONSOLE.print(styled(("note:", "yellow"), f" {note}"))
+    show_notes(found.notes)
     if output is not None:
         CONSOLE.print(f"Pairs written to {output}")
 
 
 def verification(checked: "Verification") -> None:
-    """What a check from scratch found."""
     verdict = ("holds", "green") if checked.ok else ("; ".join(checked.faults), "red")
-    CONSOLE.print(
-        styled(
-            "Checked from scratch over all pairs in float64: ",
-            verdict,
-            f" (total {checked.primal:.9g}, proven bound {checked.dual:.9g}, least reduced cost "
-            f"{checked.worst:.2g}; {checked.seconds:.1f} s).",
-        )
-    )
+    sums = f"total {checked.primal:.9g}, proven bound {checked.dual:.9g}"
+    least = f"least reduced cost {checked.worst:.2g}; {checked.seconds:.1f} s"
+    said = "Checked from scratch over all pairs in float64: "
+    CONSOLE.print(styled(said, verdict, f" ({sums}, {least})."))
 
 
 def curve(rows: pd.DataFrame) -> None:
     """Share of features matched against the price of leaving one unmatched."""
     table = new_table("price", "random pairs below", "matched", "of A", "of live A", "mean cost")
     for row in rows.to_dict("records"):
-        table.add_row(
-            number(row["price"]),
-            f"{row['quantile']:.2%}",
-            str(row["matched"]),
-            _percent(row["share"]),
-            _percent(row["live_share"]),
-            number(row["cost"]),
-        )
+        price, below, cost = number(row["price"]), f"{row['quantile']:.2%}", number(row["cost"])
+        shares = _percent(row["share"]), _percent(row["live_share"])
+        table.add_row(price, below, str(row["matched"]), *shares, cost)
     CONSOLE.print(table)
     CONSOLE.print(
         f"Mean cost: over the {plural(int(rows['compared'].iloc[0]), 'live feature')} of A with a partner at "
@@ -253,19 +226,46 @@ def run_summary(finished: "Run", out: Path) -> None:
         "Decoder MSE on folded weights by strategy, over the same features of the earlier SAE in each row:"
     )
     CONSOLE.print(table)
-    for note in finished.manifest["notes"]:
-        CONSOLE.print(styled(("note:", "yellow"), f" {note}"))
+    show_notes(finished.manifest["notes"])
     CONSOLE.print(f"Run directory: {out}\nReport:        {out / 'report.html'}")
 
 
 def next_steps(out: Path) -> None:
-    """What to try after the demo."""
     CONSOLE.print(
         f"\nNext: open {out / 'report.html'} in a browser, or follow a feature:\n"
         f"  saematch paths {out} --feature 12/345\n"
         f"or draw the paper's figures from it:\n  saematch figures {out}\n"
         f"or look through all of it in a browser:\n  saematch explore {out}"
     )
+
+
+def figures_drawn(drawn: "Sequence[Drawn]", directory: Path) -> None:
+    """A row per figure that was drawn; for the others what they lack, and the command that makes it, or
+    the altered file that keeps them back."""
+    table = new_table("figure", "file")
+    for one in drawn:
+        if one.files:
+            table.add_row(" and ".join(one.numbers), one.files[0])
+    table.columns[1].justify = "left"
+    CONSOLE.print(table)
+    CONSOLE.print(f"In {directory}, each as .svg and .png; their captions say on what.")
+    missing = [one for one in drawn if not one.files]
+    if missing:
+        CONSOLE.print("\nNot drawn:")
+    for one in missing:
+        if not one.altered:
+            _say(f"  {_named(one)} needs {one.needed}:\n    {one.command}")
+    for why in dict.fromkeys(one.altered for one in missing if one.altered):
+        names = ", ".join(_named(one) for one in missing if one.altered == why)
+        _say(f"  {names}:\n    {why}")
+
+
+def _named(one: "Drawn") -> str:
+    return f"{' and '.join(one.numbers)} ({one.name})"
+
+
+def _say(text: str) -> None:
+    CONSOLE.print(text, highlight=False, soft_wrap=True)
 
 
 def path(steps: pd.DataFrame, key: str, feature: int) -> None:
@@ -275,21 +275,18 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
     )
     _narrow(table, 0, 2)
     for step in steps.to_dict("records"):
-        runner_up = step["runner_up"]
         other = ""
-        if not pd.isna(runner_up):
-            other = f"{runner_up} ({_short(step['runner_up_extra_cost'], '+')})"
-        quantile = step["quantile"]
-        started = pd.isna(step["cost"])
+        if not pd.isna(step["runner_up"]):
+            other = f"{step['runner_up']} ({_short(step['runner_up_extra_cost'], '+')})"
         table.add_row(
             str(step["key"]) + (" (born)" * step["born"]) + (" (dies)" * step["dies"]),
             styled((str(step["feature"]), "bold" if step["key"] == key else "")),
             step["status"],
             _short(step["cost"]),
-            _percent(quantile),
-            "" if pd.isna(step["cosine"]) else f"{step['cosine']:.2f}",
+            _percent(step["quantile"]),
+            number(step["cosine"], ".2f"),
             _short(step["margin"]),
-            "" if started else ("yes" if step["certain"] else "no"),
+            "" if pd.isna(step["cost"]) else ("yes" if step["certain"] else "no"),
             other,
         )
     CONSOLE.print(f"Feature {key}/{feature}: nearest under a one-to-one matching, layer by layer")
@@ -332,16 +329,19 @@ def _short(value: Any, sign: str = "") -> str:
     return f"{value:{sign}.{3 if 0.1 <= abs(value) < 1e3 else 2}g}"
 
 
-def number(value: Any) -> str:
-    """Four significant digits; nothing if there is no value."""
-    return "" if value is None or pd.isna(value) else f"{value:.4g}"
+def number(value: Any, form: str = ".4g") -> str:
+    """Four significant digits, or another form; nothing if there is no value."""
+    return "" if value is None or pd.isna(value) else f"{value:{form}}"
 
 
 def _percent(value: Any) -> str:
-    return "" if value is None or pd.isna(value) else f"{value:.0%}"
+    return number(value, ".0%")
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        CONSOLE.print(styled(("note:", "yellow"), f" {note}"))
 
 
 def _quantiles(pairs: Sequence[tuple[float, float]] | None) -> str:
-    if pairs is None:
-        return ""
-    return ", ".join(f"{value:.4g} ({share:.0%})" for share, value in pairs)
+    return ", ".join(f"{value:.4g} ({share:.0%})" for share, value in pairs or ())

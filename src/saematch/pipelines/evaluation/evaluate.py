@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from saematch._io import files
-from saematch.configs.evaluation import EvaluationConfig
+from saematch.configs import EvaluationConfig
 from saematch.errors import UsageError
 from saematch.evaluation import collecting
 from saematch.evaluation.ablation import causal_agreement, sample

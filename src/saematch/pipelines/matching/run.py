@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from saematch.configs.run import RunConfig
+from saematch.configs import RunConfig
 from saematch.errors import UsageError
 from saematch.matching.matchers import MAIN, compositions, matcher
 from saematch.pipelines.matching import stages

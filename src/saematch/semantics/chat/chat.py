@@ -15,46 +15,84 @@ held at once, and what is made of everything that can go wrong.
 import asyncio
 import json
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence, Set
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from saematch.errors import MissingDependencyError, SaematchError, UsageError
-from saematch.semantics.chat.endpoint import NO_KEY, Conversation, Endpoint, Keep, Readable, Reply
-from saematch.semantics.chat.reply_bodies import (
-    PARAMETERS,
-    WORDS_SHOWN,
-    Body,
-    end_of_it_all,
-    may_be_paid_for,
-    read_body,
-    refused_parameters,
-    words_of,
-)
-from saematch.semantics.chat.spending import (
+from saematch.semantics.chat.endpoint import (
+    NO_KEY,
     BudgetError,
+    Conversation,
+    Endpoint,
     Estimate,
+    Keep,
+    Readable,
+    Reply,
     Tokens,
     about_tokens,
     most_tokens,
 )
-from saematch.text import printable
+from saematch.text import clean, printable, read_json
 
 FAILURES_IN_A_ROW = 10
 SECRET_CHARACTERS = 8
 """A shorter key is none that could be told from ordinary text."""
 SEARCHED_OF_ERROR = 4_000
 """Characters of an endpoint's own words that are looked at."""
+BYTES_AROUND = 1 << 16
+"""What a body may hold besides the reply's text."""
+BYTES_A_CHARACTER = 12
+"""The longest form of one character in JSON: two escaped surrogates."""
+MOST_TOKENS = 1 << 40
+"""A count above this is not believed."""
+MODEL_CHARACTERS = 200
+WORDS_SHOWN = 300
+"""Characters of an endpoint's own words in a message."""
+
+PARAMETERS = {
+    "json_schema": (
+        "json_schema", "json schema", "json_validate_failed", "failed_generation",
+        "failed to generate json", "guided", "grammar", "structured output", "structured_output",
+    ),
+    "response_format": ("response_format", "response format", "json_object"),
+    "stream_options": ("stream_options",),
+    "max_tokens": ("max_tokens",),
+    "temperature": ("temperature",),
+    "system": (
+        "system role", "system message", "role system", "role 'system'", "system instruction",
+        "developer instruction", "roles must alternate", "alternate between",
+        "alternating between user", "user and assistant roles", "user and model roles",
+        "first message must be", "role: system", 'role "system"',
+    ),
+}  # fmt: skip
+"""What can be left out or said otherwise, and the words by which endpoints name it."""
+GENERATED = ("json_validate_failed", "failed_generation", "failed to generate json")
+"""The model had written a reply, which the endpoint did not hand over: it may be paid for."""
+NAMING = (400, 415, 422, 500, 501)
+"""Statuses of a refusal that names what it does not know."""
+UNNAMED = (400, 422)
+"""Statuses of one that may not."""
+UNKNOWN = ("unknown", "unexpected", "unrecognized", "unsupported", "not support", "not permitted")
+NOTHING_TO_PAY_WITH = ("insufficient_quota", "billing", "insufficient balance")
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """A body, or why there is none."""
+class Body:
+    """A reply as it came, or why there is none."""
 
-    body: Body | None = None
+    text: str = ""
+    whole: bool = False
+    """False where the endpoint or we stopped before its end: such a reply says nothing for certain."""
     failure: str = ""
+    """Why this is no chat reply; '' where it is one."""
+    model: str = ""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    trouble: str = ""
+    """What is the matter with a reply that is one: cut off, empty, a call of a tool."""
     final: SaematchError | None = None
     """Where going on makes no sense."""
     lost: bool = False
@@ -62,34 +100,36 @@ class _Answer:
     again: bool = False
     """Made again: a parameter was refused, and is left out from now on."""
 
+    @property
+    def counts(self) -> Tokens | None:
+        """Tokens, where the endpoint counts them."""
+        if self.prompt_tokens is None or self.completion_tokens is None:
+            return None
+        return Tokens(self.prompt_tokens, self.completion_tokens)
 
-class Asking:
+
+@dataclass
+class _Asking:
     """One run over some conversations."""
 
-    def __init__(
-        self,
-        chat: Endpoint,
-        conversations: Sequence[Conversation],
-        keep: Keep,
-        readable: Readable,
-        attempts: int,
-        schema: Mapping[str, Any] | None,
-    ) -> None:
-        self.chat, self.keep, self.readable, self.attempts = chat, keep, readable, attempts
-        self.workers = min(chat.concurrency, len(conversations))
-        self.waiting: Iterator[tuple[int, Conversation]] = iter(enumerate(conversations))
-        self.schema = None if schema is None else dict(schema)
-        self.schema_text = json.dumps(self.schema) if schema is not None else ""
-        self.used_up: BudgetError | None = None
-        self.failures = 0
-        self.settled = asyncio.Event()
-        self.client: Any = None
+    chat: Endpoint
+    client: Any
+    conversations: Sequence[Conversation]
+    keep: Keep
+    readable: Readable
+    attempts: int
+    schema: dict[str, Any] | None
+    used_up: BudgetError | None = None
+    failures: int = 0
+    """In a row."""
 
     async def run(self) -> None:
-        """Hold them all."""
-        self.client = _client(self.chat)
+        self.settled = asyncio.Event()
+        self.waiting = iter(enumerate(self.conversations))
+        self.schema_text = json.dumps(self.schema) if self.schema is not None else ""
+        workers = min(self.chat.concurrency, len(self.conversations))
         async with self.client:
-            tasks = [asyncio.create_task(self._work()) for _ in range(self.workers)]
+            tasks = [asyncio.create_task(self._work()) for _ in range(workers)]
             try:
                 await asyncio.gather(*tasks)
             finally:
@@ -116,43 +156,40 @@ class Asking:
     async def _converse(self, number: int, conversation: Conversation) -> Reply | None:
         """All attempts of one conversation; None where the budget ended before a last reply."""
         began = time.perf_counter()
-        used, counts, body, failure = Tokens(), Tokens(), Body(), ""
-        counted = read = again = False
-        attempts, prompt = 0, ""
+        used, counts, body, prompt = Tokens(), None, Body(), ""
+        read = again = False
+        attempts = 0
         while attempts < self.attempts:
-            attempts += 1
             prompt = conversation.text(again)
             most = Tokens(most_tokens(prompt, self.schema_text), self.chat.max_tokens)
             if not await self._may_start(most):
                 return None
-            answer, paid = await self._call(conversation, again, most)
+            body, paid = await self._call(conversation, again, most)
             used += paid
-            if answer.final is not None:
-                raise answer.final
-            if answer.again:
-                attempts -= 1
+            if body.final is not None:
+                raise body.final
+            if body.again:
                 continue
-            body, failure = answer.body or Body(), answer.failure
-            if body.prompt_tokens is not None and body.completion_tokens is not None:
-                counted = True
-                counts += Tokens(body.prompt_tokens, body.completion_tokens)
-            read = not failure and body.whole and self.readable(number, body.text)
-            if read or (failure and not answer.lost):
+            attempts += 1
+            if body.counts is not None:
+                counts = body.counts + (counts or Tokens())
+            read = not body.failure and body.whole and self.readable(number, body.text)
+            if read or (body.failure and not body.lost):
                 break
-            again = not failure or again
+            again = again or not body.failure
         prices = self.chat.prices
         return Reply(
             text=body.text,
-            trouble="" if read or failure else body.trouble or "the reply could not be read",
+            trouble="" if read or body.failure else body.trouble or "the reply could not be read",
             read=read,
-            failure=failure,
+            failure=body.failure,
             prompt=prompt,
             model=body.model,
             attempts=attempts,
             seconds=time.perf_counter() - began,
-            prompt_tokens=counts.prompt if counted else None,
-            completion_tokens=counts.completion if counted else None,
-            cost=None if prices is None else prices.of(used),
+            prompt_tokens=counts and counts.prompt,
+            completion_tokens=counts and counts.completion,
+            cost=prices and prices.of(used),
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
 
@@ -173,24 +210,21 @@ class Asking:
 
     async def _call(
         self, conversation: Conversation, again: bool, most: Tokens
-    ) -> tuple[_Answer, Tokens]:
+    ) -> tuple[Body, Tokens]:
         """One reply asked for, and the tokens that it counts for."""
         used = most  # what an interrupted call counts for
         try:
-            answer = _Answer(again=True)
-            while answer.again and not answer.lost:
-                answer = await self._request(conversation, again)
-            body = answer.body
-            if body is None:
-                used = most if answer.lost else Tokens()
-            elif body.prompt_tokens is not None and body.completion_tokens is not None:
-                used = Tokens(body.prompt_tokens, body.completion_tokens)
-            return answer, used
+            body = Body(again=True)
+            while body.again and not body.lost:
+                body = await self._request(conversation, again)
+            refused = body.failure or body.again or body.final is not None
+            used = body.counts or (Tokens() if refused and not body.lost else most)
+            return body, used
         finally:
             self.chat.spent.end(most, used)
             self.settled.set()
 
-    async def _request(self, conversation: Conversation, again: bool) -> _Answer:
+    async def _request(self, conversation: Conversation, again: bool) -> Body:
         import openai
 
         chat = self.chat
@@ -210,11 +244,11 @@ class Asking:
             # Judged below: an error raised here would carry this one, and with it the key.
             error = refusal
         except openai.APITimeoutError:
-            return _Answer(failure=f"no reply within {chat.timeout:g} s", lost=True)
+            return Body(failure=f"no reply within {chat.timeout:g} s", lost=True)
         except openai.OpenAIError as refusal:
-            return _Answer(failure=f"no connection to {chat.endpoint} ({type(refusal).__name__})")
+            return Body(failure=f"no connection to {chat.endpoint} ({type(refusal).__name__})")
         form = sent.get("response_format", {}).get("type")
-        known = {*sent, *({"system"} if system_role else ()), *({form} & {"json_schema"})}
+        known = {*sent, *(["system"] * system_role), *({form} & {"json_schema"})}
         return self._refusal(error, known)
 
     def _parameters(self) -> dict[str, Any]:
@@ -227,47 +261,43 @@ class Asking:
         sent[limit] = chat.max_tokens
         if self.schema is not None and "response_format" not in chat.refused:
             form = {"name": "reply", "strict": True, "schema": self.schema}
-            sent["response_format"] = (
-                {"type": "json_object"}
-                if "json_schema" in chat.refused
-                else {"type": "json_schema", "json_schema": form}
-            )
+            sent["response_format"] = {"type": "json_schema", "json_schema": form}
+            if "json_schema" in chat.refused:
+                sent["response_format"] = {"type": "json_object"}
         if chat.stream:
             sent["stream"] = True
             if "stream_options" not in chat.refused:
                 sent["stream_options"] = {"include_usage": True}
         return sent
 
-    async def _read(self, response: Any) -> _Answer:
+    async def _read(self, response: Any) -> Body:
         events = response.headers.get("content-type", "").startswith("text/event-stream")
         limit = self.chat.max_reply_characters
         try:
             async with asyncio.timeout(self.chat.timeout):
                 body = await read_body(response.iter_bytes(), events, limit)
         except TimeoutError:
-            return _Answer(failure=f"no whole reply within {self.chat.timeout:g} s", lost=True)
+            return Body(failure=f"no whole reply within {self.chat.timeout:g} s", lost=True)
         except Exception as error:  # of httpx or httpx2, whichever the client brought
-            return _Answer(failure=f"a reply that broke off ({type(error).__name__})", lost=True)
-        body = replace(
-            body,
-            text=self._without_key(body.text),
-            model=self._without_key(body.model),
-            failure=self._without_key(body.failure),
-        )
-        return _Answer(body, failure=body.failure, lost=bool(body.failure))
+            return Body(failure=f"a reply that broke off ({type(error).__name__})", lost=True)
+        texts = {
+            name: self._without_key(getattr(body, name)) for name in ("text", "model", "failure")
+        }
+        return replace(body, **texts, lost=bool(body.failure))
 
-    def _refusal(self, error: Any, sent: Set[str]) -> _Answer:
+    def _refusal(self, error: Any, sent: Set[str]) -> Body:
         """What an HTTP status that is an error means."""
         status = int(error.status_code)
         # Not the client's message: of bodies in another form than OpenAI's it says nothing.
         words = self._without_key(words_of(error.response.content))[:SEARCHED_OF_ERROR]
         if final := end_of_it_all(self.chat, status, words):
-            return _Answer(final=final)
+            return Body(final=final)
         if refused := refused_parameters(status, words, sent):
             # Made again even where another call has just found the same.
             self.chat.refused.update(refused)
-            return _Answer(again=True, lost=may_be_paid_for(status, words))
-        return _Answer(failure=f"refused with {status}: {printable(words, WORDS_SHOWN)}")
+            generated = any(one in words.lower() for one in GENERATED)
+            return Body(again=True, lost=status >= 500 or generated)
+        return Body(failure=f"refused with {status}: {printable(words, WORDS_SHOWN)}")
 
     def _without_key(self, text: str) -> str:
         key = self.client.api_key
@@ -301,32 +331,6 @@ def _client(chat: Endpoint) -> Any:
     )
 
 
-def run_to_end(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a coroutine to its end, also inside a notebook, whose own loop is running already."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        asyncio.run(main())
-        return
-    running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
-
-    async def noted() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        running.append((asyncio.get_running_loop(), task))
-        await main()
-
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(lambda: asyncio.run(noted()))
-        try:
-            future.result()
-        except BaseException:
-            if running and not future.done():  # an interrupt of ours, not an error of its
-                loop, task = running[0]
-                loop.call_soon_threadsafe(task.cancel)
-            raise
-
-
 REPLY_TOKENS = 80
 """Tokens of a short reason and a label, about."""
 
@@ -357,12 +361,16 @@ class Chat(Endpoint):
         short between two attempts is not kept, though it is counted in `spent`.  An interrupt ends the
         calls under way.
         """
-
         if attempts < 1:
             raise UsageError(f"expected attempts of 1 or more, got {attempts}")
         if conversations:
-            asking = Asking(self, conversations, keep, readable, attempts, schema)
-            run_to_end(asking.run)
+            form = None if schema is None else dict(schema)
+            asking = _Asking(self, _client(self), conversations, keep, readable, attempts, form)
+            from anyio.from_thread import start_blocking_portal  # openai brings it
+
+            # A thread with a loop of its own: that of a notebook is running already.
+            with start_blocking_portal() as portal:
+                portal.call(asking.run)
 
     def estimate(
         self, conversations: Sequence[Conversation], reply_tokens: int = REPLY_TOKENS
@@ -372,3 +380,214 @@ class Chat(Endpoint):
         completion = len(conversations) * min(reply_tokens, self.max_tokens)
         cost = None if self.prices is None else self.prices.of(Tokens(prompt, completion))
         return Estimate(len(conversations), prompt, completion, cost)
+
+
+async def read_body(chunks: AsyncIterator[bytes], events: bool, most_characters: int) -> Body:
+    """A reply read up to a limit, whatever its length; `events`: it is a stream of server-sent events.
+
+    A JSON body is read until it is complete or longer than any reply within the limit can be; of a stream the
+    pieces are joined until it ends or they are longer than the limit.  Everything in it comes from a
+    stranger: whatever has another type than it should counts as absent.
+    """
+    most_bytes = BYTES_AROUND + BYTES_A_CHARACTER * most_characters
+    body = await (_read_events if events else _read_whole)(chunks, most_bytes, most_characters)
+    # Only now: a character may come in two halves, one a piece.
+    texts = {name: clean(getattr(body, name)) for name in ("text", "model", "failure", "trouble")}
+    return replace(body, **texts)
+
+
+async def _read_whole(chunks: AsyncIterator[bytes], most_bytes: int, most_characters: int) -> Body:
+    data = bytearray()
+    async for chunk in chunks:
+        data += chunk
+        if len(data) > most_bytes:
+            return Body(data[:most_bytes].decode("utf-8", "replace")[:most_characters])
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        text = data.decode("utf-8", "replace")
+        return Body(text[:most_characters], failure="a body that is not JSON")
+    message = _at(value, "choices", 0, "message")
+    if not isinstance(message, dict):
+        return Body(failure=_error_in(value) or "a body without choices[0].message")
+    text = _text_of(message.get("content"))
+    reason = _at(value, "choices", 0, "finish_reason")
+    whole = reason != "length" and len(text) <= most_characters
+    trouble = _trouble(text, reason, message)
+    return _with_counts(Body(text[:most_characters], whole, trouble=trouble), value)
+
+
+async def _read_events(chunks: AsyncIterator[bytes], most_bytes: int, most_characters: int) -> Body:
+    body = Body(failure="a stream without a reply")
+    pieces: list[str] = []
+    characters = 0
+    ended = False
+    reason: Any = None
+    seen: dict[str, Any] = {}
+    async with aclosing(_events(chunks, most_bytes)) as events:
+        async for event in events:
+            if event is None:
+                ended, body = False, replace(body, failure="")
+                break
+            if error := _error_in(event):
+                return Body(failure=error)
+            body = _with_counts(body, event)
+            if _at(event, "choices", 0) is None:
+                continue
+            body = replace(body, failure="")
+            delta = _at(event, "choices", 0, "delta")
+            seen.update(delta if isinstance(delta, dict) else {})
+            piece = _text_of(_at(delta, "content"))
+            pieces.append(piece)
+            characters += len(piece)
+            if characters > most_characters:
+                break
+            if (ends := _at(event, "choices", 0, "finish_reason")) is not None:
+                reason, ended = ends, ends != "length"
+    whole = ended and characters <= most_characters
+    text = "".join(pieces)
+    trouble = _trouble(text, reason, seen)
+    return replace(body, text=text[:most_characters], whole=whole, trouble=trouble)
+
+
+def _text_of(content: Any) -> str:
+    """A content in one piece, or in a list of parts, of which those that are thinking are left out."""
+    if isinstance(content, list):
+        return "".join(
+            _text_of(_at(one, "text") if isinstance(one, dict) else one) for one in content
+        )
+    return content if isinstance(content, str) else ""
+
+
+def _trouble(text: str, reason: Any, message: Mapping[str, Any]) -> str:
+    if reason == "length":
+        thought = not text.rpartition("</think>")[2].strip() or (
+            "<think>" in text and "</think>" not in text
+        )
+        what = "all tokens of the reply went into thinking" if thought else "the reply was cut off"
+        return f"{what}; allow more: max_tokens (on the command line --max-tokens)"
+    if text.strip():
+        return ""
+    if reason == "content_filter":
+        return "the endpoint's filter left no reply"
+    if isinstance(message.get("refusal"), str) and message["refusal"]:
+        return f"the model declined: {message['refusal'][:WORDS_SHOWN]}"
+    if message.get("tool_calls") or message.get("function_call"):
+        return "the model called a tool in place of an answer"
+    if message.get("reasoning_content") or message.get("reasoning"):
+        return (
+            "thinking without an answer; allow more: max_tokens (on the command line --max-tokens)"
+        )
+    return "an empty reply"
+
+
+async def _events(chunks: AsyncIterator[bytes], most_bytes: int) -> AsyncGenerator[Any, None]:
+    """The JSON values of a stream's `data:` lines; None for a line that is too long, the last then."""
+    waiting = bytearray()
+    async for chunk in chunks:
+        waiting += chunk
+        *lines, rest = waiting.split(b"\n")
+        waiting = bytearray(rest)
+        for line in lines:
+            data = line.strip().removeprefix(b"data:").strip()
+            if data == b"[DONE]":
+                return
+            if len(data) == len(line.strip()):  # a comment, an empty line or another field
+                continue
+            try:
+                yield json.loads(data)
+            except (ValueError, RecursionError):
+                continue
+        if len(waiting) > most_bytes:
+            yield None
+            return
+
+
+def _with_counts(body: Body, value: Any) -> Body:
+    model = _at(value, "model")
+    prompt = _count(_at(value, "usage", "prompt_tokens"))
+    completion = _count(_at(value, "usage", "completion_tokens"))
+    return replace(
+        body,
+        model=model[:MODEL_CHARACTERS] if isinstance(model, str) else body.model,
+        prompt_tokens=body.prompt_tokens if prompt is None else prompt,
+        completion_tokens=body.completion_tokens if completion is None else completion,
+    )
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value <= MOST_TOKENS else None
+
+
+def _error_in(value: Any) -> str:
+    """What an endpoint that answers 200 to everything says went wrong."""
+    error = _at(value, "error")
+    if error is None:
+        return ""
+    message = _at(error, "message")
+    return f"an error in place of a reply: {str(message or error)[:WORDS_SHOWN]}"
+
+
+def _at(value: Any, *path: str | int) -> Any:
+    """The part of a JSON value at a path; None if there is no such part."""
+    for step in path:
+        if isinstance(step, str):
+            value = value.get(step) if isinstance(value, dict) else None
+        else:
+            value = value[step] if isinstance(value, list) and len(value) > step else None
+    return value
+
+
+def words_of(body: bytes) -> str:
+    """What an error's body says: its message with code and parameter, or the whole of it."""
+    try:
+        value = read_json(body)
+    except ValueError:
+        return clean(body)
+    for key in ("error", "detail"):
+        if isinstance(value, dict) and value.get(key):
+            value = value[key]
+    if isinstance(value, dict) and isinstance(value.get("message"), str):
+        told = [value["message"], value.get("code"), value.get("param")]
+        value = " ".join(one for one in told if isinstance(one, str))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def refused_parameters(status: int, words: str, sent: Set[str]) -> set[str]:
+    """Which of the parameters that were sent the endpoint does not know; `words`: its own."""
+    lower = words.lower()
+    named = {key for key, said in PARAMETERS.items() if any(one in lower for one in said)}
+    if "json_schema" in named and "json_schema" in sent:
+        named.discard("response_format")  # the type json_object may be known
+    elif "json_schema" in named:
+        named.add("response_format")  # it was json_object, and no form is
+    if status in NAMING and named & sent:
+        return named & sent
+    if status in UNNAMED and not named and any(one in lower for one in UNKNOWN):
+        return {"json_schema", "response_format", "stream_options"} & sent
+    return set()
+
+
+def end_of_it_all(chat: Endpoint, status: int, words: str) -> SaematchError | None:
+    """The error to stop with, where every other request would be refused as well."""
+    lower, shown = words.lower(), printable(" ".join(words.split()), WORDS_SHOWN)
+    if status in (401, 403):
+        # Without its own words: endpoints repeat parts of the key.
+        return UsageError(
+            f"{chat.endpoint} refused the API key in the environment variable {chat.key_variable} "
+            f"({status}); check it, the base URL, and that the key may use the model '{chat.model}'"
+        )
+    if status == 404:
+        return UsageError(
+            f"there is no model '{chat.model}', or no such address, at {chat.endpoint}/chat/completions "
+            f"(404: {shown}); check the model's name and that the base URL ends as its endpoint "
+            "wants it, often in /v1"
+        )
+    if status == 402 or (status == 429 and any(one in lower for one in NOTHING_TO_PAY_WITH)):
+        return SaematchError(
+            f"no credit is left at {chat.endpoint} ({status}: {shown}); what was "
+            "answered is kept: pay, and run the same command again"
+        )
+    return None

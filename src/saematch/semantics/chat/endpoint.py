@@ -1,5 +1,5 @@
-"""What is said to a language model and what comes back, and the endpoint that it is behind: where it is,
-how to ask it and how much, and what it was found not to know.
+"""What is said to a language model and what comes back, what that costs, and the endpoint that the model is
+behind: where it is, how to ask it and how much, and what it was found not to know.
 
 The API key comes from the environment alone, and no message, log, file or identity ever holds it: what
 an endpoint sends back is searched for it, and the client's own errors, which hold the request with its
@@ -7,16 +7,16 @@ key, are never passed on.
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from urllib.parse import urlsplit
 
-from saematch.errors import UsageError
-from saematch.semantics.chat.spending import Prices, Spending
+from saematch.errors import SaematchError, UsageError
 from saematch.settings import Config, setting
+from saematch.text import plural
 
 
 @dataclass(frozen=True)
@@ -74,16 +74,6 @@ Readable = Callable[[int, str], bool]
 """Whether a reply's text can be read: (number of the conversation, text)."""
 
 
-class Outcome(StrEnum):
-    """How asking a judge ended."""
-
-    JUDGED = "judged"
-    UNREADABLE = "unreadable"
-    """Replies came, and none of them says one label."""
-    FAILED = "failed"
-    """No reply came: the endpoint refused, or went on failing."""
-
-
 def as_data(value: object) -> str:
     """A value as JSON on one line, in which no tag, mark or line break can be made up."""
     text = json.dumps(value, ensure_ascii=False)
@@ -91,6 +81,135 @@ def as_data(value: object) -> str:
         text = text.replace(character, f"\\u{ord(character):04x}")
     # Half a surrogate pair is no text: it cannot be sent unless escaped.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+PER = 1_000_000
+BYTES_A_TOKEN = 4
+"""About; English text."""
+TOKENS_AROUND = 64
+"""More than an endpoint's template puts around a conversation."""
+
+
+class BudgetError(SaematchError):
+    """A budget of calls or of money is used up; what was kept before stands."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Money per million tokens, in any one currency."""
+
+    prompt: float
+    completion: float
+
+    def __post_init__(self) -> None:
+        for value in (self.prompt, self.completion):
+            if not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"expected prices of 0 or more per million tokens, got {value}")
+
+    def of(self, tokens: "Tokens") -> float:
+        """What these tokens cost."""
+        return (tokens.prompt * self.prompt + tokens.completion * self.completion) / PER
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens read and written by the endpoint's model."""
+
+    prompt: int = 0
+    completion: int = 0
+
+    def __add__(self, other: "Tokens") -> "Tokens":
+        return Tokens(self.prompt + other.prompt, self.completion + other.completion)
+
+    def __sub__(self, other: "Tokens") -> "Tokens":
+        return Tokens(self.prompt - other.prompt, self.completion - other.completion)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What some conversations will take, about, if the first reply to each can be read."""
+
+    calls: int
+    prompt_tokens: int
+    """About a token for four bytes."""
+    completion_tokens: int
+    """The replies at the length that was assumed."""
+    cost: float | None
+    """In the currency of the prices; None: no prices were given."""
+
+
+def about_tokens(text: str) -> int:
+    """How many tokens a text is, about."""
+    return -(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN)
+
+
+def most_tokens(*texts: str) -> int:
+    """More tokens than these texts can be together: none is shorter than a byte."""
+    return sum(len(text.encode("utf-8", "replace")) for text in texts) + TOKENS_AROUND
+
+
+@dataclass
+class Spending:
+    """Counts calls and tokens, and says whether one more call fits the budget.
+
+    1. Before a call its greatest possible number of tokens is reserved: every byte of the prompt a token, and
+       the whole reply that was allowed.  It starts only if all that was spent, is reserved and comes on top
+       fits the budget, so that calls in flight together cannot pass it.
+    2. When the reply is there, what was reserved gives way to what the endpoint counted.  Tokens are counted
+       in whole numbers and money follows from their sums, so no rounding adds up.
+
+    A call is one reply asked for.  The client's own retries of refused requests (429, 5xx, no connection)
+    belong to the call: they bring no reply, and endpoints bill none.  A reply without token counts, and
+    one that did not arrive in time, counts as all that was reserved for it; where the client repeated a
+    request after a time-out it counts once, and an endpoint that bills what nobody read may count more.
+    """
+
+    prices: Prices | None = None
+    max_calls: int | None = None
+    max_cost: float | None = None
+    calls: int = 0
+    tokens: Tokens = Tokens()
+    reserved: Tokens = Tokens()
+    in_flight: int = 0
+
+    @property
+    def cost(self) -> float | None:
+        """Money spent; None: no prices were given."""
+        return None if self.prices is None else self.prices.of(self.tokens)
+
+    def may_call(self) -> bool:
+        """Whether the budget of calls has one left."""
+        return self.max_calls is None or self.calls < self.max_calls
+
+    def may_pay(self, most: Tokens) -> bool:
+        """Whether the budget of money covers a call of that many tokens besides those in flight."""
+        if self.prices is None or self.max_cost is None:
+            return True
+        return self.prices.of(self.tokens + self.reserved + most) <= self.max_cost
+
+    def start(self, most: Tokens) -> None:
+        """Count a call that starts, and reserve its tokens."""
+        self.calls += 1
+        self.in_flight += 1
+        self.reserved += most
+
+    def end(self, most: Tokens, used: Tokens) -> None:
+        """Put what a call used in place of what was reserved for it."""
+        self.in_flight -= 1
+        self.reserved -= most
+        self.tokens += used
+
+    def used_up(self) -> BudgetError:
+        """Which budget it is that has nothing left."""
+        if self.may_call():
+            budget = f"{self.max_cost:g}"
+            found = f"{self.cost:g} spent, which leaves too little for one more call"
+        else:
+            budget, found = plural(self.max_calls or 0, "call"), f"all {self.calls:,} made"
+        return BudgetError(
+            f"expected a budget of more than {budget}, got {found}; what was answered is kept: raise the "
+            "budget and run the same command again to go on"
+        )
 
 
 OPENAI = "https://api.openai.com/v1"
@@ -145,24 +264,40 @@ class Endpoint(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_url(self.base_url)
-        if not self.timeout > 0:
-            raise UsageError(f"expected a timeout of more than 0 seconds, got {self.timeout}")
-        if not self.model.strip():
-            raise UsageError("expected the name of a model, got an empty one; try gpt-4o-mini")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
-            # What was found is not repeated: it may be the key itself.
-            raise UsageError(
-                "expected the name of an environment variable that holds the API key, got some other "
-                f"text; try {KEY_VARIABLE}"
+        try:
+            parts = urlsplit(self.base_url)
+            plain = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+            secret = parts.username or parts.password or parts.query or parts.fragment
+        except ValueError:
+            plain, secret = False, False
+        wrong = ""
+        # What may be a key is not repeated.
+        if secret:
+            wrong = (
+                "a base URL without a user name, a password or a query, got one with; put the key into an "
+                "environment variable and give that variable's name"
             )
-        if self.max_cost is not None and self.prices is None:
-            raise UsageError(
-                "expected prices per million tokens for a budget in money, got none; "
-                "give both prices, or a budget in calls"
+        elif not plain:
+            wrong = (
+                "a base URL such as http://localhost:8000/v1, got one without http(s):// or a host"
             )
-        spent = Spending(self.prices, self.max_calls, self.max_cost)
-        object.__setattr__(self, "spent", spent)
+        elif not self.timeout > 0:
+            wrong = f"a timeout of more than 0 seconds, got {self.timeout}"
+        elif not self.model.strip():
+            wrong = "the name of a model, got an empty one; try gpt-4o-mini"
+        elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.key_variable):
+            wrong = (
+                "the name of an environment variable that holds the API key, got some other text; try "
+                f"{KEY_VARIABLE}"
+            )
+        elif self.max_cost is not None and self.prices is None:
+            wrong = (
+                "prices per million tokens for a budget in money, got none; give both prices, or a budget "
+                "in calls"
+            )
+        if wrong:
+            raise UsageError(f"expected {wrong}")
+        object.__setattr__(self, "spent", Spending(self.prices, self.max_calls, self.max_cost))
 
     @property
     def endpoint(self) -> str:
@@ -193,22 +328,3 @@ class Endpoint(Config):
                 "URL of another endpoint"
             )
         return found or NO_KEY
-
-
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        plain = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
-        secret = parts.username or parts.password or parts.query or parts.fragment
-    except ValueError:
-        plain, secret = False, False
-    if secret:
-        # Not repeated: what stands there is often a key.
-        raise UsageError(
-            "expected a base URL without a user name, a password or a query, got one with; "
-            "put the key into an environment variable and give that variable's name"
-        )
-    if not plain:
-        raise UsageError(
-            "expected a base URL such as http://localhost:8000/v1, got one without http(s):// or a host"
-        )

@@ -91,15 +91,10 @@ class EmbeddingJudge:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        thresholds = self.thresholds
-        given = None if thresholds is None else [thresholds.different, thresholds.same]
-        finite = None if given is None else [x if math.isfinite(x) else str(x) for x in given]
-        return {
-            "kind": "embedding",
-            "model": self.model,
-            "embedded": "words_in",
-            "thresholds": finite,
-        }
+        given = self.thresholds and (self.thresholds.different, self.thresholds.same)
+        finite = given and [x if math.isfinite(x) else str(x) for x in given]
+        kind = {"kind": "embedding", "model": self.model, "embedded": "words_in"}
+        return {**kind, "thresholds": finite}
 
     def calibrated(
         self, same: Sequence[Question], different: Sequence[Question]
@@ -119,10 +114,8 @@ class EmbeddingJudge:
             texts, batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False
         )
         place = {text: number for number, text in enumerate(texts)}
-        first, second = (
-            rows[[place[pair[side]] for pair in pairs]].astype(np.float64) for side in (0, 1)
-        )
-        return np.einsum("qd,qd->q", first, second)
+        both = rows[[[place[text] for text in pair] for pair in pairs]].astype(np.float64)
+        return np.einsum("qd,qd->q", both[:, 0], both[:, 1])
 
     def judge(self, questions: Sequence[Question], keep: Keep) -> None:
         """Raises UsageError where it was not calibrated."""
@@ -132,27 +125,17 @@ class EmbeddingJudge:
         scores = self.scores(questions)
         each = (time.monotonic() - started) / max(1, len(questions))
         now = datetime.now(UTC).isoformat(timespec="seconds")
+        said = Judgement(Outcome.JUDGED, None, model=self.model, seconds=each, time=now)
         for number, score in enumerate(scores.tolist()):
-            keep(
-                number,
-                Judgement(
-                    Outcome.JUDGED,
-                    self.thresholds.label(score),
-                    score,
-                    model=self.model,
-                    seconds=each,
-                    time=now,
-                ),
-            )
+            keep(number, replace(said, label=self.thresholds.label(score), score=score))
 
     @cached_property
     def _model(self) -> Any:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError:
-            raise MissingDependencyError(
-                "sentence-transformers", "minilm", "the embedding judge"
-            ) from None
+            package = "sentence-transformers"
+            raise MissingDependencyError(package, "minilm", "the embedding judge") from None
         path = _offline_path() if self.model == OFFLINE else self.model
         try:
             return SentenceTransformer(path, device="cpu")

@@ -102,20 +102,15 @@ def _decoded(line: bytes) -> tuple[str, str, Judgement]:
     values["outcome"] = Outcome(values["outcome"])
     values["label"] = None if values["label"] is None else Label(values["label"])
     texts = all(isinstance(values[name], str) for name in _TEXTS)
-    counts = all(_is_count(values[name]) for name in _COUNTS)
-    numbers = all(_is_number(values[name]) for name in _NUMBERS)
-    labelled = (values["label"] is not None) == (values["outcome"] is Outcome.JUDGED)
-    explained = values["outcome"] is Outcome.JUDGED and values["label"] is None  # a description
-    if not (texts and counts and numbers and (labelled or explained)):
+    counts, numbers = ([values[name] for name in some] for some in (_COUNTS, _NUMBERS))
+    whole = all(one is None or (type(one) is int and one >= 0) for one in counts)
+    known = [one for one in (*counts, *numbers) if one is not None]
+    finite = all(
+        math.isfinite(one) if type(one) is float else type(one) is int and abs(one) < _MOST
+        for one in known
+    )
+    # JUDGED without a label is a description.
+    labelled = values["label"] is None or values["outcome"] is Outcome.JUDGED
+    if not (texts and whole and finite and labelled):
         raise ValueError("values of other types")
     return str(entry["judge"]), str(entry["question"]), Judgement(**values)
-
-
-def _is_count(value: object) -> bool:
-    return value is None or (type(value) is int and 0 <= value < _MOST)
-
-
-def _is_number(value: object) -> bool:
-    if value is None or type(value) is int:
-        return value is None or abs(value) < _MOST
-    return isinstance(value, float) and math.isfinite(value)

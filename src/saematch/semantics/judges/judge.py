@@ -1,21 +1,34 @@
-"""What a judge is: two descriptions in, a label out (SAE Match, section 5.1); and descriptions of one's own
-judged without a run directory.
+"""What a judge is: two descriptions in, a label out (SAE Match, section 5.1); the judge who reads; and
+descriptions of one's own judged without a run directory.
 
 The paper's labels: DIFFERENT, another topic or meaning (1); MAYBE, half comparable or undecided (2);
 SAME, the same thing (3).  A judge that cannot be read gives no label: it is recorded so, and counted
 nowhere as one.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from saematch.errors import UsageError
-from saematch.semantics.chat.endpoint import Outcome
+from saematch.semantics.chat.endpoint import Reply
+from saematch.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class Outcome(StrEnum):
+    """How asking a judge ended."""
+
+    JUDGED = "judged"
+    UNREADABLE = "unreadable"
+    """Replies came, and none of them says one label."""
+    FAILED = "failed"
+    """No reply came: the endpoint refused, or went on failing."""
 
 
 class Label(StrEnum):
@@ -65,7 +78,17 @@ class Judgement:
     time: str = ""
     """UTC, ISO 8601."""
 
+    @classmethod
+    def of_reply(cls, reply: Reply, read: bool, label: Label | None, reason: str) -> "Judgement":
+        """What a model's reply says, if it could be `read`; one that could not says why in its reason."""
+        outcome = Outcome.JUDGED if read else Outcome.UNREADABLE
+        outcome = Outcome.FAILED if reply.failure else outcome
+        reason = reason or reply.failure or reply.trouble
+        same = {name: value for name, value in vars(reply).items() if name in _COMMON}
+        return cls(outcome, label, None, reason, reply=reply.text, **same)
 
+
+_COMMON = Judgement.__dataclass_fields__.keys() & Reply.__dataclass_fields__.keys()
 Keep = Callable[[int, Judgement], None]
 """Told of every judgement as soon as there is one: (number of the question, judgement)."""
 
@@ -93,7 +116,54 @@ class Judge(Protocol):
         Raises a SaematchError where going on makes no sense (a key that is refused); what `keep` was
         told before stands.
         """
-        ...
+
+
+KEYS = {"d": Label.DIFFERENT, "m": Label.MAYBE, "s": Label.SAME, "1": Label.DIFFERENT,
+        "2": Label.MAYBE, "3": Label.SAME}  # fmt: skip
+QUIT = "q"
+SHOWN = 2_000
+"""Characters of a description; they are a line long."""
+
+
+@dataclass(frozen=True)
+class HumanJudge:
+    """Asks the person at the terminal, blind to the strategy; stopping early keeps what was answered."""
+
+    ask: Callable[[str], str]
+    """Shows a text and returns what was typed; EOFError ends the sitting."""
+    name: str = "human"
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"kind": "human", "name": self.name}
+
+    def judge(self, questions: Sequence[Question], keep: Keep) -> None:
+        for number, question in enumerate(questions):
+            shown = (
+                f"\n[{number + 1} of {len(questions)}]\n  A: {printable(question.first, SHOWN)}\n"
+                f"  B: {printable(question.second, SHOWN)}\n"
+                "Do they mean the same?  d different, m maybe, s same, q stop: "
+            )
+            started = time.monotonic()
+            attempts = 1
+            try:
+                answer = self.ask(shown).strip().lower()
+                while answer not in KEYS and answer != QUIT:
+                    attempts += 1
+                    answer = self.ask("d, m, s or q: ").strip().lower()
+            except EOFError:
+                return
+            if answer == QUIT:
+                return
+            judgement = Judgement(
+                Outcome.JUDGED,
+                KEYS[answer],
+                attempts=attempts,
+                reply=answer,
+                seconds=time.monotonic() - started,
+                time=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+            keep(number, judgement)
 
 
 def judge(pairs: Sequence[Sequence[str]], judge: Judge) -> "pd.DataFrame":
@@ -114,19 +184,13 @@ def judge(pairs: Sequence[Sequence[str]], judge: Judge) -> "pd.DataFrame":
     questions = [Question(first, second) for first, second in pairs]
     found: dict[int, Judgement] = {}
     judge.judge(questions, found.__setitem__)
-    names = (
-        "outcome", "label", "score", "reason", "reply", "model", "attempts", "seconds",
-        "prompt_tokens", "completion_tokens", "cost",
-    )  # fmt: skip
+    # What stands in a judgement, but for what was asked and when.
+    names = [name for name in Judgement.__dataclass_fields__ if name not in ("prompt", "time")]
     rows = [
-        {
-            "first": question.first,
-            "second": question.second,
-            **{name: getattr(found[number], name, None) for name in names if number in found},
-        }
+        {**vars(question), **(vars(found[number]) if number in found else {})}
         for number, question in enumerate(questions)
     ]
     frame = pd.DataFrame(rows, columns=pd.Index(["first", "second", *names]))
     for name in ("outcome", "label"):
-        frame[name] = [None if value is None else str(value) for value in frame[name]]
+        frame[name] = [None if pd.isna(value) else str(value) for value in frame[name]]
     return frame

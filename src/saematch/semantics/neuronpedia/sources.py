@@ -28,6 +28,7 @@ LISTED = 6
 """Candidates named in a message."""
 
 _SPARSITY = re.compile(r"(?<![A-Za-z0-9])((?:average_)?l0_)(?:\d+|big|medium|small)(?=$|[_/])")
+_WIDTH = re.compile(r"(?<![A-Za-z0-9])(\d+)([km])(?![A-Za-z0-9])")
 
 
 @dataclass(frozen=True)
@@ -61,185 +62,153 @@ def parse_id(text: str, *notes: str) -> NeuronpediaSource:
     return NeuronpediaSource(model, source, notes=notes)
 
 
-def source_of(
-    sae: SAE, *, source: str | None = None, allow_other_sae: bool = False
-) -> NeuronpediaSource:
+def source_of(sae: SAE, *, allow_other_sae: bool = False) -> NeuronpediaSource:
     """Where Neuronpedia describes the features of exactly this checkpoint.
 
-    `source` names the id (`model/source`) instead of looking for it; it is still refused where the
-    registry says that it describes another checkpoint.  `allow_other_sae` takes descriptions of
-    another checkpoint of the same layer and width, and notes it.
+    `allow_other_sae` takes descriptions of another checkpoint of the same layer and width, and notes it.
 
     Raises InputError (no descriptions, or another checkpoint's, or several candidates: all named),
-    UsageError (`source` is no id) and MissingDependencyError (no registry to look in).
+    UsageError (what the checkpoint's config states is no id) and MissingDependencyError (no registry to
+    look in).
     """
-    if source is not None:
-        parse_id(source)
     try:
-        lines = find_described()
-        origin = origin_of(sae.reference)
+        search = _Search(sae, origin_of(sae.reference), find_described(), allow_other_sae)
     except MissingDependencyError as error:
-        if source is not None:
-            return parse_id(source, "named by the user; there is no registry here to check it by")
         raise MissingDependencyError(
             "sae-lens", "saelens", "finding the Neuronpedia id of an SAE"
         ) from error
-    if source is not None:
-        return _named(source, "named by the user", sae, origin, lines, allow_other_sae)
-    if origin is not None and origin.registered is not None and origin.registered.neuronpedia:
-        return _described_by(origin.registered)
-    stated = sae.metadata.get("neuronpedia_id")
-    exact = _candidates(sae, origin, lines)
-    if exact:
-        return _choose(exact, stated, sae, origin)
-    if isinstance(stated, str) and stated:
-        why = "as the checkpoint's own config says"
-        return _named(stated, why, sae, origin, lines, allow_other_sae)
-    beside = _candidates(sae, origin, lines, _any_sparsity)
-    if beside:
-        return _beside(beside, sae, origin, allow_other_sae)
-    raise InputError(
-        f"expected descriptions of {_called(sae, origin)} at Neuronpedia, got no id of it in "
-        f"SAELens's registry; describe the features from their activations, or pass its id to the Python "
-        f"function source_of (source, like {EXAMPLE})"
-    )
+    return search.found()
 
 
-def _candidates(
-    sae: SAE,
-    origin: Origin | None,
-    lines: Sequence[Registered],
-    seen_as: Callable[[str], str] = str,
-) -> list[Registered]:
-    """The lines of the SAE's checkpoint, one an id; paths are compared as `seen_as` shows them."""
-    if origin is None:
-        return []
-    here = Origin(origin.repository, seen_as(origin.path))
-    name = here.path.rpartition("/")[2]
-    found = [
-        line
-        for line in lines
-        # The folder's own name first: one comparison rules out nearly all of some thousands.
-        if seen_as(without_weights(line.path)).rpartition("/")[2] == name
-        and here.is_at(line.repository, seen_as(line.path))
-    ]
-    if origin.repository is None:
-        found = [line for line in found if disagreement(line, sae) is None]
-        by_name = [line for line in found if _stands_in_path(line, here, seen_as)]
-        found = by_name or [line for line in found if _is_recognised(line, sae)]
-    return list({line.neuronpedia: line for line in found}.values())
+@dataclass(frozen=True)
+class _Search:
+    """An SAE, where it was published, and the registry's lines with a Neuronpedia id."""
 
+    sae: SAE
+    origin: Origin | None
+    lines: Sequence[Registered]
+    allow_other_sae: bool
 
-def _stands_in_path(line: Registered, here: Origin, seen_as: Callable[[str], str]) -> bool:
-    """Whether a local path keeps the repository's name before the checkpoint's folder."""
-    name = line.repository.rpartition("/")[2]
-    return Origin(None, here.path).is_at("", f"{name}/{seen_as(line.path)}")
+    def __str__(self) -> str:
+        return str(self.origin) if self.origin else self.sae.reference or "an SAE made in memory"
 
-
-def _is_recognised(line: Registered, sae: SAE) -> bool:
-    """Whether more than a path's end says that the line is the SAE's: layer and model or width."""
-    known = sae.model_name is not None or width_agrees(line, sae) is True
-    return known and layer_of_line(line) is not None
-
-
-def _named(
-    text: str,
-    why: str,
-    sae: SAE,
-    origin: Origin | None,
-    lines: Sequence[Registered],
-    allow_other_sae: bool,
-) -> NeuronpediaSource:
-    """The source of an id that somebody gave, checked by what the registry says of it."""
-    line = next((line for line in lines if line.neuronpedia == text.strip()), None)
-    if line is None:
-        return parse_id(
-            text, f"{why}; not in SAELens's registry, so nothing says which checkpoint it describes"
-        )
-    if origin is not None and origin.is_at(line.repository, line.path):
-        return _described_by(line)
-    other = disagreement(line, sae)
-    known = origin is not None and origin.repository is not None
-    if origin is not None and not known:
-        # A local path that is the described one but for its sparsity says itself that it is not.
-        here = Origin(None, _any_sparsity(origin.path))
-        known = here.is_at("", _any_sparsity(line.path))
-    if other is None and not known:
-        return _described_by(
-            line,
-            f"{why}; it describes {_checkpoint(line)}, and nothing says whether "
-            f"{_called(sae, origin)} is that",
-        )
-    if not allow_other_sae:
-        raise _refused([line], sae, origin, other)
-    return _described_by(line, _other_note(line, sae, origin))
-
-
-def _choose(
-    exact: Sequence[Registered], stated: object, sae: SAE, origin: Origin | None
-) -> NeuronpediaSource:
-    """One of the lines of exactly this checkpoint."""
-    if len({_checkpoint(line) for line in exact}) > 1:
-        of_config = [line for line in exact if line.neuronpedia == stated]
-        if not of_config:
-            raise InputError(
-                f"expected one checkpoint that {_called(sae, origin)} is, got "
-                f"{len(exact)} whose path ends so: {_list(exact)}; describe the features from "
-                "their activations, or pass the id to the Python function source_of (source)"
-            )
-        exact = of_config
-    notes = []
-    # A checkpoint may be described twice, as the canonical one and by its sparsity.
-    chosen, *others = sorted(
-        exact, key=lambda line: (len(line.neuronpedia or ""), line.neuronpedia)
-    )
-    if others:
-        notes.append(f"also described as {', '.join(str(line.neuronpedia) for line in others)}")
-    if origin is not None and origin.repository is None:
-        notes.append(f"taken for {_checkpoint(chosen)} by its path")
-    if origin is not None and origin.revision is not None:
-        notes.append(f"loaded at revision {origin.revision}; the registry speaks of the newest")
-    return _described_by(chosen, *notes)
-
-
-def _beside(
-    beside: Sequence[Registered], sae: SAE, origin: Origin | None, allow_other_sae: bool
-) -> NeuronpediaSource:
-    """The SAE of another sparsity that is described in this one's place, if that is allowed."""
-    # `4-gemmascope-res-16k` is the canonical one, `4-gemmascope-res-16k__l0-60` another.
-    canonical = [line for line in beside if "__" not in str(line.neuronpedia)] or beside
-    if not allow_other_sae:
-        raise _refused(canonical, sae, origin)
-    if len(canonical) > 1:
+    def found(self) -> NeuronpediaSource:
+        """The source that is described as this checkpoint, or may stand in for it."""
+        if self.origin and self.origin.registered and self.origin.registered.neuronpedia:
+            return _described_by(self.origin.registered)
+        stated = self.sae.metadata.get("neuronpedia_id")
+        if exact := self.candidates():
+            return self.chosen(exact, stated)
+        if isinstance(stated, str) and stated:
+            return self.stated(stated)
+        if other := self.candidates(_any_sparsity):
+            return self.of_other_sparsity(other)
         raise InputError(
-            f"expected one SAE whose descriptions stand in for those of {_called(sae, origin)}, got "
-            f"{len(canonical)}: {_list(canonical)}; describe the features from their activations, or "
-            "pass the id to the Python function source_of (source)"
+            f"expected descriptions of {self} at Neuronpedia, got no id of it in SAELens's registry; "
+            "describe the features from their activations"
         )
-    return _described_by(canonical[0], _other_note(canonical[0], sae, origin))
+
+    def candidates(self, seen_as: Callable[[str], str] = str) -> list[Registered]:
+        """The lines of the SAE's checkpoint, one an id; paths are compared as `seen_as` shows them."""
+        if self.origin is None:
+            return []
+        here = Origin(self.origin.repository, seen_as(self.origin.path))
+        name = here.path.rpartition("/")[2]
+        found = [
+            line
+            for line in self.lines
+            # The folder's own name first: one comparison rules out nearly all of some thousands.
+            if seen_as(without_weights(line.path)).rpartition("/")[2] == name
+            and here.is_at(line.repository, seen_as(line.path))
+        ]
+        if here.repository is None:
+            found = [line for line in found if _disagreement(line, self.sae) is None]
+            # Those whose repository's name the path keeps; else more than the path's end must say that the
+            # line is the SAE's: layer and model or width.
+            by_name = [
+                line
+                for line in found
+                if here.is_at("", f"{line.repository.rpartition('/')[2]}/{seen_as(line.path)}")
+            ]
+            found = by_name or [
+                line
+                for line in found
+                if (self.sae.model_name is not None or _width_agrees(line, self.sae))
+                and (site := _site(line)) is not None
+                and site.layer is not None
+            ]
+        return list({line.neuronpedia: line for line in found}.values())
+
+    def stated(self, text: str) -> NeuronpediaSource:
+        """The source of the id in the checkpoint's own config, checked by what the registry says of it."""
+        why = "as the checkpoint's own config says"
+        line = next((line for line in self.lines if line.neuronpedia == text.strip()), None)
+        if line is None:
+            unknown = "not in SAELens's registry, so nothing says which checkpoint it describes"
+            return parse_id(text, f"{why}; {unknown}")
+        origin = self.origin
+        if origin is not None and origin.is_at(line.repository, line.path):
+            return _described_by(line)
+        other = _disagreement(line, self.sae)
+        known = origin is not None and origin.repository is not None
+        if origin is not None and not known:
+            # A local path that is the described one but for its sparsity says itself that it is not.
+            here = Origin(None, _any_sparsity(origin.path))
+            known = here.is_at("", _any_sparsity(line.path))
+        if other is None and not known:
+            describes = f"it describes {_checkpoint(line)}, and nothing says whether {self} is that"
+            return _described_by(line, f"{why}; {describes}")
+        return self.stand_in([line], other)
+
+    def chosen(self, exact: Sequence[Registered], stated: object) -> NeuronpediaSource:
+        if len({_checkpoint(line) for line in exact}) > 1:
+            of_config = [line for line in exact if line.neuronpedia == stated]
+            if not of_config:
+                raise self._several(exact, f"checkpoint that {self} is", " whose path ends so")
+            exact = of_config
+        notes = []
+        # A checkpoint may be described twice, as the canonical one and by its sparsity.
+        chosen, *others = sorted(
+            exact, key=lambda line: (len(line.neuronpedia or ""), line.neuronpedia)
+        )
+        if others:
+            notes.append(f"also described as {', '.join(str(line.neuronpedia) for line in others)}")
+        if self.origin is not None and self.origin.repository is None:
+            notes.append(f"taken for {_checkpoint(chosen)} by its path")
+        if self.origin is not None and self.origin.revision is not None:
+            revision = self.origin.revision
+            notes.append(f"loaded at revision {revision}; the registry speaks of the newest")
+        return _described_by(chosen, *notes)
+
+    def of_other_sparsity(self, lines: Sequence[Registered]) -> NeuronpediaSource:
+        """The SAE of another sparsity that is described in this one's place, if that is allowed."""
+        # `4-gemmascope-res-16k` is the canonical one, `4-gemmascope-res-16k__l0-60` another.
+        canonical = [line for line in lines if "__" not in str(line.neuronpedia)] or lines
+        if self.allow_other_sae and len(canonical) > 1:
+            raise self._several(canonical, f"SAE whose descriptions stand in for those of {self}")
+        return self.stand_in(canonical)
+
+    def stand_in(self, lines: Sequence[Registered], why: str | None = None) -> NeuronpediaSource:
+        """Another SAE's source, with a note that it is; refused where that is not allowed."""
+        if not self.allow_other_sae:
+            raise InputError(
+                f"expected descriptions of {self}, got those of {_list(lines)}"
+                f"{f' ({why})' if why else ''}; load the checkpoint that they belong to, or take them all "
+                "the same with allow_other_sae=True"
+            )
+        described = f"{lines[0].neuronpedia} describes {_checkpoint(lines[0])}, not {self}"
+        return _described_by(lines[0], f"descriptions of another SAE: {described}")
+
+    def _several(self, lines: Sequence[Registered], one: str, which: str = "") -> InputError:
+        return InputError(
+            f"expected one {one}, got {len(lines)}{which}: {_list(lines)}; describe the features from "
+            "their activations"
+        )
 
 
 def _described_by(line: Registered, *notes: str) -> NeuronpediaSource:
     named = parse_id(str(line.neuronpedia))
     return NeuronpediaSource(named.model, named.source, line.repository, line.path, notes)
-
-
-def _refused(
-    lines: Sequence[Registered], sae: SAE, origin: Origin | None, why: str | None = None
-) -> InputError:
-    return InputError(
-        f"expected descriptions of {_called(sae, origin)}, got those of {_list(lines)}"
-        + (f" ({why})" if why else "")
-        + "; load the checkpoint that they belong to, or take them all the same with "
-        "allow_other_sae=True"
-    )
-
-
-def _other_note(line: Registered, sae: SAE, origin: Origin | None) -> str:
-    return (
-        f"descriptions of another SAE: {line.neuronpedia} describes {_checkpoint(line)}, not "
-        f"{_called(sae, origin)}"
-    )
 
 
 def _list(lines: Sequence[Registered]) -> str:
@@ -252,37 +221,27 @@ def _checkpoint(line: Registered) -> str:
     return f"{line.repository}/{line.path}"
 
 
-def _called(sae: SAE, origin: Origin | None) -> str:
-    return str(origin) if origin else sae.reference or "an SAE made in memory"
-
-
 def _any_sparsity(path: str) -> str:
     return _SPARSITY.sub(r"\1*", path)
 
 
-_WIDTH = re.compile(r"(?<![A-Za-z0-9])(\d+)([km])(?![A-Za-z0-9])")
-
-
-def disagreement(line: Registered, sae: SAE) -> str | None:
+def _disagreement(line: Registered, sae: SAE) -> str | None:
     """What of an SAE is certainly not as the line says; None: nothing."""
-    layer = layer_of_line(line)
-    if layer is not None and layer != sae.layer:
-        return f"layer {layer}, where this SAE is of layer {sae.layer}"
-    if width_agrees(line, sae) is False:
+    site = _site(line)
+    if site is not None and site.layer not in (None, sae.layer):
+        return f"layer {site.layer}, where this SAE is of layer {sae.layer}"
+    if _width_agrees(line, sae) is False:
         return f"another width, where this SAE has {sae.d_sae:,} features"
-    if (site := _site(line)) is not None and not site.supported:
+    if site is not None and not site.supported:
         return str(site)
     if sae.model_name is not None and line.model is not None:
-        ours, theirs = _model(sae.model_name), _model(line.model)
+        # Names at the Hub, without owner and case.
+        ours, theirs = (
+            hub_name(name).rpartition("/")[2].casefold() for name in (sae.model_name, line.model)
+        )
         if ours != theirs:
             return f"model {theirs}, where this SAE is of {ours}"
     return None
-
-
-def layer_of_line(line: Registered) -> int | None:
-    """The layer of the line's checkpoint; None where its path and id say none."""
-    site = _site(line)
-    return None if site is None else site.layer
 
 
 def _site(line: Registered) -> Site | None:
@@ -292,7 +251,7 @@ def _site(line: Registered) -> Site | None:
         return None
 
 
-def width_agrees(line: Registered, sae: SAE) -> bool | None:
+def _width_agrees(line: Registered, sae: SAE) -> bool | None:
     """Whether the width in the id (`16k`, `131k`, `1m`) is the SAE's; None: the id has none."""
     stated = {match[0] for match in _WIDTH.finditer(str(line.neuronpedia).rpartition("/")[2])}
     if not stated:
@@ -301,8 +260,3 @@ def width_agrees(line: Registered, sae: SAE) -> bool | None:
     ours = {f"{sae.d_sae // unit}k" for unit in (1000, 1024)}
     ours |= {f"{sae.d_sae // unit}m" for unit in (1000**2, 1024**2)}
     return bool(stated & ours)
-
-
-def _model(name: str) -> str:
-    """A model's name at the Hub, without owner and case."""
-    return hub_name(name).rpartition("/")[2].casefold()

@@ -10,13 +10,12 @@ the model wrote is read with care; nothing is taken rather than a refusal:
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saematch.semantics.chat.chat import Chat
-from saematch.semantics.chat.endpoint import Conversation, Outcome, Reply, as_data
-from saematch.semantics.chat.spending import Estimate
+from saematch.semantics.chat.endpoint import Conversation, Reply, as_data
+from saematch.semantics.judges.judge import Judgement, Keep
 
 ATTEMPTS = 3
 
@@ -44,65 +43,36 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class ExplanationRequest:
-    """What is known of one feature."""
-
-    feature: int
-    examples: Sequence[Sequence[tuple[str, float]]]
-    """Pieces of text, the strongest first: every token with its activation, 0 where it is not active."""
-    top_logits: Sequence[str] = ()
-    """Tokens that its decoder row raises most."""
+Examples = Sequence[Sequence[tuple[str, float]]]
+"""Pieces of text, the strongest first: every token with its activation, 0 where it is not active."""
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """How asking for one feature's description ended."""
+def explain(chat: Chat, features: Sequence[Examples], keep: Keep, attempts: int = ATTEMPTS) -> None:
+    """Ask for descriptions of features by their examples, telling `keep` of each (number of the feature,
+    judgement) as it comes.
 
-    feature: int
-    outcome: Outcome
-    """`judged` stands for a description that could be read."""
-    text: str
-    """The description, one line; '' if there is none."""
-    reply: Reply
-    """With the prompt, the model's name and everything that it cost."""
-
-
-def explain(
-    chat: Chat,
-    requests: Sequence[ExplanationRequest],
-    keep: Callable[[int, Explanation], None],
-    attempts: int = ATTEMPTS,
-) -> None:
-    """Ask for all descriptions, telling `keep` of each (number of the request, explanation) as it comes.
-
+    A judgement is here a reply with all that it cost: without a label, the description in its reason.
     Raises what `Chat.ask` raises; what `keep` was told before stands.
     """
 
-    def keep_explanation(number: int, reply: Reply) -> None:
+    def keep_description(number: int, reply: Reply) -> None:
         text = read_description(reply.text) if reply.read else ""
-        read = Outcome.JUDGED if text else Outcome.UNREADABLE
-        outcome = Outcome.FAILED if reply.failure else read
-        keep(number, Explanation(requests[number].feature, outcome, text, reply))
+        keep(number, Judgement.of_reply(reply, bool(text), None, text))
 
     chat.ask(
-        [conversation_about(request) for request in requests],
-        keep_explanation,
+        [conversation_about(examples) for examples in features],
+        keep_description,
         readable=lambda _number, text: bool(read_description(text)),
         attempts=attempts,
         schema=SCHEMA,
     )
 
 
-def estimate_explaining(chat: Chat, requests: Sequence[ExplanationRequest]) -> Estimate:
-    """What these descriptions will take, about, if the first reply to each can be read."""
-    return chat.estimate([conversation_about(request) for request in requests])
-
-
-def conversation_about(request: ExplanationRequest) -> Conversation:
+def conversation_about(examples: Examples) -> Conversation:
     """What the model is told of one feature."""
-    examples = ",\n".join(_marked(example) for example in request.examples)
-    told = f'{{"contexts": [\n{examples}\n], "promoted": {as_data(list(request.top_logits))}}}'
+    contexts = ",\n".join(_marked(example) for example in examples)
+    # Top logits are the same in both halves, and would give a feature away: none are told.
+    told = f'{{"contexts": [\n{contexts}\n], "promoted": []}}'
     return Conversation(INSTRUCTIONS, f"{TASK}\n<feature>\n{told}\n</feature>", REMINDER)
 
 
@@ -151,7 +121,10 @@ def read_description(reply: str) -> str:
     if "<think>" in text:
         return ""
     if "{" in text:
-        value = _object_in(text)
+        try:
+            value = json.JSONDecoder().raw_decode(text, text.index("{"))[0]
+        except (ValueError, RecursionError):
+            value = None
         found = value.get("description") if isinstance(value, Mapping) else None
         if isinstance(found, str):
             return _description_in(found)
@@ -161,7 +134,8 @@ def read_description(reply: str) -> str:
     for line in lines:  # a line that says that it is the description is the description
         if found := _PREFIX.match(line):
             rest = line[found.end() :]
-            return _description_in(rest if _has_text(rest) else _after(lines, line))
+            following = lines[lines.index(line) + 1 :]
+            return _description_in(rest if _has_text(rest) else "".join(following[:1]))
     for line in lines:
         rest = _CHATTER.sub("", line, count=1)
         if _has_text(rest) and not _LEAD.match(rest):
@@ -173,26 +147,9 @@ def _has_text(line: str) -> bool:
     return bool(line.strip(" `*_#>-\t"))
 
 
-def _after(lines: Sequence[str], line: str) -> str:
-    following = lines[lines.index(line) + 1 :]
-    return following[0] if following else ""
-
-
 def _description_in(text: str) -> str:
-    line = _one_line(text)
+    line = "".join(one if one.isprintable() else " " for one in text)
+    line = " ".join(line.split()).strip("\"'“”` ")
+    if len(line) > DESCRIPTION_CHARACTERS:
+        line = line[:DESCRIPTION_CHARACTERS].rsplit(" ", 1)[0] + "…"
     return "" if _REFUSAL.match(line) and not _LISTING.search(line) else line
-
-
-def _object_in(text: str) -> Any:
-    try:
-        return json.JSONDecoder().raw_decode(text, text.index("{"))[0]
-    except (ValueError, RecursionError):
-        return None
-
-
-def _one_line(text: str) -> str:
-    kept = "".join(one if one.isprintable() else " " for one in text)
-    kept = " ".join(kept.split()).strip("\"'“”` ")
-    if len(kept) <= DESCRIPTION_CHARACTERS:
-        return kept
-    return kept[:DESCRIPTION_CHARACTERS].rsplit(" ", 1)[0] + "…"
