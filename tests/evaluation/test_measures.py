@@ -165,7 +165,7 @@ def test_f1_of_predicted_activations(thresholds: bool) -> None:
     folded = [fold_thresholds(one, None if thresholds else "none") for one in (a, b)]
     matchings = {s: match(*folded, matcher=s) for s in ("folded", "unfolded", "transport:3")}
     inputs = PairInputs(*folded, "all", matchings)
-    conditions = {("a", "b"): conditions_of(inputs, loss=False)}
+    conditions = {("a", "b"): conditions_of(inputs)}
     found = Collected.joined(list(collect(MODEL, documents(), {"a": a, "b": b}, conditions, 64)))
     values = measured(found)
     said = {name: [0, 0, 0] for name in matchings}

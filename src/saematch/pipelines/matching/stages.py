@@ -155,7 +155,7 @@ def find_partners(
     files: Sequence[KeptFile], a: Member, b: Member, scale: Any, **how: Any
 ) -> Output:
     """`correspondences/{strategy}/{parts}/{a}--{b}.parquet` of a matcher of several partners."""
-    found = match(*_folded(a, b, scale), **how)
+    found = match(*_folded(a, b, scale), **how, fates=False)
     return Output(encode_correspondence(found, {"notes": list(found.notes)}))
 
 
