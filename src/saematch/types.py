@@ -92,6 +92,8 @@ def find_feature(named: object, widths: Mapping[str, int]) -> tuple[str, int]:
 
 INTERVENTIONS = ("layer_drop", "reconstruct_current", "reconstruct_previous")
 """What is measured besides matchings and needs no map of features."""
+FOLLOW_WAYS = ("consensus", "exact")
+"""How paths that agree with their start are chosen (matching/paths.py); the first is the usual one."""
 RIDGE = "ridge"
 _REFOLDED = "_refolded"
 

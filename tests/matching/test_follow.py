@@ -101,3 +101,15 @@ def test_bad_input_in_words() -> None:
         follow([one, one])
     with pytest.raises(UsageError, match="one d_model, got 6 and 7"):
         follow([one, other])
+
+
+def test_exact_is_the_nearest_to_the_start_in_every_layer() -> None:
+    saes = [make_sae(width, 7, n, layer=n) for n, width in enumerate((11, 14, 9))]
+    paths = follow(saes, way="exact")
+    for later in (1, 2):
+        nearest = torch.nn.functional.cosine_similarity(
+            saes[0].W_dec[:, None], saes[later].W_dec[None], dim=2
+        ).argmax(dim=1)
+        assert paths.features[:11, later].tolist() == nearest.tolist()
+    with pytest.raises(UsageError, match="a way of consensus, exact"):
+        follow(saes, way="straight")

@@ -192,6 +192,6 @@ def test_labels_follow_phi() -> None:
     beyond = next(j for j in range(8) if j not in pairs.near[4].tolist())
     phi[4, beyond] = 0.9
     seen = np.array([True, True, True, True, True, False])
-    labelled = Labelled.of(pairs, phi, seen)
+    labelled = Labelled.of(pairs, lambda rows: torch.from_numpy(phi)[rows], seen)
     assert np.argwhere(labelled.same).tolist() == [[2, 1]]
     assert labelled.any.tolist() == [False, False, True, False, True]

@@ -7,7 +7,8 @@ Sums are streamed; massive-activation tokens (collecting.py) are left out of the
 which they would rule.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain
 
 import torch
@@ -19,7 +20,7 @@ from saematch.matching.activity import Observed
 from saematch.matching.correspondence import Correspondence
 from saematch.matching.matchers import Sums, matcher
 from saematch.models import Corpus, Documents, LanguageModel, batches
-from saematch.sae import FoldedSAE
+from saematch.sae import SAE, FoldedSAE
 
 RIDGE = 1e-2
 """The ridge penalty, relative to the mean variance of a dimension."""
@@ -129,24 +130,44 @@ def fit(
         if not ridge_sums and not map_sums:
             continue
         used = {key: saes[key].sae for pair in group for key in pair}
-        blocks = sorted({sae.layer for sae in used.values()})
-        parts = (batches(some, batch_tokens, range(len(some))) for some in documents)
-        for batch in chain.from_iterable(parts):
-            streams = model.capture(batch.token_ids, blocks)
-            counted = batch.counted.to(model.device)
-            document = batch.document_of_row.to(model.device)
-            rows = {block: stream[counted].float() for block, stream in streams.items()}
-            typical = {block: typical_rows(x, document) for block, x in rows.items()}
+        for rows, typical, dense in watch(model, documents, used, batch_tokens, progress):
             for (a, b), sums in ridge_sums.items():
                 at, to = used[a].layer, used[b].layer
                 kept = typical[at] & typical[to]
                 sums.add(rows[at][kept], rows[to][kept])
-            if map_sums:
-                dense = {k: encode_sparse(sae, rows[sae.layer]).dense() for k, sae in used.items()}
-                for ((a, b), _), sums in map_sums.items():
-                    to = used[b].layer
-                    sums.add(Observed(dense[a], dense[b], rows[to], typical[to]))
-            progress(len(batch.documents))
+            for ((a, b), _), sums in map_sums.items():
+                to = used[b].layer
+                sums.add(Observed(dense(a), dense(b), rows[to], typical[to]))
         ridges |= {pair: sums.solve() for pair, sums in ridge_sums.items()}
         maps |= {key: sums.correspondence() for key, sums in map_sums.items()}
     return ridges, maps, notes
+
+
+Streams = dict[int, Tensor]
+"""By layer, one row a token."""
+
+
+@torch.no_grad()
+def watch(
+    model: LanguageModel,
+    documents: Sequence[Documents],
+    saes: Mapping[str, SAE],
+    batch_tokens: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Iterator[tuple[Streams, Streams, Callable[[str], Tensor]]]:
+    """For each batch of documents the streams, which tokens are typical of them, and the activations of an
+    SAE by key, made when they are asked for."""
+    layers = sorted({sae.layer for sae in saes.values()})
+    parts = (batches(some, batch_tokens, range(len(some))) for some in documents)
+    for batch in chain.from_iterable(parts):
+        streams = model.capture(batch.token_ids, layers)
+        counted = batch.counted.to(model.device)
+        document = batch.document_of_row.to(model.device)
+        rows = {layer: stream[counted].float() for layer, stream in streams.items()}
+        typical = {layer: typical_rows(x, document) for layer, x in rows.items()}
+
+        def dense(key: str, rows: Streams = rows) -> Tensor:
+            return encode_sparse(saes[key], rows[saes[key].layer]).dense()
+
+        yield rows, typical, cache(dense)
+        progress(len(batch.documents))

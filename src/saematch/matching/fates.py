@@ -38,6 +38,8 @@ class Fate(StrEnum):
     UNKNOWN = "unknown"
 
 
+SAMPLE = 512
+"""Features of A whose candidates say whether a calibration holds."""
 EVEN = 0.5
 """A partner counts from this probability on."""
 
@@ -130,17 +132,15 @@ def fates(
     return result
 
 
-def descriptors_of(
-    a: SAE, b: SAE, calibration: Calibration, candidates: int = CANDIDATES
-) -> tuple[Descriptors | None, str]:
+def descriptors_of(a: SAE, b: SAE, calibration: Calibration) -> tuple[Descriptors | None, str]:
     """Descriptors of two SAEs, if the calibration holds for them; else None and why not."""
     if not (_live(a).any() and _live(b).any()):
         return None, "no probabilities: an SAE has no live features"
     try:
-        found = Descriptors(a, b, candidates)
+        found = Descriptors(a, b)
     except UsageError as error:
         return None, f"no probabilities: {error}"
-    if not calibration.carries_over(found.candidates()[:, :CANDIDATES]):
+    if not calibration.carries_over(found.candidates(SAMPLE)):
         return None, (
             "no probabilities: these SAEs are unlike those that the calibration was fitted on; try "
             "saematch calibrate"

@@ -6,7 +6,8 @@
 
 over the members j_l after the start, each among the `CANDIDATES` live features of layer l that are nearest
 to the start.  The sum couples neighbours only, so dynamic programming over the candidates is exact.  A
-feature that is not live is not followed.
+feature that is not live is not followed.  That is the way `consensus`; `exact` takes START = 1, the
+nearest to the start in every layer, whatever lies between.
 
 `chain` composes adjacent matchings, as SAE Match does: a path steps from feature i of layer t to
 `permutation[i]` of layer t+1, and ends where i is unmatched: -1 from there on.  Errors of the steps add up.
@@ -33,7 +34,7 @@ from saematch.matching.probability import Calibration
 from saematch.matching.strategies import pair_cosines, unit_rows
 from saematch.notebook import curve, page
 from saematch.sae import SAE, FoldedSAE
-from saematch.types import find_feature, find_key
+from saematch.types import FOLLOW_WAYS, find_feature, find_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -224,11 +225,16 @@ def chain(matchings: Sequence[Matching]) -> FeaturePaths:
 
 
 @torch.no_grad()
-def follow(saes: Sequence[SAE | FoldedSAE], calibration: Calibration | None = None) -> FeaturePaths:
+def follow(
+    saes: Sequence[SAE | FoldedSAE],
+    calibration: Calibration | None = None,
+    way: str = "consensus",
+) -> FeaturePaths:
     """Paths through SAEs in order of depth that agree with their start, and step by step.
 
-    `calibration`: of the probabilities; None is the one that ships.  Where none holds, probabilities are
-    NaN and the notes say why; the paths are the same.  Costs are NaN: paths are chosen by cosine.
+    `way`: `consensus`, or `exact`, which heeds the start alone.  `calibration`: of the probabilities; None
+    is the one that ships.  Where none holds, probabilities are NaN and the notes say why; the paths are the
+    same.  Costs are NaN: paths are chosen by cosine.
 
     Raises UsageError for fewer than two SAEs, for SAEs of different d_model or not in order of depth.
     """
@@ -244,6 +250,9 @@ def follow(saes: Sequence[SAE | FoldedSAE], calibration: Calibration | None = No
             raise UsageError(
                 f"expected SAEs of one d_model, got {saes[before].d_model} and {saes[after].d_model}"
             )
+    if way not in FOLLOW_WAYS:
+        raise UsageError(f"expected a way of {', '.join(FOLLOW_WAYS)}, got {way!r}")
+    weight = START if way == "consensus" else 1.0
     rows: list[np.ndarray] = []
     passed = [np.zeros(side.d_sae, dtype=bool) for side in sides]
     for start, side in enumerate(sides):
@@ -251,7 +260,7 @@ def follow(saes: Sequence[SAE | FoldedSAE], calibration: Calibration | None = No
         found = np.full((len(features), len(sides)), UNMATCHED, dtype=np.int64)
         found[:, start] = features
         live = side.status[features] == "live"
-        found[live, start + 1 :] = _followed(saes, sides, start, features[live])
+        found[live, start + 1 :] = _followed(saes, sides, start, features[live], weight)
         for column in range(start, len(sides)):
             passed[column][found[live, column][found[live, column] != UNMATCHED]] = True
         rows.append(found)
@@ -299,7 +308,11 @@ def _plain(sae: SAE | FoldedSAE) -> SAE:
 
 
 def _followed(
-    saes: Sequence[SAE | FoldedSAE], sides: Sequence[Side], start: int, features: np.ndarray
+    saes: Sequence[SAE | FoldedSAE],
+    sides: Sequence[Side],
+    start: int,
+    features: np.ndarray,
+    weight: float,
 ) -> Int64[np.ndarray, "n later"]:
     """Members of the best path of each feature in the layers after `start`; -1 from a layer without live
     features on."""
@@ -319,10 +332,10 @@ def _followed(
         size = max(1, ENTRIES // (rows.shape[1] * near.shape[1]))
         for some in torch.arange(len(own)).split(size):
             cosine = torch.bmm(before[members[some]], rows[near[some]].mT)
-            reached = (total[some][:, :, None] + (1 - START) * cosine).max(dim=1)
+            reached = (total[some][:, :, None] + (1 - weight) * cosine).max(dim=1)
             best.append(reached.values)
             arrival.append(reached.indices)
-        total = START * score + (torch.cat(best) if best else score)
+        total = weight * score + (torch.cat(best) if best else score)
         arrivals.append(torch.cat(arrival) if arrival else near)
         candidates.append(live[near])
         before, members = rows, near

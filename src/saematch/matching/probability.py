@@ -21,14 +21,14 @@ The two regressions are a `Calibration`: a few numbers in a readable file.  It h
 descriptors lie where it was fitted; elsewhere no probability is given, and a note says why.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -124,13 +124,8 @@ class _Profile:
         )
 
 
-_PROFILES: "WeakKeyDictionary[SAE, _Profile]" = WeakKeyDictionary()
-
-
-def _profile(sae: SAE) -> _Profile:
-    if sae not in _PROFILES:
-        _PROFILES[sae] = _Profile.of(sae)
-    return _PROFILES[sae]
+# Two: pairs of a suite are walked in order, and a profile is as large as its SAE.
+_profile = lru_cache(maxsize=2)(_Profile.of)
 
 
 def _over_median(values: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
@@ -216,11 +211,13 @@ class Descriptors:
         columns += [side[:, place] for place in range(3) for side in (of_a, of_b)]
         return torch.stack(columns, dim=1)
 
-    def candidates(self) -> Float64[np.ndarray, "n count descriptors"]:
-        """Of every live feature of A and its candidates."""
-        n, count = self.near.shape
-        i = torch.arange(n)[:, None].expand(n, count).reshape(-1)
-        return self.of(i, self.near.reshape(-1)).reshape(n, count, len(DESCRIPTORS))
+    def candidates(self, at_most: int | None = None) -> Float64[np.ndarray, "n count descriptors"]:
+        """Of every live feature of A, or of so many evenly spaced ones, and its candidates."""
+        step = 1 if at_most is None else -(-len(self.near) // at_most)
+        i = torch.arange(0, len(self.near), step)
+        n, count = len(i), self.near.shape[1]
+        pairs = self.of(i[:, None].expand(n, count).reshape(-1), self.near[i].reshape(-1))
+        return pairs.reshape(n, count, len(DESCRIPTORS))
 
 
 def _joined(found: Sequence[_Best]) -> _Best:
@@ -256,15 +253,26 @@ class Labelled:
 
     @classmethod
     def of(
-        cls, pairs: Descriptors, phi: Float[np.ndarray, "d_a d_b"], seen: np.ndarray
+        cls,
+        pairs: Descriptors,
+        phi: Callable[[slice], Float64[Tensor, "rows d_b"]],
+        seen: Bool[np.ndarray, " d_a"],
     ) -> "Labelled":
-        """`phi`: of all pairs.  `seen` [d_a] bool: features active often enough for it to mean something;
-        the others are left out."""
-        live_a, live_b = pairs.a.live.numpy(), pairs.b.live.numpy()
-        same = phi[live_a[:, None], live_b[pairs.near.numpy()]] >= SAME_PHI
-        some = seen[live_a]
-        any_ = (phi[:, live_b].max(axis=1, initial=-1.0) >= SAME_PHI)[live_a]
-        return cls(pairs.candidates()[some], same[some], any_[some])
+        """`phi`: of some features of A with all of B; NaN: none.  `seen`: features active often enough for it
+        to mean something; the others are left out."""
+        live_a, live_b = pairs.a.live, pairs.b.live
+        same, any_ = [], []
+        for start in range(0, len(live_a), ROWS):
+            block = slice(start, start + ROWS)
+            features = live_a[block]
+            rows = phi(slice(int(features[0]), int(features[-1]) + 1))
+            agree = rows[features - features[0]][:, live_b].cpu() >= SAME_PHI
+            same.append(agree.gather(1, pairs.near[block]))
+            any_.append(agree.any(dim=1))
+        some = seen[live_a.numpy()]
+        return cls(
+            pairs.candidates()[some], torch.cat(same).numpy()[some], torch.cat(any_).numpy()[some]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -409,10 +417,19 @@ class Calibration:
         """Whether it says anything of such pairs."""
         return self.pair.outside(descriptors.reshape(-1, len(DESCRIPTORS))) <= OUTSIDE
 
-    def save(self, path: str | Path) -> None:
+    def to_text(self) -> str:
+        """As JSON that people can read."""
         record = {"about": self.about, "same_phi": SAME_PHI}
         record |= {"pair": self.pair.to_record(), "any": self.any.to_record()}
-        Path(path).write_text(to_json(record, indent=1) + "\n", encoding="utf-8")
+        return to_json(record, indent=1) + "\n"
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of `to_text`."""
+        return hashlib.sha256(self.to_text().encode()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text(self.to_text(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> "Calibration":
@@ -422,10 +439,11 @@ class Calibration:
         """
         if path is None:
             return _bundled()
-        return cls._read(Path(path).read_text(encoding="utf-8"), str(path))
+        return cls.read(Path(path).read_text(encoding="utf-8"), str(path))
 
     @classmethod
-    def _read(cls, text: str, where: str) -> "Calibration":
+    def read(cls, text: str, where: str) -> "Calibration":
+        """From what `save` writes; raises InputError naming `where`."""
         try:
             record = json.loads(text)
             found = cls(
@@ -447,7 +465,7 @@ class Calibration:
 @cache
 def _bundled() -> Calibration:
     path = files("saematch") / "bundled" / "calibration.json"
-    return Calibration._read(path.read_text(encoding="utf-8"), str(path))
+    return Calibration.read(path.read_text(encoding="utf-8"), str(path))
 
 
 def _of_feature(

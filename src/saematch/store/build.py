@@ -109,9 +109,16 @@ def hash_of_inputs(step: Step, reads: Sequence[KeptFile]) -> str:
     """sha256 of everything that decides a step's output."""
     return hash_of(
         stage=_STAGES[step.stage],
-        task={name: getattr(value, "identity", value) for name, value in step.task.items()},
+        task={name: _identity(value) for name, value in step.task.items()},
         reads=[[file.name, file.sha256] for file in reads],
     )
+
+
+def _identity(value: Any) -> Any:
+    """What of a task's value decides a result."""
+    if isinstance(value, list | tuple):
+        return [_identity(one) for one in value]
+    return getattr(value, "identity", value)
 
 
 def hash_of(**decides: Any) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 SAE = "sae:"
 """Before the key of an SAE among what an output was made from."""
 PATHS_NAME = "paths.parquet"
+CALIBRATION_NAME = "calibration.json"
 SOURCES = "evaluation/measures/"
 MEASURES_NAME = "evaluation/measures.parquet"
 WEIGHTS_NAME = f"{SOURCES}weights.parquet"
@@ -27,6 +28,8 @@ FROM_PLAN = (
     "candidates/",
     COMPARED,
     PATHS_NAME,
+    "fates/",
+    "followed/",
     WEIGHTS_NAME,
     f"{SOURCES}consistency-",
     f"{SOURCES}norms-",
@@ -58,6 +61,15 @@ def compared_name(a: str, b: str) -> str:
 
 def candidates_name(a: str, b: str) -> str:
     return f"candidates/{a}--{b}.parquet"
+
+
+def fates_name(a: str, b: str) -> str:
+    return f"fates/{a}--{b}.parquet"
+
+
+def followed_name(way: str) -> str:
+    """Path of the table of paths that agree with their start."""
+    return f"followed/{way}.parquet"
 
 
 def consistency_name(a: str, b: str) -> str:

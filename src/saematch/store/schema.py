@@ -187,6 +187,53 @@ PATHS = Table(
     ),
 )
 
+FATES = Table(
+    "fates/{a}--{b}.parquet",
+    "a feature of a, and what becomes of it in b",
+    (
+        Column("feature", INT, "", "feature of a"),
+        Column("fate", TEXT, "", "persists, splits, merges, dies, not live or unknown"),
+        Column(
+            "probability",
+            FLOAT,
+            "0 to 1",
+            "that any feature of b is the same (φ of the two on text at least 0.3); null: not known",
+            True,
+        ),
+        Column(
+            "partners",
+            INTS,
+            "",
+            "live features of b that may be the same, the most probable first; empty: not known",
+        ),
+        Column("probabilities", FLOATS, "0 to 1", "that each of them is the same"),
+        Column("partner_count", INT, "features", "how many of them, from the first, count as partners"),
+    ),
+)
+
+FOLLOWED = Table(
+    "followed/{way}.parquet",
+    "a path that agrees with its start, at a layer that it passes",
+    (
+        *PATHS.columns[:5],
+        Column("cosine", FLOAT, "-1 to 1", "decoder cosine with the member before; null: the start", True),
+        Column(
+            "probability",
+            FLOAT,
+            "0 to 1",
+            "that it and the member before are the same; null: the start, or not known",
+            True,
+        ),
+        Column(
+            "start_probability",
+            FLOAT,
+            "0 to 1",
+            "that it and the path's start are the same; null: the start, or not known",
+            True,
+        ),
+    ),
+)
+
 MEASURES = Table(
     "evaluation/measures.parquet",
     "a measure of a pair of SAEs under a strategy",
@@ -306,6 +353,7 @@ COMPARED = Table("evaluation/compared/{a}--{b}.parquet", MEASURES.row, MEASURES.
 TABLES = (
     MATCHINGS, CANDIDATES, PATHS, MEASURES, MEASURE_SOURCE, COMPARED,
     DOCUMENTS, STREAMS, CONDITIONS, CAUSAL, PAIRS, PAIR_SOURCE, CORRESPONDENCES,
+    FATES, FOLLOWED,
 )
 
 WEIGHT_MEASURES: Mapping[str, tuple[str, str]] = {

@@ -22,10 +22,12 @@ from saematch.store.names import (
     WEIGHTS_NAME,
     candidates_name,
     descriptions_name,
+    fates_name,
+    followed_name,
     matching_name,
     split_descriptions_name,
 )
-from saematch.types import find_feature, find_key
+from saematch.types import FOLLOW_WAYS, find_feature, find_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,6 +107,26 @@ class Tables:
     def paths(self) -> "pd.DataFrame":
         """One row per (path, layer)."""
         return self._frame(PATHS_NAME)
+
+    def fates(self, a: str | int, b: str | int) -> "pd.DataFrame":
+        """What becomes of each feature of `a` in `b`; raises UsageError naming the pairs.
+
+        `attrs["notes"]` says why probabilities are not known, if they are not; `attrs["born"]` has the
+        features of `b` that no feature of `a` is the same as.
+        """
+        first, second = self.key(a), self.key(b)
+        name = fates_name(first, second)
+        if not self.directory.is_current(name):
+            raise self._no_pair(first, second, "fates/")
+        frame, (_, details) = self._frame(name), self.directory.table(name)
+        frame.attrs.update(notes=details["notes"], born=details["born"])
+        return frame
+
+    def followed(self, way: str = FOLLOW_WAYS[0]) -> "pd.DataFrame":
+        """Paths that agree with their start, one row per (path, layer): `consensus`, or `exact`."""
+        if way not in FOLLOW_WAYS:
+            raise UsageError(f"expected a way of {', '.join(FOLLOW_WAYS)}, got '{way}'")
+        return self._frame(followed_name(way))
 
     def measures(self) -> "pd.DataFrame":
         """Every measure of every pair and strategy."""

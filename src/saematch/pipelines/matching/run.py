@@ -22,6 +22,7 @@ from typing import Any
 from saematch.configs import RunConfig
 from saematch.errors import UsageError
 from saematch.matching.matchers import MAIN, compositions, matcher
+from saematch.matching.probability import Calibration
 from saematch.pipelines.matching import stages
 from saematch.pipelines.suite import Member, chains, examine, far_pairs, forget_loaded
 from saematch.store.build import (
@@ -37,6 +38,7 @@ from saematch.store.build import (
 )
 from saematch.store.directory import RunDirectory
 from saematch.store.names import (
+    CALIBRATION_NAME,
     FROM_PLAN,
     MEASURES_NAME,
     PATHS_NAME,
@@ -46,11 +48,14 @@ from saematch.store.names import (
     compared_name,
     consistency_name,
     correspondence_name,
+    fates_name,
+    followed_name,
     matching_name,
     norms_name,
     weight_sources,
 )
 from saematch.store.reader import Run, open_run
+from saematch.types import FOLLOW_WAYS
 
 
 def run(
@@ -83,7 +88,8 @@ def run(
         )
         _check_same_run(held, config, saes)
         widths = {key: sae["d_sae"] for key, sae in saes.items()}
-        steps, not_done = plan(config, members, widths, linked, far)
+        calibrated = (CALIBRATION_NAME,) if held.is_current(CALIBRATION_NAME) else ()
+        steps, not_done = plan(config, members, widths, linked, far, calibrated)
         held.update(
             config=config.to_dict(),
             references={entry.key: entry.reference for entry in entries},
@@ -162,11 +168,13 @@ def plan(
     widths: Mapping[str, int],
     chains: Sequence[Sequence[str]],
     far: Sequence[tuple[str, str]],
+    calibrated: tuple[str, ...] = (),
 ) -> tuple[list[Step], list[str]]:
     """The steps of a run but for the merging of measures and the report, and notes on what is not
     done.
 
-    `members` and `widths` (d_sae) are by key; `chains`: keys of adjacent SAEs in order of depth.
+    `members` and `widths` (d_sae) are by key; `chains`: keys of adjacent SAEs in order of depth;
+    `calibrated`: the run's own calibration, if it has one.
     """
     adjacent = [pair for keys in chains for pair in pairwise(keys)]
     pairs = [*adjacent, *far]
@@ -217,6 +225,14 @@ def plan(
     chained = tuple(matching_name(a, b, MAIN, config.slug) for a, b in adjacent)
     lengths = [len(keys) - 1 for keys in chains]
     steps.append(Step(PATHS_NAME, stages.chain_paths, {"steps": lengths}, chained))
+    shipped = "" if calibrated else Calibration.load().sha256
+    for a, b in pairs:
+        both = {"a": members[a], "b": members[b], "shipped": shipped}
+        steps.append(Step(fates_name(a, b), stages.tell_fates, both, calibrated))
+    through = [[members[key] for key in keys] for keys in chains]
+    for way in FOLLOW_WAYS:
+        task = {"chains": through, "way": way, "shipped": shipped}
+        steps.append(Step(followed_name(way), stages.follow_paths, task, calibrated))
     compared = tuple(compared_name(a, b) for a, b in pairs)
     steps.append(Step(WEIGHTS_NAME, stages.collect_measures, {"pairs": pairs}, compared))
     return steps, notes

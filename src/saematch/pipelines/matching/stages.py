@@ -32,12 +32,14 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from saematch.assignment.costs import SquaredDistances
-from saematch.matching.correspondence import Correspondence
+from saematch.matching.correspondence import UNMATCHED, Correspondence
+from saematch.matching.fates import fates
 from saematch.matching.match import match, measure
 from saematch.matching.matched import Matching
 from saematch.matching.matchers import MAIN
-from saematch.matching.paths import chain
-from saematch.matching.strategies import factors
+from saematch.matching.paths import chain, follow
+from saematch.matching.probability import Calibration
+from saematch.matching.strategies import factors, pair_cosines
 from saematch.pipelines.matching.measures import compared_measures, mean_of, measure_rows
 from saematch.pipelines.suite import Member
 from saematch.sae import FoldedSAE
@@ -49,7 +51,15 @@ from saematch.store.matchings import (
     kept_correspondence,
     kept_matching,
 )
-from saematch.store.schema import CANDIDATES, COMPARED, MEASURE_SOURCE, MEASURES, PATHS
+from saematch.store.schema import (
+    CANDIDATES,
+    COMPARED,
+    FATES,
+    FOLLOWED,
+    MEASURE_SOURCE,
+    MEASURES,
+    PATHS,
+)
 from saematch.types import Interval, parts_slug
 
 ROWS_PER_BLOCK = 512
@@ -96,7 +106,9 @@ def nearest(
         "rank": np.tile(np.arange(1, count + 1), a.d_sae),
         "candidate": candidate,
         "cost": cost,
-        "cosine": _cosines(a, b, torch.from_numpy(feature), torch.from_numpy(candidate)).numpy(),
+        "cosine": pair_cosines(
+            a.W_dec, b.W_dec, torch.from_numpy(feature), torch.from_numpy(candidate)
+        ).numpy(),
     }
 
 
@@ -120,18 +132,6 @@ def pair_costs(
             of_a, of_b = rows[part]
             difference = of_a[i[some]].double() - of_b[j[some]].double()
             out[some] += weight * difference.square().sum(dim=1)
-    return out
-
-
-def _cosines(
-    a: FoldedSAE, b: FoldedSAE, i: Int64[Tensor, " pairs"], j: Int64[Tensor, " pairs"]
-) -> Float64[Tensor, " pairs"]:
-    out = torch.zeros(len(i), dtype=torch.float64)
-    for start in range(0, len(i), PAIRS_AT_A_TIME):
-        part = slice(start, start + PAIRS_AT_A_TIME)
-        rows_a, rows_b = a.W_dec[i[part]].double(), b.W_dec[j[part]].double()
-        norms = rows_a.norm(dim=1) * rows_b.norm(dim=1)
-        out[part] = (rows_a * rows_b).sum(dim=1) / torch.where(norms > 0, norms, 1.0)
     return out
 
 
@@ -307,6 +307,58 @@ def chain_paths(files: Sequence[KeptFile], steps: Sequence[int]) -> Output:
     frame = pd.concat(frames)
     columns = {name: frame[name].to_numpy() for name in PATHS.names}
     return Output(PATHS.encode(columns, {"chains": chained, "paths": count}))
+
+
+@stage("tell_fates")
+def tell_fates(files: Sequence[KeptFile], a: Member, b: Member, shipped: str) -> Output:
+    """`fates/{a}--{b}.parquet`, by the run's own calibration, or the one that ships (`shipped`: its sha256);
+    next to it the features of b that are born."""
+    told = fates(a.load(), b.load(), _calibration(files))
+    partners = [row[row != UNMATCHED] for row in told.candidates]
+    columns = {
+        "feature": np.arange(len(partners)),
+        "fate": told.fate,
+        "probability": told.probability,
+        "partners": partners,
+        "probabilities": [
+            row[: len(some)] for row, some in zip(told.pair_probability, partners, strict=True)
+        ],
+        "partner_count": told.counting.sum(axis=1),
+    }
+    details = {
+        "a": a.key,
+        "b": b.key,
+        "notes": told.notes,
+        "born": np.flatnonzero(told.born).tolist(),
+    }
+    return Output(FATES.encode(columns, details))
+
+
+@stage("follow_paths")
+def follow_paths(
+    files: Sequence[KeptFile], chains: Sequence[Sequence[Member]], way: str, shipped: str
+) -> Output:
+    """`followed/{way}.parquet`: the paths through every chain, numbered through."""
+    frames: list[pd.DataFrame] = []
+    notes: dict[str, None] = {}
+    count = 0
+    for members in chains:
+        paths = follow([member.entry.load() for member in members], _calibration(files), way)
+        frame = paths.to_frame()
+        frames.append(frame.assign(path=frame["path"] + count))
+        count += len(paths)
+        notes |= dict.fromkeys(paths.notes)
+    frame = pd.concat(frames)
+    columns = {name: frame[name].to_numpy() for name in FOLLOWED.names}
+    keys = [[member.key for member in members] for members in chains]
+    return Output(FOLLOWED.encode(columns, {"chains": keys, "paths": count, "notes": list(notes)}))
+
+
+def _calibration(files: Sequence[KeptFile]) -> Calibration:
+    """The run's own, or the one that ships."""
+    if files:
+        return Calibration.read(files[0].read().decode(), str(files[0].path))
+    return Calibration.load()
 
 
 @stage("collect_measures")
