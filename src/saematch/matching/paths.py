@@ -17,7 +17,7 @@ Every feature of the first layer starts a path, and so does every later one that
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -224,7 +224,6 @@ def chain(matchings: Sequence[Matching]) -> FeaturePaths:
     )
 
 
-@torch.no_grad()
 def follow(
     saes: Sequence[SAE | FoldedSAE],
     calibration: Calibration | None = None,
@@ -238,21 +237,64 @@ def follow(
 
     Raises UsageError for fewer than two SAEs, for SAEs of different d_model or not in order of depth.
     """
-    sides = tuple(Side.of(_plain(sae)) for sae in saes)
-    if len(sides) < 2:
-        raise UsageError(f"expected at least two SAEs to follow features through, got {len(sides)}")
-    for before, after in itertools.pairwise(range(len(sides))):
-        if sides[before].layer >= sides[after].layer:
+    return follow_ways(saes, calibration, (way,))[0]
+
+
+@torch.no_grad()
+def follow_ways(
+    saes: Sequence[SAE | FoldedSAE],
+    calibration: Calibration | None = None,
+    ways: Sequence[str] = FOLLOW_WAYS,
+) -> list[FeaturePaths]:
+    """What `follow` gives, in several ways: what is compared of every two SAEs is compared once."""
+    plain = [sae.sae if isinstance(sae, FoldedSAE) else sae for sae in saes]
+    sides = tuple(map(Side.of, plain))
+    _check_order(plain)
+    if unknown := [way for way in ways if way not in FOLLOW_WAYS]:
+        raise UsageError(f"expected a way of {', '.join(FOLLOW_WAYS)}, got {unknown[0]!r}")
+    found = [_members(plain, sides, START if way == "consensus" else 1.0) for way in ways]
+    calibration = Calibration.load() if calibration is None else calibration
+    for before, after in itertools.combinations(range(len(plain)), 2):
+        descriptors, note = descriptors_of(plain[before], plain[after], calibration)
+        for paths in found:
+            from_here = (paths.features[:, :before] == UNMATCHED).all(axis=1)
+            wanted = [(from_here, paths.start_probability, after)]
+            if after == before + 1:
+                wanted.append((True, paths.probability, before))
+            for chosen, values, column in wanted:
+                rows = np.flatnonzero(
+                    chosen & (paths.features[:, [before, after]] != UNMATCHED).all(1)
+                )
+                pairs = paths.features[rows, before], paths.features[rows, after]
+                if descriptors is not None:
+                    values[rows, column] = pair_probabilities(descriptors, calibration, *pairs)
+                if column == before:
+                    decoders = plain[before].W_dec, plain[after].W_dec
+                    cosines = pair_cosines(*decoders, *map(torch.from_numpy, pairs))
+                    paths.cosine[rows, column] = cosines.numpy()
+        if note:
+            found = [
+                replace(paths, notes=tuple(dict.fromkeys((*paths.notes, note)))) for paths in found
+            ]
+    return found
+
+
+def _check_order(saes: Sequence[SAE]) -> None:
+    if len(saes) < 2:
+        raise UsageError(f"expected at least two SAEs to follow features through, got {len(saes)}")
+    for before, after in itertools.pairwise(saes):
+        if before.layer >= after.layer:
             raise UsageError(
-                f"expected SAEs in order of depth, got {sides[before].key} before {sides[after].key}"
+                f"expected SAEs in order of depth, got {before.key} before {after.key}"
             )
-        if saes[before].d_model != saes[after].d_model:
+        if before.d_model != after.d_model:
             raise UsageError(
-                f"expected SAEs of one d_model, got {saes[before].d_model} and {saes[after].d_model}"
+                f"expected SAEs of one d_model, got {before.d_model} and {after.d_model}"
             )
-    if way not in FOLLOW_WAYS:
-        raise UsageError(f"expected a way of {', '.join(FOLLOW_WAYS)}, got {way!r}")
-    weight = START if way == "consensus" else 1.0
+
+
+def _members(saes: Sequence[SAE], sides: tuple[Side, ...], weight: float) -> FeaturePaths:
+    """The paths, without cosines and probabilities."""
     rows: list[np.ndarray] = []
     passed = [np.zeros(side.d_sae, dtype=bool) for side in sides]
     for start, side in enumerate(sides):
@@ -261,54 +303,18 @@ def follow(
         found[:, start] = features
         live = side.status[features] == "live"
         found[live, start + 1 :] = _followed(saes, sides, start, features[live], weight)
-        for column in range(start, len(sides)):
-            passed[column][found[live, column][found[live, column] != UNMATCHED]] = True
+        for column in range(start + 1, len(sides)):
+            passed[column][found[found[:, column] != UNMATCHED, column]] = True
         rows.append(found)
     features = np.concatenate(rows)
-    starts = np.repeat(np.arange(len(sides)), [len(some) for some in rows])
-    step = (features[:, :-1] != UNMATCHED) & (features[:, 1:] != UNMATCHED)
-    cosine = np.full(step.shape, np.nan)
-    probability, from_start = np.full(step.shape, np.nan), np.full(features.shape, np.nan)
-    calibration = Calibration.load() if calibration is None else calibration
-    notes: dict[str, None] = {}
-    for before, after in itertools.combinations(range(len(sides)), 2):
-        one, other = _plain(saes[before]), _plain(saes[after])
-        from_here = np.flatnonzero((starts == before) & (features[:, after] != UNMATCHED))
-        stepped = np.flatnonzero(step[:, before]) if after == before + 1 else from_here[:0]
-        if not len(from_here) and not len(stepped):
-            continue
-        both = np.concatenate([from_here, stepped])
-        pairs = features[both, before], features[both, after]
-        descriptors, note = descriptors_of(one, other, calibration)
-        if descriptors is None:
-            notes[note] = None
-        else:
-            values = pair_probabilities(descriptors, calibration, *pairs)
-            from_start[from_here, after] = values[: len(from_here)]
-            probability[stepped, before] = values[len(from_here) :]
-        if len(stepped):
-            chosen = (torch.from_numpy(side[len(from_here) :]) for side in pairs)
-            cosine[stepped, before] = pair_cosines(one.W_dec, other.W_dec, *chosen).numpy()
-    nothing = np.full(step.shape, np.nan)
-    return FeaturePaths(
-        sides=sides,
-        features=features,
-        cost=nothing,
-        cosine=cosine,
-        margin=nothing,
-        certain=np.zeros(step.shape, dtype=bool),
-        probability=probability,
-        start_probability=from_start,
-        notes=tuple(notes),
-    )
-
-
-def _plain(sae: SAE | FoldedSAE) -> SAE:
-    return sae.sae if isinstance(sae, FoldedSAE) else sae
+    steps = features.shape[0], features.shape[1] - 1
+    cost, cosine, margin, probability = (np.full(steps, np.nan) for _ in range(4))
+    certain, from_start = np.zeros(steps, dtype=bool), np.full(features.shape, np.nan)
+    return FeaturePaths(sides, features, cost, cosine, margin, certain, probability, from_start)
 
 
 def _followed(
-    saes: Sequence[SAE | FoldedSAE],
+    saes: Sequence[SAE],
     sides: Sequence[Side],
     start: int,
     features: np.ndarray,
@@ -316,7 +322,7 @@ def _followed(
 ) -> Int64[np.ndarray, "n later"]:
     """Members of the best path of each feature in the layers after `start`; -1 from a layer without live
     features on."""
-    own = unit_rows(_plain(saes[start]).W_dec[torch.from_numpy(features)])
+    own = unit_rows(saes[start].W_dec[torch.from_numpy(features)])
     before = own
     members = torch.arange(len(own))[:, None]
     total = torch.zeros(len(own), 1)
@@ -326,7 +332,7 @@ def _followed(
         live = torch.from_numpy(np.flatnonzero(sides[later].status == "live"))
         if not len(live):
             break
-        rows = unit_rows(_plain(saes[later]).W_dec[live])
+        rows = unit_rows(saes[later].W_dec[live])
         near, score = _nearest(own, rows, min(CANDIDATES, len(live)))
         best, arrival = [], []
         size = max(1, ENTRIES // (rows.shape[1] * near.shape[1]))

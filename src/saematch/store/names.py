@@ -9,6 +9,7 @@ from collections.abc import Sequence
 SAE = "sae:"
 """Before the key of an SAE among what an output was made from."""
 PATHS_NAME = "paths.parquet"
+FOLLOWED_NAME = "followed.parquet"
 CALIBRATION_NAME = "calibration.json"
 SOURCES = "evaluation/measures/"
 MEASURES_NAME = "evaluation/measures.parquet"
@@ -29,7 +30,7 @@ FROM_PLAN = (
     COMPARED,
     PATHS_NAME,
     "fates/",
-    "followed/",
+    FOLLOWED_NAME,
     WEIGHTS_NAME,
     f"{SOURCES}consistency-",
     f"{SOURCES}norms-",
@@ -65,11 +66,6 @@ def candidates_name(a: str, b: str) -> str:
 
 def fates_name(a: str, b: str) -> str:
     return f"fates/{a}--{b}.parquet"
-
-
-def followed_name(way: str) -> str:
-    """Path of the table of paths that agree with their start."""
-    return f"followed/{way}.parquet"
 
 
 def consistency_name(a: str, b: str) -> str:

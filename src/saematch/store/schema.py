@@ -212,9 +212,10 @@ FATES = Table(
 )
 
 FOLLOWED = Table(
-    "followed/{way}.parquet",
+    "followed.parquet",
     "a path that agrees with its start, at a layer that it passes",
     (
+        Column("way", TEXT, "", "consensus, or exact: the start alone decides"),
         *PATHS.columns[:5],
         Column("cosine", FLOAT, "-1 to 1", "decoder cosine with the member before; null: the start", True),
         Column(

@@ -17,13 +17,13 @@ from saematch.semantics.descriptions.description import Description, first_texts
 from saematch.store.directory import RunDirectory
 from saematch.store.names import (
     DESCRIPTIONS,
+    FOLLOWED_NAME,
     MEASURES_NAME,
     PATHS_NAME,
     WEIGHTS_NAME,
     candidates_name,
     descriptions_name,
     fates_name,
-    followed_name,
     matching_name,
     split_descriptions_name,
 )
@@ -126,7 +126,8 @@ class Tables:
         """Paths that agree with their start, one row per (path, layer): `consensus`, or `exact`."""
         if way not in FOLLOW_WAYS:
             raise UsageError(f"expected a way of {', '.join(FOLLOW_WAYS)}, got '{way}'")
-        return self._frame(followed_name(way))
+        every = self._frame(FOLLOWED_NAME)
+        return every[every["way"] == way].drop(columns="way").reset_index(drop=True)
 
     def measures(self) -> "pd.DataFrame":
         """Every measure of every pair and strategy."""

@@ -39,6 +39,7 @@ from saematch.store.build import (
 from saematch.store.directory import RunDirectory
 from saematch.store.names import (
     CALIBRATION_NAME,
+    FOLLOWED_NAME,
     FROM_PLAN,
     MEASURES_NAME,
     PATHS_NAME,
@@ -49,13 +50,11 @@ from saematch.store.names import (
     consistency_name,
     correspondence_name,
     fates_name,
-    followed_name,
     matching_name,
     norms_name,
     weight_sources,
 )
 from saematch.store.reader import Run, open_run
-from saematch.types import FOLLOW_WAYS
 
 
 def run(
@@ -230,9 +229,8 @@ def plan(
         both = {"a": members[a], "b": members[b], "shipped": shipped}
         steps.append(Step(fates_name(a, b), stages.tell_fates, both, calibrated))
     through = [[members[key] for key in keys] for keys in chains]
-    for way in FOLLOW_WAYS:
-        task = {"chains": through, "way": way, "shipped": shipped}
-        steps.append(Step(followed_name(way), stages.follow_paths, task, calibrated))
+    task = {"chains": through, "shipped": shipped}
+    steps.append(Step(FOLLOWED_NAME, stages.follow_paths, task, calibrated))
     compared = tuple(compared_name(a, b) for a, b in pairs)
     steps.append(Step(WEIGHTS_NAME, stages.collect_measures, {"pairs": pairs}, compared))
     return steps, notes

@@ -37,7 +37,7 @@ from saematch.matching.fates import fates
 from saematch.matching.match import match, measure
 from saematch.matching.matched import Matching
 from saematch.matching.matchers import MAIN
-from saematch.matching.paths import chain, follow
+from saematch.matching.paths import chain, follow_ways
 from saematch.matching.probability import Calibration
 from saematch.matching.strategies import factors, pair_cosines
 from saematch.pipelines.matching.measures import compared_measures, mean_of, measure_rows
@@ -60,7 +60,7 @@ from saematch.store.schema import (
     MEASURES,
     PATHS,
 )
-from saematch.types import Interval, parts_slug
+from saematch.types import FOLLOW_WAYS, Interval, parts_slug
 
 ROWS_PER_BLOCK = 512
 PAIRS_AT_A_TIME = 4096
@@ -336,22 +336,22 @@ def tell_fates(files: Sequence[KeptFile], a: Member, b: Member, shipped: str) ->
 
 @stage("follow_paths")
 def follow_paths(
-    files: Sequence[KeptFile], chains: Sequence[Sequence[Member]], way: str, shipped: str
+    files: Sequence[KeptFile], chains: Sequence[Sequence[Member]], shipped: str
 ) -> Output:
-    """`followed/{way}.parquet`: the paths through every chain, numbered through."""
+    """`followed.parquet`: the paths through every chain that agree with their start, numbered through."""
     frames: list[pd.DataFrame] = []
     notes: dict[str, None] = {}
     count = 0
     for members in chains:
-        paths = follow([member.entry.load() for member in members], _calibration(files), way)
-        frame = paths.to_frame()
-        frames.append(frame.assign(path=frame["path"] + count))
-        count += len(paths)
-        notes |= dict.fromkeys(paths.notes)
+        saes = [member.entry.load() for member in members]
+        for way, paths in zip(FOLLOW_WAYS, follow_ways(saes, _calibration(files)), strict=True):
+            frame = paths.to_frame()
+            frames.append(frame.assign(path=frame["path"] + count, way=way))
+            count += len(paths)
+            notes |= dict.fromkeys(paths.notes)
     frame = pd.concat(frames)
     columns = {name: frame[name].to_numpy() for name in FOLLOWED.names}
-    keys = [[member.key for member in members] for members in chains]
-    return Output(FOLLOWED.encode(columns, {"chains": keys, "paths": count, "notes": list(notes)}))
+    return Output(FOLLOWED.encode(columns, {"notes": list(notes)}))
 
 
 def _calibration(files: Sequence[KeptFile]) -> Calibration:
