@@ -324,6 +324,23 @@ class EvaluationConfig(ModelSettings):
 
 
 @dataclass(frozen=True)
+class CalibrationConfig(ModelSettings):
+    """The settings of `saematch calibrate`; raises UsageError where one cannot be used."""
+
+    documents: int = setting(40, "Documents of each corpus.", least=1)
+    tokens: int = setting(512, "Tokens of each document, BOS included.", least=3)
+    fit_pairs: tuple[tuple[str, str], ...] | None = setting(
+        None,
+        "Adjacent layer pairs to fit to, e.g. 12,13;13,14; it is judged on the others.",
+        unset="every second",
+        parse=parse_pairs,
+    )
+    fresh: bool = setting(False, "Fit from nothing, not from the calibration that ships.")
+    seed: int = setting(0, "Seed of documents.", least=0)
+    offline: bool = setting(False, "Use bundled stand-ins for the corpora; do not contact the Hub.")
+
+
+@dataclass(frozen=True)
 class DescribeConfig(ModelSettings):
     """The settings of `saematch describe`; raises UsageError where one cannot be used."""
 

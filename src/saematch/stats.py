@@ -4,6 +4,7 @@ Intervals are the 2.5% and 97.5% quantiles of a seeded bootstrap over independen
 The same units and seed give the same draws, so that differences of measures are paired.
 """
 
+import math
 import zlib
 from collections.abc import Sequence
 from functools import lru_cache
@@ -78,6 +79,17 @@ def auc(same: Sequence[float], different: Sequence[float], seed: int) -> Interva
     w_s, w_d = draw_weights(len(same), (seed, 1)), draw_weights(len(different), (seed, 2))
     values = np.einsum("ws,sd,wd->w", w_s, above, w_d, optimize=True)
     return interval(values / above.size)
+
+
+def auc_of_many(rated: np.ndarray, truth: np.ndarray) -> float:
+    """The same of many, without an interval, from ranks; NaN where all are of one kind."""
+    from scipy.stats import rankdata
+
+    yes = int(truth.sum())
+    no = len(truth) - yes
+    if not yes or not no:
+        return math.nan
+    return float((rankdata(rated)[truth].sum() - yes * (yes + 1) / 2) / (yes * no))
 
 
 def kappa(pairs: Sequence[tuple[str, str]], labels: Sequence[str], seed: int) -> Interval:

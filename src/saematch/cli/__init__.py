@@ -28,7 +28,7 @@ INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
 CLOSED_PIPE = 141
 """The exit code where nobody reads the output any more, as shells have it."""
-KEEPING = {"run", "demo", "evaluate", "describe", "explain", "judge", "figures"}
+KEEPING = {"run", "demo", "evaluate", "calibrate", "describe", "explain", "judge", "figures"}
 """Commands that go on from what an interrupted one finished."""
 
 

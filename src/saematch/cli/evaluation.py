@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saematch.cli.options import Directory, print_json, verb
-from saematch.configs import EvaluationConfig
+from saematch.configs import CalibrationConfig, EvaluationConfig
 from saematch.settings import setting
 from saematch.text import records
 
@@ -34,6 +34,25 @@ def evaluate(directory: Directory, config: EvaluationConfig, as_json: bool = Fal
         print_json({"corpora": corpora_of(run), "measures": records(measures)})
     else:
         evaluation_summary(run)
+
+
+@verb
+def calibrate(directory: Directory, config: CalibrationConfig, as_json: bool = False) -> None:
+    """Fit the probabilities of a run to its SAEs.
+
+    Reads text with the language model, learns from the weights which features are active together, and judges
+    that on layers that it did not see.
+    """
+    from saematch.cli.display.evaluation import calibration_summary
+    from saematch.pipelines.calibrate import calibrate as calibrate_run
+
+    with adding_to(directory, quiet=as_json) as tell:
+        run = calibrate_run(directory, config, tell)
+    about = run.calibration.about
+    if as_json:
+        print_json(about)
+    else:
+        calibration_summary(about, directory)
 
 
 def demo(directory: Path, as_json: bool) -> None:

@@ -251,6 +251,10 @@ class Labelled:
     any: Bool[np.ndarray, " n"]
     """Whether that of any feature of B does, candidate or not."""
 
+    def some(self, features: slice) -> "Labelled":
+        """Of some features of A."""
+        return Labelled(self.descriptors[features], self.same[features], self.any[features])
+
     @classmethod
     def of(
         cls,

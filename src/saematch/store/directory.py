@@ -40,6 +40,7 @@ from saematch.store.manifest import (
 )
 from saematch.store.names import (
     BY_KEY,
+    CALIBRATION_NAME,
     FIGURES,
     FROM_PLAN,
     JUDGEMENTS_NAME,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
 
 KNOWN_NAMES = {
-    MANIFEST, FIGURES.rstrip("/"), REPORT_NAME, "run.toml", "findings.md", "export",
+    MANIFEST, FIGURES.rstrip("/"), REPORT_NAME, CALIBRATION_NAME, "run.toml", "findings.md", "export",
     *(table.path.split("/")[0] for table in (*TABLES, *SEMANTIC_TABLES)),
 }  # fmt: skip
 """What may stand in a run directory; anything else in a folder without a manifest is not ours."""

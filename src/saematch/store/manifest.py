@@ -28,6 +28,7 @@ from saematch._io import files
 from saematch.configs import flags_of
 from saematch.errors import InputError
 from saematch.store.names import (
+    CALIBRATION_NAME,
     COMPARED,
     DESCRIPTIONS,
     JUDGING,
@@ -180,6 +181,7 @@ _VERBS = {
     "judgements.parquet": "judge",
     "evaluation": "evaluate",
     "figures": "figures",
+    CALIBRATION_NAME: "calibrate",
 }
 """What makes an output, by its first folder; the rest `saematch run` makes."""
 _FROM_WEIGHTS = (WEIGHTS_NAME, COMPARED, f"{SOURCES}consistency-", f"{SOURCES}norms-")

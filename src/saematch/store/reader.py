@@ -12,10 +12,13 @@ from saematch.errors import InputError, UsageError
 from saematch.matching.matchers import MAIN
 from saematch.notebook import curve, number, page
 from saematch.store.directory import RunDirectory
+from saematch.store.names import CALIBRATION_NAME
 from saematch.store.tables import Tables
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from saematch.matching.probability import Calibration
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,16 @@ class Run(Tables):
         drawn = np.array([means.get((a, b, "mse_decoder"), np.nan) for a, b in self.adjacent])
         title = f"Run of {self.config.suite}"
         return page(title, facts, curve(drawn, "mean decoder MSE of folded, by layer pair"))
+
+    @property
+    def calibration(self) -> "Calibration":
+        """What its probabilities are by: its own, or the one that ships."""
+        from saematch.matching.probability import Calibration
+
+        if not self.directory.is_current(CALIBRATION_NAME):
+            return Calibration.load()
+        text = self.directory.read(CALIBRATION_NAME).decode()
+        return Calibration.read(text, str(self.path / CALIBRATION_NAME))
 
     def follow(self, layer_key: str | int, feature: int) -> "pd.DataFrame":
         """The path through a feature, one row per layer; a step's values are in the row of its end.

@@ -1,7 +1,8 @@
 """What people see of an evaluation on the terminal."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from saematch.cli.display.terminal import CONSOLE, new_table, number, show_notes, styled
 from saematch.pipelines.evaluation.summary import (
@@ -14,6 +15,7 @@ from saematch.pipelines.evaluation.summary import (
     texts_of,
 )
 from saematch.report.findings import COLUMNS
+from saematch.store.names import CALIBRATION_NAME
 from saematch.text import markdown_cell, plural
 from saematch.types import Interval
 
@@ -47,6 +49,36 @@ def evaluation_summary(run: "Run") -> None:
         "what ablating either of a pair does to the logits (first corpus).\n"
         f"Intervals of every pair: {run.path / 'evaluation' / 'measures.parquet'}\n"
         f"Report: {run.path / 'report.html'}"
+    )
+
+
+def calibration_summary(about: Mapping[str, Any], directory: Path) -> None:
+    """How well the probabilities tell what is the same, on layers that they were not fitted to."""
+    fitted, judged = about["fitted"], about["judged"]
+    CONSOLE.print(
+        f"Fitted to {', '.join(fitted['pairs'])} on {fitted['tokens']:,} tokens, from {fitted['from']}; "
+        f"judged on {', '.join(judged['pairs'])}:"
+    )
+    rows = new_table("", "AUC", "cosine's AUC", "calibration error", "share", "right", "surer half")
+    rows.add_row(
+        "two features are the same",
+        *(number(judged[n], ".3f") for n in ("auc", "auc_of_cosine", "calibration_error", "same_share")),
+        "", "",
+    )  # fmt: skip
+    rows.add_row(
+        "a feature has any partner",
+        number(judged["any_auc"], ".3f"),
+        "",
+        *(
+            number(judged[f"any_{n}"], ".3f")
+            for n in ("calibration_error", "share", "right", "right_of_surer_half")
+        ),
+    )
+    CONSOLE.print(rows)
+    CONSOLE.print(
+        f"The same: {about['same']}.  calibration error: mean distance of probability from frequency. "
+        "right: share of features told rightly, of all and of the half that it is surer of.\n"
+        f"Calibration: {directory / CALIBRATION_NAME}; fates and paths were made again by it"
     )
 
 
