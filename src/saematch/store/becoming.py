@@ -1,0 +1,290 @@
+"""What becomes of one feature, in parts and in words: fate, partners, origins, and the path that follows it.
+
+The command line, the report and the explorer all say it by `Becoming.sentence`.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from saematch.matching.fates import Fate
+from saematch.store.names import fates_name, followed_name
+from saematch.types import FOLLOW_WAYS
+
+if TYPE_CHECKING:
+    from saematch.store.tables import Tables
+
+NAMED = 3
+"""Features that a sentence names of several; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Other:
+    """A feature of another SAE."""
+
+    key: str
+    feature: int
+    probability: float | None
+    """That it and the feature that is asked for are the same; None: not known."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.key}/{self.feature}"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A consensus path at a layer; probabilities are None at its start, and where they are not known."""
+
+    key: str
+    feature: int
+    status: str
+    cosine: float | None
+    """Of decoder rows, with the member before."""
+    probability: float | None
+    """That it and the member before are the same."""
+    start_probability: float | None
+    """That it and the path's start are the same."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.key}/{self.feature}"
+
+
+@dataclass(frozen=True)
+class Becoming:
+    """What becomes of a feature at the next SAE, and where it comes from."""
+
+    key: str
+    feature: int
+    following: str | None
+    """The next SAE; None: there is none."""
+    before: str | None
+    """The SAE before; None: there is none."""
+    fate: str | None = None
+    """None: there is no next SAE, or its fates are not told yet."""
+    probability: float | None = None
+    """That any feature of the next SAE is the same."""
+    partners: tuple[Other, ...] = ()
+    """Features of the next SAE that count, the most probable first."""
+    candidates: tuple[Other, ...] = ()
+    """Those that may be the same, whether they count or not; the most probable first."""
+    merged: tuple[Other, ...] = ()
+    """Other features that merge into its partner, with their probability to be the same as that."""
+    origins: tuple[Other, ...] = ()
+    """Features of the SAE before that count it as a partner, the most probable first."""
+    born: bool | None = None
+    """No feature of the SAE before is the same; None: there is none before, or it is not known."""
+    path: tuple[Member, ...] = ()
+    """The consensus path that starts at the feature, else the one through it whose start is most probably
+    the same; empty: it is not made yet."""
+    notes: tuple[str, ...] = ()
+    """Why the fate is not known."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.key}/{self.feature}"
+
+    @property
+    def sentence(self) -> str:
+        """All that is known, in words: its fate and where its path leads; then where it comes from."""
+        parts = [self._fate] if self.following is not None else []
+        if reached := self._reached:
+            parts.append(reached)
+        said = ["; ".join(parts)] if parts else []
+        if origin := self._origin:
+            said.append(origin)
+        return " ".join(f"{one}." for one in said) or f"Nothing is known of {self.name}."
+
+    @property
+    def _fate(self) -> str:
+        sure = [f"{one.name} ({_probability(one.probability)})" for one in self.partners]
+        if sure:
+            sure[0] = (
+                f"{self.partners[0].name} (probability {_probability(self.partners[0].probability)})"
+            )
+        match self.fate:
+            case Fate.PERSISTS:
+                return f"{self.name} persists as {sure[0]}{self._any}"
+            case Fate.SPLITS:
+                return f"{self.name} splits into {_listed(sure)}"
+            case Fate.MERGES:
+                others = _listed([one.name for one in self.merged])
+                return f"{self.name} merges with {others} into {sure[0]}{self._any}"
+            case Fate.DIES:
+                return (
+                    f"{self.name} dies: the probability that any feature of {self.following} is the same "
+                    f"is {_probability(self.probability)}"
+                )
+            case Fate.NOT_LIVE:
+                return f"{self.name} is not live, so it is not followed"
+        why = "; ".join(self.notes) or "the run has not told it yet: saematch run goes on"
+        return f"What becomes of {self.name} at {self.following} is not known ({why})"
+
+    @property
+    def _any(self) -> str:
+        """Said where no single partner is probable, so that the fate rests on all of them."""
+        first = self.partners[0].probability
+        if first is None or first >= 0.5:
+            return ""
+        return (
+            f", {_probability(self.probability)} that any feature of {self.following} is the same"
+        )
+
+    @property
+    def _reached(self) -> str:
+        """Where its path ends, if that is beyond the feature."""
+        if not self.path or self.path[-1].key == self.key:
+            return ""
+        start, last = self.path[0], self.path[-1]
+        sure = ""
+        if last.start_probability is not None:
+            sure = f" ({_probability(last.start_probability)} the same as {start.name})"
+        if (start.key, start.feature) == (self.key, self.feature):
+            return f"followed by its start, it is {last.name}{sure}"
+        return f"the path of {start.name}, which passes through it, leads to {last.name}{sure}"
+
+    @property
+    def _origin(self) -> str:
+        who = "It" if self.following is not None else self.name
+        if self.origins:
+            named = [f"{one.name} ({_probability(one.probability)})" for one in self.origins]
+            return f"{who} comes from {_listed(named)}"
+        if self.born:
+            return f"{who} is born at {self.key}: no feature of {self.before} is the same"
+        if self.born is False:
+            return f"{who} is not born at {self.key}, but no feature of {self.before} counts it as a partner"
+        return ""
+
+
+def becomes(run: "Tables", key: str, feature: int) -> str:
+    """What becomes of a feature, in words."""
+    return Becomings(run).of(key, [feature])[feature].sentence
+
+
+class Becomings:
+    """What becomes of features of a run; tables are read once, when they are first needed."""
+
+    def __init__(self, run: "Tables") -> None:
+        self._run = run
+        self._following = dict(run.adjacent)
+        self._before = {b: a for a, b in run.adjacent}
+        self._tables: dict[tuple[str, str], _Fates | None] = {}
+
+    def of(self, key: str, features: Sequence[int]) -> dict[int, Becoming]:
+        """Of some features of one SAE.  Raises InputError where a table was altered."""
+        following, before = self._following.get(key), self._before.get(key)
+        after = None if following is None else self._fates(key, following)
+        earlier = None if before is None else self._fates(before, key)
+        paths = self._paths(key, features)
+        found = {}
+        for feature in features:
+            parts: dict[str, Any] = {"path": paths.get(feature, ())}
+            if after is not None:
+                parts |= after.parts(feature)
+            if earlier is not None:
+                origins = earlier.counted_by.get(feature, ())
+                born = None if earlier.notes else feature in earlier.born
+                parts |= {"origins": tuple(origins), "born": born}
+            found[feature] = Becoming(key, feature, following, before, **parts)
+        return found
+
+    def _fates(self, a: str, b: str) -> "_Fates | None":
+        if (a, b) not in self._tables:
+            name = fates_name(a, b)
+            there = self._run.directory.is_current(name)
+            self._tables[a, b] = _Fates(a, b, *self._run.directory.table(name)) if there else None
+        return self._tables[a, b]
+
+    def _paths(self, key: str, features: Sequence[int]) -> Mapping[int, tuple[Member, ...]]:
+        name = followed_name(FOLLOW_WAYS[0])
+        if not self._run.directory.is_current(name):
+            return {}
+        data = pa.BufferReader(self._run.directory.read(name))
+        here = [("key", "=", key), ("feature", "in", list(features))]
+        columns = ["path", "feature", "cosine", "start_probability"]
+        passing = pq.read_table(data, columns=columns, filters=here).to_pandas()
+        passing["starts"] = passing["cosine"].isna()
+        ranked = passing.sort_values(["starts", "start_probability", "path"], na_position="first")
+        chosen = ranked.groupby("feature")["path"].last()
+        rows = pq.read_table(data, filters=[("path", "in", chosen.tolist())]) if len(chosen) else []
+        members: dict[int, list[Member]] = defaultdict(list)
+        for row in rows.to_pylist() if len(chosen) else ():
+            number = row.pop("path")
+            del row["layer"]
+            members[number].append(Member(**row))
+        return {feature: tuple(members[path]) for feature, path in chosen.items()}
+
+
+class _Fates:
+    """A table of fates by feature, and by partner."""
+
+    def __init__(self, a: str, b: str, table: pa.Table, details: Mapping[str, Any]) -> None:
+        self._a, self._b, self._table = a, b, table
+        self.notes = tuple(details["notes"])
+        self.born = frozenset(details["born"])
+
+    def parts(self, feature: int) -> dict[str, Any]:
+        """Fields of `Becoming` that are told of a feature of A."""
+        row = self._table.slice(feature, 1).to_pylist()[0]
+        candidates = tuple(
+            Other(self._b, partner, probability)
+            for partner, probability in zip(row["partners"], row["probabilities"], strict=True)
+        )
+        partners = candidates[: row["partner_count"]]
+        merged = ()
+        if row["fate"] == Fate.MERGES:
+            into = self.counted_by[partners[0].feature]
+            merged = tuple(one for one in into if one.feature != feature)
+        return {
+            "fate": row["fate"],
+            "probability": row["probability"],
+            "partners": partners,
+            "candidates": candidates,
+            "merged": merged,
+            "notes": self.notes,
+        }
+
+    @cached_property
+    def counted_by(self) -> Mapping[int, list[Other]]:
+        """Features of A that count a feature of B as a partner, the most probable first."""
+        counts = self._table["partner_count"].to_numpy()
+        lengths = self._table["partners"].combine_chunks().value_lengths().to_numpy()
+        feature = np.repeat(self._table["feature"].to_numpy(), lengths)
+        rank = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
+        partner = self._table["partners"].combine_chunks().flatten().to_numpy()
+        probability = self._table["probabilities"].combine_chunks().flatten().to_numpy()
+        some = rank < np.repeat(counts, lengths)
+        order = np.argsort(-probability[some], kind="stable")
+        found: dict[int, list[Other]] = defaultdict(list)
+        for one, other, sure in zip(
+            feature[some][order].tolist(),
+            partner[some][order].tolist(),
+            probability[some][order].tolist(),
+            strict=True,
+        ):
+            found[other].append(Other(self._a, one, sure))
+        return found
+
+
+def _probability(value: float | None) -> str:
+    """Two decimals, as .80; never 0 or 1, which no probability here is."""
+    if value is None:
+        return "not known"
+    if not 0.005 <= value < 0.995:
+        return "<.01" if value < 0.5 else ">.99"
+    return f"{value:.2f}".removeprefix("0")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first of them with commas and an "and"; of more than one over `NAMED` the rest is counted."""
+    shown = list(names) if len(names) <= NAMED + 1 else list(names[:NAMED])
+    if len(names) > len(shown):
+        shown.append(f"{len(names) - len(shown)} more")
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
