@@ -10,7 +10,7 @@ from saematch.pipelines import Run, RunConfig, open_run, run
 from saematch.store import schema
 from saematch.store.becoming import Becomings, Member, Other, becomes
 from saematch.store.directory import RunDirectory
-from saematch.store.names import fates_name, followed_name
+from saematch.store.names import FOLLOWED_NAME, fates_name
 
 CHOSEN = {
     0: ("not live", None, [], [], 0),
@@ -81,8 +81,8 @@ def told(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         *path(2, ("3", 3, None, None), ("4", 5, 0.9, 0.9), ("5", 3, 0.9, 0.9)),
         *path(3, ("4", 9, None, None), ("5", 3, 0.9, 0.95)),
     ]
-    details = {"chains": [["3", "4", "5"]], "paths": 4, "notes": []}
-    write(directory, followed_name("consensus"), schema.FOLLOWED.encode_records(rows, details))
+    rows = [{"way": "consensus", **row} for row in rows]
+    write(directory, FOLLOWED_NAME, schema.FOLLOWED.encode_records(rows, {"notes": []}))
     return open_run(directory)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from dataclasses import MISSING
+from dataclasses import MISSING, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,9 @@ from saematch.cli.options import Directory, print_json, verb
 from saematch.errors import InputError, UsageError
 from saematch.settings import parse_names, setting
 from saematch.text import plural, records, to_json
+from saematch.types import FOLLOW_WAYS
 
+COMPOSITION = "composition"
 PATHS = 100
 """How many an exported page holds where nothing is said."""
 
@@ -118,19 +120,36 @@ def explore(
 def paths(
     directory: Directory,
     feature: str = setting(MISSING, "A feature as LAYER/INDEX, e.g. 12/345."),
+    method: str = setting(
+        FOLLOW_WAYS[0],
+        "How its path is chosen: to agree with its start and step by step, with its start alone, or SAE "
+        "Match's matchings one after the other.",
+        choices=(*FOLLOW_WAYS, COMPOSITION),
+    ),
     as_json: bool = False,
 ) -> None:
-    """Follow one feature through the layers."""
+    """Say what becomes of one feature, and follow it through the layers."""
     from saematch.cli.display import terminal as display
+    from saematch.store.becoming import Becomings
     from saematch.store.reader import open_run
 
     opened = open_run(directory)
     key, index = opened.feature(feature)
-    steps = opened.follow(key, index)
+    if method == COMPOSITION:
+        steps = opened.follow(key, index)
+        if as_json:
+            print_json(records(steps))
+        else:
+            display.path(steps, key, index)
+        return
+    becomings = Becomings(opened, method)
+    found = becomings.of(key, [index])[index]
+    along = [becomings.of(one.key, [one.feature])[one.feature] for one in found.path]
     if as_json:
-        print_json(records(steps))
+        fates = [dataclasses.asdict(replace(one, path=())) for one in along]
+        print_json({"sentence": found.sentence, **dataclasses.asdict(found), "along": fates})
     else:
-        display.path(steps, key, index)
+        display.becoming(found, along)
 
 
 @verb

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from saematch.matching.fates import Fate
-from saematch.store.names import fates_name, followed_name
+from saematch.store.names import FOLLOWED_NAME, fates_name
 from saematch.types import FOLLOW_WAYS
 
 if TYPE_CHECKING:
@@ -171,8 +171,9 @@ def becomes(run: "Tables", key: str, feature: int) -> str:
 class Becomings:
     """What becomes of features of a run; tables are read once, when they are first needed."""
 
-    def __init__(self, run: "Tables") -> None:
-        self._run = run
+    def __init__(self, run: "Tables", way: str = FOLLOW_WAYS[0]) -> None:
+        """`way`: of the paths."""
+        self._run, self._way = run, way
         self._following = dict(run.adjacent)
         self._before = {b: a for a, b in run.adjacent}
         self._tables: dict[tuple[str, str], _Fates | None] = {}
@@ -203,21 +204,23 @@ class Becomings:
         return self._tables[a, b]
 
     def _paths(self, key: str, features: Sequence[int]) -> Mapping[int, tuple[Member, ...]]:
-        name = followed_name(FOLLOW_WAYS[0])
-        if not self._run.directory.is_current(name):
+        if not self._run.directory.is_current(FOLLOWED_NAME):
             return {}
-        data = pa.BufferReader(self._run.directory.read(name))
-        here = [("key", "=", key), ("feature", "in", list(features))]
+        data = pa.BufferReader(self._run.directory.read(FOLLOWED_NAME))
+        way = ("way", "=", self._way)
+        here = [way, ("key", "=", key), ("feature", "in", list(features))]
         columns = ["path", "feature", "cosine", "start_probability"]
         passing = pq.read_table(data, columns=columns, filters=here).to_pandas()
         passing["starts"] = passing["cosine"].isna()
         ranked = passing.sort_values(["starts", "start_probability", "path"], na_position="first")
         chosen = ranked.groupby("feature")["path"].last()
-        rows = pq.read_table(data, filters=[("path", "in", chosen.tolist())]) if len(chosen) else []
+        if chosen.empty:
+            return {}
+        rows = pq.read_table(data, filters=[("path", "in", chosen.tolist())])
         members: dict[int, list[Member]] = defaultdict(list)
-        for row in rows.to_pylist() if len(chosen) else ():
+        for row in rows.to_pylist():
             number = row.pop("path")
-            del row["layer"]
+            del row["layer"], row["way"]
             members[number].append(Member(**row))
         return {feature: tuple(members[path]) for feature, path in chosen.items()}
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from saematch.loading import Inspection
     from saematch.matching.matched import Matching
     from saematch.rendering import Drawn
+    from saematch.store.becoming import Becoming
     from saematch.store.build import Progress as Tell
     from saematch.store.reader import Run
     from saematch.types import Interval
@@ -302,6 +303,36 @@ def path(steps: pd.DataFrame, key: str, feature: int) -> None:
         "(and its extra cost; below zero it is nearer, but was given to another feature, as "
         "small features are near to everything)."
     )
+
+
+def becoming(found: "Becoming", along: "Sequence[Becoming]") -> None:
+    """What becomes of a feature, in words, and its path, with what becomes of each member."""
+    CONSOLE.print(styled((found.sentence, "bold")))
+    table = new_table("layer", "feature", "cosine", "as before", "as start", "what becomes of it")
+    table.columns[-1].justify, table.columns[-1].no_wrap = "left", False
+    for member, one in zip(found.path, along, strict=True):
+        others = ", ".join(
+            f"{other.feature} ({number(other.probability, '.2f')})" for other in one.partners
+        )
+        fate = one.fate or ""
+        table.add_row(
+            member.key,
+            styled((str(member.feature), "bold" if member.name == found.name else "")),
+            *(
+                number(value, ".2f")
+                for value in (member.cosine, member.probability, member.start_probability)
+            ),
+            f"{fate}: {others}" if others else fate,
+        )
+    CONSOLE.print(table)
+    CONSOLE.print(
+        "cosine: of decoder rows, with the row above. as before, as start: probability that it is the "
+        "same as the row above, and as the first row: on text, φ of the two is at least 0.3. What becomes "
+        "of it: its fate at the next layer, and the features there that count as the same, with their "
+        "probabilities."
+    )
+    for note in dict.fromkeys(note for one in along for note in one.notes):
+        CONSOLE.print(styled(("note", "yellow"), f" {note}"))
 
 
 def new_table(*columns: str) -> Table:
