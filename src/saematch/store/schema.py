@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from saematch.text import cleaned, to_json
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised by one whenever a column, its type, its unit or its meaning changes: a test pins its columns."""
 
 DETAILS_KEY = b"saematch"
@@ -296,7 +296,15 @@ CAUSAL = Table(
         Column("stratum", INT, "", "of the folded cost of the feature's pair, 0 the cheapest"),
         Column("document", INT, "", "document in which both were ablated"),
         Column("tokens", INT, "tokens", "on which the feature was active there"),
+        Column("joint_tokens", INT, "tokens", "of those, on which the partner was active too"),
+        Column("partner_tokens", INT, "tokens", "on which the partner was active there"),
+        Column("cosine", FLOAT, "-1 to 1", "cosine of decoder rows; null: no partner", True),
         Column("agreement", FLOAT, "-1 to 1", "cosine of the two changes of the logits"),
+        Column("deactivation", FLOAT, "at most 1",
+            "mean relative drop of the partner's activation where both were active"),
+        Column("substitution", FLOAT, "-1 to 1",
+            "of the divergence that taking the partner off causes, the share that the feature in "
+            "its place undoes"),
     ),
 )
 
@@ -375,6 +383,14 @@ DATA_MEASURES: Mapping[str, tuple[str, str]] = {
     "chance_frequency_{group}": ("0 to 1", "chance of the same"),
     "causal_agreement": ("-1 to 1",
         "mean over sampled pairs of the cosine of what ablating either does"),
+    "deactivation": ("at most 1",
+        "mean over the same pairs of the relative drop of the partner's activation when the feature "
+        "is ablated"),
+    "substitution": ("-1 to 1",
+        "mean over the same pairs of how well the feature stands in for its partner: 1 perfectly, 0 "
+        "no better than taking the partner off"),
+    "ausqc": ("-1 to 1",
+        "area under the mean substitution of the pairs of greatest cosine by their share of all"),
     "{measure}_minus_folded": ("the measure's", "paired difference from folded"),
 }
 """Unit and meaning of every measure on a corpus; low and high are a 95% interval (of `random`: its
