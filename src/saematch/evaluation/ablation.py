@@ -1,4 +1,4 @@
-"""What ablating a feature and its partner in the model says of the two: agreement, deactivation, substitution.
+"""What ablating a feature and its partner says of the two: agreement, deactivation, substitution.
 
 1. Draw features that all strategies compare (`same_features`), one from each of equal strata of the cost
    of their folded pairs.

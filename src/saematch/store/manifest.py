@@ -179,6 +179,7 @@ _VERBS = {
     "judging": "judge",
     "judgements.parquet": "judge",
     "evaluation": "evaluate",
+    "leaderboard.parquet": "benchmark",
     "figures": "figures",
 }
 """What makes an output, by its first folder; the rest `saematch run` makes."""

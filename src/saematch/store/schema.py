@@ -308,12 +308,33 @@ CAUSAL = Table(
     ),
 )
 
+LEADERBOARD = Table(
+    "leaderboard.parquet",
+    "a measure of a matcher, or of what matchers are compared with, mean over pairs and corpora",
+    (
+        Column("strategy", TEXT, "", "the matcher or intervention"),
+        Column("reference", BOOL, "", "whether it is there for comparison, and has no place"),
+        Column("data", TEXT, "", "what it was found with: none or text; '': not known"),
+        Column("measure", TEXT, "", "what was measured (measures.md lists them); label: a judge's mean"),
+        Column("value", FLOAT, "the measure's", "mean; null: not defined", True),
+        Column("low", FLOAT, "the measure's", "lower end of its 95% interval; null: none", True),
+        Column("high", FLOAT, "the measure's", "upper end; null: none", True),
+        Column("value_minus_folded", FLOAT, "the measure's",
+            "paired difference from folded; null: it is folded, or one was not measured", True),
+        Column("low_minus_folded", FLOAT, "the measure's", "lower end of its 95% interval", True),
+        Column("high_minus_folded", FLOAT, "the measure's", "upper end", True),
+        Column("place", TEXT, "",
+            "best; near: the interval of its paired difference from the best has 0; '': neither"),
+    ),
+)
+
 COMPARED = Table("evaluation/compared/{a}--{b}.parquet", MEASURES.row, MEASURES.columns)
 """The measures of one pair's matchings; those of all pairs are `evaluation/measures/weights.parquet`."""
 
 TABLES = (
     MATCHINGS, CANDIDATES, PATHS, MEASURES, MEASURE_SOURCE, COMPARED,
     DOCUMENTS, STREAMS, CONDITIONS, CAUSAL, PAIRS, PAIR_SOURCE, CORRESPONDENCES,
+    LEADERBOARD,
 )
 
 WEIGHT_MEASURES: Mapping[str, tuple[str, str]] = {
