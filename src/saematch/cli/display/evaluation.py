@@ -109,7 +109,8 @@ def leaderboard_shown(board: "Leaderboard", directory: Path) -> None:
         "from the best is not clear (the 95% interval has 0). Below the line: what they are compared with.\n"
         "EV: explained variance of typical tokens. ΔL: rise of the loss, nats a token; less is better. "
         "causal, deact., subst.: ablated pairs of the first corpus; AUSQC: substitution by coverage; the "
-        f"strongest partner alone.{label} data: what finding the partners takes. s: median seconds a pair of SAEs.\n"
+        f"strongest partner alone.{label} data: what finding the partners takes. s: median seconds a pair of "
+        "SAEs.\n"
         f"Differences from folded, paired: {directory / 'leaderboard.parquet'}"
     )
 
