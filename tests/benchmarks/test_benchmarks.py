@@ -118,3 +118,11 @@ def test_warnings_are_counted_over_live_steps(tmp_path: Path) -> None:
     none, some = (float(rows[name][0]) for name in ("none of them", "any of them"))
     assert none + some == pytest.approx(1, abs=2e-3)
     assert 0.05 < float(rows["costly"][0]) < 0.15  # of so few steps
+
+
+def test_matchers_are_compared_from_nothing(tmp_path: Path) -> None:
+    arguments = ("--out", str(tmp_path / "run"), "--quick", "--strategies", "folded,random,cosine")
+    table = run("matchers.py", *arguments)
+    assert (tmp_path / "run" / "leaderboard.parquet").is_file()
+    for name in ("folded", "random", "cosine", "reconstruct_current"):
+        assert f"\n{name} " in table

@@ -36,6 +36,7 @@ from saematch.matching.matchers import Matcher, matchers, register, registering
 from saematch.matching.strategies import unit_rows
 from saematch.models import LanguageModel
 from saematch.pipelines import Run, RunConfig, export, open_run, run
+from saematch.pipelines.benchmark import benchmark
 from saematch.pipelines.describe import describe
 from saematch.pipelines.evaluation.evaluate import evaluate
 from saematch.pipelines.judge import judge
@@ -139,6 +140,32 @@ def test_a_registered_matcher_is_among_the_defaults_and_known_by_name(finished: 
     EvaluationConfig(strategies=("folded", NAME))
     with pytest.raises(UsageError, match=f"{NAME}, .*got 'other'"):
         saematch.match(*sides(Path(finished.config.suite), 3, 4), strategy="other")
+
+
+def test_it_stands_in_the_leaderboard_with_its_label(finished: Run, tmp_path: Path) -> None:
+    directory = shutil.copytree(finished.path, tmp_path / "run")
+    rows = benchmark(directory).rows
+    mine = rows[rows["strategy"] == NAME].set_index("measure")
+    assert set(mine.index) >= {"explained_variance_typical", "delta_loss", "substitution", "label"}
+    assert mine["data"].unique().tolist() == ["none"]
+    assert not mine["reference"].any()
+    judged = labelled_sample(finished, "layers", "alike")
+    judged = judged[(judged["kind"] == "pair") & ~judged["swapped"] & judged["label"].notna()]
+    names = set(judged["strategy"])
+    asked = judged.groupby(["a", "b", "feature"])["strategy"].nunique()
+    shared = set(asked.index[asked == len(names)])
+    found = {
+        strategy: np.mean(
+            [
+                {"DIFFERENT": 1, "MAYBE": 2, "SAME": 3}[row["label"]]
+                for _, row in judged[judged["strategy"] == strategy].iterrows()
+                if (row["a"], row["b"], row["feature"]) in shared
+            ]
+        )
+        for strategy in names
+    }
+    labels = rows[rows["measure"] == "label"].set_index("strategy")["value"]
+    assert labels.to_dict() == pytest.approx(found)
 
 
 def test_a_matcher_is_known_as_long_as_it_is_registered() -> None:

@@ -421,7 +421,9 @@ def test_agreements_are_those_of_the_table(evaluated: Evaluated) -> None:
     rows = evaluated.run.measures()
     rows = rows[(rows["measure"] == "causal_agreement") & (rows["strategy"] == "cosine")]
     rows = rows[(rows["a"] + rows["b"]).isin(["34", "45"])]
-    assert evaluated.agreements["cosine"][0] == pytest.approx(rows["value"].mean())
+    found = evaluated.mean("causal_agreement", "cosine")
+    assert found is not None
+    assert found[0] == pytest.approx(rows["value"].mean())
 
 
 def test_every_finding_has_a_verdict(evaluated: Evaluated) -> None:
@@ -459,7 +461,9 @@ def test_a_runs_own_first_blocks(finished: Path, evaluated: Evaluated, monkeypat
     part = evaluated.within(3, 4)
     rows = evaluated.run.measures()
     rows = rows[(rows["measure"] == "causal_agreement") & (rows["strategy"] == "cosine")]
-    assert part.agreements["cosine"][0] == pytest.approx(rows[rows["b"] == "4"]["value"].mean())
+    agreement = part.mean("causal_agreement", "cosine")
+    assert agreement is not None
+    assert agreement[0] == pytest.approx(rows[rows["b"] == "4"]["value"].mean())
     with pytest.raises(UsageError, match="within layers 3 to 3"):
         find(finished, early_layers=3)
     with pytest.raises(UsageError, match="take one away"):

@@ -103,6 +103,31 @@ def quiet_libraries() -> None:
 
 
 @verb
+def benchmark(
+    directory: Directory,
+    pairs: str | None = setting(
+        None, "Layer pairs, e.g. 12,13 or 12,13;13,14.", unset="all that were evaluated"
+    ),
+    as_json: bool = False,
+) -> None:
+    """Compare the matchers of an evaluated run in one table.
+
+    Written to its leaderboard.parquet, with the differences from folded.
+    """
+    from saematch.cli.display import terminal as display
+    from saematch.cli.display.evaluation import leaderboard_shown
+    from saematch.configs import parse_pairs
+    from saematch.pipelines.benchmark import benchmark as stand
+
+    with display.steps(as_json, "reading what was evaluated") as tell:
+        board = stand(directory, None if pairs is None else parse_pairs(pairs), tell)
+    if as_json:
+        print_json({"about": board.about, "seconds": board.seconds, "rows": records(board.rows)})
+    else:
+        leaderboard_shown(board, directory)
+
+
+@verb
 def findings(
     directory: Directory,
     early: Path | None = setting(

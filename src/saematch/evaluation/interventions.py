@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from saematch.matching.correspondence import UNMATCHED, Correspondence
+from saematch.matching.correspondence import UNMATCHED, Correspondence, Permutation
 from saematch.matching.matched import Matching
 from saematch.sae import SAE, FoldedSAE
 
@@ -191,13 +191,30 @@ def _terms(
     a: FoldedSAE, b: FoldedSAE, correspondence: Correspondence, folded: bool
 ) -> tuple[Term, ...]:
     """One term for the strongest partners, one for the second ones, and so on."""
-    device = b.sae.W_dec.device
-    rows, terms = b.sae.W_dec.float(), []
-    for partner, weight in correspondence.ranked():
-        index = torch.tensor(partner, device=device)
-        factor = torch.tensor(weight, dtype=torch.float32, device=device)
-        if folded:
-            ratio = b.scale.to(device)[index.clamp(min=0)] / a.scale.to(device)
-            factor = torch.where(index == UNMATCHED, 0.0, factor * ratio)
-        terms.append(Term(rows, index, factor))
-    return tuple(terms)
+    rows = b.sae.W_dec.float()
+    return tuple(_term(a, b, rows, *ranked, folded) for ranked in correspondence.ranked())
+
+
+def strongest(
+    a: FoldedSAE, b: FoldedSAE, correspondence: Correspondence, *, folded: bool = True
+) -> Term:
+    """Features of A as their strongest partners alone."""
+    nobody = correspondence.permutation, np.zeros(a.d_sae)
+    ranked = next(correspondence.ranked(), nobody)
+    return _term(a, b, b.sae.W_dec.float(), *ranked, folded)
+
+
+def _term(
+    a: FoldedSAE,
+    b: FoldedSAE,
+    rows: Tensor,
+    partner: Permutation,
+    weight: Float64[np.ndarray, " d_a"],
+    folded: bool,
+) -> Term:
+    index = torch.tensor(partner, device=rows.device)
+    factor = torch.tensor(weight, dtype=torch.float32, device=rows.device)
+    if folded:
+        ratio = b.scale.to(rows.device)[index.clamp(min=0)] / a.scale.to(rows.device)
+        factor = torch.where(index == UNMATCHED, 0.0, factor * ratio)
+    return Term(rows, index, factor)

@@ -118,6 +118,20 @@ class LanguageModel:
             return self.model(token_ids.to(self.device), use_cache=False).logits
 
     @torch.no_grad()
+    def capture_from(
+        self,
+        token_ids: Int[Tensor, "batch sequence"],
+        block: int,
+        stream: Float[Tensor, "batch sequence d_model"],
+        later: int,
+    ) -> Float[Tensor, "batch sequence d_model"]:
+        """The output of a later block with `stream` in place of a block's; only those between run."""
+        if later == block:
+            return stream
+        with replacing(self.model, block, stream.to(self.device, self.dtype)):
+            return capture_residual_stream(self.model, token_ids.to(self.device), [later])[later]
+
+    @torch.no_grad()
     def top_logit_tokens(
         self, directions: Float[Tensor, "n d_model"], count: int
     ) -> Int64[Tensor, "n count"]:

@@ -503,12 +503,9 @@ def headline(main: Evaluated) -> list[Line]:
     for strategy in listed():
         found: dict[str, Interval] = {}
         for measure in COLUMNS:
-            if measure == "causal_agreement":
-                values = main.agreements.get(strategy)
-            else:
-                values = main.mean(measure, strategy)
-                if values is None:
-                    values = main.mean(measure, strategy, "")
+            values = main.mean(measure, strategy)
+            if values is None:
+                values = main.mean(measure, strategy, "")
             if values is not None:
                 found[measure] = interval(values)
         if found:

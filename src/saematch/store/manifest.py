@@ -180,6 +180,7 @@ _VERBS = {
     "judging": "judge",
     "judgements.parquet": "judge",
     "evaluation": "evaluate",
+    "leaderboard.parquet": "benchmark",
     "figures": "figures",
     CALIBRATION_NAME: "calibrate",
 }

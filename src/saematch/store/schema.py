@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from saematch.text import cleaned, to_json
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised by one whenever a column, its type, its unit or its meaning changes: a test pins its columns."""
 
 DETAILS_KEY = b"saematch"
@@ -344,7 +344,35 @@ CAUSAL = Table(
         Column("stratum", INT, "", "of the folded cost of the feature's pair, 0 the cheapest"),
         Column("document", INT, "", "document in which both were ablated"),
         Column("tokens", INT, "tokens", "on which the feature was active there"),
+        Column("joint_tokens", INT, "tokens", "of those, on which the partner was active too"),
+        Column("partner_tokens", INT, "tokens", "on which the partner was active there"),
+        Column("cosine", FLOAT, "-1 to 1", "cosine of decoder rows; null: no partner", True),
         Column("agreement", FLOAT, "-1 to 1", "cosine of the two changes of the logits"),
+        Column("deactivation", FLOAT, "at most 1",
+            "mean relative drop of the partner's activation where both were active"),
+        Column("substitution", FLOAT, "-1 to 1",
+            "of the divergence that taking the partner off causes, the share that the feature in "
+            "its place undoes"),
+    ),
+)
+
+LEADERBOARD = Table(
+    "leaderboard.parquet",
+    "a measure of a matcher, or of what matchers are compared with, mean over pairs and corpora",
+    (
+        Column("strategy", TEXT, "", "the matcher or intervention"),
+        Column("reference", BOOL, "", "whether it is there for comparison, and has no place"),
+        Column("data", TEXT, "", "what it was found with: none or text; '': not known"),
+        Column("measure", TEXT, "", "what was measured (measures.md lists them); label: a judge's mean"),
+        Column("value", FLOAT, "the measure's", "mean; null: not defined", True),
+        Column("low", FLOAT, "the measure's", "lower end of its 95% interval; null: none", True),
+        Column("high", FLOAT, "the measure's", "upper end; null: none", True),
+        Column("value_minus_folded", FLOAT, "the measure's",
+            "paired difference from folded; null: it is folded, or one was not measured", True),
+        Column("low_minus_folded", FLOAT, "the measure's", "lower end of its 95% interval", True),
+        Column("high_minus_folded", FLOAT, "the measure's", "upper end", True),
+        Column("place", TEXT, "",
+            "best; near: the interval of its paired difference from the best has 0; '': neither"),
     ),
 )
 
@@ -354,7 +382,7 @@ COMPARED = Table("evaluation/compared/{a}--{b}.parquet", MEASURES.row, MEASURES.
 TABLES = (
     MATCHINGS, CANDIDATES, PATHS, MEASURES, MEASURE_SOURCE, COMPARED,
     DOCUMENTS, STREAMS, CONDITIONS, CAUSAL, PAIRS, PAIR_SOURCE, CORRESPONDENCES,
-    FATES, FOLLOWED,
+    FATES, FOLLOWED, LEADERBOARD,
 )
 
 WEIGHT_MEASURES: Mapping[str, tuple[str, str]] = {
@@ -424,6 +452,14 @@ DATA_MEASURES: Mapping[str, tuple[str, str]] = {
     "chance_frequency_{group}": ("0 to 1", "chance of the same"),
     "causal_agreement": ("-1 to 1",
         "mean over sampled pairs of the cosine of what ablating either does"),
+    "deactivation": ("at most 1",
+        "mean over the same pairs of the relative drop of the partner's activation when the feature "
+        "is ablated"),
+    "substitution": ("-1 to 1",
+        "mean over the same pairs of how well the feature stands in for its partner: 1 perfectly, 0 "
+        "no better than taking the partner off"),
+    "ausqc": ("-1 to 1",
+        "area under the mean substitution of the pairs of greatest cosine by their share of all"),
     "{measure}_minus_folded": ("the measure's", "paired difference from folded"),
 }
 """Unit and meaning of every measure on a corpus; low and high are a 95% interval (of `random`: its

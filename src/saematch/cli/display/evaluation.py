@@ -1,8 +1,10 @@
 """What people see of an evaluation on the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from saematch.cli.display.terminal import CONSOLE, new_table, number, show_notes, styled
 from saematch.pipelines.evaluation.summary import (
@@ -20,6 +22,7 @@ from saematch.text import markdown_cell, plural
 from saematch.types import Interval
 
 if TYPE_CHECKING:
+    from saematch.pipelines.benchmark import Leaderboard
     from saematch.pipelines.evaluation.results import Evaluated
     from saematch.report.findings import Finding, Line
     from saematch.store.reader import Run
@@ -80,6 +83,87 @@ def calibration_summary(about: Mapping[str, Any], directory: Path) -> None:
         "right: share of features told rightly, of all and of the half that it is surer of.\n"
         f"Calibration: {directory / CALIBRATION_NAME}; fates and paths were made again by it"
     )
+
+
+LEADERBOARD_COLUMNS = {
+    "explained_variance_typical": "EV",
+    "delta_loss": "ΔL",
+    "lift": "lift",
+    "phi": "φ",
+    "f1": "F1",
+    "causal_agreement": "causal",
+    "deactivation": "deact.",
+    "substitution": "subst.",
+    "ausqc": "AUSQC",
+    "label": "label",
+}
+MARKS = {"best": "*", "near": "+", "": " "}
+WIDE_BOARD = 140
+"""Columns of a terminal that has room for intervals in the leaderboard."""
+
+
+def leaderboard_shown(board: "Leaderboard", directory: Path) -> None:
+    """Its columns in as many tables as the terminal's width asks for."""
+    wide = CONSOLE.width >= WIDE_BOARD
+    strategies = list(dict.fromkeys(board.rows["strategy"]))
+    rows = {(row["strategy"], row["measure"]): row for row in board.rows.to_dict("records")}
+    columns: dict[str, list[str]] = {}
+    for measure, title in LEADERBOARD_COLUMNS.items():
+        found = [rows.get((one, measure)) for one in strategies]
+        if any(found):
+            columns[title] = [_placed(row, wide) if row else "" for row in found]
+    columns["data"] = [
+        str(board.rows["data"][board.rows["strategy"] == s].iloc[0]) for s in strategies
+    ]
+    columns["s"] = [number(board.seconds.get(one), ".2f") for one in strategies]
+    room = CONSOLE.width - _width("matcher", strategies)
+    references = set(board.rows["strategy"][board.rows["reference"]])
+    for titles in _fitting({name: _width(name, cells) for name, cells in columns.items()}, room):
+        table = new_table("matcher", *titles)
+        for place, strategy in enumerate(strategies):
+            if strategy in references and (not place or strategies[place - 1] not in references):
+                table.add_section()
+            cells = (
+                styled((columns[t][place], "bold" * ("*" in columns[t][place]))) for t in titles
+            )
+            table.add_row(styled((strategy, "dim" * (strategy in references))), *cells)
+        CONSOLE.print(table)
+    pairs = ", ".join(f"{a}→{b}" for a, b in board.about["pairs"])
+    texts = ", ".join(
+        f"{corpus} ({of['origin']}, {plural(of['documents'], 'document')} × {of['tokens']} tokens)"
+        for corpus, of in board.about["corpora"].items()
+    )
+    label = f" label: mean of {board.about['judge']}, 1 to 3." if board.about["judge"] else ""
+    CONSOLE.print(
+        f"Means over {pairs} and {texts}; {'95% intervals' if wide else 'intervals'} by bootstrap"
+        f"{'' if wide else ', shown in 140 columns'}. *: best matcher of a column; +: its paired difference "
+        "from the best is not clear (the 95% interval has 0). Below the line: what they are compared with.\n"
+        "EV: explained variance of typical tokens. ΔL: rise of the loss, nats a token; less is better. "
+        "causal, deact., subst.: ablated pairs of the first corpus; AUSQC: substitution by coverage; the "
+        f"strongest partner alone.{label} data: what finding the partners takes. s: median seconds a pair of "
+        "SAEs.\n"
+        f"Differences from folded, paired: {directory / 'leaderboard.parquet'}"
+    )
+
+
+def _placed(row: Mapping[str, Any], wide: bool) -> str:
+    span = Interval(row["value"], *(None if pd.isna(row[n]) else row[n] for n in ("low", "high")))
+    return spanned(span, wide) + MARKS[row["place"]]
+
+
+def _width(title: str, cells: Sequence[str]) -> int:
+    return max(len(title), *map(len, cells)) + 2
+
+
+def _fitting(widths: Mapping[str, int], room: int) -> Iterator[list[str]]:
+    """Names of columns, as many together as there is room for."""
+    some: list[str] = []
+    for name, width in widths.items():
+        if some and sum(widths[one] for one in some) + width > room:
+            yield some
+            some = []
+        some.append(name)
+    yield some
 
 
 def findings_shown(

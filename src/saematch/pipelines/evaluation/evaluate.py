@@ -13,6 +13,7 @@
 6. Measures with intervals, from the sums; one table of all.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +24,7 @@ from saematch._io import files
 from saematch.configs import EvaluationConfig
 from saematch.errors import UsageError
 from saematch.evaluation import collecting
-from saematch.evaluation.ablation import causal_agreement, sample
+from saematch.evaluation.ablation import ablate_pairs, sample
 from saematch.evaluation.collecting import (
     Collected,
     Condition,
@@ -33,7 +34,7 @@ from saematch.evaluation.collecting import (
     conditions_of,
 )
 from saematch.evaluation.fitting import TOKENS_PER_DIMENSION, fit, fitting_documents, passes
-from saematch.evaluation.interventions import LinearMap
+from saematch.evaluation.interventions import LinearMap, strongest
 from saematch.matching.correspondence import Correspondence
 from saematch.matching.match import measure
 from saematch.matching.matched import Matching, same_features
@@ -161,7 +162,9 @@ class Fitting:
             call_for(of.held, name, inputs)
             if not of.held.is_finished(name, inputs):
                 hashes[pair] = inputs
+        started = time.perf_counter()
         _, maps = self._fit(list(hashes), strategies=[strategy]) if hashes else ({}, {})
+        seconds = {"total": (time.perf_counter() - started) / max(1, len(maps))}
         for (pair, _), correspondence in maps.items():
             a, b = (of.members[key].folded(config.scale) for key in pair)
             matching = measure(a, b, correspondence, parts=config.parts, strategy=strategy)
@@ -173,7 +176,7 @@ class Fitting:
                 partners = of.held.kept(name)
             name = matching_name(*pair, strategy, of.slug)
             data = encode_matching(matching, partners=partners)
-            of.held.keep(name, data, hashes[pair], [partners] if partners else [])
+            of.held.keep(name, data, hashes[pair], [partners] if partners else [], seconds)
 
     def _fit(
         self, pairs: Sequence[Pair], *, ridge: bool = False, strategies: Sequence[str] = ()
@@ -384,7 +387,7 @@ class CorpusEvaluation:
             files.remove(path)
 
     def _ablate(self) -> list[str]:
-        """Step 5: files of the pairs' agreements."""
+        """Step 5: files of the ablated pairs."""
         of, config = self.of, self.of.config
         found = []
         for pair in of.pairs:
@@ -395,7 +398,7 @@ class CorpusEvaluation:
             }
             name = causal_name(self.slug, *pair)
             inputs = hash_of(
-                stage="causal", base=self.base, pairs=config.causal_pairs,
+                stage="causal", columns=CAUSAL.names, base=self.base, pairs=config.causal_pairs,
                 tokens=config.causal_tokens, seed=config.seed,
                 matchings={s: kept.sha256 for s, kept in mine.items()},
                 saes=[of.members[key].identity for key in pair],
@@ -405,16 +408,20 @@ class CorpusEvaluation:
                 continue
             of.tell(f"ablating {config.causal_pairs} feature pairs of {pair[0]}--{pair[1]}")
             kept = {strategy: kept_matching(file) for strategy, file in mine.items()}
-            agreements = causal_agreement(
+            a, b = (of.saes[key] for key in pair)
+            pairs = ablate_pairs(
                 of.model,
                 self._documents(),
-                of.saes[pair[0]].sae,
-                of.saes[pair[1]].sae,
-                {strategy: one.permutation for strategy, one in kept.items()},
+                a.sae,
+                b.sae,
+                {
+                    strategy: strongest(a, b, one.correspondence, folded=not matcher(strategy).raw)
+                    for strategy, one in kept.items()
+                },
                 sample(kept[MAIN], same_features(kept.values()), config.causal_pairs, config.seed),
                 config.causal_tokens,
             )
-            data = CAUSAL.encode_records(map(vars, agreements))
+            data = CAUSAL.encode_records(map(vars, pairs))
             of.held.keep(name, data, inputs, list(mine.values()))
         return found
 

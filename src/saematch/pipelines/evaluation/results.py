@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from saematch.errors import InputError, UsageError
-from saematch.evaluation.ablation import agreement_values
+from saematch.evaluation.ablation import CAUSAL_MEASURES, causal_values
 from saematch.evaluation.collecting import Pair
 from saematch.evaluation.measuring import CorpusMeasures
 from saematch.matching.matchers import is_matcher, matcher
-from saematch.pipelines.evaluation.stages import Measured, agreements_of, corpus_measures
+from saematch.pipelines.evaluation.stages import Measured, ablated_pairs_of, corpus_measures
 from saematch.pipelines.evaluation.summary import corpora_of
 from saematch.stats import Values
 from saematch.store.directory import KeptFile
@@ -71,13 +71,19 @@ class Evaluated:
         """Mean over corpora and pairs (adjacent ones where none are named); None where it was not measured
         for each of them, since means over other pairs and texts do not compare."""
         parts = self.slug if parts is None else parts
-        found = [
-            values[measure]
-            for pair in pairs or self.adjacent
-            for values in self._values(pair, strategy, parts)
-            if measure in values
-        ]
-        whole = len(pairs or self.adjacent) * len(self.about)
+        pairs = pairs or self.adjacent
+        if measure in CAUSAL_MEASURES:
+            found = [self.causal.get(pair, {}).get(strategy, {}).get(measure) for pair in pairs]
+            found = [values for values in found if values is not None]
+            whole = len(pairs)
+        else:
+            found = [
+                values[measure]
+                for pair in pairs
+                for values in self._values(pair, strategy, parts)
+                if measure in values
+            ]
+            whole = len(pairs) * len(self.about)
         return np.mean(found, axis=0) if len(found) == whole else None
 
     def strategies(self) -> list[tuple[str, str]]:
@@ -99,7 +105,6 @@ class Evaluated:
             )
         part = copy.copy(self)
         part.adjacent = kept
-        part.__dict__.pop("agreements", None)  # a mean over adjacent pairs
         return part
 
     @property
@@ -126,16 +131,13 @@ class Evaluated:
         return float(rows[(rows["measure"] == "l0") & (rows["a"] == key)]["value"].mean())
 
     @cached_property
-    def agreements(self) -> dict[str, Values]:
-        """Causal agreement by strategy, mean over adjacent pairs."""
-        found: dict[str, list[Values]] = {}
-        for corpus, conditions in self.conditions.items():
-            for pair, some in agreements_of(self.files[corpus], corpus, conditions).items():
-                if pair in self.adjacent:
-                    seed = zlib.crc32("--".join(pair).encode())
-                    for strategy, values in agreement_values(some, seed).items():
-                        found.setdefault(strategy, []).append(values)
-        return {strategy: np.mean(values, axis=0) for strategy, values in found.items()}
+    def causal(self) -> dict[Pair, dict[str, dict[str, Values]]]:
+        """What ablations say, by pair, strategy and measure; they are made on one corpus."""
+        return {
+            pair: causal_values(some, zlib.crc32("--".join(pair).encode()))
+            for corpus, conditions in self.conditions.items()
+            for pair, some in ablated_pairs_of(self.files[corpus], corpus, conditions).items()
+        }
 
     def _conditions(self, corpus: str) -> Iterator[Measured]:
         """What a corpus's sums are of, as the names of their files say."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from saematch.evaluation.ablation import Agreement, agreement_measures
+from saematch.evaluation.ablation import AblatedPair, causal_measures
 from saematch.evaluation.collecting import Collected, Condition, Pair, Row
 from saematch.evaluation.measuring import CorpusMeasures
 from saematch.matching.matchers import is_matcher, matcher
@@ -53,9 +53,9 @@ def measure_corpus(
     `parts`: slug of the run's; `about`: the table's metadata: model, origin of the texts, settings, notes.
     """
     rows: list[tuple[Any, ...]] = list(corpus_measures(files, corpus, conditions, seed).rows())
-    for (a, b), found in agreements_of(files, corpus, conditions).items():
+    for (a, b), found in ablated_pairs_of(files, corpus, conditions).items():
         documents = len({one.document for one in found})
-        for strategy, values in agreement_measures(found, seed).items():
+        for strategy, values in causal_measures(found, seed).items():
             tokens = sum(one.tokens for one in found if one.strategy == strategy)
             rows += [
                 (a, b, corpus, strategy, parts, name, *interval(value), documents, tokens)
@@ -76,7 +76,7 @@ def measure_pairs(
     """`evaluation/pairs/{corpus}.parquet`; arguments as of `measure_corpus`."""
     causal = {
         (*pair, one.strategy, one.feature): one.agreement
-        for pair, found in agreements_of(files, corpus, conditions).items()
+        for pair, found in ablated_pairs_of(files, corpus, conditions).items()
         for one in found
     }
     tables = []
@@ -152,13 +152,13 @@ def _measured(_: Any) -> Any:
     raise AssertionError(f"{RIDGE} and other interventions are not run again")
 
 
-def agreements_of(
+def ablated_pairs_of(
     files: Sequence[KeptFile], corpus: str, conditions: Sequence[Measured]
-) -> dict[Pair, list[Agreement]]:
+) -> dict[Pair, list[AblatedPair]]:
     """Ablated feature pairs by pair of SAEs."""
     read, slug = {file.name: file for file in files}, corpus_slug(corpus)
     found = {
-        (a, b): [Agreement(**row) for row in read[name].table()[0].to_pylist()]
+        (a, b): [AblatedPair(**row) for row in read[name].table()[0].to_pylist()]
         for a, b in dict.fromkeys((one.a, one.b) for one in conditions)
         if (name := causal_name(slug, a, b)) in read
     }
