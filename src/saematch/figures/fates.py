@@ -136,7 +136,7 @@ def reliability(run: "Run") -> Figure:
         label="judged pairs",
     )
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    ax.set_xlabel("predicted probability of being the same")
+    ax.set_xlabel("predicted probability\nof being the same")
     ax.set_ylabel("share that are the same")
     style.legend_below(figure, [ax])
     return caption(
