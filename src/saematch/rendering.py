@@ -57,7 +57,7 @@ def report_code() -> list[str]:
     return code_of("report/*.*", "pipelines/evaluation/summary.py", *_FIGURES_CODE)
 
 
-_FIGURES_CODE = ("figures/*.py", "store/following.py")
+_FIGURES_CODE = ("figures/*.py", "store/following.py", "store/becoming.py")
 """What draws figures, those of the report among them, and what they say of steps."""
 
 

@@ -16,6 +16,8 @@ from jaxtyping import Float64
 from saematch.types import Interval
 
 DRAWS = 2000
+Z = 1.959964
+"""Standard deviations of a normal distribution that 95% of it lie within."""
 
 Values = Float64[np.ndarray, " draws"]
 """A measure of the documents as they are, then of every bootstrap draw."""
@@ -60,6 +62,16 @@ def interval(values: Values) -> Interval:
 def spread(values: Sequence[float]) -> Interval:
     """Mean, least and greatest."""
     return Interval(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
+
+
+def share_interval(count: int, of: int) -> Interval:
+    """A share of independent units and Wilson's score interval of it; NaN of none."""
+    if not of:
+        return Interval(np.nan)
+    share, z2 = count / of, Z * Z / of
+    middle = (share + z2 / 2) / (1 + z2)
+    half = np.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
+    return Interval(share, max(0.0, float(middle - half)), min(1.0, float(middle + half)))
 
 
 def mean_interval(values: np.ndarray, seed: int) -> Interval:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from semantic_tables import describe, judge
+from semantic_tables import calibrate, describe, judge
 from tiny_models import tiny_model
 from tiny_suites import write_sae, write_suite
+from told_runs import CHOSEN, write_fates
 
 from saematch._io import files
 from saematch.configs import EvaluationConfig
@@ -53,6 +54,9 @@ def whole(matched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     evaluate(directory, config, model=tiny_model(width=8, blocks=8))
     describe(directory)
     judge(directory, without=("5",))
+    for pair in (("3", "4"), ("4", "5"), ("5", "6")):
+        write_fates(directory, pair, CHOSEN, born=(1, 2))
+    calibrate(directory)
     return directory
 
 
@@ -66,6 +70,9 @@ def sparse(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run(RunConfig(str(folder / "suite"), strategies=("folded", "unfolded")), folder / "run")
     config = EvaluationConfig(**{**vars(SMALL), "corpora": ("web",)})
     evaluate(folder / "run", config, model=tiny_model(width=8, blocks=8))
+    for pair in open_run(folder / "run").adjacent:
+        write_fates(folder / "run", pair, CHOSEN, born=(1, 2))
+    calibrate(folder / "run")
     return open_run(folder / "run")
 
 

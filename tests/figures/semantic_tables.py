@@ -1,5 +1,6 @@
 """Descriptions and judgements in their documented schema, kept in a run directory: made up, seeded."""
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from saematch.matching.probability import Calibration
 from saematch.pipelines import RunDirectory, open_run
+from saematch.store.names import CALIBRATION_NAME
 from saematch.store.schema import DESCRIPTIONS, FEATURES, JUDGEMENTS, RESULTS, SAMPLE, Table
 
 TEXTS = (
@@ -23,6 +26,16 @@ CREATED: dict[str, Any] = {
     "reason": "", "prompt": "", "reply": "", "model": "m", "attempts": 1, "seconds": 0.1,
     "prompt_tokens": None, "completion_tokens": None, "cost": None, "time": "2026-01-01T00:00:00Z",
 }  # fmt: skip
+
+RELIABILITY = [[0.1, 0.05, 100], [0.5, 0.6, 40], [0.9, 1.0, 10]]
+
+
+def calibrate(directory: Path) -> None:
+    """The run has a calibration of its own, which was judged."""
+    about = {"fitted": {"pairs": ["3→4"]}, "judged": {"pairs": ["4→5"], "reliability": RELIABILITY}}
+    text = dataclasses.replace(Calibration.load(), about=about).to_text()
+    with RunDirectory(directory).holding() as held:
+        held.keep(CALIBRATION_NAME, text.encode(), "made up")
 
 
 def keep(

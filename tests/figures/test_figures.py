@@ -1,5 +1,6 @@
 """What is drawn is what the tables say: values, intervals, gaps, captions."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from semantic_tables import activate, describe, judge, keep, result
+from semantic_tables import RELIABILITY, activate, describe, judge, keep, result
+from told_runs import CHOSEN, write_fates
 
 from saematch.configs import parse_parts
 from saematch.errors import UsageError
@@ -22,8 +24,16 @@ from saematch.figures.evaluated import stream_norms
 from saematch.figures.labels import judged_shares, mse_by_label, persistence
 from saematch.figures.paths import followed
 from saematch.figures.sorted_pairs import sorted_pairs
-from saematch.figures.style import LABEL_FILLS, draw_strategies, new_figure, strategy_lines
+from saematch.figures.style import (
+    FATE_FILLS,
+    LABEL_FILLS,
+    draw_strategies,
+    new_figure,
+    strategy_lines,
+)
+from saematch.matching.probability import Calibration
 from saematch.pipelines import Run, RunConfig, open_run
+from saematch.stats import share_interval
 from saematch.store.directory import RunDirectory
 from saematch.store.schema import RESULTS
 
@@ -391,12 +401,14 @@ NEEDS = {
     "persistence": "'persistence'", "matching-score": "measures on text",
     "pruned-by-corpus": "measures on text", "pruned-by-strategy": "variance on text",
     "score-by-parts": "decoder alone", "against-l0": "several L0s", "even-l0": "measures on text",
-    "mixed-quantiles": "MSE quantiles",
+    "mixed-quantiles": "MSE quantiles", "fates": "unlike those", "reliability": "was judged",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
-def test_what_a_run_lacks_is_said(matched: Path, figure) -> None:
+def test_what_a_run_lacks_is_said(matched: Path, figure, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody_judged = dataclasses.replace(Calibration.load(), about={})
+    monkeypatch.setattr(Calibration, "load", lambda: nobody_judged)
     run = open_run(matched)
     if figure.name not in NEEDS:
         assert caption_of(figure.draw(run))[1]
@@ -470,3 +482,53 @@ def test_a_run_by_one_part_is_drawn_once(whole: Path) -> None:
     assert found == ["decoder", "encoder only", "chance (folded)"]
     rows = rows_of(run, "matching_score", corpus="code", strategy="folded", parts="decoder")
     agrees(draw(run, 12).axes[0], "decoder", rows, [0, 1])
+
+
+def test_fates_are_the_tables(copied: Path) -> None:
+    pairs = [("3", "4"), ("4", "5"), ("5", "6")]
+    for pair in pairs[:2]:
+        write_fates(copied, pair, CHOSEN, born=[1, 2, 3])
+    unknown = {feature: ("unknown", None, [], [], 0) for feature in range(16)}
+    write_fates(copied, pairs[2], unknown, notes=["they are unlike others"])
+    run = open_run(copied)
+    figure = draw(run, "fates")
+    stacked, born = figure.axes
+    floor = np.zeros(3)
+    for bars, fate in zip(stacked.containers, FATE_FILLS, strict=False):
+        tables = [run.fates(*pair) for pair in pairs[:2]]
+        live = [(table["fate"] != "not live").sum() for table in tables]
+        counts = [(table["fate"] == fate).sum() for table in tables]
+        heights = np.array([bar.get_height() for bar in bars])
+        np.testing.assert_allclose(heights[:2], np.divide(counts, live))
+        assert np.isnan(heights[2])
+        np.testing.assert_allclose([bar.get_y() for bar in bars][:2], floor[:2])
+        floor += heights
+    np.testing.assert_allclose(floor[:2], 1)
+    assert [bar.get_height() for bar in born.containers[0]][:2] == [3 / 15, 3 / 15]
+    assert spans(born)[0] == pytest.approx(share_interval(3, 15)[1:])
+    assert "Not measured: 5→6." in caption_of(figure)[1]
+
+
+def test_fates_that_nobody_knows_are_not_drawn(copied: Path) -> None:
+    unknown = {feature: ("unknown", None, [], [], 0) for feature in range(16)}
+    for pair in (("3", "4"), ("4", "5"), ("5", "6")):
+        write_fates(copied, pair, unknown, notes=["they are unlike others"])
+    with pytest.raises(NotInRunError, match="they are unlike others") as error:
+        draw(open_run(copied), "fates")
+    assert error.value.command.startswith("saematch calibrate ")
+
+
+def test_reliability_is_the_calibrations(
+    run: Run, matched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = draw(run, "reliability")
+    np.testing.assert_allclose(drawn(figure.axes[0], "judged pairs"), np.array(RELIABILITY)[:, :2])
+    words = caption_of(figure)[1]
+    assert "the run's own calibration: 150 pairs in 3 groups" in words
+    assert "Fitted to pairs 3→4. Judged on pairs 4→5." in words
+    shipped = dataclasses.replace(
+        Calibration.load(), about={"judged": {"reliability": [[1, 1, 7]]}}
+    )
+    monkeypatch.setattr(Calibration, "load", lambda: shipped)
+    words = caption_of(draw(open_run(matched), "reliability"))[1]
+    assert "the calibration that ships with saematch: 7 pairs" in words

@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from tiny_suites import write_suite
+from told_runs import tell
 
 from saematch._io import files
 from saematch.pipelines import Run, RunConfig, open_run, run
@@ -15,6 +17,7 @@ from saematch.rendering import report_code, write_report
 from saematch.report import page as report_module
 from saematch.report.page import render_report
 from saematch.store import following
+from saematch.store.becoming import becomes
 from saematch.store.following import followed_steps
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -149,3 +152,38 @@ def test_the_page_is_written_again_only_where_something_changed(
     assert files.sha256_of_file(Path(report_module.__file__).with_name("template.html")) in code
     monkeypatch.setattr("saematch.rendering.report_code", lambda: ["other code"])
     assert write_report(finished.path)
+
+
+@pytest.fixture(scope="module")
+def told(finished: Run) -> Run:
+    directory = finished.path.parent / "told"
+    shutil.copytree(finished.path, directory)
+    tell(directory)
+    return open_run(directory)
+
+
+def test_opens_with_the_shares_of_fates(told: Run) -> None:
+    page = render_report(told)
+    assert page.index("What becomes of features") < page.index("Follow one feature")
+    rows = [
+        re.findall("<td>(.*?)</td>", row)
+        for row in re.findall("<tr>(.*?)</tr>", page, re.S)
+        if row.startswith("<td>3 → 4") or row.startswith("<td>4 → 5")
+    ]
+    # 15 features of layer 3 are live; in brackets Wilson's interval of 10, 2, 2, 1 and 1 of 15.
+    shares = ["67% [42, 85]", "13% [4, 38]", "13% [4, 38]", "7% [1, 30]"]
+    assert rows[0] == ["3 → 4", "15", *shares, "15", "7% [1, 30]"]
+    assert rows[1] == ["4 → 5", "16", "–", "–", "–", "–", "23", "–"]
+    note = "Where there is a dash nothing is known: no probabilities: they are unlike others."
+    assert note in page
+
+
+def test_says_of_every_feature_what_becomes_of_it(told: Run) -> None:
+    page = render_report(told)
+    assert f'<p class="answer becomes">{becomes(told, "3", 15)}</p>' in page
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert found
+    data = json.loads(found[1])
+    for key, sentences in zip(data["keys"], data["becomes"], strict=True):
+        assert sentences == [becomes(told, key, n) for n in range(len(sentences))]
+        assert len(sentences) == told.manifest["saes"][key]["d_sae"]

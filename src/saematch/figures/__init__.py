@@ -17,6 +17,7 @@ except ModuleNotFoundError:
 
 from saematch.figures.captions import caption_of
 from saematch.figures.data import NotInRunError
+from saematch.figures.fates import fates_by_pair
 from saematch.figures.matching import (
     certain_share,
     cost_distribution,
@@ -34,6 +35,7 @@ __all__ = [
     "certain_share",
     "cost_distribution",
     "draw",
+    "fates_by_pair",
     "measured_by_pair",
     "mse_by_pair",
     "to_png",

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.patheffects import Normal, Stroke
 
 from saematch.figures import style
 from saematch.figures.captions import caption, label, not_measured
@@ -36,8 +35,6 @@ CONTROLS = {
 """Name and dashes of what the judge is asked besides pairs."""
 FEW = 12
 """Up to so many layer pairs the bars of two strategies fit side by side."""
-HALO = (Stroke(linewidth=2.6, foreground="white"), Normal())
-"""Around black lines, which would be lost on dark bars."""
 
 
 def judged_shares(run: "Run") -> Figure:
@@ -108,7 +105,7 @@ def _stack(ax: Axes, rows: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> No
             continue
         aside, least, most = (-0.2, low, high) if measure == "same" else (0.2, 1 - high, 1 - low)
         lines = ax.vlines(x[known] + aside, least[known], most[known], color="black")
-        lines.set(linewidth=1.2, path_effects=HALO, zorder=3)
+        lines.set(linewidth=1.2, path_effects=style.HALO, zorder=3)
     ax.set_ylim(0, 1)
     ax.set_yticks([0, 0.5, 1])
 
@@ -170,7 +167,7 @@ def _spread(ax: Axes, values: dict[str, pd.Series]) -> None:
             continue
         drawn = ax.boxplot(
             [mine], positions=[place], widths=0.55, whis=(5, 95), showfliers=False, patch_artist=True,
-            medianprops={"color": "black", "linewidth": 1.8, "path_effects": HALO, "zorder": 4},
+            medianprops={"color": "black", "linewidth": 1.8, "path_effects": style.HALO, "zorder": 4},
         )  # fmt: skip
         for box in drawn["boxes"]:
             box.set(facecolor=color, linewidth=0.8)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from saematch.errors import UsageError
-from saematch.figures import evaluated, labels, matching, paths, sorted_pairs
+from saematch.figures import evaluated, fates, labels, matching, paths, sorted_pairs
 
 if TYPE_CHECKING:
     from saematch.store.reader import Run
@@ -108,8 +108,16 @@ FIGURES: Sequence[PaperFigure] = (
         ("18", "19"), "paths", paths.followed,
         "single features through the layers, with descriptions if there are any", _RUN,
     ),
+    PaperFigure(
+        (), "fates", fates.fates,
+        "shares of features that persist, split, merge and die, and that are born, per layer pair", _RUN,
+    ),
+    PaperFigure(
+        (), "reliability", fates.reliability,
+        "predicted probability of being the same against how often pairs are", "saematch calibrate DIR",
+    ),
 )  # fmt: skip
-"""In the paper's order."""
+"""In the paper's order; then those that it has not."""
 
 
 def chosen_figures(wanted: Sequence[str]) -> list[PaperFigure]:

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
 
 from saematch.figures.captions import caption_of, label, plain, quiet_glyphs, text_width
 from saematch.matching.matchers import MAIN, compositions, ranked_matchers
@@ -70,6 +71,17 @@ LABEL_FILLS = {
 }
 """Name and colour of the judge's labels: the surer that two features mean the same, the darker, in
 steps that greyscale keeps apart."""
+FATE_FILLS = {
+    "persists": "#0072B2",
+    "splits": "#56B4E9",
+    "merges": "#F0E442",
+    "dies": "#4D4D4D",
+    "born": "#009E73",
+}
+"""Colours of what becomes of features, in the order of a stack: Okabe and Ito's, neighbours apart in
+greyscale too."""
+HALO = (Stroke(linewidth=2.6, foreground="white"), Normal())
+"""Around black lines, which would be lost on dark bars."""
 
 PAGE = 7.0
 """Inches: width of a page's text, and of a figure; sizes of text are those that a reader sees there."""

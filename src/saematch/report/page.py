@@ -33,6 +33,7 @@ from saematch.pipelines.evaluation.summary import (
     texts_of,
 )
 from saematch.semantics.judges.experiments import PAIR
+from saematch.store.becoming import FATES, Becomings, FateShares, becomes, fate_shares
 from saematch.store.following import Step, followed_steps
 from saematch.store.judge_results import Judged, judged, labelled_sample
 from saematch.store.manifest import made_with, run_again
@@ -60,7 +61,7 @@ def render_report(run: "Run") -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     environment.filters |= {
         "number": number, "percent": percent, "cheaper": cheaper, "gap": describe_gap, "life": life,
-        "spanned": spanned, "plural": plural,
+        "spanned": spanned, "plural": plural, "share": share,
     }  # fmt: skip
     template = files("saematch.report").joinpath("template.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(context(run))
@@ -74,6 +75,7 @@ def context(run: "Run") -> dict[str, Any]:
     searchable = sum(len(path) for path in steps.values()) <= EMBEDDED_STEPS
     strategies = run.config.strategies
     pairs = [pair_row(measures, a, b, strategies) for a, b in adjacent]
+    told, example = fate_shares(run), example_path(run, steps)
     return {
         "suite": run.config.suite,
         "command": run_again(run.path.name, run.manifest["config"]),
@@ -88,11 +90,15 @@ def context(run: "Run") -> dict[str, Any]:
         "order": ordering(measures, adjacent),
         "partial": any(row["unmatched_a"] + row["unmatched_b"] > 0 for row in pairs),
         "far": [far_row(run, a, b) for a, b in run.pairs if (a, b) not in adjacent],
-        "figures": figures(run, measures, adjacent),
+        "fates": FATES,
+        "told": told,
+        "untold": list(dict.fromkeys(note for one in told for note in one.notes)),
+        "figures": figures(run, measures, adjacent, told),
         "evaluations": evaluations(run, adjacent),
         "judgements": [_entry(run, one) for one in judged(run)],
         "described": bool(run.directory.current_names(DESCRIPTIONS)),
-        "example": example_path(run, steps),
+        "example": example,
+        "becomes": becomes(run, example[0].key, example[0].feature) if example else "",
         "examples": example_paths(steps, run.chains),
         "data": embedded(run, steps) if searchable else "null",
         "searchable": searchable,
@@ -165,12 +171,21 @@ def far_row(run: "Run", a: str, b: str) -> dict[str, Any]:
 
 
 def figures(
-    run: "Run", measures: "pd.DataFrame", pairs: Sequence[tuple[str, str]]
+    run: "Run",
+    measures: "pd.DataFrame",
+    pairs: Sequence[tuple[str, str]],
+    told: list[FateShares],
 ) -> dict[str, str]:
     """The page's figures as <svg> elements."""
     from markupsafe import Markup
 
-    from saematch.figures import certain_share, cost_distribution, mse_by_pair, to_svg
+    from saematch.figures import (
+        certain_share,
+        cost_distribution,
+        fates_by_pair,
+        mse_by_pair,
+        to_svg,
+    )
     from saematch.figures.data import live_rows
 
     costs = {pair: live_rows(run.matching_table(*pair))["cost"].to_numpy() for pair in pairs}
@@ -179,6 +194,8 @@ def figures(
         "costs": cost_distribution(costs),
         "certain": certain_share(measures, pairs),
     }
+    if any(one.shares for one in told):
+        drawn["fates"] = fates_by_pair(told)
     return {name: Markup(to_svg(figure)) for name, figure in drawn.items()}
 
 
@@ -225,7 +242,17 @@ def embedded(run: "Run", steps: Mapping[int, Sequence[Step]]) -> str:
             _short(step.runner_up_cosine), step.runner_up_status,
         ]  # fmt: skip
 
-    data = {"keys": keys, "paths": [[row(step) for step in path] for path in steps.values()]}
+    becomings, widths = (
+        Becomings(run),
+        {key: sae["d_sae"] for key, sae in run.manifest["saes"].items()},
+    )
+    data = {
+        "keys": keys,
+        "paths": [[row(step) for step in path] for path in steps.values()],
+        "becomes": [
+            [one.sentence for one in becomings.of(key, range(widths[key])).values()] for key in keys
+        ],
+    }
     return to_json(data, compact=True).replace("<", "\\u003c")
 
 
@@ -242,6 +269,15 @@ def number(value: Any) -> str:
 
 def percent(value: Any) -> str:
     return "–" if value is None or not np.isfinite(value) else f"{value:.0%}"
+
+
+def share(span: Interval | None) -> str:
+    """A share with its interval in per cent; a dash if there is none."""
+    if span is None or not np.isfinite(span.value):
+        return "–"
+    if span.low is None or span.high is None:
+        return f"{span.value:.0%}"
+    return f"{span.value:.0%} [{100 * span.low:.0f}, {100 * span.high:.0f}]"
 
 
 def cheaper(quantile: float) -> str:

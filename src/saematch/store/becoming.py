@@ -3,7 +3,7 @@
 The command line, the report and the explorer all say it by `Becoming.sentence`.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from saematch.matching.fates import Fate
+from saematch.stats import share_interval
 from saematch.store.names import FOLLOWED_NAME, fates_name
-from saematch.types import FOLLOW_WAYS
+from saematch.types import FOLLOW_WAYS, Interval
 
 if TYPE_CHECKING:
     from saematch.store.tables import Tables
@@ -223,6 +224,53 @@ class Becomings:
             del row["layer"], row["way"]
             members[number].append(Member(**row))
         return {feature: tuple(members[path]) for feature, path in chosen.items()}
+
+
+FATES = (Fate.PERSISTS, Fate.SPLITS, Fate.MERGES, Fate.DIES)
+"""What becomes of live features."""
+
+
+@dataclass(frozen=True)
+class FateShares:
+    """What becomes of the features of two adjacent SAEs, as shares with 95% intervals over features."""
+
+    a: str
+    b: str
+    live: int
+    """Live features of a, which the fates are shares of."""
+    live_b: int
+    """Live features of b, which `born` is a share of."""
+    counts: Mapping[str, int]
+    """Features by each of `FATES`; empty: not known."""
+    born_count: int | None
+    """None: not known."""
+    notes: tuple[str, ...] = ()
+    """Why nothing is known."""
+
+    @property
+    def shares(self) -> dict[str, Interval]:
+        """By each of `FATES`; empty: not known."""
+        return {fate: share_interval(count, self.live) for fate, count in self.counts.items()}
+
+    @property
+    def born(self) -> Interval | None:
+        return None if self.born_count is None else share_interval(self.born_count, self.live_b)
+
+
+def fate_shares(run: "Tables") -> list[FateShares]:
+    """Of every adjacent pair whose fates are told, in order of depth.  Raises InputError where a table was
+    altered."""
+    told = [pair for pair in run.adjacent if run.directory.is_current(fates_name(*pair))]
+    return [_shares_of(run, a, b) for a, b in told]
+
+
+def _shares_of(run: "Tables", a: str, b: str) -> FateShares:
+    table, details = run.directory.table(fates_name(a, b))
+    fates, notes = Counter(table["fate"].to_pylist()), tuple(details["notes"])
+    counts = {} if notes else {str(fate): fates[fate] for fate in FATES}
+    live_b = run.manifest["saes"][b]["features"].get("live", 0)
+    born = None if notes else len(details["born"])
+    return FateShares(a, b, len(table) - fates[Fate.NOT_LIVE], live_b, counts, born, notes)
 
 
 class _Fates:

@@ -246,7 +246,7 @@ def figures_drawn(drawn: "Sequence[Drawn]", directory: Path) -> None:
     table = new_table("figure", "file")
     for one in drawn:
         if one.files:
-            table.add_row(" and ".join(one.numbers), one.files[0])
+            table.add_row(" and ".join(one.numbers) or "-", one.files[0])
     table.columns[1].justify = "left"
     CONSOLE.print(table)
     CONSOLE.print(f"In {directory}, each as .svg and .png; their captions say on what.")
@@ -262,7 +262,7 @@ def figures_drawn(drawn: "Sequence[Drawn]", directory: Path) -> None:
 
 
 def _named(one: "Drawn") -> str:
-    return f"{' and '.join(one.numbers)} ({one.name})"
+    return f"{' and '.join(one.numbers)} ({one.name})" if one.numbers else one.name
 
 
 def _say(text: str) -> None:
