@@ -80,7 +80,7 @@ FATE_FILLS = {
 }
 """Colours of what becomes of features, in the order of a stack: Okabe and Ito's, neighbours apart in
 greyscale too."""
-HALO = (Stroke(linewidth=2.6, foreground="white"), Normal())
+HALO = [Stroke(linewidth=2.6, foreground="white"), Normal()]
 """Around black lines, which would be lost on dark bars."""
 
 PAGE = 7.0

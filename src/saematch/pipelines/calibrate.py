@@ -8,7 +8,7 @@
 3. It is kept as `calibration.json`; fates and followed paths are made again by it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from saematch.matching.probability import (
 from saematch.models import Documents, LanguageModel, load_corpus
 from saematch.pipelines.evaluation.evaluated_run import HeldRun
 from saematch.pipelines.matching.run import run as run_again
+from saematch.sae import FoldedSAE
 from saematch.settings import plain
 from saematch.stats import auc_of_many
 from saematch.store.build import Progress, hash_of, silent
@@ -65,7 +66,7 @@ def calibrate(
         if beyond := [pair for pair in fitted if pair not in pairs]:
             raise UsageError(f"expected adjacent pairs to fit to, got {','.join(beyond[0])}")
         texts = [_documents(of, name) for name in config.corpora]
-        labelled = _labelled(of, pairs, texts)
+        labelled = label_pairs(of.model, texts, of.saes, pairs, config.batch_tokens, of.tell)
         of.tell("fitting")
         judged = [pair for pair in pairs if pair not in fitted] or fitted
         halves = slice(0, None, 2), slice(1, None, 2)
@@ -114,30 +115,31 @@ def _documents(of: HeldRun, name: str) -> Documents:
     return Documents.of(rest, of.model, config.tokens, config.documents)
 
 
-def _labelled(
-    of: HeldRun, pairs: Sequence[Pair], texts: Sequence[Documents]
+def label_pairs(
+    model: LanguageModel,
+    texts: Sequence[Documents],
+    saes: Mapping[str, FoldedSAE],
+    pairs: Sequence[Pair],
+    batch_tokens: int,
+    tell: Callable[[str], None],
 ) -> dict[Pair, Labelled]:
+    """What is the same on the texts, of the candidates of every pair of SAEs.
+
+    `saes`: by key, on the model's device.
+    """
     found: dict[Pair, Labelled] = {}
-    total, read = sum(len(some) for some in texts), 0
-
-    def tell(count: int) -> None:
-        nonlocal read
-        read += count
-        of.tell(f"read {read} documents of {total}")
-
-    for group in passes(pairs, of.saes, ridge=False, strategies=[matcher("phi").name]):
-        total, read = sum(len(some) for some in texts), 0
-        used = {key: of.saes[key].sae for pair in group for key in pair}
-        sums = {(a, b): JointSums(of.saes[a], of.saes[b], correlation, True) for a, b in group}
-        for rows, typical, dense in watch(of.model, texts, used, of.config.batch_tokens, tell):
+    for group in passes(pairs, saes, ridge=False, strategies=[matcher("phi").name]):
+        used = {key: saes[key].sae for pair in group for key in pair}
+        sums = {(a, b): JointSums(saes[a], saes[b], correlation, True) for a, b in group}
+        for number, (rows, typical, dense) in enumerate(watch(model, texts, used, batch_tokens), 1):
             for (a, b), added in sums.items():
                 to = used[b].layer
                 added.add(Observed(dense(a), dense(b), rows[to], typical[to]))
+            tell(f"read {number} batches of texts")
         for (a, b), added in sums.items():
-            of.tell(f"describing the pairs of {a}--{b}")
-            descriptors = Descriptors(of.members[a].load(), of.members[b].load())
-            seen = added.a.cpu().numpy() >= OFTEN
-            found[a, b] = Labelled.of(descriptors, added.scores, seen)
+            tell(f"describing the pairs of {a}--{b}")
+            descriptors = Descriptors(used[a], used[b])
+            found[a, b] = Labelled.of(descriptors, added.scores, added.a.cpu().numpy() >= OFTEN)
     return found
 
 

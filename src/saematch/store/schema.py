@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from saematch.text import cleaned, to_json
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 3
 """Raised by one whenever a column, its type, its unit or its meaning changes: a test pins its columns."""
 
 DETAILS_KEY = b"saematch"
