@@ -13,7 +13,7 @@ from saematch.evaluation import fitting, interventions
 from saematch.explorer import catalogue, catalogue_query, database, server
 from saematch.figures import evaluated, style
 from saematch.loading import hub, suite, tensors
-from saematch.matching import activity, matchers, strategies
+from saematch.matching import activity, matchers
 from saematch.pipelines import RunConfig, sampling
 from saematch.semantics.judges import experiments as verdicts
 from saematch.store import following, schema
@@ -51,7 +51,6 @@ def stated() -> Iterator[tuple[str, str]]:
         paper, canonical = suite.TABLE_1_L0[layer], suite.CANONICAL_L0[layer]
         yield "formats.md", f"| {layer} | {paper} | {canonical} |"
     yield "definitions.md", f"θ ≤ {sae.DEGENERATE_SHARE_OF_MEDIAN} × the SAE's median θ"
-    yield "definitions.md", f"the cost that {strategies.AUTO_QUANTILE:.0%} of random pairs"
     yield "definitions.md", f"mean, least and greatest of {run.random_draws} |"
     yield "definitions.md", f"the {words[run.candidates]} *live* features of B of least cost"
     yield "definitions.md", f"{run.candidates} by default"

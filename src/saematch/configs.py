@@ -14,7 +14,6 @@ from saematch.errors import UsageError
 from saematch.matching.matchers import (
     MAIN,
     RANDOM,
-    UNFOLDED,
     data_free,
     matchers,
     registered_names,
@@ -110,11 +109,9 @@ def parse_quantiles(value: Any) -> tuple[float, ...]:
     return numbers
 
 
-@expecting("auto or a number from 0 on")
-def parse_unmatched_cost(value: Any) -> float | str:
-    """`auto`, or a number from 0 on, as such or as text."""
-    if value == "auto":
-        return value
+@expecting("a number from 0 on")
+def parse_unmatched_cost(value: Any) -> float:
+    """A number from 0 on, as such or as text."""
     cost = _number(value)
     if not (math.isfinite(cost) and cost >= 0):
         raise ValueError
@@ -184,12 +181,10 @@ class RunConfig(KeptConfig):
         unset="threshold, if the SAEs have thresholds",
         choices=SCALES,
     )
-    unmatched_cost: float | str | None = setting(
+    unmatched_cost: float | None = setting(
         None,
-        "Cost of leaving a feature unmatched, in the units of the folded cost, or auto: the lowest 1% of "
-        f"costs of random live pairs.  A number applies to {MAIN} alone, auto to {UNFOLDED} too.",
+        f"Cost of leaving a feature unmatched, in the units of the folded cost, for {MAIN} alone.",
         unset="every feature of the smaller SAE gets a partner",
-        metavar="NUMBER|auto",
         parse=parse_unmatched_cost,
     )
     degenerate: str = setting(

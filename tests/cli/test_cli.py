@@ -368,7 +368,7 @@ def test_without_thresholds_only_matchers_by_scale_need_one(call: Call, tmp_path
 
 def test_match_at_a_price_checked_from_scratch(suite: Path, call: Call) -> None:
     pair = (str(suite / "layer_3"), str(suite / "layer_4"))
-    options = ("--unmatched-cost", "auto", "--verify", "--price-curve")
+    options = ("--unmatched-cost", "3", "--verify", "--price-curve")
     code, out, _ = call("match", *pair, *options, "--json")
     assert code == 0
     printed = json.loads(out)

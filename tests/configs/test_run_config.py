@@ -159,7 +159,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
             "a folder", layers=(12, 14), strategies=("folded", "cosine"), seed=3, candidates=2
         ),
         RunConfig("x", parts={"decoder": 1.0, "encoder": 0.5}, far=(("1", "3"), ("2", "4.a"))),
-        RunConfig("x", unmatched_cost="auto", random_draws=2),
+        RunConfig("x", unmatched_cost=0.0, random_draws=2),
         RunConfig("x", unmatched_cost=0.25),
     ],
 )

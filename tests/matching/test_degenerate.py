@@ -79,7 +79,7 @@ def test_adding_degenerate_features_changes_nothing_about_the_others(
 ) -> None:
     d_a, d_b = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 15))
     parts = data.draw(st.sampled_from([PARTS, ("decoder",), ("encoder", "bias")]))
-    price = data.draw(st.sampled_from([None, None, "auto", 3.0, "each"]))
+    price = data.draw(st.sampled_from([None, None, 1.0, 3.0, "each"]))
     a, b = make_sae(d_a, 5, seed), make_sae(d_b, 5, seed + 1)
     (new_a, sizes_a), (new_b, sizes_b) = data.draw(added(d_a)), data.draw(added(d_b))
     wide_a = with_degenerate(a, new_a, sizes_a, seed)

@@ -15,7 +15,7 @@ def find_assignment(a: FoldedSAE, b: FoldedSAE, settings: Settings, raw: bool) -
     """The pairs of least total cost; `raw`: on raw weights."""
     sides = solved_sides(a, b, raw)
     weights, degenerate = settings.weights, settings.degenerate
-    price = prices(settings.unmatched_cost, *sides, weights)
+    price = prices(settings.unmatched_cost, a)
     found = assign(*sides, weights, settings.solver, price, settings.column_duals, degenerate)
     notes = _notes(found.proof, found.without_degenerate)
     complete = not raw and price is None

@@ -203,9 +203,8 @@ def match(
     `fold_thresholds`); a FoldedSAE is taken as it is.
 
     `unmatched_cost`: the price of leaving a feature of `a` without a partner, one number or [d_a], in
-    the units of the cost that is solved; `auto`: the cost that one in a hundred random pairs of live
-    features stays below.  None: the smaller side is matched completely.  With a price a pair is made
-    only where it is worth it: features of `a` die, and features of `b` are born.
+    the units of the cost that is solved.  None: the smaller side is matched completely.  With a price a
+    pair is made only where it is worth it; what a price says of fates is little (`saematch.fates`).
 
     `degenerate`: `apart`: features of status degenerate are matched after the others, to what these left
     over; they take no other feature's partner and have no part in total, gap, slack and margins (their

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -341,10 +341,8 @@ def nearest_by_cosine(
     return nearest
 
 
-Unmatched = float | Sequence[float] | np.ndarray | Literal["auto"]
-"""A price for all features of A, one for each, or `auto`."""
-AUTO_QUANTILE = 0.01
-"""`auto`: the cost that this share of random pairs of live features stays below."""
+Unmatched = float | Sequence[float] | np.ndarray
+"""A price for all features of A, or one for each."""
 RANDOM_PAIRS = 1 << 16
 
 
@@ -363,21 +361,18 @@ def random_pair_costs(
     return np.sort(costs.exact(torch.from_numpy(i), torch.from_numpy(j)).numpy())
 
 
-def prices(
-    unmatched_cost: Unmatched | None, a: FoldedSAE, b: FoldedSAE, weights: Mapping[str, float]
-) -> float | np.ndarray | None:
+def prices(unmatched_cost: Unmatched | None, a: FoldedSAE) -> float | np.ndarray | None:
     """The price or prices [d_a] that `unmatched_cost` stands for, in the units of the cost.
 
-    Raises UsageError for a negative price, NaN, or another number of them than d_a.
+    Raises UsageError for text, a negative price, NaN, or another number of them than d_a.
     """
     if unmatched_cost is None:
         return None
     if isinstance(unmatched_cost, str):
-        if unmatched_cost != "auto":
-            raise UsageError(
-                f"expected a number or 'auto' as unmatched cost, got '{unmatched_cost}'"
-            )
-        return float(np.quantile(random_pair_costs(a, b, weights), AUTO_QUANTILE))
+        raise UsageError(
+            f"expected numbers as unmatched cost, got {unmatched_cost!r}; saematch.fates says which features "
+            "have no partner, and price_curve what each price does"
+        )
     given = np.asarray(unmatched_cost, dtype=np.float64)
     if given.shape not in ((), (a.d_sae,)):
         raise UsageError(f"expected one unmatched cost or {a.d_sae}, got shape {list(given.shape)}")

@@ -290,12 +290,10 @@ def _pair_steps(config: RunConfig, a: Member, b: Member, matchings: tuple[str, .
     ]
 
 
-def _price(config: RunConfig, strategy: str) -> float | str | None:
-    """The unmatched cost under a strategy: a number is in units of folded weights."""
+def _price(config: RunConfig, strategy: str) -> float | None:
+    """The unmatched cost under a strategy: it is in units of folded weights."""
     way = matcher(strategy)
-    if way.assigns and (not way.raw or config.unmatched_cost == "auto"):
-        return config.unmatched_cost
-    return None
+    return config.unmatched_cost if way.assigns and not way.raw else None
 
 
 def _pair(config: RunConfig, a: Member, b: Member) -> dict[str, Any]:
