@@ -142,6 +142,7 @@ def make_run(folder: Path) -> dict[str, Any]:
                 call("judge", "run", "--experiment", experiment, *judge, of=experiment)
             call("explain", "run", "--pairs", "3,4", *judge)
         call("findings", "run")
+        call("benchmark", "run")
         call("figures", "run")
         call("paths", "run", "--feature", "3/5")
         call("export", "run", "--format", "csv", "--out", "exported")
