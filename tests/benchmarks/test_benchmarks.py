@@ -10,12 +10,12 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def run(script: str, *arguments: str) -> str:
+def run(script: str, *arguments: str, timeout: float = 120) -> str:
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / script), *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -120,9 +120,10 @@ def test_warnings_are_counted_over_live_steps(tmp_path: Path) -> None:
     assert 0.05 < float(rows["costly"][0]) < 0.15  # of so few steps
 
 
+@pytest.mark.slow
 def test_matchers_are_compared_from_nothing(tmp_path: Path) -> None:
     arguments = ("--out", str(tmp_path / "run"), "--quick", "--strategies", "folded,random,cosine")
-    table = run("matchers.py", *arguments)
+    table = run("matchers.py", *arguments, timeout=500)
     assert (tmp_path / "run" / "leaderboard.parquet").is_file()
     for name in ("folded", "random", "cosine", "reconstruct_current"):
         assert f"\n{name} " in table

@@ -36,7 +36,7 @@ from saematch.matching.matchers import Matcher, matchers, register, registering
 from saematch.matching.strategies import unit_rows
 from saematch.models import LanguageModel
 from saematch.pipelines import Run, RunConfig, export, open_run, run
-from saematch.pipelines.benchmark import benchmark
+from saematch.pipelines.benchmark import _labels, benchmark
 from saematch.pipelines.describe import describe
 from saematch.pipelines.evaluation.evaluate import evaluate
 from saematch.pipelines.judge import judge
@@ -142,11 +142,15 @@ def test_a_registered_matcher_is_among_the_defaults_and_known_by_name(finished: 
         saematch.match(*sides(Path(finished.config.suite), 3, 4), strategy="other")
 
 
-def test_it_stands_in_the_leaderboard_with_its_label(finished: Run, tmp_path: Path) -> None:
+def test_it_stands_in_the_leaderboard_and_labels_are_means_of_the_same_features(
+    finished: Run, tmp_path: Path
+) -> None:
     directory = shutil.copytree(finished.path, tmp_path / "run")
     rows = benchmark(directory).rows
     mine = rows[rows["strategy"] == NAME].set_index("measure")
-    assert set(mine.index) >= {"explained_variance_typical", "delta_loss", "substitution", "label"}
+    assert set(mine.index) >= {"explained_variance_typical", "delta_loss", "substitution"}
+    # This judge is none whose labels count.
+    assert "label" not in set(rows["measure"])
     assert mine["data"].unique().tolist() == ["none"]
     assert not mine["reference"].any()
     judged = labelled_sample(finished, "layers", "alike")
@@ -164,8 +168,8 @@ def test_it_stands_in_the_leaderboard_with_its_label(finished: Run, tmp_path: Pa
         )
         for strategy in names
     }
-    labels = rows[rows["measure"] == "label"].set_index("strategy")["value"]
-    assert labels.to_dict() == pytest.approx(found)
+    labels = _labels(finished, "alike", finished.pairs)
+    assert {strategy: values[0] for strategy, values in labels.items()} == pytest.approx(found)
 
 
 def test_a_matcher_is_known_as_long_as_it_is_registered() -> None:
