@@ -168,7 +168,7 @@ def test_opens_with_the_shares_of_fates(told: Run) -> None:
     rows = [
         re.findall("<td>(.*?)</td>", row)
         for row in re.findall("<tr>(.*?)</tr>", page, re.S)
-        if row.startswith("<td>3 → 4") or row.startswith("<td>4 → 5")
+        if row.startswith(("<td>3 → 4", "<td>4 → 5"))
     ]
     # 15 features of layer 3 are live; in brackets Wilson's interval of 10, 2, 2, 1 and 1 of 15.
     shares = ["67% [42, 85]", "13% [4, 38]", "13% [4, 38]", "7% [1, 30]"]

@@ -178,12 +178,13 @@ class Becomings:
         self._before = {b: a for a, b in run.adjacent}
         self._tables: dict[tuple[str, str], _Fates | None] = {}
 
-    def of(self, key: str, features: Sequence[int]) -> dict[int, Becoming]:
-        """Of some features of one SAE.  Raises InputError where a table was altered."""
+    def of(self, key: str, features: Sequence[int], follow: bool = True) -> dict[int, Becoming]:
+        """Of some features of one SAE; `follow`: with their paths.  Raises InputError where a table was
+        altered."""
         following, before = self._following.get(key), self._before.get(key)
         after = None if following is None else self._fates(key, following)
         earlier = None if before is None else self._fates(before, key)
-        paths = self._paths(key, features)
+        paths = self._paths(key, features) if follow else {}
         found = {}
         for feature in features:
             parts: dict[str, Any] = {"path": paths.get(feature, ())}
