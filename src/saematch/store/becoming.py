@@ -215,9 +215,10 @@ class Becomings:
         passing["starts"] = passing["cosine"].isna()
         ranked = passing.sort_values(["starts", "start_probability", "path"], na_position="first")
         chosen = ranked.groupby("feature")["path"].last()
-        rows = pq.read_table(data, filters=[("path", "in", chosen.tolist())]) if len(chosen) else []
+        if chosen.empty:
+            return {}
         members: dict[int, list[Member]] = defaultdict(list)
-        for row in rows.to_pylist() if len(chosen) else ():
+        for row in pq.read_table(data, filters=[("path", "in", chosen.tolist())]).to_pylist():
             number = row.pop("path")
             del row["layer"]
             members[number].append(Member(**row))
