@@ -4,6 +4,7 @@ For benchmarks and tests of what reads run directories.  Every table is encoded 
 file is in the manifest with its sha256.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,10 +14,21 @@ import numpy as np
 from synthetic_meanings import Meanings, made_words
 
 from saematch._io import files
+from saematch.matching.fates import Fates
 from saematch.matching.matchers import MAIN, NAIVE, matchers, ranked_matchers, usual_in_runs
 from saematch.store.manifest import MANIFEST, empty_manifest, encode_manifest
 from saematch.store.names import FROM_PLAN
-from saematch.store.schema import CANDIDATES, MATCHINGS, PAIR_SOURCE, PAIRS, PATHS, Table
+from saematch.store.schema import (
+    CANDIDATES,
+    FATES,
+    FOLLOWED,
+    MATCHINGS,
+    PAIR_SOURCE,
+    PAIRS,
+    PATHS,
+    Table,
+)
+from saematch.types import FOLLOW_WAYS
 
 SLUG = "decoder+encoder+bias"
 """Strategies whose pairs' activations are counted; correlation needs data, so a run without has none."""
@@ -76,6 +88,8 @@ class _Writer(Meanings):
             self._matchings(a, b)
             self._candidates(a, b)
         self._paths()
+        followed = {(a, b): self._fates(a, b) for a, b in pairwise(self.keys)}
+        self._followed(followed)
         if self.shape.described:
             for key in self.keys:
                 self.describe(key)
@@ -182,6 +196,72 @@ class _Writer(Meanings):
         columns = {name: values[order] for name, values in columns.items()}
         self.keep("paths.parquet", PATHS, columns, chains=[self.keys], paths=count)
 
+    def _fates(self, a: str, b: str) -> np.ndarray:
+        """Where each feature probably goes; -1: it is not live."""
+        n, random = self.shape.features, self.random
+        live, live_b = self.status[a] == "live", self.status[b] == "live"
+        count = min(3, int(live_b.sum()))
+        sure = -np.sort(-random.beta(0.8, 1.2, (n, count)), axis=1)
+        told = Fates(
+            candidates=np.where(
+                live[:, None], random.choice(np.flatnonzero(live_b), (n, count)), -1
+            ),
+            pair_probability=np.where(live[:, None], sure, np.nan),
+            probability=np.where(live, sure[:, 0], np.nan),
+            origin_probability=np.where(live_b, random.random(n), np.nan),
+            live=live,
+            live_b=live_b,
+            partner_probability=np.zeros(0),
+        )
+        columns = {
+            "feature": np.arange(n),
+            "fate": told.fate,
+            "probability": told.probability,
+            "partners": [
+                row if one else [] for row, one in zip(told.candidates, live, strict=True)
+            ],
+            "probabilities": [
+                row if one else [] for row, one in zip(told.pair_probability, live, strict=True)
+            ],
+            "partner_count": told.counting.sum(axis=1),
+        }
+        born = np.flatnonzero(told.born).tolist()
+        self.keep(f"fates/{a}--{b}.parquet", FATES, columns, a=a, b=b, notes=[], born=born)
+        return told.candidates[:, 0]
+
+    def _followed(self, leads: dict[tuple[str, str], np.ndarray]) -> None:
+        n = self.shape.features
+        path, feature, count = np.arange(n), np.arange(n), n
+        starts = np.ones(n, dtype=bool)
+        parts = []
+        for place, key in enumerate(self.keys):
+            parts.append(
+                {
+                    "path": path,
+                    "layer": np.full(len(path), place),
+                    "key": np.full(len(path), key, dtype=object),
+                    "feature": feature,
+                    "status": self.status[key][feature],
+                    **{
+                        name: np.where(starts, np.nan, self.random.random(len(path)))
+                        for name in ("cosine", "probability", "start_probability")
+                    },
+                }
+            )
+            if place == self.shape.layers - 1:
+                break
+            following = leads[key, self.keys[place + 1]][feature]
+            path, feature = path[following >= 0], following[following >= 0]
+            fresh = np.setdiff1d(np.arange(n), feature)
+            starts = np.concatenate([np.zeros(len(path)), np.ones(len(fresh))]).astype(bool)
+            path = np.concatenate([path, np.arange(count, count + len(fresh))])
+            feature, count = np.concatenate([feature, fresh]), count + len(fresh)
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in FOLLOWED.names}
+        order = np.lexsort((columns["layer"], columns["path"]))
+        columns = {name: values[order] for name, values in columns.items()}
+        about = {"chains": [self.keys], "paths": count, "notes": []}
+        self.keep(f"followed/{FOLLOW_WAYS[0]}.parquet", FOLLOWED, columns, **about)
+
     def _pairs(self) -> None:
         random = self.random
         sources = []
@@ -219,7 +299,8 @@ class _Writer(Meanings):
             key: {
                 "reference": f"synthetic/{key}", "layer": int(key), "name": "",
                 "d_sae": self.shape.features, "d_model": 64, "activation": "jumprelu", "k": None,
-                "features": {}, "sha256": files.sha256(f"{key} {self.shape.features}".encode()),
+                "features": dict(Counter(self.status[key])),
+                "sha256": files.sha256(f"{key} {self.shape.features}".encode()),
             }
             for key in self.keys
         }  # fmt: skip

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tiny_suites import write_sae, write_suite
 from saematch import load_sae, match
 from saematch.cli import app, main
 from saematch.cli.display import terminal as display
+from saematch.matching.matchers import matchers
 from saematch.pipelines import open_run
 
 Call = Callable[..., tuple[int, str, str]]
@@ -218,6 +220,39 @@ def test_a_path_fits_80_columns_and_no_number_is_cut(
         assert all(said.count(one) >= len(shown) - (shown is steps) for one in expected.split()), (
             said
         )
+
+
+@pytest.mark.parametrize("strategies", [5, 7, 12])
+def test_a_summary_fits_80_columns_and_no_number_is_cut(
+    monkeypatch: pytest.MonkeyPatch, finished: Path, strategies: int
+) -> None:
+    """Five strategies are columns, as before; with more of them pairs are, in several tables if need be."""
+    run = open_run(finished)
+    names = tuple(one.name for one in matchers() if not one.needs_data)[:strategies]
+    assert len(names) == strategies
+    pairs = tuple((str(n), str(n + 1)) for n in range(10, 20))
+    rows = [
+        {"a": a, "b": b, "strategy": name, "measure": "mse_decoder", "value": 0.01 + 1e-5 * (100 * p + s)}
+        for p, (a, b) in enumerate(pairs) for s, name in enumerate(names)
+    ]  # fmt: skip
+    for a, b in pairs:
+        for name, measure, value in (
+            (names[0], "compared", 2082), ("folded", "gap", 3.9e-13), ("folded", "certain_share", 1),
+        ):  # fmt: skip
+            rows.append({"a": a, "b": b, "strategy": name, "measure": measure, "value": value})
+    monkeypatch.setattr(type(run), "measures", lambda self: pd.DataFrame(rows))
+    monkeypatch.setattr(type(run), "pairs", pairs)
+    monkeypatch.setitem(vars(run), "config", replace(run.config, strategies=names))
+    written = io.StringIO()
+    monkeypatch.setattr(display, "CONSOLE", Console(width=80, file=written))
+    display.run_summary(run, Path("out"))
+    said = written.getvalue()
+    assert "…" not in said
+    assert max(map(len, said.splitlines())) <= 80
+    for row in rows[: 10 * strategies]:
+        assert f" {row['value']:.4g}" in said
+    tables = said.count("──\n")
+    assert ("pair " in said, tables) == ((True, 1) if strategies == 5 else (False, 2))
 
 
 def test_export_names_what_it_wrote(call: Call, finished: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from damage import HOSTILE, cut_short, rewrite, wrong_bytes
 from explored_runs import SHAPE
 from playwright.sync_api import expect
 
+from saematch.store.becoming import becomes, fate_shares
 from saematch.store.following import followed_steps
 from saematch.store.manifest import encode_manifest
 from saematch.store.reader import open_run
@@ -144,6 +145,48 @@ def test_texts_of_strangers_stay_text(watched: Watched, site: str, strange: Path
     assert page.evaluate("window.hacked") is None
     assert page.locator("main img, main script").count() == 0
     watched.check(("There is no view",))
+
+
+def test_follow_begins_with_what_becomes_of_the_feature(
+    watched: Watched, site: str, strange: Path
+) -> None:
+    told = open_run(strange)
+    table = told.fates("1", "2")
+    feature = int(table.loc[table["fate"] == "splits", "feature"].iloc[0])
+    partners = table["partners"][feature][: table["partner_count"][feature]]
+    page = opened(watched, f"{site}#/follow?feature=1/{feature}", re.compile("Follow"))
+    expect(page.locator(".becomes .answer")).to_have_text(becomes(told, "1", feature))
+    here = page.locator(".becoming a.node.here")
+    expect(here).to_have_attribute("aria-label", re.compile(f"^1/{feature}.*; splits$"))
+    drawn = page.locator(".becoming a", has_text=re.compile("^2/")).all()
+    names = {one.locator("text").first.text_content() for one in drawn}
+    assert {f"2/{partner}" for partner in partners} <= names
+    rows = page.locator("table.members tbody tr")
+    expect(rows).to_have_count(page.locator(".becoming a.node.member").count())
+    expect(page.locator("table.members tr[aria-current] td").nth(3)).to_contain_text("splits: ")
+    branch = page.locator(".becoming a.branch").first
+    name = branch.locator("text").first.text_content()
+    branch.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text(f"Follow {name}")
+    watched.check()
+
+
+def test_the_whole_begins_with_the_shares_of_fates(
+    watched: Watched, site: str, strange: Path
+) -> None:
+    page = opened(watched, f"{site}#/whole", "The whole run")
+    rows = page.locator("table.fated tbody tr")
+    shares = fate_shares(open_run(strange))
+    expect(rows).to_have_count(len(shares))
+    for number, one in enumerate(shares):
+        said = rows.nth(number).inner_text()
+        for share in one.shares.values():
+            assert f"{100 * share.value:.0f}%" in said
+        bar = rows.nth(number).locator(".fates span").nth(1)
+        style = float(bar.evaluate("node => node.style.getPropertyValue('--share')"))
+        assert abs(style - one.shares["splits"].value) < 1e-4
+    watched.check()
 
 
 def test_the_whole_leads_to_the_features_behind_a_bar(watched: Watched, site: str) -> None:

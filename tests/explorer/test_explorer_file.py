@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, expect
 
 from saematch.explorer.explorer import Explorer
 from saematch.explorer.one_file import bundled, export_page
+from saematch.store.becoming import becomes
+from saematch.store.reader import open_run
 from saematch.store.schema import DESCRIPTIONS, decode
 
 
@@ -32,6 +34,8 @@ def test_an_exported_file_opens_without_a_server(
     )
     page.goto(f"file://{tmp_path}/page.html#/follow?feature=1/{told}")
     expect(page.locator("li.here .example").first).to_contain_text("<img src=x onerror=")
+    said = becomes(open_run(strange), "1", int(told))
+    expect(page.locator(".becomes .answer")).to_have_text(said)
     for view, heading in (
         ("whole", "The whole run"),
         ("compare?other=naive", "Compare strategies"),
@@ -40,6 +44,8 @@ def test_an_exported_file_opens_without_a_server(
         expect(page.locator("h1")).to_have_text(heading)
     page.goto(f"file://{tmp_path}/page.html#/follow?feature=3/59999")
     expect(page.get_by_role("alert")).to_contain_text("is not in this file")
+    page.goto(f"file://{tmp_path}/page.html#/whole")
+    expect(page.locator(".fates")).to_have_count(SHAPE.layers - 1)
     assert page.evaluate("window.hacked") is None
     assert str(strange) not in (tmp_path / "page.html").read_text()
     watched.check()

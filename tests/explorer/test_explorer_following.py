@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from damage import rewrite
+from damage import NO_SUCH_TABLES, rewrite, wrong_bytes
 from explored_runs import SHAPE, Shape, client_of, write_run
 from recomputed import features_of, judged_rows, keys_of, labels_of, matching
 from starlette.testclient import TestClient
 from synthetic_meanings import JUDGE, UNABLE
 
 from saematch.explorer.explorer import Explorer
+from saematch.store.becoming import becomes, fate_shares
 from saematch.store.following import StepWarning, followed_steps
+from saematch.store.manifest import MANIFEST, decode_manifest, encode_manifest
 from saematch.store.reader import open_run
 from saematch.store.schema import RESULTS, decode
 
@@ -373,3 +375,72 @@ def test_a_judge_that_fails_its_controls_raises_no_warning(changed: Path) -> Non
         explorer.close()
     steps = [step for path in followed_steps(open_run(changed)).values() for step in path]
     assert not any("judged DIFFERENT" in step.warnings for step in steps)
+
+
+def test_what_becomes_of_a_feature_is_the_tables(ask: Ask, synthetic: Path) -> None:
+    told = open_run(synthetic)
+    fates, followed = told.fates("1", "2"), told.followed()
+    for row in fates.to_dict("records")[:20]:
+        feature = row["feature"]
+        answer = ask("becomes", feature=f"1/{feature}")
+        assert answer["sentence"] == becomes(told, "1", feature)
+        assert (answer["fate"], answer["problems"]) == (row["fate"], [])
+        counted = row["partner_count"]
+        assert [one["feature"] for one in answer["partners"]] == list(row["partners"][:counted])
+        assert [one["probability"] for one in answer["partners"]] == pytest.approx(
+            list(row["probabilities"][:counted])
+        )
+        before = told.fates("0", "1")
+        counting = [
+            one["feature"]
+            for one in before.to_dict("records")
+            if feature in one["partners"][: one["partner_count"]]
+        ]
+        assert sorted({one["feature"] for one in answer["origins"]}) == sorted(set(counting))
+        place = answer["path"][answer["here"]]
+        assert (place["key"], place["feature"]) == ("1", feature)
+        start = answer["path"][0]
+        number = followed[(followed["key"] == start["key"]) & followed["cosine"].isna()]
+        number = number.loc[number["feature"] == start["feature"], "path"].item()
+        expected = followed[followed["path"] == number]
+        assert [one["feature"] for one in answer["path"]] == expected["feature"].tolist()
+        for member in answer["path"][:-1]:
+            own = told.fates(member["key"], member["following"]).iloc[member["feature"]]
+            assert member["fate"] == own["fate"]
+
+
+def test_the_whole_has_the_shares_of_fates(ask: Ask, synthetic: Path) -> None:
+    answer = ask("whole")
+    assert answer["untold"] == []
+    for one, other in zip(answer["fates"], fate_shares(open_run(synthetic)), strict=True):
+        assert one["shares"] == {fate: list(span) for fate, span in other.shares.items()}
+        assert one["born"] == list(other.born or ())
+        assert one["counts"] == other.counts
+        assert sum(one["counts"].values()) == one["live"]
+
+
+@pytest.mark.parametrize("name", ["fates/1--2.parquet", "followed/consensus.parquet"])
+def test_what_becomes_that_cannot_be_read_is_named(
+    opened: Explorer, changed: Path, name: str
+) -> None:
+    for data in NO_SUCH_TABLES:
+        rewrite(changed, name, data)
+        answer = client_of(opened).get("/api/becomes", params={"feature": "1/7"}).json()
+        assert answer["sentence"] == ""
+        assert "what becomes of features is left out" in answer["problems"][0]
+        cards = client_of(opened).get("/api/path", params={"feature": "1/7"}).json()["cards"]
+        assert cards
+    wrong_bytes(changed / name)
+    answer = client_of(opened).get("/api/becomes", params={"feature": "1/7"}).json()
+    assert name in answer["problems"][0]
+
+
+def test_a_run_without_fates_says_so(opened: Explorer, changed: Path) -> None:
+    path = changed / MANIFEST
+    content = decode_manifest(path.read_bytes(), path)
+    del content["outputs"]["fates/1--2.parquet"]
+    path.write_bytes(encode_manifest(content))
+    answer = client_of(opened).get("/api/becomes", params={"feature": "1/7"}).json()
+    assert "is not known (the run has not told it yet" in answer["sentence"]
+    missing = client_of(opened).get("/api/run").json()["missing"]
+    assert "What becomes of features is not told for every pair" in missing[0]["what"]

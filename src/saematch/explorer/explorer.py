@@ -16,7 +16,7 @@ from saematch.explorer.run_files import RunFiles
 from saematch.matching.matchers import MAIN, matcher
 from saematch.store.following import StepWarning
 from saematch.store.manifest import on_directory, run_again
-from saematch.store.names import JUDGEMENTS_NAME, PATHS_NAME, candidates_name
+from saematch.store.names import JUDGEMENTS_NAME, PATHS_NAME, candidates_name, fates_name
 from saematch.types import find_feature
 
 
@@ -37,6 +37,7 @@ class Explorer:
             "run": self._run,
             "features": partial(search.find, self.first),
             "path": partial(feature.follow, self.first),
+            "becomes": partial(self._known, feature.becomings),
             "evidence": self._evidence,
             "candidates": partial(self._known, feature.candidates),
             "judgements": partial(self._known, feature.judgements),
@@ -136,6 +137,7 @@ def missing(run: RunFiles) -> list[dict[str, str]]:
     which = (
         "" if len(bare) == len(chained) else f" of layer{'s' * (len(bare) > 1)} {', '.join(bare)}"
     )
+    told = sum(run.sha256(fates_name(a, b)) is not None for a, b in steps)
     joined = run.sha256(PATHS_NAME) is not None
     lacks = (
         (not matched, "run", "No layers are matched yet, so no feature has a partner."),
@@ -147,6 +149,10 @@ def missing(run: RunFiles) -> list[dict[str, str]]:
         (
             matched == len(steps) > 0 and not joined, "run",
             "The run is not finished: its layers are matched, but not joined to paths.",
+        ),
+        (
+            joined and told < len(steps), "run",
+            "What becomes of features is not told for every pair of layers.",
         ),
         (
             near < matched, "run",

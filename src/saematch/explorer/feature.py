@@ -6,9 +6,11 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from saematch.errors import InputError
@@ -17,6 +19,7 @@ from saematch.explorer.catalogue_query import (
     ACTIVE_COLUMNS,
     ASKED,
     answered,
+    by_key,
     read_rows,
     step_column,
 )
@@ -24,6 +27,7 @@ from saematch.explorer.run_files import RunFiles
 from saematch.explorer.search import check_names
 from saematch.matching.matchers import COSINE
 from saematch.store import names as named
+from saematch.store.becoming import Becoming, Becomings, Member
 from saematch.store.following import Other, Pair
 from saematch.store.judge_results import answered_experiments
 from saematch.types import find_feature
@@ -33,6 +37,7 @@ FEATURE_COLUMNS = (
     "top_logits", "activation_frequency", "activation_count", "mean_activation", "greatest_activation",
     "born", "dies",
 )  # fmt: skip
+MEANING_COLUMNS = ("description", "source", "activates_on", "activates_on_share", "top_logits")
 STEP_COLUMNS = (
     "cost", "mse", "mse_encoder", "cosine", "margin", "certain", "quantile", "runner_up", "extra_cost",
     "runner_up_cosine", "runner_up_status", "phi", "lift", *ACTIVE_COLUMNS, "labels",
@@ -156,6 +161,56 @@ def _end(row: Mapping[str, Any], beyond: str, fate: str) -> str:
         f"{beyond} is not matched to {row['key']} yet, or that file cannot be used: saematch run makes "
         "what is missing"
     )
+
+
+def becomings(catalogue: Catalogue, key: str, features: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """What becomes of features, in words and in parts; `path`: the consensus path through each, with what
+    becomes of every member, and `here`, its place on it; `problems`: what could not be used, in words."""
+    told = Becomings(catalogue.run)
+    try:
+        found = told.of(key, features)
+        names = {(one.key, one.feature) for each in found.values() for one in each.path}
+        members = {at: told.of(at, some, follow=False) for at, some in by_key(names).items()}
+    except (InputError, pa.ArrowException, LookupError, TypeError, ValueError) as error:
+        said = f"what becomes of features is left out: {error}"
+        return {
+            feature: {
+                "key": key,
+                "feature": feature,
+                "sentence": "",
+                "path": [],
+                "problems": [said],
+            }
+            for feature in features
+        }
+    meant: dict[tuple[str, int], dict[str, Any]] = {}
+    for at, some in by_key(names).items():
+        with suppress(InputError):  # the layer is named among the problems of the page
+            [index] = catalogue.of([at])
+            meant |= {(at, feature): row for feature, row in read_rows(index, some).items()}
+
+    def member(one: Member) -> dict[str, Any]:
+        row = meant.get((one.key, one.feature), {})
+        parts = _parts(members[one.key][one.feature])
+        return {**parts, **vars(one), **{name: row.get(name) for name in MEANING_COLUMNS}}
+
+    return {
+        feature: {
+            **_parts(one),
+            "sentence": one.sentence,
+            "path": [member(each) for each in one.path],
+            "here": next((n for n, each in enumerate(one.path) if each.key == key), None),
+            "problems": [],
+        }
+        for feature, one in found.items()
+    }
+
+
+def _parts(one: Becoming) -> dict[str, Any]:
+    several = ("partners", "merged", "origins")
+    parts = {name: [vars(other) for other in getattr(one, name)] for name in several}
+    names = ("key", "feature", "following", "before", "fate", "born", "notes")
+    return {**{name: getattr(one, name) for name in names}, "any": one.probability, **parts}
 
 
 MOST_EXAMPLES = 20

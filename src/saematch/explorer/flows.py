@@ -5,7 +5,8 @@
 2. A feature stands in its layer in the band of its step to the next one; others are `left out` (not both
    live), `dies` (matched to nothing), `unknown` (their matching is missing) or `last` (no next layer).
 3. A flow counts features by their own band and by their partner's.  `born`: nothing was matched to it.
-4. Histograms count live pairs of every two layers over shared bins, even in the logarithm of the value.
+4. Shares of fates (store/becoming.py) are of live features.
+5. Histograms count live pairs of every two layers over shared bins, even in the logarithm of the value.
 """
 
 import math
@@ -13,9 +14,14 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import pyarrow as pa
+
+from saematch.errors import InputError
 from saematch.explorer.catalogue import Catalogue
 from saematch.explorer.database import Database
+from saematch.explorer.run_files import RunFiles
 from saematch.explorer.search import check_names, one_of, whole_number
+from saematch.store.becoming import fate_shares
 
 MEASURES = ("cost", "mse")
 _BAND = """CASE
@@ -34,7 +40,20 @@ def whole(catalogue: Catalogue, asked: Mapping[str, str]) -> dict[str, Any]:
     files = catalogue.all()
     steps = tuple((a, b) for a, b in catalogue.run.adjacent if a in files and b in files)
     answer = _whole(catalogue.database, tuple(files.items()), steps, measure, bins)
-    return {**answer, "problems": catalogue.problems}
+    return {**answer, **_fates(catalogue.run), "problems": catalogue.problems}
+
+
+def _fates(run: RunFiles) -> dict[str, Any]:
+    """Shares of what becomes of live features, of every two layers; why there are none, in words."""
+    try:
+        told = fate_shares(run)
+    except (InputError, pa.ArrowException, LookupError, TypeError, ValueError) as error:
+        return {"fates": [], "untold": [f"what becomes of features is left out: {error}"]}
+    fates = [{**vars(one), "shares": one.shares, "born": one.born} for one in told]
+    return {
+        "fates": fates,
+        "untold": list(dict.fromkeys(note for one in told for note in one.notes)),
+    }
 
 
 @lru_cache(maxsize=4)

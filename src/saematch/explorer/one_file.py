@@ -157,6 +157,7 @@ def _evidence(
 ) -> dict[str, dict[str, Any]]:
     """What stands behind every feature, by question and its name; a question per SAE, not per feature."""
     questions: dict[str, Callable[..., dict[int, Any]]] = {
+        "becomes": feature.becomings,
         "evidence": partial(feature.evidence, limit=EXAMPLES),
         "candidates": feature.candidates,
         "judgements": feature.judgements,

@@ -30,8 +30,8 @@ from saematch.store.names import (
 from saematch.store.tables import Tables, shown_descriptions
 
 READ = (
-    PATHS_NAME, "matchings/", "candidates/", "features/", DESCRIPTIONS, "examples/", JUDGING,
-    JUDGEMENTS_NAME, PAIR_SOURCES,
+    PATHS_NAME, "matchings/", "fates/", "followed/", "candidates/", "features/", DESCRIPTIONS, "examples/",
+    JUDGING, JUDGEMENTS_NAME, PAIR_SOURCES,
 )  # fmt: skip
 """The files of a run that are shown; those that the page needs first come first."""
 MOST_FEATURES = 1 << 24

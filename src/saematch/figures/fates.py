@@ -94,7 +94,7 @@ def _bars(ax: Axes, x: np.ndarray, spans: Iterable[Interval]) -> None:
     for place, span in zip(x, spans, strict=True):
         if span.low is not None and span.high is not None:
             lines = ax.vlines(place, span.low, span.high, color="black", linewidth=1.2)
-            lines.set_path_effects(style.HALO)
+            lines.set(path_effects=style.HALO)
 
 
 def reliability(run: "Run") -> Figure:

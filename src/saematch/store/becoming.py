@@ -179,12 +179,13 @@ class Becomings:
         self._before = {b: a for a, b in run.adjacent}
         self._tables: dict[tuple[str, str], _Fates | None] = {}
 
-    def of(self, key: str, features: Sequence[int]) -> dict[int, Becoming]:
-        """Of some features of one SAE.  Raises InputError where a table was altered."""
+    def of(self, key: str, features: Sequence[int], follow: bool = True) -> dict[int, Becoming]:
+        """Of some features of one SAE; `follow`: with their paths.  Raises InputError where a table was
+        altered."""
         following, before = self._following.get(key), self._before.get(key)
         after = None if following is None else self._fates(key, following)
         earlier = None if before is None else self._fates(before, key)
-        paths = self._paths(key, features)
+        paths = self._paths(key, features) if follow else {}
         found = {}
         for feature in features:
             parts: dict[str, Any] = {"path": paths.get(feature, ())}
@@ -217,9 +218,8 @@ class Becomings:
         chosen = ranked.groupby("feature")["path"].last()
         if chosen.empty:
             return {}
-        rows = pq.read_table(data, filters=[("path", "in", chosen.tolist())])
         members: dict[int, list[Member]] = defaultdict(list)
-        for row in rows.to_pylist():
+        for row in pq.read_table(data, filters=[("path", "in", chosen.tolist())]).to_pylist():
             number = row.pop("path")
             del row["layer"], row["way"]
             members[number].append(Member(**row))

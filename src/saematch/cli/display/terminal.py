@@ -205,18 +205,16 @@ def run_summary(finished: "Run", out: Path) -> None:
     """Decoder MSE per pair and strategy, the proof, and where things are."""
     measures = finished.measures()
     strategies = [*finished.config.strategies]
-    table = new_table("pair", *strategies, "features", "gap", "certain")
-    _narrow(table, 0)
+    rows: dict[str, list[str]] = {}
     for a, b in finished.pairs:
         here = measures[(measures["a"] == a) & (measures["b"] == b)]
         values = here.set_index(["strategy", "measure"])["value"]
-        table.add_row(
-            f"{a} → {b}",
+        rows[f"{a} → {b}"] = [
             *(number(values.get((s, "mse_decoder"))) for s in strategies),
             f"{values[strategies[0], 'compared']:.0f}",
             _short(values.get((MAIN, "gap"))),
             _percent(values.get((MAIN, "certain_share"))),
-        )
+        ]
     if finished.config.unmatched_cost is not None:
         counts = measures[measures["strategy"] == MAIN].groupby("measure")["value"].sum()
         CONSOLE.print(
@@ -224,9 +222,10 @@ def run_summary(finished: "Run", out: Path) -> None:
             f"{counts['unmatched_a']:.0f} of the features die, {counts['unmatched_b']:.0f} are born."
         )
     CONSOLE.print(
-        "Decoder MSE on folded weights by strategy, over the same features of the earlier SAE in each row:"
+        "Decoder MSE on folded weights by strategy, over the same features of the earlier SAE of each pair:"
     )
-    CONSOLE.print(table)
+    for table in _fitting("pair", [*strategies, "features", "gap", "certain"], rows):
+        CONSOLE.print(table)
     show_notes(finished.manifest["notes"])
     CONSOLE.print(f"Run directory: {out}\nReport:        {out / 'report.html'}")
 
@@ -348,6 +347,35 @@ def _narrow(table: Table, *names: int) -> None:
     table.padding = (0, 0)
     for column in names:
         table.columns[column].no_wrap, table.columns[column].overflow = False, "fold"
+
+
+def _fitting(corner: str, columns: list[str], rows: dict[str, list[str]]) -> list[Table]:
+    """A table of these rows; where that is too wide, tables in which they are columns, as many in each as fit
+    next to each other."""
+    table = new_table(corner, *columns)
+    _narrow(table, 0)
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
+    if _fits(table):
+        return [table]
+    blocks: list[list[str]] = [[]]
+    for name in rows:
+        if blocks[-1] and not _fits(_turned([*blocks[-1], name], columns, rows)):
+            blocks.append([])
+        blocks[-1].append(name)
+    return [_turned(block, columns, rows) for block in blocks]
+
+
+def _turned(names: list[str], columns: list[str], rows: dict[str, list[str]]) -> Table:
+    table = new_table("", *names)
+    for place, column in enumerate(columns):
+        table.add_row(column, *(rows[name][place] for name in names))
+    return table
+
+
+def _fits(table: Table) -> bool:
+    wide = CONSOLE.options.update(max_width=10_000)
+    return CONSOLE.measure(table, options=wide).minimum <= CONSOLE.width
 
 
 def _short(value: Any, sign: str = "") -> str:

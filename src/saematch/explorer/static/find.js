@@ -143,9 +143,9 @@ export function paging(view, answer, asked) {
   const link = (label, offset, possible) => (possible ? make("a", {href: address(view, {...asked, offset: offset || ""})}, label)
     : make("span", {class: "quiet"}, label));
   return make("nav", {class: "paging", "aria-label": "Pages of features"},
-    link("← before", Math.max(0, answer.offset - answer.limit), answer.offset > 0),
+    link("← previous page", Math.max(0, answer.offset - answer.limit), answer.offset > 0),
     make("span", {}, answer.total ? `${counted(answer.offset + 1)}–${counted(last)} of ${counted(answer.total)}` : "none"),
-    link("next →", answer.offset + answer.limit, last < answer.total));
+    link("next page →", answer.offset + answer.limit, last < answer.total));
 }
 
 function takeAway(asked) {

@@ -2,6 +2,7 @@
 
 import {clear, counted, exampleLine, make, meaning, percent, plural, short, signed} from "./elements.js";
 import {address, ask, followAddress} from "./questions.js";
+import {becomingOf} from "./becoming.js";
 import {featureLink, labelMarks, notLive, quantileBar} from "./find.js";
 
 const EXAMPLES = 3;
@@ -230,7 +231,9 @@ export async function showFollow(place, asked, run) {
   const cards = path.cards.map((card, number) => featureCard(card, number === path.here, run));
   const list = make("ol", {class: "cards", "aria-label": "The path, layer by layer"}, cards.map(card => card.node));
   arrows(list);
-  place.append(summary(path), neighbours(path),
+  place.append(await becomingOf(asked.feature, run), make("h2", {}, "The path of SAE Match"),
+    make("p", {class: "quiet small"}, "One-to-one matchings of every two layers, one after the other: over several layers their errors add up."),
+    summary(path), neighbours(path),
     path.ends.before ? make("p", {class: "quiet"}, `Before: ${path.ends.before}.`) : "", list,
     path.ends.after ? make("p", {class: "quiet"}, `After: ${path.ends.after}.`) : "", legend());
   place.addEventListener("shown", () => {

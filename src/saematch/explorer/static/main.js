@@ -42,20 +42,21 @@ function showNotices(place, run) {
   const found = [];
   for (const [which, one] of [["", run], ["In the second run: ", run.second]]) {
     if (!one) continue;
-    for (const problem of one.problems) found.push(warning(`${which}${problem}. The rest is shown.`));
+    const said = words => (which ? which + words : words[0].toUpperCase() + words.slice(1));
+    for (const problem of one.problems) found.push(warning(`${said(problem)}. The rest is shown.`));
     for (const judge of one.judges.filter(judge => !judge.passes_controls)) {
-      found.push(make("p", {class: "notice warning"}, `${which}do not trust the labels of ${judge.judge} (experiment ${judge.experiment}): ${judge.verdict}`));
+      found.push(make("p", {class: "notice warning"}, said(`do not trust the labels of ${judge.judge} (experiment ${judge.experiment}): ${judge.verdict}`)));
     }
     if (one.index.ready < one.index.of) {
       found.push(make("p", {class: "notice", role: "status"},
-        `${which}reading the run for the first time: ${one.index.ready} of ${one.index.of} layers`));
+        said(`reading the run for the first time: ${one.index.ready} of ${one.index.of} layers`)));
     }
     const lacks = one.missing.map(lack => make("li", {}, lack.what, " ", make("code", {}, lack.command)));
     if (lacks.length) {
       const count = lacks.length === 1 ? "one thing is" : `${lacks.length} things are`;
       const open = opened.shift() ?? (!which && lacks.length > 2); // as the reader left it
       found.push(make("details", {class: "notice", open},
-        make("summary", {}, which ? `${which}${count} missing` : `${count[0].toUpperCase()}${count.slice(1)} missing in this run`),
+        make("summary", {}, said(`${count} missing${which ? "" : " in this run"}`)),
         make("ul", {}, lacks)));
     }
   }
@@ -67,11 +68,11 @@ function showNotices(place, run) {
 }
 
 const VIEWS = [
-  ["find", "Find", showFind],
-  ["follow", "Follow", showFollow],
-  ["whole", "Whole", showWhole],
-  ["compare", "Compare", showCompare],
-  ["runs", "Two runs", showRuns],
+  ["find", "Find", showFind, "Features by what they mean, activate on and cost"],
+  ["follow", "Follow", showFollow, "One feature through the layers"],
+  ["whole", "Whole run", showWhole, "All features at once, layer by layer"],
+  ["compare", "Compare", showCompare, "Two strategies on the same features"],
+  ["runs", "Two runs", showRuns, "Where two runs over the same SAEs differ"],
 ];
 const POLL_MILLISECONDS = 2000;
 const main = document.getElementById("main");
@@ -80,8 +81,8 @@ let shown = 0;
 
 function navigate() {
   const {view} = currentRoute();
-  clear(document.getElementById("views"), VIEWS.filter(([name]) => name !== "runs" || run.second).map(([name, label]) =>
-    make("a", {href: address(name), "aria-current": name === view ? "page" : null}, label)));
+  clear(document.getElementById("views"), VIEWS.filter(([name]) => name !== "runs" || run.second).map(([name, label, , what]) =>
+    make("a", {href: address(name), title: what, "aria-current": name === view ? "page" : null}, label)));
 }
 
 // `quietly`: the run changed under a reader, whose place on the page must be kept.

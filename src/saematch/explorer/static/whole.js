@@ -1,6 +1,6 @@
 // The whole run: features flowing from layer to layer, and how near the pairs of every two layers are.
 
-import {counted, drawn, make, plural, short, tableOf} from "./elements.js";
+import {counted, drawn, make, percent, plural, short, styled, tableOf} from "./elements.js";
 import {address, ask} from "./questions.js";
 import {chooser} from "./compare.js";
 
@@ -122,6 +122,33 @@ function asTable(columns) {
       make("th", {scope: "row"}, column.key), [...BANDS.map(band => column.bands[band] ?? 0), column.born].map(count => make("td", {}, counted(count)))))));
 }
 
+const FATES = ["persists", "splits", "merges", "dies"];
+
+function shareCell([value, low, high]) {
+  return make("td", {}, percent(value, 0), low === null ? null : make("span", {class: "quiet small"}, ` ${percent(low, 0)}–${percent(high, 0)}`));
+}
+
+function fateBar(row) {
+  const label = FATES.map(fate => `${percent(row.shares[fate][0], 0)} ${fate}`).join(", ");
+  return make("span", {class: "fates", role: "img", "aria-label": label}, FATES.map(fate =>
+    styled(make("span", {class: fate, title: `${plural(row.counts[fate], "feature")}: ${fate}`}), "--share", row.shares[fate][0].toFixed(4))));
+}
+
+// Of every two layers what becomes of the live features of the first, and what share of the second is born.
+function fateTable({fates, untold}) {
+  const known = row => row.born !== null && FATES.every(fate => row.shares[fate]?.[0] !== null);
+  return [make("p", {}, "Two features are called the same if they are active on the same tokens of unseen text (φ at least 0.3); the "
+    + "probability of that is estimated from the weights. Shares of live features, with 95% intervals over features."),
+  make("ul", {class: "bands"}, [["persists", "one feature of the next layer is the same"], ["splits", "several are"],
+    ["merges", "one is, and others have it as their partner too"], ["dies", "none is"], ["born", "no feature of the layer before is the same"]].map(([fate, words]) =>
+    make("li", {}, make("span", {class: `swatch ${fate}`}), `${fate}: ${words}`))),
+  tableOf("What becomes of features, by layer", ["layers", "", "live", ...FATES, "born in the second"], fates.map(row => make("tr", {},
+    make("th", {scope: "row"}, `${row.a} → ${row.b}`),
+    known(row) ? [make("td", {class: "left"}, fateBar(row)), make("td", {}, counted(row.live)), FATES.map(fate => shareCell(row.shares[fate])), shareCell(row.born)]
+      : make("td", {colspan: String(FATES.length + 3), class: "left quiet"}, "not known"))), "fated"),
+  ...untold.map(why => make("p", {class: "notice warning"}, why))];
+}
+
 export async function showWhole(place, asked, run) {
   const measure = asked.measure || "mse";
   const answer = await ask("whole", {measure});
@@ -130,7 +157,8 @@ export async function showWhole(place, asked, run) {
     place.append(make("p", {}, "No two layers are matched yet, so nothing flows."));
     return;
   }
-  place.append(make("p", {}, "Every column is a layer, cut by what the step to the next layer costs; a ribbon is features that "
+  if (answer.fates.length || answer.untold.length) place.append(make("h2", {}, "What becomes of features"), ...fateTable(answer));
+  place.append(make("h2", {}, "Flows of SAE Match by cost"), make("p", {}, "Every column is a layer, cut by what the step to the next layer costs; a ribbon is features that "
     + "go to their nearest under a one-to-one matching. Bars lead to the features behind them."),
   bandLegend(answer));
   for (const chain of run.chains) {
