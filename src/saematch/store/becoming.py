@@ -192,9 +192,8 @@ class Becomings:
             if after is not None:
                 parts |= after.parts(feature)
             if earlier is not None:
-                origins = earlier.counted_by.get(feature, ())
                 born = None if earlier.notes else feature in earlier.born
-                parts |= {"origins": tuple(origins), "born": born}
+                parts |= {"origins": earlier.counted_by(feature), "born": born}
             found[feature] = Becoming(key, feature, following, before, **parts)
         return found
 
@@ -212,14 +211,15 @@ class Becomings:
         way = ("way", "=", self._way)
         here = [way, ("key", "=", key), ("feature", "in", list(features))]
         columns = ["path", "feature", "cosine", "start_probability"]
-        passing = pq.read_table(data, columns=columns, filters=here).to_pandas()
+        passing = pq.read_table(data, columns=columns, filters=here, use_threads=False).to_pandas()
         passing["starts"] = passing["cosine"].isna()
         ranked = passing.sort_values(["starts", "start_probability", "path"], na_position="first")
         chosen = ranked.groupby("feature")["path"].last()
         if chosen.empty:
             return {}
         members: dict[int, list[Member]] = defaultdict(list)
-        for row in pq.read_table(data, filters=[("path", "in", chosen.tolist())]).to_pylist():
+        there = [("path", "in", chosen.tolist())]
+        for row in pq.read_table(data, filters=there, use_threads=False).to_pylist():
             number = row.pop("path")
             del row["layer"], row["way"]
             members[number].append(Member(**row))
@@ -291,7 +291,7 @@ class _Fates:
         partners = candidates[: row["partner_count"]]
         merged = ()
         if row["fate"] == Fate.MERGES:
-            into = self.counted_by[partners[0].feature]
+            into = self.counted_by(partners[0].feature)
             merged = tuple(one for one in into if one.feature != feature)
         return {
             "fate": row["fate"],
@@ -302,26 +302,26 @@ class _Fates:
             "notes": self.notes,
         }
 
-    @cached_property
-    def counted_by(self) -> Mapping[int, list[Other]]:
+    def counted_by(self, partner: int) -> tuple[Other, ...]:
         """Features of A that count a feature of B as a partner, the most probable first."""
-        counts = self._table["partner_count"].to_numpy()
-        lengths = self._table["partners"].combine_chunks().value_lengths().to_numpy()
-        feature = np.repeat(self._table["feature"].to_numpy(), lengths)
+        partners, features, probabilities = self._counting
+        some = slice(*np.searchsorted(partners, (partner, partner + 1)))
+        found = zip(features[some].tolist(), probabilities[some].tolist(), strict=True)
+        return tuple(Other(self._a, feature, probability) for feature, probability in found)
+
+    @cached_property
+    def _counting(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Partner, feature and probability of every pair that counts; of each partner from the most probable."""
+        partners, probabilities = (
+            self._table[name].combine_chunks() for name in ("partners", "probabilities")
+        )
+        lengths = partners.value_lengths().to_numpy()
         rank = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
-        partner = self._table["partners"].combine_chunks().flatten().to_numpy()
-        probability = self._table["probabilities"].combine_chunks().flatten().to_numpy()
-        some = rank < np.repeat(counts, lengths)
-        order = np.argsort(-probability[some], kind="stable")
-        found: dict[int, list[Other]] = defaultdict(list)
-        for one, other, sure in zip(
-            feature[some][order].tolist(),
-            partner[some][order].tolist(),
-            probability[some][order].tolist(),
-            strict=True,
-        ):
-            found[other].append(Other(self._a, one, sure))
-        return found
+        some = rank < np.repeat(self._table["partner_count"].to_numpy(), lengths)
+        feature = np.repeat(self._table["feature"].to_numpy(), lengths)[some]
+        partner, probability = (one.flatten().to_numpy()[some] for one in (partners, probabilities))
+        order = np.lexsort((-probability, partner))
+        return partner[order], feature[order], probability[order]
 
 
 def _probability(value: float | None) -> str:
