@@ -419,7 +419,7 @@ def test_the_whole_has_the_shares_of_fates(ask: Ask, synthetic: Path) -> None:
         assert sum(one["counts"].values()) == one["live"]
 
 
-@pytest.mark.parametrize("name", ["fates/1--2.parquet", "followed/consensus.parquet"])
+@pytest.mark.parametrize("name", ["fates/1--2.parquet", "followed.parquet"])
 def test_what_becomes_that_cannot_be_read_is_named(
     opened: Explorer, changed: Path, name: str
 ) -> None:

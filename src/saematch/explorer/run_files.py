@@ -21,6 +21,7 @@ from saematch.store.judge_results import Judged, answered_experiments, best_judg
 from saematch.store.manifest import MANIFEST, altered_error
 from saematch.store.names import (
     DESCRIPTIONS,
+    FOLLOWED_NAME,
     JUDGEMENTS_NAME,
     JUDGING,
     PAIR_SOURCES,
@@ -30,7 +31,7 @@ from saematch.store.names import (
 from saematch.store.tables import Tables, shown_descriptions
 
 READ = (
-    PATHS_NAME, "matchings/", "fates/", "followed/", "candidates/", "features/", DESCRIPTIONS, "examples/",
+    PATHS_NAME, "matchings/", "fates/", FOLLOWED_NAME, "candidates/", "features/", DESCRIPTIONS, "examples/",
     JUDGING, JUDGEMENTS_NAME, PAIR_SOURCES,
 )  # fmt: skip
 """The files of a run that are shown; those that the page needs first come first."""

@@ -146,7 +146,7 @@ def leaderboard_shown(board: "Leaderboard", directory: Path) -> None:
     )
 
 
-def _placed(row: Mapping[str, Any], wide: bool) -> str:
+def _placed(row: Mapping[Any, Any], wide: bool) -> str:
     span = Interval(row["value"], *(None if pd.isna(row[n]) else row[n] for n in ("low", "high")))
     return spanned(span, wide) + MARKS[row["place"]]
 
