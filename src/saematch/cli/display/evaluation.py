@@ -106,7 +106,8 @@ def leaderboard_shown(board: "Leaderboard", directory: Path) -> None:
     """Its columns in as many tables as the terminal's width asks for."""
     wide = CONSOLE.width >= WIDE_BOARD
     strategies = list(dict.fromkeys(board.rows["strategy"]))
-    rows = {(row["strategy"], row["measure"]): row for row in board.rows.to_dict("records")}
+    every: list[Any] = board.rows.to_dict("records")
+    rows = {(row["strategy"], row["measure"]): row for row in every}
     columns: dict[str, list[str]] = {}
     for measure, title in LEADERBOARD_COLUMNS.items():
         found = [rows.get((one, measure)) for one in strategies]
@@ -120,9 +121,14 @@ def leaderboard_shown(board: "Leaderboard", directory: Path) -> None:
     references = set(board.rows["strategy"][board.rows["reference"]])
     for titles in _fitting({name: _width(name, cells) for name, cells in columns.items()}, room):
         table = new_table("matcher", *titles)
+        measured = [title for title in titles if title not in ("data", "s")]
+        parted = False
         for place, strategy in enumerate(strategies):
-            if strategy in references and (not place or strategies[place - 1] not in references):
+            if measured and not any(columns[title][place] for title in measured):
+                continue
+            if strategy in references and not parted:
                 table.add_section()
+                parted = True
             cells = (
                 styled((columns[t][place], "bold" * ("*" in columns[t][place]))) for t in titles
             )
@@ -137,7 +143,7 @@ def leaderboard_shown(board: "Leaderboard", directory: Path) -> None:
     CONSOLE.print(
         f"Means over {pairs} and {texts}; {'95% intervals' if wide else 'intervals'} by bootstrap"
         f"{'' if wide else ', shown in 140 columns'}. *: best matcher of a column; +: its paired difference "
-        "from the best is not clear (the 95% interval has 0). Below the line: what they are compared with.\n"
+        "from the best is not clear (the 95% interval has 0). Below the gap: what they are compared with.\n"
         "EV: explained variance of typical tokens. ΔL: rise of the loss, nats a token; less is better. "
         "causal, deact., subst.: ablated pairs of the first corpus; AUSQC: substitution by coverage; the "
         f"strongest partner alone.{label} data: what finding the partners takes. s: median seconds a pair of "
