@@ -310,7 +310,7 @@ class _Fates:
 
     @cached_property
     def _counting(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Partner, feature and probability of every pair that counts; of each partner from the most probable."""
+        """Partner, feature and probability of pairs that count, by partner; of each the most probable first."""
         partners, probabilities = (
             self._table[name].combine_chunks() for name in ("partners", "probabilities")
         )
