@@ -17,7 +17,7 @@ from saematch._io import files
 from saematch.matching.fates import Fates
 from saematch.matching.matchers import MAIN, NAIVE, matchers, ranked_matchers, usual_in_runs
 from saematch.store.manifest import MANIFEST, empty_manifest, encode_manifest
-from saematch.store.names import FROM_PLAN
+from saematch.store.names import FOLLOWED_NAME, FROM_PLAN
 from saematch.store.schema import (
     CANDIDATES,
     FATES,
@@ -237,6 +237,7 @@ class _Writer(Meanings):
         for place, key in enumerate(self.keys):
             parts.append(
                 {
+                    "way": np.full(len(path), FOLLOW_WAYS[0], dtype=object),
                     "path": path,
                     "layer": np.full(len(path), place),
                     "key": np.full(len(path), key, dtype=object),
@@ -259,8 +260,7 @@ class _Writer(Meanings):
         columns = {name: np.concatenate([part[name] for part in parts]) for name in FOLLOWED.names}
         order = np.lexsort((columns["layer"], columns["path"]))
         columns = {name: values[order] for name, values in columns.items()}
-        about = {"chains": [self.keys], "paths": count, "notes": []}
-        self.keep(f"followed/{FOLLOW_WAYS[0]}.parquet", FOLLOWED, columns, **about)
+        self.keep(FOLLOWED_NAME, FOLLOWED, columns, notes=[])
 
     def _pairs(self) -> None:
         random = self.random

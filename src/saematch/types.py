@@ -5,6 +5,7 @@ a pair is measured under besides its matchings.
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
+from enum import StrEnum
 from operator import index
 from typing import Any, Literal, NamedTuple
 
@@ -94,6 +95,21 @@ INTERVENTIONS = ("layer_drop", "reconstruct_current", "reconstruct_previous")
 """What is measured besides matchings and needs no map of features."""
 FOLLOW_WAYS = ("consensus", "exact")
 """How paths that agree with their start are chosen (matching/paths.py); the first is the usual one."""
+
+
+class Fate(StrEnum):
+    """What becomes of a feature."""
+
+    PERSISTS = "persists"
+    SPLITS = "splits"
+    MERGES = "merges"
+    DIES = "dies"
+    NOT_LIVE = "not live"
+    UNKNOWN = "unknown"
+
+
+EVEN = 0.5
+"""A partner counts from this probability on (matching/fates.py)."""
 RIDGE = "ridge"
 _REFOLDED = "_refolded"
 

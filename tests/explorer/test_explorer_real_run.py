@@ -120,6 +120,7 @@ application(explorer, 1)
 explorer.ask("run", {{}})
 assert explorer.ask("features", {{}})["features"]
 explorer.ask("path", {{"feature": "3/1"}})
+explorer.ask("becomes", {{"feature": "3/1"}})
 explorer.close()
 print([name for name in ("torch", "pandas", "transformers") if name in sys.modules])
 """

@@ -300,6 +300,8 @@ def test_outputs_appear_while_the_run_is_written(synthetic: Path, tmp_path: Path
             "matchings",
             "candidates",
             "paths",
+            "fates",
+            "followed",
             "features",
             "examples",
             "descriptions",

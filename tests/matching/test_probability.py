@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saematch import SAE, InputError, Transport, UsageError, fates, load_suite, match
-from saematch.matching.fates import Fate, Fates
+from saematch.matching.fates import Fates
 from saematch.matching.probability import (
     ANY_DESCRIPTORS,
     DESCRIPTORS,
@@ -22,6 +22,7 @@ from saematch.matching.probability import (
     Regression,
     expected_calibration_error,
 )
+from saematch.types import Fate
 
 
 def by_definition(a: SAE, b: SAE, i: int, j: int) -> list[float]:

@@ -14,7 +14,6 @@ A feature of B is born where the probability that any feature of A is the same i
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 
 import numpy as np
@@ -25,23 +24,10 @@ from saematch.errors import UsageError
 from saematch.matching.correspondence import UNMATCHED, Correspondence
 from saematch.matching.probability import CANDIDATES, Calibration, Descriptors
 from saematch.sae import SAE, FoldedSAE
-
-
-class Fate(StrEnum):
-    """What becomes of a feature."""
-
-    PERSISTS = "persists"
-    SPLITS = "splits"
-    MERGES = "merges"
-    DIES = "dies"
-    NOT_LIVE = "not live"
-    UNKNOWN = "unknown"
-
+from saematch.types import EVEN, Fate
 
 SAMPLE = 512
 """Features of A whose candidates say whether a calibration holds."""
-EVEN = 0.5
-"""A partner counts from this probability on."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,10 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from saematch.matching.fates import Fate
 from saematch.stats import share_interval
 from saematch.store.names import FOLLOWED_NAME, fates_name
-from saematch.types import FOLLOW_WAYS, Interval
+from saematch.types import EVEN, FOLLOW_WAYS, Fate, Interval
 
 if TYPE_CHECKING:
     from saematch.store.tables import Tables
@@ -132,7 +131,7 @@ class Becoming:
     def _any(self) -> str:
         """Said where no single partner is probable, so that the fate rests on all of them."""
         first = self.partners[0].probability
-        if first is None or first >= 0.5:
+        if first is None or first >= EVEN:
             return ""
         return (
             f", {_probability(self.probability)} that any feature of {self.following} is the same"
@@ -211,14 +210,18 @@ class Becomings:
         way = ("way", "=", self._way)
         here = [way, ("key", "=", key), ("feature", "in", list(features))]
         columns = ["path", "feature", "cosine", "start_probability"]
-        passing = pq.read_table(data, columns=columns, filters=here, use_threads=False).to_pandas()
-        passing["starts"] = passing["cosine"].isna()
-        ranked = passing.sort_values(["starts", "start_probability", "path"], na_position="first")
-        chosen = ranked.groupby("feature")["path"].last()
-        if chosen.empty:
+        best: dict[int, tuple[bool, float, int]] = {}
+        for row in pq.read_table(
+            data, columns=columns, filters=here, use_threads=False
+        ).to_pylist():
+            agrees = -1.0 if row["start_probability"] is None else row["start_probability"]
+            rank = row["cosine"] is None, agrees, row["path"]
+            best[row["feature"]] = max(rank, best.get(row["feature"], rank))
+        if not best:
             return {}
+        chosen = {feature: path for feature, (_, _, path) in best.items()}
         members: dict[int, list[Member]] = defaultdict(list)
-        there = [("path", "in", chosen.tolist())]
+        there = [("path", "in", list(chosen.values()))]
         for row in pq.read_table(data, filters=there, use_threads=False).to_pylist():
             number = row.pop("path")
             del row["layer"], row["way"]
@@ -311,7 +314,7 @@ class _Fates:
 
     @cached_property
     def _counting(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Partner, feature and probability of every pair that counts, by partner, the most probable first."""
+        """Partner, feature and probability of pairs that count, by partner, the most probable first."""
         partners, probabilities = (
             self._table[name].combine_chunks() for name in ("partners", "probabilities")
         )
