@@ -180,7 +180,8 @@ def test_a_config_file_says_the_same_as_flags(call: Call, suite: Path, tmp_path:
 
 
 def test_paths_follows_a_feature(call: Call, finished: Path) -> None:
-    code, out, _ = call("paths", finished, "--feature", "3/5", "--json")
+    composed = ("--method", "composition")
+    code, out, _ = call("paths", finished, "--feature", "3/5", *composed, "--json")
     assert code == 0
     steps = json.loads(out)
     assert [step["layer"] for step in steps] == [3, 4, 5]
@@ -189,9 +190,24 @@ def test_paths_follows_a_feature(call: Call, finished: Path) -> None:
     expected = table.loc[table["path"] == number, "feature"].tolist()
     assert [step["feature"] for step in steps] == expected
 
-    code, out, _ = call("paths", finished, "--feature", " 3/5 ")
+    code, out, _ = call("paths", finished, "--feature", " 3/5 ", *composed)
     assert code == 0
     assert "nearest under a one-to-one matching" in out
+
+
+@pytest.mark.parametrize("method", ["consensus", "exact"])
+def test_paths_says_what_becomes_of_a_feature(call: Call, finished: Path, method: str) -> None:
+    code, out, _ = call("paths", finished, "--feature", "3/5", "--method", method, "--json")
+    assert code == 0
+    printed = json.loads(out)
+    followed = open_run(finished).followed(method)
+    number = followed.loc[(followed["layer"] == 3) & (followed["feature"] == 5), "path"].item()
+    expected = followed.loc[followed["path"] == number, "feature"].tolist()
+    assert [member["feature"] for member in printed["path"]] == expected
+    assert [one["feature"] for one in printed["along"]] == expected
+    code, out, _ = call("paths", finished, "--feature", "3/5", "--method", method)
+    assert code == 0
+    assert " ".join(out.split()).startswith(printed["sentence"])
 
 
 def test_a_path_fits_80_columns_and_no_number_is_cut(
@@ -420,8 +436,8 @@ def test_match_at_a_price_checked_from_scratch(suite: Path, call: Call) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--unmatched-cost", "cheap"), "auto or a number"),
-        (("--unmatched-cost", "-1"), "auto or a number"),
+        (("--unmatched-cost", "cheap"), "a number from 0 on"),
+        (("--unmatched-cost", "-1"), "a number from 0 on"),
         (("--time-budget", "-1"), "budget"),
         (("--no-fold", "--price-curve"), "--no-fold"),
     ],
@@ -448,7 +464,8 @@ def test_a_run_at_a_price_says_what_dies(suite: Path, tmp_path: Path, call: Call
     assert paths["dies"].any()
     assert paths["born"].any()
     feature = int(paths.loc[paths["dies"] & (paths["layer"] == 3), "feature"].iloc[0])
-    code, printed, _ = call("paths", str(out), "--feature", f"3/{feature}")
+    composed = ("--method", "composition")
+    code, printed, _ = call("paths", str(out), "--feature", f"3/{feature}", *composed)
     assert code == 0
     assert "(dies)" in printed
 

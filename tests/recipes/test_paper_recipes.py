@@ -117,7 +117,7 @@ def gemma_run(
 
 def test_every_figure_of_the_paper_is_drawn(gemma_run: Path) -> None:
     drawn = {path.stem for path in gemma_run.glob("*/figures/*.svg")}
-    assert drawn == {figure.name for figure in FIGURES}
+    assert drawn >= {figure.name for figure in FIGURES if figure.numbers}
     summary = (gemma_run / "summary.md").read_text()
     assert "not drawn" not in summary
     assert "[l0-series](l0-series/figures/against-l0.svg)" in summary
@@ -223,7 +223,9 @@ def shared_words(judge: EmbeddingJudge, questions: Any) -> np.ndarray:
 
 def test_llama_3_whole(llama_run: Path) -> None:
     drawn = {path.stem for path in llama_run.glob("main/figures/*.svg")}
-    assert {figure.name for figure in FIGURES} - drawn == {"against-l0"}  # one SAE a layer
+    assert {figure.name for figure in FIGURES if figure.numbers} - drawn == {
+        "against-l0"
+    }  # one SAE a layer
     found = judged(open_run(llama_run / "main"))
     assert {one.experiment for one in found} == EXPERIMENTS
     assert {one.experiment for one in found if one.passes_controls} >= {

@@ -49,6 +49,8 @@ KINDS = (
     "matchings/cosine_composition/decoder+encoder+bias/3--5.parquet",
     "candidates/3--4.parquet",
     "paths.parquet",
+    "fates/3--4.parquet",
+    "followed.parquet",
     "evaluation/compared/3--4.parquet",
     "evaluation/measures/weights.parquet",
     "evaluation/measures/consistency-3--4.parquet",

@@ -14,7 +14,7 @@ PINNED = {
         "match_pair", "find_partners", "compose_pair", "compose_partners", "measure_partners",
         "compare_strategies", "find_candidates",
         "measure_consistency", "chain_paths", "collect_measures", "merge_sources", "measure_norms",
-        "measure_growth",
+        "measure_growth", "tell_fates", "follow_paths",
     ),
     evaluating: ("measure_corpus", "measure_pairs", "merge_pairs"),
 }  # fmt: skip

@@ -15,7 +15,20 @@ from saematch.pipelines.exporting import FORMATS, all_matchings, export
 from saematch.pipelines.matching.run import run
 from saematch.store.manifest import empty_manifest
 from saematch.store.reader import Run
-from saematch.store.schema import SCHEMA_VERSION, SEMANTIC_TABLES, TABLES, WEIGHT_MEASURES
+from saematch.store.schema import (
+    CANDIDATES,
+    COMPARED,
+    FATES,
+    FOLLOWED,
+    MATCHINGS,
+    MEASURE_SOURCE,
+    MEASURES,
+    PATHS,
+    SCHEMA_VERSION,
+    SEMANTIC_TABLES,
+    TABLES,
+    WEIGHT_MEASURES,
+)
 
 COLUMNS = {3: "9b9d615bf7f8afe6986a258a4a2240d624b781c268300e3a37eee6175f7b1f5b"}
 """sha256 of the columns of every table, by the version of the schema."""
@@ -30,18 +43,19 @@ def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_files_have_exactly_the_schema(finished: Run) -> None:
     patterns = {
-        "matchings/": 0, "candidates/": 1, "paths.parquet": 2, "evaluation/measures.parquet": 3,
-        "evaluation/measures/": 4, "evaluation/compared/": 5,
+        "matchings/": MATCHINGS, "candidates/": CANDIDATES, "paths.parquet": PATHS, "fates/": FATES,
+        "followed.parquet": FOLLOWED, "evaluation/measures.parquet": MEASURES,
+        "evaluation/measures/": MEASURE_SOURCE, "evaluation/compared/": COMPARED,
     }  # fmt: skip
     seen = set()
     for path in finished.path.rglob("*.parquet"):
         name = path.relative_to(finished.path).as_posix()
-        number = next(number for start, number in patterns.items() if name.startswith(start))
+        start = next(start for start in patterns if name.startswith(start))
         found = pq.read_schema(path)
-        assert found.remove_metadata() == TABLES[number].schema, name
+        assert found.remove_metadata() == patterns[start].schema, name
         json.loads(found.metadata[b"saematch"])
-        seen.add(number)
-    assert seen == set(patterns.values())
+        seen.add(start)
+    assert seen == set(patterns)
     assert set(finished.measures()["measure"]) == set(WEIGHT_MEASURES)
     manifest = json.loads((finished.path / "manifest.json").read_text())
     assert set(manifest) == {*empty_manifest(), "sha256"}

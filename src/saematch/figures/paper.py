@@ -110,11 +110,13 @@ FIGURES: Sequence[PaperFigure] = (
     ),
     PaperFigure(
         (), "fates", fates.fates,
-        "shares of features that persist, split, merge and die, and that are born, per layer pair", _RUN,
+        "shares of features that persist, split, merge and die, and that are born, per layer pair",
+        f"{_RUN}; saematch calibrate DIR",
     ),
     PaperFigure(
         (), "reliability", fates.reliability,
-        "predicted probability of being the same against how often pairs are", "saematch calibrate DIR",
+        "predicted probability of being the same against how often pairs are",
+        f"{_RUN}; saematch calibrate DIR",
     ),
 )  # fmt: skip
 """In the paper's order; then those that it has not."""

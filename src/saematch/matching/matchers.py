@@ -254,6 +254,9 @@ class FewPartners(Matcher):
         words = f"{self.family.replace('_', ' ')}, {self.partners} partners"
         for field, usual in (("name", f"{self.family}_{self.partners}"), ("label", words)):
             object.__setattr__(self, field, getattr(self, field) or usual)
+        if self.partners != FewPartners.partners:
+            # Next to the usual number others show theirs.
+            object.__setattr__(self, "marker", f"${self.partners}$")
         super().__post_init__()
 
 

@@ -247,7 +247,7 @@ def follow_ways(
     ways: Sequence[str] = FOLLOW_WAYS,
 ) -> list[FeaturePaths]:
     """What `follow` gives, in several ways: what is compared of every two SAEs is compared once."""
-    plain = [sae.sae if isinstance(sae, FoldedSAE) else sae for sae in saes]
+    plain = _Plain(saes)
     sides = tuple(map(Side.of, plain))
     _check_order(plain)
     if unknown := [way for way in ways if way not in FOLLOW_WAYS]:
@@ -277,6 +277,20 @@ def follow_ways(
                 replace(paths, notes=tuple(dict.fromkeys((*paths.notes, note)))) for paths in found
             ]
     return found
+
+
+@dataclass(frozen=True)
+class _Plain(Sequence[SAE]):
+    """SAEs without their folding, taken when they are needed: a run's are loaded two at a time."""
+
+    saes: Sequence[SAE | FoldedSAE]
+
+    def __len__(self) -> int:
+        return len(self.saes)
+
+    def __getitem__(self, place: int) -> SAE:  # pyright: ignore[reportIncompatibleMethodOverride]
+        sae = self.saes[place]
+        return sae.sae if isinstance(sae, FoldedSAE) else sae
 
 
 def _check_order(saes: Sequence[SAE]) -> None:

@@ -73,6 +73,19 @@ class Member:
 _LOADED: "OrderedDict[Member, tuple[SAE, dict[str | None, FoldedSAE]]]" = OrderedDict()
 
 
+@dataclass(frozen=True)
+class LoadedInTurn(Sequence["SAE"]):
+    """The SAEs of members, each loaded when it is taken; this process keeps the two it used last."""
+
+    members: Sequence[Member]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, place: int) -> "SAE":  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.members[place].load()
+
+
 def forget_loaded() -> None:
     """Let go of the SAEs that this process keeps."""
     _LOADED.clear()

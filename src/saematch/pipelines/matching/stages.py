@@ -41,7 +41,7 @@ from saematch.matching.paths import chain, follow_ways
 from saematch.matching.probability import Calibration
 from saematch.matching.strategies import factors, pair_cosines
 from saematch.pipelines.matching.measures import compared_measures, mean_of, measure_rows
-from saematch.pipelines.suite import Member
+from saematch.pipelines.suite import LoadedInTurn, Member
 from saematch.sae import FoldedSAE
 from saematch.store.build import Output, stage
 from saematch.store.directory import KeptFile
@@ -343,8 +343,8 @@ def follow_paths(
     notes: dict[str, None] = {}
     count = 0
     for members in chains:
-        saes = [member.entry.load() for member in members]
-        for way, paths in zip(FOLLOW_WAYS, follow_ways(saes, _calibration(files)), strict=True):
+        found = follow_ways(LoadedInTurn(members), _calibration(files))
+        for way, paths in zip(FOLLOW_WAYS, found, strict=True):
             frame = paths.to_frame()
             frames.append(frame.assign(path=frame["path"] + count, way=way))
             count += len(paths)
