@@ -128,7 +128,7 @@ def paths(
     ),
     as_json: bool = False,
 ) -> None:
-    """Say what becomes of one feature, and follow it through the layers."""
+    """Say what becomes of a feature, and follow it."""
     from saematch.cli.display import terminal as display
     from saematch.store.becoming import Becomings
     from saematch.store.reader import open_run
