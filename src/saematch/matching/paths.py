@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 START = 0.8
 """Weight of a member's cosine with the start, against that with the member before: chosen on paths from
-block 14 of the bundled suite and other texts than those that it is judged on (docs/method.md)."""
+block 14 of the bundled suite, judged on those from block 12, on the same texts (docs/method.md)."""
 CANDIDATES = 16
 ENTRIES = 1 << 24
 """Float32 entries of candidates' rows held at a time."""
